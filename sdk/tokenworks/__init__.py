@@ -1,0 +1,1 @@
+"""Tokenworks: count AI tokens by account and tier, each exactly once."""

@@ -1,0 +1,1 @@
+"""Generated from proto/tokenworks/meter/v1; do not edit."""
