@@ -1,0 +1,1 @@
+"""What happened: tokens counted once, by account and tier. Knows no money."""

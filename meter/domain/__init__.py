@@ -1,0 +1,1 @@
+"""Pure words and rules of the meter: no I/O, no clock, no randomness."""

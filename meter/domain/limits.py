@@ -1,0 +1,67 @@
+"""Every bound of the meter, with its unit and its reason. Relations are asserted below."""
+
+from typing import Final
+
+# One request's tokens of one class. A model's window is about a million; a batch job's summary
+# event may be a thousand times that. Fits a signed 32-bit journal column.
+TOKEN_COUNT_MAX: Final = 1_000_000_000
+
+# Events of one stream batch. Ten thousand make the cost of a message vanish; more only adds delay.
+BATCH_EVENTS_MAX: Final = 10_000
+# Distinct dimensions of one stream batch: never more than it has events.
+BATCH_DIMENSIONS_MAX: Final = 10_000
+# Events of one RecordUsage call: each costs a claim in an index, and the caller waits.
+RECORD_EVENTS_MAX: Final = 1_000
+# One gRPC message: a batch of 10,000 events with 10,000 long dimensions stays below.
+MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
+# gRPC metadata of one call.
+METADATA_BYTES_MAX: Final = 8 * 1024
+
+# Batches that a producer may send ahead of its acks.
+BATCHES_IN_FLIGHT_MAX: Final = 16
+# Digests of a producer's last batches. A repeat older than that is answered as recorded, unread.
+DIGESTS_KEPT: Final = 32
+# Set-aside events that an ack lists by name; the rest is only counted.
+SET_ASIDE_LISTED_MAX: Final = 100
+
+# Strings, in characters.
+ACCOUNT_CHARS_MAX: Final = 64
+MODEL_CHARS_MAX: Final = 128
+POOL_CHARS_MAX: Final = 64
+REGION_CHARS_MAX: Final = 64
+TIER_CHARS_MAX: Final = 32
+EVENT_ID_CHARS_MAX: Final = 64
+REQUEST_ID_CHARS_MAX: Final = 128
+PRODUCER_CHARS_MAX: Final = 64
+DESCRIPTION_CHARS_MAX: Final = 200
+INSTANCE_BYTES: Final = 16
+EVENT_ID_BYTES: Final = 16
+
+DURATION_MS_MAX: Final = 7 * 24 * 3600 * 1000
+ATTEMPT_MAX: Final = 1_000
+# Events from a clock that runs ahead would land in a later interval: five minutes cover bad NTP.
+FUTURE_MS_MAX: Final = 5 * 60 * 1000
+# How late an event may come: a month and a few days, so that last month's can still be repaired.
+LATE_MS_MAX: Final = 35 * 24 * 3600 * 1000
+# Event ids are remembered longer than a late event can be repeated.
+CLAIM_KEPT_MS: Final = LATE_MS_MAX + FUTURE_MS_MAX + 24 * 3600 * 1000
+
+# One group commit: bounded so that one fsync never holds up more than this much work.
+GROUP_EVENTS_MAX: Final = 400_000
+GROUP_SUBMISSIONS_MAX: Final = 4_096
+# Events that the follower adds up in one transaction; bounds its memory to some hundred MiB.
+COUNT_EVENTS_MAX: Final = 2_000_000
+# Distinct dimensions kept resolved in memory before the table starts anew.
+DIMENSIONS_INTERNED_MAX: Final = 1_000_000
+# Rows of one QueryUsage answer.
+QUERY_ROWS_MAX: Final = 100_000
+# Depth of the tree of accounts.
+ACCOUNT_DEPTH_MAX: Final = 16
+
+assert TOKEN_COUNT_MAX < 2**31
+assert BATCH_DIMENSIONS_MAX <= BATCH_EVENTS_MAX
+assert DIGESTS_KEPT >= 2 * BATCHES_IN_FLIGHT_MAX, "a go-back may repeat all that is in flight"
+assert CLAIM_KEPT_MS > LATE_MS_MAX + FUTURE_MS_MAX
+assert GROUP_EVENTS_MAX >= BATCH_EVENTS_MAX
+assert COUNT_EVENTS_MAX >= GROUP_EVENTS_MAX
+assert COUNT_EVENTS_MAX * TOKEN_COUNT_MAX < 2**63, "a sum of one count fits 64 bits"

@@ -1,0 +1,1 @@
+"""What the process has: clock, random ids, logs."""

@@ -1,0 +1,186 @@
+"""The tables, as SQLAlchemy Core; `migrations/` makes them and a test holds both together."""
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    DateTime,
+    Integer,
+    LargeBinary,
+    MetaData,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
+
+from meter.domain.tokens import TokenClass
+
+metadata = MetaData()
+_Time = DateTime(timezone=True)
+
+# One row; its version moves with every change of accounts and keys.
+registry = Table(
+    "registry",
+    metadata,
+    Column("singleton", Boolean, primary_key=True),
+    Column("version", BigInteger, nullable=False),
+)
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("handle", Text, nullable=False),
+    Column("create_time", _Time, nullable=False),
+    Column("close_time", _Time),
+)
+account_parents = Table(
+    "account_parents",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("start_time", _Time, primary_key=True),
+    Column("parent_id", Text),
+)
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("key_id", Text, primary_key=True),
+    Column("account_id", Text),
+    Column("prefix", Text, nullable=False),
+    Column("secret_hash", LargeBinary, nullable=False),
+    Column("create_time", _Time, nullable=False),
+    Column("end_time", _Time),
+    Column("rotated_from", Text),
+    Column("description", Text, nullable=False),
+)
+api_key_scopes = Table(
+    "api_key_scopes",
+    metadata,
+    Column("key_id", Text, nullable=False),
+    Column("permission", SmallInteger, nullable=False),
+    Column("account_id", Text),
+)
+skus = Table(
+    "skus",
+    metadata,
+    Column("sku_id", Integer, primary_key=True),
+    Column("model", Text, nullable=False),
+    Column("served_model", Text, nullable=False),
+    Column("tier", Text, nullable=False),
+    Column("mode", SmallInteger, nullable=False),
+    Column("region", Text, nullable=False),
+)
+dimensions = Table(
+    "dimensions",
+    metadata,
+    Column("dimension_id", Integer, primary_key=True),
+    Column("account_id", Text, nullable=False),
+    Column("sku_id", Integer, nullable=False),
+    Column("pool", Text, nullable=False),
+)
+# The owner of a shard holds its newest epoch; position is that of the last segment.
+shards = Table(
+    "shards",
+    metadata,
+    Column("shard", SmallInteger, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+)
+journal = Table(
+    "journal",
+    metadata,
+    Column("shard", SmallInteger, primary_key=True),
+    Column("position", BigInteger, primary_key=True),
+    Column("epoch", BigInteger, nullable=False),
+    Column("event_count", Integer, nullable=False),
+    Column("first_end_time", _Time, nullable=False),
+    Column("last_end_time", _Time, nullable=False),
+    Column("commit_time", _Time, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+)
+producers = Table(
+    "producers",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("producer", Text, primary_key=True),
+    Column("instance", LargeBinary, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("digests", LargeBinary, nullable=False),
+    Column("seen_time", _Time, nullable=False),
+)
+producer_instances = Table(
+    "producer_instances",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("producer", Text, primary_key=True),
+    Column("instance", LargeBinary, primary_key=True),
+    Column("open_time", _Time, nullable=False),
+)
+producer_gaps = Table(
+    "producer_gaps",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("producer", Text, primary_key=True),
+    Column("first_sequence", BigInteger, primary_key=True),
+    Column("last_sequence", BigInteger, nullable=False),
+    Column("found_time", _Time, nullable=False),
+)
+event_claims = Table(
+    "event_claims",
+    metadata,
+    Column("event_key", Uuid, primary_key=True),
+    Column("content_hash", Uuid, nullable=False),
+    Column("claim_time", _Time, nullable=False),
+)
+quarantine = Table(
+    "quarantine",
+    metadata,
+    Column("quarantine_id", BigInteger, primary_key=True),
+    Column("outcome", SmallInteger, nullable=False),
+    Column("state", SmallInteger, nullable=False),
+    Column("received_time", _Time, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("producer", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("event_index", Integer, nullable=False),
+    Column("payload", LargeBinary, nullable=False),
+    Column("decide_time", _Time),
+    Column("decided_by", Text),
+    Column("reason", Text),
+)
+# How far each shard is counted: all segments up to `position` are in `usage`.
+counting = Table(
+    "counting",
+    metadata,
+    Column("shard", SmallInteger, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+    Column("counted_until", _Time, nullable=False),
+)
+cuts = Table(
+    "cuts",
+    metadata,
+    Column("cut_id", Integer, primary_key=True),
+    Column("cut_time", _Time, nullable=False),
+)
+cut_positions = Table(
+    "cut_positions",
+    metadata,
+    Column("cut_id", Integer, primary_key=True),
+    Column("shard", SmallInteger, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+usage = Table(
+    "usage",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("interval_start", _Time, primary_key=True),
+    Column("sku_id", Integer, primary_key=True),
+    Column("band", SmallInteger, primary_key=True),
+    Column("finish_class", SmallInteger, primary_key=True),
+    # Usage that is counted after cut n was taken carries n + 1.
+    Column("cut_id", Integer, primary_key=True),
+    *(Column(token_class.name.lower(), BigInteger, nullable=False) for token_class in TokenClass),
+    Column("request_count", BigInteger, nullable=False),
+    Column("delivered_output_count", BigInteger, nullable=False),
+    Column("estimated_count", BigInteger, nullable=False),
+)
