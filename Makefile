@@ -1,0 +1,110 @@
+# The commands of Tokenworks. Each sets up what it needs in .venv, from python3 (3.11 or newer) and
+# make alone; what is there already is not done again.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+BIN := .venv/bin
+INSTALLED := .venv/installed
+# More words for pytest: make test ARGS="-k accounts"
+ARGS ?=
+
+# The oldest Postgres that is supported; the embedded one is the newest.
+PG_OLDEST := /usr/lib/postgresql/15/bin
+PROTOS := $(shell cd proto && find tokenworks -name '*.proto' | sort)
+
+.PHONY: help
+help: ## Print this
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: install
+install: $(INSTALLED) ## Set up .venv with everything that the other targets need
+
+$(INSTALLED): constraints.txt pyproject.toml sdk/pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "Python 3.11 or newer is needed: make PYTHON=/path/to/python3.12" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --require-hashes -r constraints.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e sdk -e .
+	@touch $@
+
+.PHONY: test
+test: $(INSTALLED) ## Run the tests that need nothing but .venv (Postgres comes with it)
+	$(BIN)/pytest -m "not stacks" $(ARGS)
+
+.PHONY: test-stacks
+test-stacks: $(INSTALLED) stacks ## Run the tests against heavy real components, and install those
+	$(BIN)/pytest -m stacks $(ARGS)
+	TOKENWORKS_TEST_PG_BIN=$(PG_OLDEST) $(BIN)/pytest -m "not stacks" tests/meter/store $(ARGS)
+
+.PHONY: stacks
+stacks:
+	@missing=(); \
+	test -x $(PG_OLDEST)/initdb || missing+=(postgresql-15); \
+	command -v node >/dev/null || missing+=(nodejs); \
+	command -v npm >/dev/null || missing+=(npm); \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "install these first: $${missing[*]}" >&2; exit 1; \
+	fi; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update -qq; \
+	apt-get install -y -qq --no-install-recommends "$${missing[@]}" </dev/null
+
+.PHONY: lint
+lint: $(INSTALLED) ## Check form, types, layers, the wire's contract and generated files
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	@$(MAKE) --no-print-directory breaking generated
+
+# Compares the contract with the newest release; before there is one, with where this branch began.
+.PHONY: breaking
+breaking: $(INSTALLED)
+	@base=$$(git describe --tags --abbrev=0 --match 'v*' HEAD^ 2>/dev/null \
+	  || git merge-base HEAD origin/main 2>/dev/null || true); \
+	if [ -z "$$base" ] || [ "$$base" = "$$(git rev-parse HEAD)" ]; then \
+	  base=$$(git rev-parse --quiet --verify HEAD^ || true); \
+	fi; \
+	if [ -z "$$base" ] || ! git cat-file -e "$$base:proto/buf.yaml" 2>/dev/null; then \
+	  echo "buf breaking: not run, no earlier commit with a contract to compare with"; exit 0; \
+	fi; \
+	echo "buf breaking: against $$base"; \
+	$(BIN)/buf breaking proto --against ".git#ref=$$base,subdir=proto"
+
+.PHONY: generated
+generated: $(INSTALLED)
+	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
+	$(MAKE) --no-print-directory generate STUBS="$$fresh"; \
+	for name in $$(cd "$$fresh" && find . -type f) \
+	  $$(cd sdk && find tokenworks/meter -name '*_pb2*.py*' -not -path '*/__pycache__/*'); do \
+	  cmp "$$fresh/$$name" "sdk/$$name" \
+	    || { echo "generated code is not fresh: make generate" >&2; exit 1; }; \
+	done
+
+STUBS := sdk
+.PHONY: generate
+generate: $(INSTALLED) ## Make the gRPC stubs anew from proto/
+	@PATH="$$PWD/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -I proto \
+	  --python_out=$(STUBS) --grpc_python_out=$(STUBS) \
+	  --mypy_out=quiet:$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(PROTOS)
+
+.PHONY: constraints
+constraints: $(INSTALLED) ## Resolve the dependencies anew into constraints.txt
+	$(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --upgrade \
+	  --universal --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
+	  --no-emit-package tokenworks-client --output-file constraints.txt
+
+.PHONY: bench
+bench: $(INSTALLED) ## Measure, at smoke sizes, into build/bench.json
+	$(BIN)/python -m benchmarks $(ARGS)
+
+.PHONY: ci
+ci: ## Run what the build server runs
+	bash .ci/run

@@ -1,0 +1,1 @@
+"""The tests of Tokenworks; the folders mirror the packages."""
