@@ -1,0 +1,191 @@
+"""Writes the pages of `docs/reference/` that are made from the code, so that they cannot lie.
+
+python docs/generate.py          writes them
+python docs/generate.py --check  exits 1 and names those that are not fresh
+"""
+
+import argparse
+import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from google.protobuf import descriptor_pb2
+
+from cli.settings import Settings
+from meter.metrics import CATALOGUE
+
+ROOT = Path(__file__).resolve().parent.parent
+REFERENCE = ROOT / "docs" / "reference"
+_CONTRACT = "tokenworks/meter/v1"
+_MADE = "<!-- Made by `make docs`: change {source} instead. -->"
+
+
+def main() -> int:
+    """Write or check the pages; the exit code is 1 when a checked page is not fresh."""
+    parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--check", action="store_true", help="only compare")
+    check = parser.parse_args().check
+    stale = [name for name, text in make_pages() if not is_fresh(name, text=text)]
+    if check:
+        for name in stale:
+            sys.stderr.write(f"docs/reference/{name} is not fresh: make docs\n")
+        return 1 if stale else 0
+    for name, text in make_pages():
+        (REFERENCE / name).write_text(text, encoding="utf-8")
+    return 0
+
+
+def make_pages() -> Iterator[tuple[str, str]]:
+    """Each page's file name and text."""
+    pages: dict[str, Callable[[], str]] = {
+        "metrics.md": make_metrics_page,
+        "outcomes.md": make_outcomes_page,
+        "settings.md": make_settings_page,
+    }
+    for name, make in pages.items():
+        yield name, make()
+
+
+def is_fresh(name: str, *, text: str) -> bool:
+    """Whether the page in the tree is this text."""
+    path = REFERENCE / name
+    return path.exists() and path.read_text(encoding="utf-8") == text
+
+
+def make_metrics_page() -> str:
+    """The Prometheus metrics, one row each."""
+    rows = [
+        (f"`{metric.name}`", metric.kind, metric.unit, _codes(metric.labels), metric.meaning)
+        for metric in CATALOGUE
+    ]
+    return _page(
+        "Metrics",
+        source="`meter/metrics.py`",
+        body=[
+            "Served at `/metrics` of the HTTP port in the Prometheus text form.",
+            _table(("Name", "Kind", "Unit", "Labels", "Meaning"), rows),
+        ],
+    )
+
+
+def make_settings_page() -> str:
+    """The settings, one row each."""
+    rows = [
+        (f"`{field.metadata['env']}`", _default_of(field), field.metadata["help"])
+        for field in dataclasses.fields(Settings)
+    ]
+    return _page(
+        "Settings",
+        source="`cli/settings.py`",
+        body=[_table(("Variable", "Default", "Meaning"), rows)],
+    )
+
+
+def make_outcomes_page() -> str:
+    """The outcomes of events and the reasons of failed calls, from the contract's comments."""
+    files = _read_contract()
+    outcome = _Enum.find(files[f"{_CONTRACT}/outcome.proto"], name="Outcome")
+    reason = _Enum.find(files[f"{_CONTRACT}/error_reason.proto"], name="ErrorReason")
+    outcomes = [
+        (str(number), f"`{name}`", "yes" if number >= _QUARANTINED_FROM else "no", comment)
+        for number, name, comment in outcome.values
+    ]
+    reasons = [
+        (str(number), f"`{name}`", f"`{code}`", _sentence(comment))
+        for number, name, (code, _, comment) in (
+            (number, name, text.partition(": ")) for number, name, text in reason.values
+        )
+    ]
+    return _page(
+        "Outcomes and error reasons",
+        source=f"the comments in `proto/{_CONTRACT}/outcome.proto` and `error_reason.proto`",
+        body=[
+            "What is wrong with an event is its *outcome*, and the call succeeds. What is wrong "
+            "with a call is its *error reason*, and nothing in it was acknowledged.",
+            "## Outcomes",
+            outcome.comment,
+            _table(("Number", "Outcome", "Quarantined", "Meaning"), outcomes),
+            "## Error reasons",
+            reason.comment,
+            _table(("Number", "Reason", "gRPC code", "Meaning"), reasons),
+        ],
+    )
+
+
+# The contract's own rule, in the comment of Outcome.
+_QUARANTINED_FROM = 10
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class _Enum:
+    """An enum of the contract: its comment, and number, name without prefix, comment of each."""
+
+    comment: str
+    values: list[tuple[int, str, str]]
+
+    @classmethod
+    def find(cls, file: descriptor_pb2.FileDescriptorProto, *, name: str) -> "_Enum":
+        """The file's enum of this name, without its value 0, which is never sent."""
+        comments = {
+            tuple(place.path): " ".join(place.leading_comments.split())
+            for place in file.source_code_info.location
+        }
+        index = next(i for i, enum in enumerate(file.enum_type) if enum.name == name)
+        values = file.enum_type[index].value
+        # The paths are field numbers of FileDescriptorProto.enum_type and EnumDescriptorProto.value.
+        enum_path = (5, index)
+        return cls(
+            comment=comments[enum_path],
+            values=[
+                (value.number, _short(value.name), comments[*enum_path, 2, place])
+                for place, value in enumerate(values)
+                if value.number != 0
+            ],
+        )
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("OUTCOME_").removeprefix("ERROR_REASON_")
+
+
+def _read_contract() -> dict[str, descriptor_pb2.FileDescriptorProto]:
+    buf = Path(sys.executable).with_name("buf")
+    built = subprocess.run(
+        [buf, "build", "proto", "--output", "-#format=binpb"],
+        cwd=ROOT,
+        check=True,
+        stdout=subprocess.PIPE,
+    )
+    files = descriptor_pb2.FileDescriptorSet.FromString(built.stdout)
+    return {file.name: file for file in files.file}
+
+
+def _default_of(field: "dataclasses.Field[object]") -> str:
+    if field.default is dataclasses.MISSING:
+        return ""
+    return f"`{field.default}`"
+
+
+def _page(title: str, *, source: str, body: Iterable[str]) -> str:
+    return "\n\n".join([f"# {title}", _MADE.format(source=source), *body]) + "\n"
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+    lines = [head, tuple("---" for _ in head), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines
+    )
+
+
+def _codes(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

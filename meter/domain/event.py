@@ -1,0 +1,142 @@
+"""Events in columns: how they travel from the wire to the journal without an object each."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+Int64Array = npt.NDArray[np.int64]
+BoolArray = npt.NDArray[np.bool_]
+Uint8Array = npt.NDArray[np.uint8]
+
+# What an absent column means, by name.
+DEFAULTS: Final[Mapping[str, int]] = {
+    "duration_ms": 0,
+    "finish": 1,
+    "quality": 1,
+    "attempt": 0,
+    "reported_input": -1,
+    "reported_output": -1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Dimensions:
+    """For whom and on what a request ran; empty `served_model` means `model`."""
+
+    account: str
+    model: str
+    served_model: str
+    tier: str
+    mode: int
+    pool: str
+    region: str
+
+
+class DimensionTable:
+    """Numbers distinct dimensions from 0, for this process only; grows, never changes."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._handles: dict[Dimensions, int] = {}
+        self._rows: list[Dimensions] = []
+
+    def __len__(self) -> int:
+        """Return how many dimensions are known."""
+        return len(self._rows)
+
+    def __getitem__(self, handle: int) -> Dimensions:
+        """Return the dimensions of a handle."""
+        return self._rows[handle]
+
+    def intern(self, dimensions: Dimensions) -> int:
+        """Return the handle of `dimensions`, a new one at the first sight."""
+        handle = self._handles.get(dimensions)
+        if handle is None:
+            handle = len(self._rows)
+            self._rows.append(dimensions)
+            self._handles[dimensions] = handle
+        return handle
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EventBatch:
+    """n events, a column each; all arrays are int64 of length n.
+
+    `dimension` holds handles of `table`; `end_ms` is ms since 1970 in UTC. `tokens` maps a class
+    number to its counts. `extra` maps a name of `DEFAULTS` to its column; an absent one is all
+    default. `event_ids` is n × 16 bytes (zeros: none) or None. `request_ids` is n strings or None.
+    """
+
+    table: DimensionTable
+    dimension: Int64Array
+    end_ms: Int64Array
+    tokens: Mapping[int, Int64Array]
+    extra: Mapping[str, Int64Array] = field(default_factory=dict)
+    event_ids: Uint8Array | None = None
+    request_ids: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.dimension)
+
+    def column(self, name: str) -> Int64Array:
+        """Return an extra column, made of its default where it is absent."""
+        present = self.extra.get(name)
+        if present is not None:
+            return present
+        return np.full(len(self), DEFAULTS[name], np.int64)
+
+    def take(self, keep: BoolArray) -> "EventBatch":
+        """Return the events where `keep` is true, in order."""
+        ids = self.request_ids
+        return EventBatch(
+            table=self.table,
+            dimension=self.dimension[keep],
+            end_ms=self.end_ms[keep],
+            tokens={number: counts[keep] for number, counts in self.tokens.items()},
+            extra={name: values[keep] for name, values in self.extra.items()},
+            event_ids=None if self.event_ids is None else self.event_ids[keep],
+            request_ids=None if ids is None else [ids[i] for i in np.flatnonzero(keep)],
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Whence a batch came. `account_id` owns the API key ("" for the installation).
+
+    A stream's batch has a producer, an instance of 16 bytes, a sequence from 1 and the digest of
+    its bytes; a call's has the empty producer and sequence 0.
+    """
+
+    account_id: str
+    key_id: str
+    received_ms: int
+    producer: str = ""
+    instance: bytes = b""
+    sequence: int = 0
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetAside:
+    """An event (index from 0) or a whole batch (-1) that goes to quarantine, with its bytes."""
+
+    index: int
+    outcome: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Claims:
+    """What a batch counted by event id claims: per event a 16-byte key and content hash.
+
+    `indexes` are the events' places in the call; `payload` returns the bytes of one of them.
+    """
+
+    keys: Sequence[bytes]
+    hashes: Sequence[bytes]
+    indexes: Sequence[int]
+    payload: Callable[[int], bytes]

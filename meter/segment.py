@@ -1,0 +1,237 @@
+"""Events to journal bytes and back. The format is documented in `docs/internals/journal.md`.
+
+The bytes are a function of the events alone: absent columns and columns of defaults are the same,
+token classes come in the order of their numbers, and all-zero classes are left out. Columns are
+packed at a whole number of half bytes, least significant plane first: on token counts that lies
+within a tenth of entropy coding, and costs a fiftieth of the time.
+"""
+
+import json
+import struct
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from meter.domain.event import DEFAULTS, EventBatch, Int64Array, Origin
+from meter.domain.limits import EVENT_ID_BYTES
+
+VERSION: Final = 1
+_HEADER = struct.Struct("<BI")
+
+
+class Column(NamedTuple):
+    """How one column is packed. Value i is base + unsigned i.
+
+    With a `start`, value i is start + the sum of (base + unsigned) up to i.
+    """
+
+    name: str
+    half_bytes: int
+    base: int
+    start: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A decoded segment: the batches' origins with their event counts, and the columns.
+
+    `columns` has `dimension` (database ids), `end_ms`, and by name what is not default;
+    `tokens` maps class numbers to counts. All arrays are int64 over the whole segment.
+    """
+
+    origins: Sequence[tuple[Origin, int]]
+    columns: Mapping[str, Int64Array]
+    tokens: Mapping[int, Int64Array]
+    event_ids: bytes
+    request_ids: Sequence[str]
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.columns["dimension"])
+
+    def column(self, name: str) -> Int64Array:
+        """Return a column, made of its default where it is absent."""
+        present = self.columns.get(name)
+        if present is not None:
+            return present
+        return np.full(len(self), DEFAULTS[name], np.int64)
+
+
+def encode(
+    batches: Sequence[tuple[Origin, EventBatch]],
+    *,
+    dimension_ids: Callable[[EventBatch], Int64Array],
+) -> bytes:
+    """Return the body of one segment; `dimension_ids` gives each event's database id."""
+    parts: list[bytes] = []
+    columns: list[Column] = []
+
+    def add(name: str, values: Int64Array) -> None:
+        column, data = _pack(name, values)
+        columns.append(column)
+        parts.append(data)
+
+    add("dimension", np.concatenate([dimension_ids(batch) for _, batch in batches]))
+    add("end_ms", np.concatenate([batch.end_ms for _, batch in batches]))
+    for number in sorted({number for _, batch in batches for number in batch.tokens}):
+        counts = _joined([(batch.tokens.get(number), 0, len(batch)) for _, batch in batches])
+        if counts.any():
+            add(f"tokens.{number}", counts)
+    for name, default in DEFAULTS.items():
+        if any(name in batch.extra for _, batch in batches):
+            values = _joined([(b.extra.get(name), default, len(b)) for _, b in batches])
+            if (values != default).any():
+                add(name, values)
+    ids = _event_ids(batches)
+    texts = _request_ids(batches)
+    header = json.dumps(
+        {
+            "batches": [[*_origin_fields(origin), len(batch)] for origin, batch in batches],
+            "columns": columns,
+            "event_ids": len(ids),
+            "request_ids": len(texts),
+        },
+        separators=(",", ":"),
+    ).encode()
+    return b"".join([_HEADER.pack(VERSION, len(header)), header, *parts, ids, texts])
+
+
+def decode(body: bytes) -> Segment:
+    """Read a segment back; raises ValueError on a version that this code does not know."""
+    version, size = _HEADER.unpack_from(body)
+    if version != VERSION:
+        message = f"segment version {version}; this server reads {VERSION}: upgrade it"
+        raise ValueError(message)
+    place = _HEADER.size + size
+    header = json.loads(body[_HEADER.size : place])
+    count = sum(batch[-1] for batch in header["batches"])
+    columns: dict[str, Int64Array] = {}
+    tokens: dict[int, Int64Array] = {}
+    for fields in header["columns"]:
+        column = Column(*fields)
+        length = _packed_bytes(count, column.half_bytes)
+        values = _unpack(body[place : place + length], column, count)
+        place += length
+        if column.name.startswith("tokens."):
+            tokens[int(column.name[7:])] = values
+        else:
+            columns[column.name] = values
+    ids_end = place + header["event_ids"]
+    texts = body[ids_end : ids_end + header["request_ids"]]
+    return Segment(
+        origins=[(_origin(fields), fields[-1]) for fields in header["batches"]],
+        columns=columns,
+        tokens=tokens,
+        event_ids=body[place:ids_end],
+        request_ids=texts.decode().split("\n") if texts else (),
+    )
+
+
+def _pack(name: str, values: Int64Array) -> tuple[Column, bytes]:
+    if not len(values):
+        return Column(name, 0, 0, None), b""
+    base = int(values.min())
+    offsets = values - base
+    half_bytes = _half_bytes(offsets)
+    if name == "end_ms" and half_bytes > 1:
+        # Reports arrive nearly in order of time: the steps are often narrower than the span.
+        start = int(values[0])
+        steps = np.diff(values, prepend=start)
+        step_base = int(steps.min())
+        steps -= step_base
+        narrower = _half_bytes(steps)
+        if narrower < half_bytes:
+            return Column(name, narrower, step_base, start), _planes(steps, narrower)
+    return Column(name, half_bytes, base, None), _planes(offsets, half_bytes)
+
+
+def _half_bytes(values: Int64Array) -> int:
+    return (int(values.max()).bit_length() + 3) // 4
+
+
+def _planes(values: Int64Array, half_bytes: int) -> bytes:
+    planes = np.ascontiguousarray(values, "<i8").view(np.uint8).reshape(-1, 8)
+    whole, rest = divmod(half_bytes, 2)
+    data = [planes[:, plane].tobytes() for plane in range(whole)]
+    if rest:
+        top = planes[:, whole]
+        low, high = top[0::2], top[1::2]
+        packed = low.copy()
+        packed[: len(high)] |= high << 4
+        data.append(packed.tobytes())
+    return b"".join(data)
+
+
+def _packed_bytes(count: int, half_bytes: int) -> int:
+    whole, rest = divmod(half_bytes, 2)
+    return whole * count + rest * ((count + 1) // 2)
+
+
+def _unpack(data: bytes, column: Column, count: int) -> Int64Array:
+    raw = np.frombuffer(data, np.uint8)
+    planes = np.zeros((count, 8), np.uint8)
+    whole, rest = divmod(column.half_bytes, 2)
+    for plane in range(whole):
+        planes[:, plane] = raw[plane * count : (plane + 1) * count]
+    if rest:
+        packed = raw[whole * count :]
+        planes[0::2, whole] = packed & 15
+        planes[1::2, whole] = packed[: count // 2] >> 4
+    values: Int64Array = planes.view("<i8").reshape(count).astype(np.int64, copy=False)
+    values += column.base
+    if column.start is not None:
+        np.cumsum(values, out=values)
+        values += column.start
+    return values
+
+
+def _joined(parts: Sequence[tuple[Int64Array | None, int, int]]) -> Int64Array:
+    return np.concatenate(
+        [
+            np.full(length, default, np.int64) if values is None else values
+            for values, default, length in parts
+        ]
+    )
+
+
+def _event_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> bytes:
+    parts = [
+        bytes(EVENT_ID_BYTES * len(batch)) if batch.event_ids is None else batch.event_ids.tobytes()
+        for _, batch in batches
+    ]
+    joined = b"".join(parts)
+    return joined if any(joined) else b""
+
+
+def _request_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> bytes:
+    if not any(batch.request_ids and any(batch.request_ids) for _, batch in batches):
+        return b""
+    texts: list[str] = []
+    for _, batch in batches:
+        texts.extend(batch.request_ids or [""] * len(batch))
+    return "\n".join(texts).encode()
+
+
+def _origin_fields(origin: Origin) -> list[str | int]:
+    return [
+        origin.account_id,
+        origin.key_id,
+        origin.producer,
+        origin.instance.hex(),
+        origin.sequence,
+        origin.received_ms,
+    ]
+
+
+def _origin(fields: Sequence[str | int]) -> Origin:
+    account_id, key_id, producer, instance, sequence, received_ms, _ = fields
+    return Origin(
+        account_id=str(account_id),
+        key_id=str(key_id),
+        producer=str(producer),
+        instance=bytes.fromhex(str(instance)),
+        sequence=int(sequence),
+        received_ms=int(received_ms),
+    )

@@ -1,0 +1,58 @@
+"""Connections: one engine for queries, in the service's role, whose faults have a fate."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from meter.domain.errors import Reason, Unavailable
+
+# Facts are append-only by privilege: this role cannot update or delete them.
+SERVICE_ROLE = "tokenworks_service"
+
+
+def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
+    """Return an engine whose connections act as the service's role in UTC."""
+    engine = create_engine(
+        database_url,
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=5.0,
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 5, "options": "-c timezone=UTC"},
+    )
+
+    @event.listens_for(engine, "connect")
+    def become_service(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        cursor = connection.cursor()
+        cursor.execute(f"SET ROLE {SERVICE_ROLE}")
+        cursor.close()
+        connection.commit()
+
+    return engine
+
+
+@contextmanager
+def store_faults() -> Iterator[None]:
+    """Turn a lost or refused connection into `Unavailable`; other faults pass."""
+    try:
+        yield
+    except (InterfaceError, OperationalError, TimeoutError) as error:
+        raise Unavailable(
+            Reason.STORE_UNAVAILABLE, "The database is away; nothing was recorded. Send again."
+        ) from error
+    except DBAPIError as error:
+        if not error.connection_invalidated:
+            raise
+        raise Unavailable(
+            Reason.STORE_UNAVAILABLE, "The database connection was lost. Send again."
+        ) from error
+
+
+def driver_connection(connection: Any) -> Any:  # noqa: ANN401
+    """Return psycopg's connection under SQLAlchemy's, for COPY."""
+    return connection.connection.driver_connection
