@@ -1,0 +1,1 @@
+"""The `tokenworks` command and the process that it starts."""

@@ -1,0 +1,1 @@
+"""A Postgres server of our own in a folder, over whatever Postgres programs are at hand."""

@@ -1,0 +1,119 @@
+"""A real meter for the tests: `tokenworks serve` as a process of its own, on free ports."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+TOKENWORKS = Path(sys.executable).parent / "tokenworks"
+PEPPER = bytes(range(32))
+STOP_SECONDS_MAX = 30
+
+
+class RunningMeter:
+    """A meter over a database; `target` and `http` (host:port) stay the same over restarts.
+
+    `api_key` may report, read and administer everything. Further settings of the process are
+    given as `settings`, names without prefix: {"tiers": "free,high"}.
+    """
+
+    def __init__(self, database_url: str, *, folder: Path, settings: Mapping[str, str]) -> None:
+        import meter.app  # noqa: PLC0415
+
+        self.database_url = database_url
+        self.api_key = meter.app.create_installation_key(
+            database_url, key_pepper=PEPPER, description="for tests"
+        )
+        self.target = "127.0.0.1:0"
+        self.http = "127.0.0.1:0"
+        self.log = folder / "meter.log"
+        self._pepper_file = folder / "key-pepper"
+        self._pepper_file.touch(mode=0o600)
+        self._pepper_file.write_text(PEPPER.hex(), "ascii")
+        self._settings = settings
+        self._process: subprocess.Popen[str] | None = None
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a `tokenworks` command needs to reach this meter, and nothing else of ours."""
+        return os.environ | {"TOKENWORKS_SERVER": self.target, "TOKENWORKS_API_KEY": self.api_key}
+
+    def start(self) -> None:
+        """Start the process; returns when it serves."""
+        assert self._process is None
+        given = {
+            "database_url": self.database_url,
+            "key_pepper_file": str(self._pepper_file),
+            "grpc_address": self.target,
+            "http_address": self.http,
+            **self._settings,
+        }
+        environment = {f"TOKENWORKS_{name.upper()}": value for name, value in given.items()}
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [TOKENWORKS, "serve", "--json"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=os.environ | environment,
+                text=True,
+            )
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            self._end()
+            raise AssertionError(f"the meter did not start:\n{self.log.read_text('utf-8')}")
+        addresses = json.loads(line)
+        self.target = addresses["grpc"]
+        self.http = addresses["http"]
+
+    def stop(self) -> int:
+        """Ask the process to stop, as an operator does; returns its exit code."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        return self._end()
+
+    def kill(self) -> None:
+        """End the process without notice, as `kill -9` does."""
+        assert self._process is not None
+        self._process.kill()
+        self._end()
+
+    def restart(self) -> None:
+        """Start it again on the same ports, after a kill or a stop; a running one is killed."""
+        if self._process is not None:
+            self.kill()
+        self.start()
+
+    def close(self) -> None:
+        """End it if it runs."""
+        if self._process is not None:
+            self.kill()
+
+    def _end(self) -> int:
+        process, self._process = self._process, None
+        assert process is not None
+        assert process.stdout is not None
+        try:
+            return process.wait(timeout=STOP_SECONDS_MAX)
+        finally:
+            process.kill()
+            process.wait()
+            process.stdout.close()
+
+
+@contextmanager
+def running_meter_on(
+    database_url: str, *, folder: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[RunningMeter]:
+    """A meter for the time of the block; `folder` takes its files."""
+    running = RunningMeter(database_url, folder=folder, settings=settings or {})
+    running.start()
+    try:
+        yield running
+    finally:
+        running.close()
