@@ -93,6 +93,10 @@ generate: $(INSTALLED) ## Make the gRPC stubs anew from proto/
 	  --python_out=$(STUBS) --grpc_python_out=$(STUBS) \
 	  --mypy_out=quiet:$(STUBS) --mypy_grpc_out=quiet:$(STUBS) $(PROTOS)
 
+.PHONY: docs
+docs: $(INSTALLED) ## Make the pages of docs/reference/ that come from the code
+	$(BIN)/python docs/generate.py
+
 .PHONY: constraints
 constraints: $(INSTALLED) ## Resolve the dependencies anew into constraints.txt
 	$(BIN)/python -m pip install --quiet uv

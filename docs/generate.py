@@ -25,7 +25,7 @@ _MADE = "<!-- Made by `make docs`: change {source} instead. -->"
 def main() -> int:
     """Write or check the pages; the exit code is 1 when a checked page is not fresh."""
     parser = argparse.ArgumentParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--check", action="store_true", help="only compare")
+    parser.add_argument("--check", action="store_true", help="name the pages that are not fresh")
     check = parser.parse_args().check
     stale = [name for name, text in make_pages() if not is_fresh(name, text=text)]
     if check:
@@ -93,17 +93,13 @@ def make_outcomes_page() -> str:
         for number, name, comment in outcome.values
     ]
     reasons = [
-        (str(number), f"`{name}`", f"`{code}`", _sentence(comment))
-        for number, name, (code, _, comment) in (
-            (number, name, text.partition(": ")) for number, name, text in reason.values
-        )
+        (str(number), f"`{name}`", *_split_reason(text)) for number, name, text in reason.values
     ]
     return _page(
         "Outcomes and error reasons",
         source=f"the comments in `proto/{_CONTRACT}/outcome.proto` and `error_reason.proto`",
         body=[
-            "What is wrong with an event is its *outcome*, and the call succeeds. What is wrong "
-            "with a call is its *error reason*, and nothing in it was acknowledged.",
+            _OUTCOMES_INTRODUCTION,
             "## Outcomes",
             outcome.comment,
             _table(("Number", "Outcome", "Quarantined", "Meaning"), outcomes),
@@ -114,8 +110,19 @@ def make_outcomes_page() -> str:
     )
 
 
+_OUTCOMES_INTRODUCTION = """\
+What is wrong with an event is its *outcome*: the call succeeds, and the other events are counted. \
+What is wrong with a call is its *error reason*: what was not acknowledged before it was not \
+recorded."""
 # The contract's own rule, in the comment of Outcome.
 _QUARANTINED_FROM = 10
+
+
+def _split_reason(text: str) -> tuple[str, str]:
+    """The gRPC code as code, and the sentence after it."""
+    code, _, sentence = text.partition(": ")
+    name, comma, rest = code.partition(",")
+    return f"`{name}`{comma}{rest}", sentence[:1].upper() + sentence[1:]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +141,7 @@ class _Enum:
         }
         index = next(i for i, enum in enumerate(file.enum_type) if enum.name == name)
         values = file.enum_type[index].value
-        # The paths are field numbers of FileDescriptorProto.enum_type and EnumDescriptorProto.value.
+        # A path is made of field numbers: 5 is a file's enum_type, 2 an enum's value.
         enum_path = (5, index)
         return cls(
             comment=comments[enum_path],
@@ -173,18 +180,15 @@ def _page(title: str, *, source: str, body: Iterable[str]) -> str:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    lines = [head, tuple("---" for _ in head), *rows]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines
-    )
+    return "\n".join(_row(cells) for cells in (head, ("---",) * len(head), *rows))
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _codes(names: Iterable[str]) -> str:
     return ", ".join(f"`{name}`" for name in names)
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 if __name__ == "__main__":
