@@ -1,0 +1,178 @@
+"""Writes down what the tests saw of a real server, so that `tests/test_evidence.py` can judge it.
+
+Seen are the calls over channels that test code opened by `grpc.insecure_channel`, and the metrics
+of each meter that a fixture ran, read when its test is done.
+"""
+
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2
+from prometheus_client.parser import text_string_to_metric_families
+
+JUDGE = "test_evidence.py"
+_TESTS = Path(__file__).resolve().parent.parent
+_OUTCOME = "tokenworks.meter.v1.Outcome"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Evidence:
+    """Names of what was seen in this run: `/package.Service/Rpc`, reasons, outcomes, metrics."""
+
+    rpcs: set[str] = field(default_factory=set)
+    reasons: set[str] = field(default_factory=set)
+    outcomes: set[str] = field(default_factory=set)
+    metrics: set[str] = field(default_factory=set)
+
+
+EVIDENCE = pytest.StashKey[Evidence]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Begin with nothing, and listen to the channels that tests open."""
+    evidence = Evidence()
+    config.stash[EVIDENCE] = evidence
+    original = grpc.insecure_channel
+    grpc.insecure_channel = _listening(original, evidence=evidence)
+    config.add_cleanup(lambda: setattr(grpc, "insecure_channel", original))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """The judge comes last, and only when all others came before."""
+    judges = [item for item in items if item.path.name == JUDGE]
+    items[:] = [item for item in items if item.path.name != JUDGE]
+    if _is_complete(config):
+        items.extend(judges)
+    else:
+        config.hook.pytest_deselected(items=judges)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Read the metrics of the meters that the test ran, while they still run."""
+    evidence = item.config.stash[EVIDENCE]
+    for value in getattr(item, "funcargs", {}).values():
+        if type(value).__name__ == "RunningMeter":
+            evidence.metrics.update(_moved_metrics(value.http))
+
+
+def _is_complete(config: pytest.Config) -> bool:
+    """Whether this run is all of the tests that need nothing heavy."""
+    everything = {Path(argument).resolve() for argument in config.args} == {_TESTS}
+    marked = config.getoption("markexpr") in {"", "not stacks"}
+    chosen = config.getoption("keyword") or config.getoption("lf", default=False)
+    return everything and marked and not chosen
+
+
+def _moved_metrics(address: str) -> Iterator[str]:
+    """Names of the families of which some sample is not 0; none of a server that is gone."""
+    try:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+            text = answer.read().decode()
+    except (urllib.error.URLError, ConnectionError, TimeoutError):
+        return
+    for family in text_string_to_metric_families(text):
+        samples = (sample for sample in family.samples if not sample.name.endswith("_created"))
+        if any(sample.value != 0 for sample in samples):
+            yield family.name
+
+
+def _listening(
+    original: Callable[..., grpc.Channel], *, evidence: Evidence
+) -> Callable[..., grpc.Channel]:
+    """The same function; channels opened from test code are listened to."""
+
+    def insecure_channel(*arguments: Any, **options: Any) -> grpc.Channel:  # noqa: ANN401
+        channel = original(*arguments, **options)
+        opened_by = sys._getframe(1).f_globals["__name__"]  # noqa: SLF001
+        if not opened_by.startswith("tests."):
+            return channel
+        return grpc.intercept_channel(channel, _Listener(evidence))
+
+    return insecure_channel
+
+
+class _Listener(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+    """Passes calls on unchanged and writes down how they went."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+
+    def intercept_unary_unary(self, continuation: Any, details: Any, request: Any) -> Any:  # noqa: ANN401
+        """A call with one answer."""
+        call = continuation(details, request)
+        call.add_done_callback(lambda done: self._take_unary(details.method, done))
+        return call
+
+    def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:  # noqa: ANN401
+        """A stream of answers, each written down when the test reads it."""
+        return _HeardStream(continuation(details, requests), details.method, self)
+
+    def _take_unary(self, method: str, call: Any) -> None:  # noqa: ANN401
+        if call.code() is grpc.StatusCode.OK:
+            self.take_answer(method, call.result())
+        else:
+            self.take_failure(method, call)
+
+    def take_answer(self, method: str, answer: Message | bytes) -> None:
+        """An answer came: the call reached a server, which said what it did."""
+        self._evidence.rpcs.add(method)
+        if isinstance(answer, Message):
+            self._evidence.outcomes.update(_outcomes_in(answer))
+
+    def take_failure(self, method: str, error: Any) -> None:  # noqa: ANN401
+        """The call failed, for a reason that the server gave."""
+        for key, value in error.trailing_metadata() or ():
+            if key != "grpc-status-details-bin":
+                continue
+            self._evidence.rpcs.add(method)
+            for detail in status_pb2.Status.FromString(value).details:
+                info = error_details_pb2.ErrorInfo()
+                if detail.Unpack(info):
+                    self._evidence.reasons.add(info.reason)
+
+
+class _HeardStream:
+    """A stream's call; what is read from it is written down, all else is as it was."""
+
+    def __init__(self, call: Any, method: str, listener: _Listener) -> None:  # noqa: ANN401
+        self._call = call
+        self._method = method
+        self._listener = listener
+
+    def __iter__(self) -> "_HeardStream":
+        return self
+
+    def __next__(self) -> Message | bytes:
+        try:
+            answer: Message | bytes = next(self._call)
+        except grpc.RpcError as error:
+            self._listener.take_failure(self._method, error)
+            raise
+        self._listener.take_answer(self._method, answer)
+        return answer
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        return getattr(self._call, name)
+
+
+def _outcomes_in(message: Message) -> Iterator[str]:
+    """Every outcome anywhere in the message, without its prefix."""
+    for descriptor, value in message.ListFields():
+        values = value if descriptor.is_repeated else [value]
+        if descriptor.enum_type is not None and descriptor.enum_type.full_name == _OUTCOME:
+            for number in values:
+                name = descriptor.enum_type.values_by_number[number].name
+                yield name.removeprefix("OUTCOME_")
+        elif descriptor.message_type is not None:
+            for part in values:
+                yield from _outcomes_in(part)
