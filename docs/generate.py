@@ -73,14 +73,29 @@ def make_metrics_page() -> str:
 def make_settings_page() -> str:
     """The settings, one row each."""
     rows = [
-        (f"`{field.metadata['env']}`", _default_of(field), field.metadata["help"])
+        (
+            f"`{field.metadata['env']}`",
+            f"`{field.name}`",
+            _write_default(field.default),
+            field.metadata["help"],
+        )
         for field in dataclasses.fields(Settings)
     ]
     return _page(
         "Settings",
         source="`cli/settings.py`",
-        body=[_table(("Variable", "Default", "Meaning"), rows)],
+        body=[
+            _SETTINGS_INTRODUCTION,
+            _table(("Variable", "In the file", "Default", "Meaning"), rows),
+        ],
     )
+
+
+_SETTINGS_INTRODUCTION = """\
+A flag goes before the environment, the environment before the file, the file before the default. \
+The file is TOML with the names below at its top level; `TOKENWORKS_CONFIG` says where it is. A \
+name that is not here is refused, in the file and in the environment, and so is a value that makes \
+no sense: all faults are told at once."""
 
 
 def make_outcomes_page() -> str:
@@ -169,10 +184,16 @@ def _read_contract() -> dict[str, descriptor_pb2.FileDescriptorProto]:
     return {file.name: file for file in files.file}
 
 
-def _default_of(field: "dataclasses.Field[object]") -> str:
-    if field.default is dataclasses.MISSING:
-        return ""
-    return f"`{field.default}`"
+def _write_default(value: object) -> str:
+    match value:
+        case None:
+            return "none"
+        case bool():
+            return f"`{str(value).lower()}`"
+        case tuple():
+            return f"`{','.join(value)}`"
+        case _:
+            return f"`{value}`"
 
 
 def _page(title: str, *, source: str, body: Iterable[str]) -> str:
