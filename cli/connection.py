@@ -1,0 +1,233 @@
+"""Commands speak to a meter over gRPC with an API key, like anybody else."""
+
+import functools
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Concatenate, TypeVar
+
+import click
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from cli.process import CommandError, Exit
+from cli.settings import Settings, SettingsError, is_loopback, read_settings
+from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
+from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
+
+CREDENTIALS = Path(".tokenworks") / "credentials.json"
+CALL_SECONDS_MAX = 60.0
+# A usage query's 100,000 rows, with room to spare; gRPC's own limit is 4 MiB.
+ANSWER_BYTES_MAX = 256 * 1024 * 1024
+
+_Request = TypeVar("_Request")
+_Answer = TypeVar("_Answer")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """What a command needs of a meter: the stubs of its services, each call with the API key.
+
+    `as_json` says that the result is to be JSON.
+    """
+
+    meter: MeterServiceStub
+    accounts: AccountServiceStub
+    as_json: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """Where to, with which API key, and whether by TLS; `address` is host:port."""
+
+    address: str
+    api_key: str
+    tls: bool
+
+
+def client_command(command: Callable[Concatenate[Client, ...], None]) -> Callable[..., None]:
+    """Give a click command a `Client` as its first argument, and the options to choose the server.
+
+    A call that fails in it ends the command with the exit code and message of `explain`.
+    """
+
+    @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+    @click.option("--server", metavar="HOST:PORT", help="The meter to speak to.")
+    @click.option("--api-key", metavar="KEY", help="The API key to use.")
+    @click.option("--insecure", is_flag=True, default=None, help="Without TLS to another machine.")
+    @click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
+    @functools.wraps(command)
+    def run(
+        *args: object,
+        as_json: bool,
+        server: str | None,
+        api_key: str | None,
+        insecure: bool | None,
+        config: Path | None,
+        **kwargs: object,
+    ) -> None:
+        flags = {"server": server, "api_key": api_key, "insecure": insecure}
+        with connect(settings=load_settings(config, flags=flags), as_json=as_json) as client:
+            command(client, *args, **kwargs)
+
+    return run
+
+
+def load_settings(config: Path | None, *, flags: Mapping[str, object]) -> Settings:
+    """The settings, or the end of the command with all their faults."""
+    try:
+        return read_settings(config=config, flags=flags)
+    except SettingsError as error:
+        raise CommandError(str(error), code=Exit.USAGE) from error
+
+
+@contextmanager
+def connect(*, settings: Settings, as_json: bool = False) -> Iterator[Client]:
+    """A client for the time of the block; failed calls in it become a CommandError."""
+    target = find_target(settings)
+    with open_channel(target, ca_certificate=settings.ca_certificate) as channel:
+        try:
+            yield Client(
+                meter=MeterServiceStub(channel),
+                accounts=AccountServiceStub(channel),
+                as_json=as_json,
+            )
+        except grpc.RpcError as error:
+            raise explain(error, address=target.address) from error
+
+
+def find_target(settings: Settings) -> Target:
+    """The server and API key of the settings, else of the nearest credentials file.
+
+    Raises CommandError when there is none, or when the key would leave the machine in the clear.
+    """
+    stored = _find_credentials()
+    server = settings.server or stored.get("target")
+    if server is None:
+        raise CommandError(
+            "no meter is known: start one with `tokenworks up`, or name one with --server",
+            code=Exit.USAGE,
+        )
+    # A stored key belongs to the server that it was stored with, and is sent to no other.
+    own = stored.get("api_key") if server == stored.get("target") else None
+    api_key = settings.api_key or own
+    if api_key is None:
+        raise CommandError(
+            f"no API key is known for {server}: give one with --api-key or TOKENWORKS_API_KEY",
+            code=Exit.USAGE,
+        )
+    scheme, _, address = server.rpartition("://")
+    if scheme not in {"", "http", "https"}:
+        raise CommandError(f"{server}: begin with https:// or http:// or neither", code=Exit.USAGE)
+    here = is_loopback(address)
+    tls = scheme == "https" or (not scheme and not here and not settings.insecure)
+    if not tls and not here and not settings.insecure:
+        raise CommandError(
+            f"the API key would be sent to {address} in the clear: use https://, or --insecure",
+            code=Exit.REFUSED,
+        )
+    return Target(address=address, api_key=api_key, tls=tls)
+
+
+def open_channel(target: Target, *, ca_certificate: Path | None) -> grpc.Channel:
+    """A channel whose unary calls carry the API key and end after a minute."""
+    options = [("grpc.max_receive_message_length", ANSWER_BYTES_MAX)]
+    if is_loopback(target.address):
+        # A proxy for the world outside cannot reach this machine's own ports.
+        options.append(("grpc.enable_http_proxy", 0))
+    if target.tls:
+        roots = ca_certificate.read_bytes() if ca_certificate is not None else None
+        credentials = grpc.ssl_channel_credentials(root_certificates=roots)
+        channel = grpc.secure_channel(target.address, credentials, options=options)
+    else:
+        channel = grpc.insecure_channel(target.address, options=options)
+    return grpc.intercept_channel(channel, _ApiKey(target.api_key))
+
+
+# By gRPC code, where the server gave a reason; without one nobody answered as a meter does.
+_EXITS = {
+    grpc.StatusCode.INVALID_ARGUMENT: Exit.USAGE,
+    grpc.StatusCode.UNAUTHENTICATED: Exit.REFUSED,
+    grpc.StatusCode.PERMISSION_DENIED: Exit.REFUSED,
+    grpc.StatusCode.FAILED_PRECONDITION: Exit.REFUSED,
+    grpc.StatusCode.ALREADY_EXISTS: Exit.REFUSED,
+}
+_UNREACHABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+
+
+def explain(error: Exception, *, address: str) -> CommandError:
+    """The message and exit code of a failed call; the reason stands in brackets behind it."""
+    if not isinstance(error, grpc.Call):
+        return CommandError(f"the call to {address} failed: {error}")
+    reason = find_reason(error)
+    if reason is None and error.code() in _UNREACHABLE:
+        return CommandError(
+            f"no meter answers at {address}: {error.details()}", code=Exit.UNREACHABLE
+        )
+    message = f"{error.details()} ({reason or error.code().name})"
+    return CommandError(message, code=_EXITS.get(error.code(), Exit.FAILED))
+
+
+def find_reason(error: grpc.Call) -> str | None:
+    """The error reason that the meter gave, if it was a meter that answered."""
+    metadata = dict(error.trailing_metadata() or ())
+    details = metadata.get("grpc-status-details-bin")
+    if isinstance(details, bytes):
+        info = error_details_pb2.ErrorInfo()
+        for detail in status_pb2.Status.FromString(details).details:
+            if detail.Unpack(info):
+                return info.reason
+    plain = metadata.get("tokenworks-error-reason")
+    return plain if isinstance(plain, str) else None
+
+
+def _find_credentials() -> dict[str, str]:
+    """The credentials file of the nearest .tokenworks folder, from here upward; empty if none."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        path = folder / CREDENTIALS
+        if path.is_file():
+            try:
+                content: dict[str, str] = json.loads(path.read_text("utf-8"))
+            except (OSError, ValueError) as error:
+                raise CommandError(f"{path} cannot be read: {error}") from error
+            return content
+    return {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _CallDetails(grpc.ClientCallDetails):
+    """A call as it goes out."""
+
+    method: str
+    timeout: float | None
+    metadata: tuple[tuple[str, str | bytes], ...] | None
+    credentials: grpc.CallCredentials | None
+    wait_for_ready: bool | None
+    compression: grpc.Compression | None
+
+
+class _ApiKey(grpc.UnaryUnaryClientInterceptor):
+    """Adds the API key and a deadline to every call."""
+
+    def __init__(self, api_key: str) -> None:
+        self._bearer = ("authorization", f"Bearer {api_key}")
+
+    def intercept_unary_unary(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, _Request], _Answer],
+        client_call_details: grpc.ClientCallDetails,
+        request: _Request,
+    ) -> _Answer:
+        """Send the call on, with what it lacks."""
+        details = _CallDetails(
+            method=client_call_details.method,
+            timeout=client_call_details.timeout or CALL_SECONDS_MAX,
+            metadata=(*(client_call_details.metadata or ()), self._bearer),
+            credentials=client_call_details.credentials,
+            wait_for_ready=client_call_details.wait_for_ready,
+            compression=client_call_details.compression,
+        )
+        return continuation(details, request)

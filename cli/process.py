@@ -1,0 +1,28 @@
+"""How a command ends: its exit codes, and what it says when it fails."""
+
+from enum import IntEnum
+
+import click
+
+
+class Exit(IntEnum):
+    """The exit codes of every command; 0 is done."""
+
+    FAILED = 1
+    USAGE = 2
+    REFUSED = 3
+    UNREACHABLE = 4
+
+
+class CommandError(click.ClickException):
+    """Ends the command with a message on stderr and an exit code."""
+
+    def __init__(self, message: str, *, code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        # Click reads it from the instance, though it declares it for the class.
+        self.exit_code = int(code)  # type: ignore[misc]
+
+
+def report_progress(line: str) -> None:
+    """Tell whoever watches what is going on; results go to stdout, this does not."""
+    click.echo(line, err=True)

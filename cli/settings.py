@@ -1,0 +1,313 @@
+"""Settings: the one reading of the environment and of the settings file.
+
+A flag goes before the environment, the environment before the file, the file before the default.
+"""
+
+import ipaddress
+import os
+import re
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from meter.domain.limits import TIER_CHARS_MAX
+
+PREFIX = "TOKENWORKS_"
+CONFIG = "TOKENWORKS_CONFIG"
+# Kubernetes puts the address of each Service into every container's environment, and a Service may
+# be called tokenworks.
+_OF_KUBERNETES = re.compile(r"TOKENWORKS(_\w+)?_(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)")
+_TIER = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}")
+_MEBIBYTE = 1024 * 1024
+_LOG_LEVELS = ("debug", "info", "warning", "error")
+
+
+class SettingsError(Exception):
+    """The settings cannot be used; the message has one line for each fault."""
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ValueError("must be a text that is not empty")
+    return value.strip()
+
+
+def _path(value: object) -> Path:
+    return Path(_text(value)).expanduser().absolute()
+
+
+def _existing_file(value: object) -> Path:
+    path = _path(value)
+    if not path.is_file():
+        raise ValueError(f"{path} is no file")
+    return path
+
+
+def _database_url(value: object) -> str:
+    if not re.match(r"postgres(ql)?://", _text(value)):
+        raise ValueError("must begin with postgresql://")
+    return _text(value).replace("postgres://", "postgresql://", 1)
+
+
+def _address(value: object) -> str:
+    address = _text(value)
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 — the highest port
+        raise ValueError("must be host:port, for instance 127.0.0.1:7411")
+    return address
+
+
+def _boolean(value: object) -> bool:
+    known = {True: True, False: False, "true": True, "1": True, "false": False, "0": False}
+    if not isinstance(value, bool | str) or value not in known:
+        raise ValueError("must be true or false")
+    return known[value]
+
+
+def _integer(*, minimum: int, maximum: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        written = str(value)
+        if isinstance(value, bool) or not re.fullmatch(r"-?\d{1,18}", written):
+            raise ValueError("must be a whole number")
+        if not minimum <= int(written) <= maximum:
+            raise ValueError(f"must be {minimum} to {maximum}")
+        return int(written)
+
+    return parse
+
+
+def _tiers(value: object) -> tuple[str, ...]:
+    names = value if isinstance(value, list) else _text(value).split(",")
+    tiers = tuple(_text(name) for name in names)
+    wrong = [tier for tier in tiers if not _TIER.fullmatch(tier)]
+    if not tiers or wrong or len(set(tiers)) != len(tiers):
+        raise ValueError(
+            f"must be different names of 1 to {TIER_CHARS_MAX} characters a-z, 0-9, _ or -,"
+            " separated by commas"
+        )
+    return tiers
+
+
+def _log_level(value: object) -> str:
+    if _text(value).lower() not in _LOG_LEVELS:
+        raise ValueError(f"must be one of {', '.join(_LOG_LEVELS)}")
+    return _text(value).lower()
+
+
+def _told(name: str, parse: Callable[[object], object], *, meaning: str) -> dict[str, object]:
+    return {"env": f"{PREFIX}{name.upper()}", "parse": parse, "help": meaning}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the command and the process are told from outside, each value checked."""
+
+    database_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_told(
+            "database_url",
+            _database_url,
+            meaning="The Postgres to use (15 to 18): postgresql://user:password@host:port/database."
+            " Without it `up` starts its own, and `serve` refuses to start.",
+        ),
+    )
+    pg_bin: Path | None = field(
+        default=None,
+        metadata=_told(
+            "pg_bin",
+            _path,
+            meaning="Folder of the Postgres programs that `up` starts, instead of the embedded"
+            " ones.",
+        ),
+    )
+    grpc_address: str = field(
+        default="127.0.0.1:7411",
+        metadata=_told(
+            "grpc_address",
+            _address,
+            meaning="Where the meter listens for gRPC, host:port. Port 0 is any free one.",
+        ),
+    )
+    http_address: str = field(
+        default="127.0.0.1:7412",
+        metadata=_told(
+            "http_address",
+            _address,
+            meaning="Where the meter listens for HTTP (metrics and health), host:port.",
+        ),
+    )
+    tls_certificate: Path | None = field(
+        default=None,
+        metadata=_told(
+            "tls_certificate",
+            _existing_file,
+            meaning="File with the server's certificate chain (PEM); gRPC is then TLS only.",
+        ),
+    )
+    tls_key: Path | None = field(
+        default=None,
+        metadata=_told(
+            "tls_key",
+            _existing_file,
+            meaning="File with the certificate's private key (PEM).",
+        ),
+    )
+    insecure: bool = field(
+        default=False,
+        metadata=_told(
+            "insecure",
+            _boolean,
+            meaning="Allows to listen to, or to send an API key to, another machine without TLS.",
+        ),
+    )
+    key_pepper_file: Path | None = field(
+        default=None,
+        metadata=_told(
+            "key_pepper_file",
+            _existing_file,
+            meaning="File with 32 bytes or more as hexadecimal digits, the key of the API keys'"
+            " hashes. All servers of an installation share it; who loses it loses all API keys."
+            " `up` makes its own, `serve` needs one.",
+        ),
+    )
+    tiers: tuple[str, ...] = field(
+        default=("free", "medium", "high", "premium", "ultra"),
+        metadata=_told(
+            "tiers",
+            _tiers,
+            meaning="The tiers that this installation sells, separated by commas. Events of others"
+            " are set aside.",
+        ),
+    )
+    shard: int = field(
+        default=0,
+        metadata=_told(
+            "shard",
+            _integer(minimum=0, maximum=32_767),
+            meaning="The shard of the journal that this process writes. One process owns a shard.",
+        ),
+    )
+    buffer_bytes_max: int = field(
+        default=256 * _MEBIBYTE,
+        metadata=_told(
+            "buffer_bytes_max",
+            _integer(minimum=_MEBIBYTE, maximum=64 * 1024 * _MEBIBYTE),
+            meaning="Bytes that may wait for their commit; more is refused with OVERLOADED.",
+        ),
+    )
+    log_level: str = field(
+        default="info",
+        metadata=_told(
+            "log_level", _log_level, meaning=f"What is logged: one of {', '.join(_LOG_LEVELS)}."
+        ),
+    )
+    server: str | None = field(
+        default=None,
+        metadata=_told(
+            "server",
+            _text,
+            meaning="The meter that commands speak to: host:port, which means TLS unless it is this"
+            " machine, or https://host:port or http://host:port. Without it, the one of the nearest"
+            " .tokenworks folder.",
+        ),
+    )
+    api_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata=_told(
+            "api_key",
+            _text,
+            meaning="The API key that commands use. Without it, the one of the nearest .tokenworks"
+            " folder, which is only ever sent to that folder's own server.",
+        ),
+    )
+    ca_certificate: Path | None = field(
+        default=None,
+        metadata=_told(
+            "ca_certificate",
+            _existing_file,
+            meaning="File with the certificates (PEM) that commands trust instead of the system's.",
+        ),
+    )
+
+
+def read_settings(
+    *, config: Path | None = None, flags: Mapping[str, object] | None = None
+) -> Settings:
+    """Read all settings; `flags` holds those of the command line, None for one not given.
+
+    Raises SettingsError with every fault at once: unknown names, wrong values, half a pair.
+    """
+    environment = {name: text for name, text in os.environ.items() if name.startswith(PREFIX)}
+    config_name = environment.pop(CONFIG, None)
+    if config is None and config_name is not None:
+        config = Path(config_name)
+    faults: list[str] = []
+    given = {
+        **_read_file(config, faults=faults),
+        **_read_environment(environment, faults=faults),
+        **_read_flags(flags or {}),
+    }
+    values: dict[str, Any] = {}
+    for each in fields(Settings):
+        assert each.default is not MISSING
+        if each.name in given:
+            source, value = given[each.name]
+            try:
+                values[each.name] = each.metadata["parse"](value)
+            except ValueError as error:
+                faults.append(f"{source}: {error}")
+    if ("tls_certificate" in given) != ("tls_key" in given):
+        faults.append("tls_certificate and tls_key: set both or neither")
+    if faults:
+        raise SettingsError("\n".join(faults))
+    return Settings(**values)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach a host:port."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+# The place that a value comes from, for whoever must correct it, and the value.
+Given = tuple[str, object]
+
+
+def _read_file(path: Path | None, *, faults: list[str]) -> dict[str, Given]:
+    if path is None:
+        return {}
+    try:
+        content = tomllib.loads(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        faults.append(f"{path}: {error}")
+        return {}
+    known = {each.name for each in fields(Settings)}
+    faults.extend(f"{path}: {name}: no such setting" for name in content if name not in known)
+    return {name: (f"{path}: {name}", value) for name, value in content.items()}
+
+
+def _read_environment(environment: Mapping[str, str], *, faults: list[str]) -> dict[str, Given]:
+    known = {each.metadata["env"]: each.name for each in fields(Settings)}
+    faults.extend(
+        f"{name}: no such setting"
+        for name in sorted(environment)
+        if name not in known and not _OF_KUBERNETES.fullmatch(name)
+    )
+    return {known[name]: (name, text) for name, text in environment.items() if name in known}
+
+
+def _read_flags(flags: Mapping[str, object]) -> dict[str, Given]:
+    return {
+        name: (f"--{name.replace('_', '-')}", value)
+        for name, value in flags.items()
+        if value is not None
+    }
