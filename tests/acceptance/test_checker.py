@@ -1,0 +1,201 @@
+"""The checker itself: it agrees where all is well, and finds every kind of falsehood."""
+
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+from tests.acceptance import checker
+
+# 2026-01-01T00:00:00Z, the begin of an interval.
+INTERVAL_MS = 1_767_225_600_000
+_PLACE = {"account": "acme", "tier": "high", "model": "large", "mode": "online"}
+EVENTS: list[dict[str, Any]] = [
+    {**_PLACE, "classes": {"input": 70_000, "output": 5}, "end_time_ms": INTERVAL_MS + 10},
+    {**_PLACE, "classes": {"input": 3, "cache_read": 900}, "end_time_ms": INTERVAL_MS + 7},
+    {**_PLACE, "classes": {"output": 4_095}, "end_time_ms": INTERVAL_MS + 900_001},
+]
+
+_BASICS = """
+INSERT INTO accounts VALUES ('acme', 'acme', '2026-01-01Z');
+INSERT INTO skus (model, served_model, tier, mode, region) VALUES ('large', 'large', 'high', 1, '');
+INSERT INTO dimensions (account_id, sku_id, pool) SELECT 'acme', sku_id, '' FROM skus;
+INSERT INTO shards VALUES (0, 1, 2);
+INSERT INTO counting VALUES (0, 2, '2026-01-01Z');
+"""
+_USAGE = """
+INSERT INTO usage SELECT 'acme', to_timestamp(%(start_ms)s / 1000.0), sku_id, 0, 1, 0,
+    %(input)s, %(cache_read)s, 0, 0, 0, 0, %(output)s, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+    %(requests)s, %(output)s, 0 FROM skus
+"""
+FALSEHOODS = {
+    "usage one token more": "UPDATE usage SET output = output + 1 WHERE input > 0",
+    "usage in another class": "UPDATE usage SET input = 0, audio_input = input WHERE input > 0",
+    "usage one request less": "UPDATE usage SET request_count = request_count - 1 WHERE input > 0",
+    "usage in another interval": "UPDATE usage SET interval_start = '2025-01-01Z' WHERE input = 0",
+    "usage at another tier": "UPDATE skus SET tier = 'free'",
+    "usage row gone": "DELETE FROM usage WHERE input = 0",
+    "usage not counted to the end": "UPDATE counting SET position = 1",
+    "journal row gone": "DELETE FROM journal WHERE position = 1",
+    "last journal row gone": "DELETE FROM journal WHERE position = 2",
+    "journal count wrong": "UPDATE journal SET event_count = event_count + 1 WHERE position = 2",
+    "journal row twice": (
+        "INSERT INTO journal SELECT shard, 3, epoch, event_count, first_end_time, last_end_time,"
+        " commit_time, body FROM journal WHERE position = 2"
+    ),
+}
+
+
+@pytest.fixture
+def recorded(database_url: str) -> Iterator[psycopg.Connection]:
+    """A database in which the journal and usage hold EVENTS, as two segments."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(_BASICS)
+        row = connection.execute("SELECT dimension_id FROM dimensions").fetchone()
+        assert row is not None
+        for position, serials in ((1, [0, 1]), (2, [2])):
+            connection.execute(
+                "INSERT INTO journal VALUES (0, %s, 1, %s, now(), now(), now(), %s)",
+                (position, len(serials), _segment(serials, dimension_id=row[0])),
+            )
+        for sums in (
+            {"start_ms": INTERVAL_MS, "input": 70_003, "cache_read": 900, "output": 5},
+            {"start_ms": INTERVAL_MS + 900_000, "input": 0, "cache_read": 0, "output": 4_095},
+        ):
+            connection.execute(_USAGE, {**sums, "requests": 2 if sums["input"] else 1})
+        yield connection
+
+
+@pytest.fixture
+def truth(tmp_path: Path) -> Path:
+    """A folder with the truth of EVENTS, in two files."""
+    lines = [
+        json.dumps({**event, "request_id": f"r{serial}"}) for serial, event in enumerate(EVENTS)
+    ]
+    (tmp_path / "truth").mkdir()
+    (tmp_path / "truth/0.jsonl").write_text(f"{lines[0]}\n{lines[2]}\n", "utf-8")
+    (tmp_path / "truth/1.jsonl").write_text(f"{lines[1]}\n", "utf-8")
+    return tmp_path / "truth"
+
+
+@pytest.mark.usefixtures("recorded")
+def test_check__agreement(
+    database_url: str, truth: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where truth, journal and usage are the same, the status is 0 and the table shows the sums."""
+    assert _check(database_url, truth) == 0
+    printed = capsys.readouterr().out
+    assert "acme high input 70003 70003 70003" in " ".join(printed.split())
+    assert "truth = journal = usage, 3 requests" in printed
+
+
+@pytest.mark.parametrize("statement", FALSEHOODS.values(), ids=FALSEHOODS.keys())
+def test_check__false_database(
+    recorded: psycopg.Connection,
+    database_url: str,
+    truth: Path,
+    statement: str,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Each way to falsify journal or usage is found, and named."""
+    recorded.execute(statement)
+    assert _check(database_url, truth) == 1
+    assert "differences, the first: " in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("recorded")
+@pytest.mark.parametrize(
+    ("written", "false"),
+    [
+        ('"output": 5', '"output": 6'),
+        ('"acme"', '"zenith"'),
+        ('"high"', '"free"'),
+        ('"large"', '"small"'),
+        ('"online"', '"batch"'),
+        (str(INTERVAL_MS + 10), str(INTERVAL_MS - 10)),
+        ('"r0"', '"r9"'),
+    ],
+)
+def test_check__false_truth(database_url: str, truth: Path, written: str, false: str) -> None:
+    """Each field of a truth line counts: one that is changed is found."""
+    file = truth / "0.jsonl"
+    text = file.read_text("utf-8")
+    assert written in text
+    file.write_text(text.replace(written, false, 1), "utf-8")
+    assert _check(database_url, truth) == 1
+
+
+@pytest.mark.usefixtures("recorded")
+def test_check__truth_line_gone_or_twice(database_url: str, truth: Path) -> None:
+    """An event that was not sent but counted, or sent twice and counted once, is found."""
+    file = truth / "1.jsonl"
+    line = file.read_text("utf-8")
+    file.write_text("", "utf-8")
+    assert _check(database_url, truth) == 1
+    file.write_text(line * 2, "utf-8")
+    assert _check(database_url, truth) == 1
+
+
+def test_read_segment__planes_and_sums() -> None:
+    """Planes of half bytes, bases and running sums are read as the journal's page says."""
+    body = _body(
+        [["dimension", 0, 7, None], ["end_ms", 3, -2, 1_000], ["tokens.7", 1, 0, None]],
+        data=bytes([10, 0, 5]) + bytes([0x20, 0x01]) + bytes([0xA3, 0x0F]),
+        request_ids="a\nb\nc",
+        event_count=3,
+    )
+    assert checker.read_segment(body) == [
+        checker.Row(7, 1_000 + 10 - 2, {"output": 3}, "a"),
+        checker.Row(7, 1_008 + 0x200 - 2, {"output": 10}, "b"),
+        checker.Row(7, 1_518 + 0x105 - 2, {"output": 15}, "c"),
+    ]
+
+
+@pytest.mark.parametrize("damage", [b"\x02", b"\x01"], ids=["version", "length"])
+def test_read_segment__damaged(damage: bytes) -> None:
+    """Bytes of another version, or more of them than the header tells, are refused."""
+    body = _segment([0], dimension_id=1)
+    with pytest.raises(checker.SegmentUnreadable):
+        checker.read_segment(damage + body[1:] + b"\0")
+
+
+def _check(database_url: str, truth: Path) -> int:
+    return checker.main(["--database-url", database_url, str(truth)])
+
+
+def _segment(serials: list[int], *, dimension_id: int) -> bytes:
+    """A segment of some EVENTS, every column in planes of eight bytes."""
+    events = [EVENTS[serial] for serial in serials]
+    columns = {
+        "dimension": [dimension_id] * len(events),
+        "end_ms": [event["end_time_ms"] for event in events],
+        **{
+            f"tokens.{number}": [event["classes"].get(name, 0) for event in events]
+            for number, name in ((1, "input"), (2, "cache_read"), (7, "output"))
+        },
+    }
+    return _body(
+        [[name, 16, 0, None] for name in columns],
+        data=b"".join(
+            bytes(value >> (8 * plane) & 0xFF for value in values)
+            for values in columns.values()
+            for plane in range(8)
+        ),
+        request_ids="\n".join(f"r{serial}" for serial in serials),
+        event_count=len(events),
+    )
+
+
+def _body(columns: list[list[object]], *, data: bytes, request_ids: str, event_count: int) -> bytes:
+    header = {
+        "batches": [["", "key", "p", "00" * 16, 1, INTERVAL_MS, event_count]],
+        "columns": columns,
+        "event_ids": 0,
+        "request_ids": len(request_ids),
+    }
+    text = json.dumps(header).encode()
+    return struct.pack("<BI", 1, len(text)) + text + data + request_ids.encode()
