@@ -41,17 +41,16 @@ test-stacks: $(INSTALLED) stacks ## Run the tests against heavy real components,
 
 .PHONY: stacks
 stacks:
-	@missing=(); \
-	test -x $(PG_OLDEST)/initdb || missing+=(postgresql-15); \
-	command -v node >/dev/null || missing+=(nodejs); \
-	command -v npm >/dev/null || missing+=(npm); \
-	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
-	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
-	  echo "install these first: $${missing[*]}" >&2; exit 1; \
-	fi; \
-	export DEBIAN_FRONTEND=noninteractive; \
-	apt-get update -qq; \
-	apt-get install -y -qq --no-install-recommends "$${missing[@]}" </dev/null
+	@install() { \
+	  if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+	    echo "make test-stacks needs this, which only root can install: $$1" >&2; exit 1; \
+	  fi; \
+	  apt-get update -qq; \
+	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$1" </dev/null; \
+	}; \
+	test -x $(PG_OLDEST)/initdb || install postgresql-15; \
+	command -v node >/dev/null || install nodejs; \
+	command -v npm >/dev/null || install npm
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check form, types, layers, the wire's contract and generated files
