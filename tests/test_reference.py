@@ -9,9 +9,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import sqlalchemy
+from google.protobuf.descriptor import EnumDescriptor
 
 import meter.store.tables
 from cli.settings import Settings
+from meter.domain.errors import Reason
+from meter.domain.outcome import Outcome
+from meter.domain.tokens import TokenClass
+from tokenworks.meter.v1 import error_reason_pb2, outcome_pb2, usage_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 # The name in the code and the name in the database.
@@ -39,6 +44,15 @@ def test_page__is_fresh() -> None:
     assert (made.returncode, made.stderr) == (0, "")
 
 
+def test_enum__is_that_of_the_contract() -> None:
+    """The meter's own words for outcomes, reasons and token classes are those of the wire."""
+    assert _numbers(outcome_pb2.Outcome.DESCRIPTOR) == {word.name: word.value for word in Outcome}
+    assert set(_numbers(error_reason_pb2.ErrorReason.DESCRIPTOR)) == {word.value for word in Reason}
+    assert _numbers(usage_pb2.TokenClass.DESCRIPTOR) == {
+        word.name: word.value for word in TokenClass
+    }
+
+
 def test_table__is_written_and_read_by_the_store() -> None:
     """No table only fills up, and none is asked that nobody fills."""
     written: set[str] = set()
@@ -64,6 +78,13 @@ def test_setting__is_used_by_a_test_of_what_it_does() -> None:
         for field in dataclasses.fields(Settings)
         if not {field.name, field.metadata["env"], "--" + field.name.replace("_", "-")} & words
     ]
+
+
+def _numbers(enum: EnumDescriptor) -> dict[str, int]:
+    """The enum's numbers by its names without prefix, without 0, which says nothing."""
+    values = {value.name: value.number for value in enum.values if value.number != 0}
+    prefix = re.sub(r"(?<!^)(?=[A-Z])", "_", enum.name).upper() + "_"
+    return {name.removeprefix(prefix): number for name, number in values.items()}
 
 
 def _tables_written(tree: ast.AST) -> Iterator[str]:
