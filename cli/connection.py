@@ -1,7 +1,6 @@
 """Commands speak to a meter over gRPC with an API key, like anybody else."""
 
 import functools
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ import click
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from cli.credentials import Credentials, find_credentials
 from cli.process import CommandError, Exit
 from cli.settings import Settings, SettingsError, is_loopback, read_settings
 from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
@@ -103,15 +103,15 @@ def find_target(settings: Settings) -> Target:
 
     Raises CommandError when there is none, or when the key would leave the machine in the clear.
     """
-    stored = _find_credentials()
-    server = settings.server or stored.get("target")
+    stored = _find_credentials(settings)
+    server = settings.server or (stored.target if stored is not None else None)
     if server is None:
         raise CommandError(
             "no meter is known: start one with `tokenworks up`, or name one with --server",
             code=Exit.USAGE,
         )
     # A stored key belongs to the server that it was stored with, and is sent to no other.
-    own = stored.get("api_key") if server == stored.get("target") else None
+    own = stored.api_key if stored is not None and server == stored.target else None
     api_key = settings.api_key or own
     if api_key is None:
         raise CommandError(
@@ -183,18 +183,16 @@ def find_reason(error: grpc.Call) -> str | None:
     return plain if isinstance(plain, str) else None
 
 
-def _find_credentials() -> dict[str, str]:
-    """The credentials file of the nearest .tokenworks folder, from here upward; empty if none."""
+def _find_credentials(settings: Settings) -> Credentials | None:
+    """The credentials of the file that is named, else of the nearest folder's, if there is one."""
+    if settings.credentials_file is not None:
+        return find_credentials(settings.credentials_file)
     here = Path.cwd()
     for folder in (here, *here.parents):
-        path = folder / CREDENTIALS
-        if path.is_file():
-            try:
-                content: dict[str, str] = json.loads(path.read_text("utf-8"))
-            except (OSError, ValueError) as error:
-                raise CommandError(f"{path} cannot be read: {error}") from error
-            return content
-    return {}
+        found = find_credentials(folder / CREDENTIALS)
+        if found is not None:
+            return found
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

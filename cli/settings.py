@@ -210,8 +210,8 @@ class Settings:
             "server",
             _text,
             meaning="The meter that commands speak to: host:port, which means TLS unless it is this"
-            " machine, or https://host:port or http://host:port. Without it, the one of the nearest"
-            " .tokenworks folder.",
+            " machine, or https://host:port or http://host:port. Without it, the one of the"
+            " credentials file.",
         ),
     )
     api_key: str | None = field(
@@ -220,8 +220,17 @@ class Settings:
         metadata=_told(
             "api_key",
             _text,
-            meaning="The API key that commands use. Without it, the one of the nearest .tokenworks"
-            " folder, which is only ever sent to that folder's own server.",
+            meaning="The API key that commands use. Without it, the one of the credentials file,"
+            " which is only ever sent to that file's own server.",
+        ),
+    )
+    credentials_file: Path | None = field(
+        default=None,
+        metadata=_told(
+            "credentials_file",
+            _existing_file,
+            meaning="File that `up` wrote, with server and API key, instead of the one in the"
+            " nearest .tokenworks folder, from the current folder upward.",
         ),
     )
     ca_certificate: Path | None = field(

@@ -118,7 +118,7 @@ def hand_over(folder: Path, *, launcher: Launcher) -> None:
     """
     if not launcher.switches_user or folder.stat().st_uid == launcher.owner[0]:
         return
-    folder.parent.chmod(0o711)
+    folder.parent.chmod(folder.parent.stat().st_mode & 0o777 | 0o001)
     for path in (*folder.rglob("*"), folder):
         os.chown(path, *launcher.owner, follow_symlinks=False)
 

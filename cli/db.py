@@ -1,0 +1,76 @@
+"""`tokenworks db upgrade|check`: the schema, which nothing else changes but `tokenworks up`."""
+
+import json
+from pathlib import Path
+
+import click
+from alembic.util.exc import CommandError as AlembicError
+from sqlalchemy.exc import DBAPIError
+
+import migrations
+from cli.connection import load_settings
+from cli.process import CommandError, Exit
+from cli.settings import Settings
+
+
+@click.group("db")
+def db() -> None:
+    """Upgrade or check the schema of the database of TOKENWORKS_DATABASE_URL."""
+
+
+@db.command("upgrade")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
+def upgrade(*, as_json: bool, config: Path | None) -> None:
+    """Bring the schema to this version's; doing it again changes nothing."""
+    applied = upgrade_schema(get_database_url(load_settings(config, flags={})))
+    if as_json:
+        click.echo(json.dumps({"applied": applied}))
+    else:
+        click.echo("\n".join(f"applied {name}" for name in applied) or "nothing to do")
+
+
+@db.command("check")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
+def check(*, as_json: bool, config: Path | None) -> None:
+    """Exit 0 when the schema is this version's, 1 when migrations are missing."""
+    missing = find_missing_migrations(get_database_url(load_settings(config, flags={})))
+    if as_json:
+        click.echo(json.dumps({"missing": missing}))
+    else:
+        click.echo("\n".join(f"missing {name}" for name in missing) or "the schema is up to date")
+    if missing:
+        raise SystemExit(Exit.FAILED)
+
+
+def get_database_url(settings: Settings) -> str:
+    """The database of the settings, or the end of the command."""
+    if settings.database_url is None:
+        raise CommandError(
+            "no database is named: set TOKENWORKS_DATABASE_URL"
+            " (on your own machine, `tokenworks up` brings one)",
+            code=Exit.USAGE,
+        )
+    return settings.database_url
+
+
+def upgrade_schema(database_url: str) -> list[str]:
+    """Apply the missing migrations; returns their names. Raises CommandError."""
+    missing = find_missing_migrations(database_url)
+    if missing:
+        try:
+            migrations.upgrade(database_url)
+        except DBAPIError as error:
+            raise CommandError(f"the schema cannot be upgraded: {error.orig}") from error
+    return missing
+
+
+def find_missing_migrations(database_url: str) -> list[str]:
+    """The names of the migrations that the database lacks, oldest first. Raises CommandError."""
+    try:
+        return migrations.pending(database_url)
+    except DBAPIError as error:
+        raise CommandError(f"the database does not answer: {error.orig}") from error
+    except AlembicError as error:
+        raise CommandError(f"the database is of a newer version of Tokenworks: {error}") from error

@@ -1,0 +1,135 @@
+"""The meter as a process: from settings to a server that runs until it is asked to stop."""
+
+import asyncio
+import errno
+import signal
+import socket
+from collections.abc import Callable
+from types import FrameType, TracebackType
+from typing import Self
+
+import meter.app
+from cli.process import CommandError, Exit
+from cli.settings import Settings, is_loopback
+from meter.options import Addresses, MeterOptions
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM in the block into a request to stop; later ones do nothing.
+
+    Before a meter runs the request is a KeyboardInterrupt, afterwards it stops the meter. So what
+    stops can always finish, and nobody has to press Ctrl-C twice.
+    """
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.notify: Callable[[], object] | None = None
+
+    def __enter__(self) -> Self:
+        self._previous = {
+            each: signal.signal(each, self._take) for each in (signal.SIGINT, signal.SIGTERM)
+        }
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        for each, handler in self._previous.items():
+            signal.signal(each, handler)
+
+    def ignore_further(self) -> None:
+        """From now on everything stops anyway."""
+        self.requested = True
+
+    def _take(self, _number: int, _frame: FrameType | None) -> None:
+        if self.requested:
+            return
+        self.requested = True
+        if self.notify is None:
+            raise KeyboardInterrupt
+        self.notify()
+
+
+def refuse_exposure(settings: Settings) -> None:
+    """End the command when other machines would reach the meter in the clear."""
+    for address in (settings.grpc_address, settings.http_address):
+        if settings.tls_certificate is None and not settings.insecure and not is_loopback(address):
+            raise CommandError(
+                f"{address} can be reached from other machines without TLS: set"
+                " TOKENWORKS_TLS_CERTIFICATE and TOKENWORKS_TLS_KEY, or allow it with --insecure",
+                code=Exit.REFUSED,
+            )
+
+
+def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) -> MeterOptions:
+    """What the meter is told."""
+    return MeterOptions(
+        database_url=database_url,
+        grpc_address=settings.grpc_address,
+        http_address=settings.http_address,
+        tls_certificate=settings.tls_certificate,
+        tls_key=settings.tls_key,
+        key_pepper=key_pepper,
+        tiers=settings.tiers,
+        shard=settings.shard,
+        buffer_bytes_max=settings.buffer_bytes_max,
+    )
+
+
+def check_ports(settings: Settings) -> None:
+    """End the command, naming the flag to change, when a port is taken already."""
+    _check_port(settings.grpc_address, flag="--grpc-address")
+    _check_port(settings.http_address, flag="--http-address")
+
+
+def run_meter(
+    options: MeterOptions, *, stop: StopRequest, ready: Callable[[Addresses], None]
+) -> None:
+    """Serve until `stop`; `ready` is called in a thread of its own once calls are answered."""
+    asyncio.run(_serve(options, stop=stop, ready=ready))
+
+
+async def _serve(
+    options: MeterOptions, *, stop: StopRequest, ready: Callable[[Addresses], None]
+) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    addresses: asyncio.Future[Addresses] = loop.create_future()
+
+    async def announce() -> None:
+        # In a thread, for it may call the server, which answers on this one.
+        await asyncio.to_thread(ready, await addresses)
+
+    stop.notify = lambda: loop.call_soon_threadsafe(stopping.set)
+    serving = asyncio.ensure_future(
+        meter.app.serve(options, stopping=stopping, ready=addresses.set_result)
+    )
+    announcing = asyncio.ensure_future(announce())
+    await asyncio.wait({serving, announcing}, return_when=asyncio.FIRST_COMPLETED)
+    if announcing.done() and announcing.exception() is not None:
+        stopping.set()
+    try:
+        await serving
+    finally:
+        stop.ignore_further()
+        announcing.cancel()
+    if announcing.done() and not announcing.cancelled():
+        announcing.result()
+
+
+def _check_port(address: str, *, flag: str) -> None:
+    host, _, port = address.rpartition(":")
+    try:
+        family, kind, protocol, _, place = socket.getaddrinfo(
+            host.strip("[]"), int(port), type=socket.SOCK_STREAM
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise CommandError(f"{address} is taken: choose another with {flag}") from error
+        raise CommandError(f"{address} cannot be listened to ({error}): see {flag}") from error

@@ -1,0 +1,64 @@
+"""`tokenworks serve`: the meter on a database that somebody else keeps, as in production."""
+
+import json
+from pathlib import Path
+
+import click
+
+from cli.connection import load_settings
+from cli.credentials import read_pepper
+from cli.db import find_missing_migrations, get_database_url
+from cli.logs import configure_logging
+from cli.meter_process import StopRequest, check_ports, make_options, refuse_exposure, run_meter
+from cli.process import CommandError, Exit
+from meter.options import Addresses
+
+
+@click.command("serve")
+@click.option("--grpc-address", metavar="HOST:PORT", help="Where to listen for gRPC.")
+@click.option("--http-address", metavar="HOST:PORT", help="Where to listen for HTTP.")
+@click.option("--insecure", is_flag=True, default=None, help="Allow other machines without TLS.")
+@click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
+@click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
+def serve(
+    *,
+    grpc_address: str | None,
+    http_address: str | None,
+    insecure: bool | None,
+    config: Path | None,
+    as_json: bool,
+) -> None:
+    """Run the meter on the migrated database of TOKENWORKS_DATABASE_URL until SIGTERM or Ctrl-C.
+
+    Nothing is migrated and no API key is made: see `tokenworks db upgrade`.
+    """
+    settings = load_settings(
+        config,
+        flags={
+            "grpc_address": grpc_address,
+            "http_address": http_address,
+            "insecure": insecure,
+        },
+    )
+    refuse_exposure(settings)
+    database_url = get_database_url(settings)
+    if settings.key_pepper_file is None:
+        raise CommandError(
+            "no key pepper is named: set TOKENWORKS_KEY_PEPPER_FILE", code=Exit.USAGE
+        )
+    options = make_options(
+        settings, database_url=database_url, key_pepper=read_pepper(settings.key_pepper_file)
+    )
+    check_ports(settings)
+    if find_missing_migrations(database_url):
+        raise CommandError("the database's schema is not up to date: run `tokenworks db upgrade`")
+    configure_logging(settings.log_level)
+
+    def tell(addresses: Addresses) -> None:
+        if as_json:
+            click.echo(json.dumps({"grpc": addresses.grpc, "http": addresses.http}))
+        else:
+            click.echo(f"gRPC {addresses.grpc}\nHTTP {addresses.http}")
+
+    with StopRequest() as stop:
+        run_meter(options, stop=stop, ready=tell)
