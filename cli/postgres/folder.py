@@ -34,7 +34,7 @@ class Postmaster:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Folder:
-    """The folder of one server. `durable=False`: a crash of the machine may lose commits."""
+    """The folder of one server. `durable=False`: a crash of the machine may lose all."""
 
     path: Path
     programs: Programs
@@ -100,7 +100,7 @@ class Folder:
             "shared_buffers": f"{_shared_buffers_megabytes()}MB",
             "max_wal_size": "4GB",
             "wal_compression": self._find_wal_compression(launcher),
-            "synchronous_commit": durable,
+            "synchronous_commit": "on",
             "fsync": durable,
             "full_page_writes": durable,
             "timezone": "UTC",

@@ -36,7 +36,7 @@ class Postgres:
     """The Postgres server of one folder.
 
     `port` is the TCP port on 127.0.0.1, or None for any free one. `durable=False` is for tests: a
-    crash of the machine may lose what was committed.
+    crash of the machine, though not of the server, may lose everything.
     """
 
     def __init__(
@@ -122,6 +122,9 @@ class Postgres:
 
     def _try_start(self, launcher: Launcher, *, port: int) -> str | None:
         """Start the server once; None when it is ready, otherwise what it said."""
+        if self._child is not None:
+            # The one before: it was killed, or it refused to start.
+            self._child.wait(timeout=STOP_SECONDS_MAX)
         self._folder.configure(launcher, port=port)
         self._folder.forget_recycled_pid()
         with self._folder.log.open("ab") as log:
