@@ -1,0 +1,28 @@
+"""The client: reports token usage from the process that serves inference.
+
+    from tokenworks.client import Meter
+
+    meter = Meter(api_key="...")
+    meter.record(account="acme", model="llama-4", tier="high", input=812, output=344)
+
+Owns the buffer, the numbering of batches and the profiles of providers. It never counts an event
+twice, never blocks its caller and never raises into it; what it cannot deliver it counts.
+"""
+
+from tokenworks.client.meter import Meter
+from tokenworks.client.profiles import Reading, read_usage
+from tokenworks.client.report import Details, Statistics
+from tokenworks.client.vocabulary import Finish, Mode, Quality, State, TokenClass
+
+__all__ = [
+    "Details",
+    "Finish",
+    "Meter",
+    "Mode",
+    "Quality",
+    "Reading",
+    "State",
+    "Statistics",
+    "TokenClass",
+    "read_usage",
+]

@@ -1,0 +1,185 @@
+"""One call of StreamUsage: bytes out, messages in, each way over a queue."""
+
+import ipaddress
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Thread
+from typing import Final, Protocol, TypeAlias, cast
+
+import grpc
+
+from tokenworks.client.retry import BROKEN, ENDED, Failure, failure_from_error
+from tokenworks.client.stream import NumberedBatch
+from tokenworks.meter.v1.meter_service_pb2 import (
+    Heartbeat,
+    OpenStream,
+    StreamUsageRequest,
+    StreamUsageResponse,
+)
+
+Interceptor: TypeAlias = grpc.StreamStreamClientInterceptor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """Where the meter is, and how to speak to it."""
+
+    target: str
+    """`host:port` or any other gRPC target."""
+    api_key: str = field(repr=False)
+    root_certificates: bytes | None = None
+    """PEM; None takes the roots that gRPC knows."""
+    insecure: bool = False
+    """No TLS to a host that is not this one."""
+    interceptors: Sequence[Interceptor] = ()
+
+    @property
+    def is_plaintext(self) -> bool:
+        """Whether there is no TLS: on the loopback, or where it was asked for."""
+        return self.root_certificates is None and (self.insecure or is_loopback(self.target))
+
+    def channel(self) -> grpc.Channel:
+        """Make a channel; nothing is connected yet."""
+        options = [
+            ("grpc.primary_user_agent", "tokenworks-client"),
+            # A proxy of the environment is no way to reach this very machine.
+            ("grpc.enable_http_proxy", int(not is_loopback(self.target))),
+            # Ours is the backoff; the channel's own, of up to two minutes, would come on top.
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 1_000),
+        ]
+        if self.is_plaintext:
+            channel = grpc.insecure_channel(self.target, options=options)
+        else:
+            credentials = grpc.ssl_channel_credentials(self.root_certificates)
+            channel = grpc.secure_channel(self.target, credentials, options=options)
+        return grpc.intercept_channel(channel, *self.interceptors)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Received:
+    """A message of the meter on a connection."""
+
+    connection: "Connection"
+    response: StreamUsageResponse
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """A connection is gone."""
+
+    connection: "Connection"
+    failure: Failure
+
+
+class Connection:
+    """A running call. What it hears goes to `deliver`, from a thread of its own."""
+
+    def __init__(
+        self, channel: grpc.Channel, *, api_key: str, deliver: Callable[[Received | Ended], None]
+    ) -> None:
+        self._deliver = deliver
+        self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
+        rpc: grpc.StreamStreamMultiCallable[bytes, StreamUsageResponse] = channel.stream_stream(
+            _METHOD,
+            # Batches are kept as bytes, so there is nothing left to serialise.
+            request_serializer=None,
+            response_deserializer=StreamUsageResponse.FromString,
+        )
+        call = rpc(self._requests(), metadata=(("authorization", f"Bearer {api_key}"),))
+        self._call = cast("_Call", call)
+        self._reader = Thread(target=self._read, name="tokenworks-reader", daemon=True)
+        self._reader.start()
+
+    def send(self, message: bytes) -> None:
+        """Send a serialised StreamUsageRequest; returns at once."""
+        self._outbox.put(message)
+
+    def finish(self, *, timeout_seconds: float) -> None:
+        """Say that no more will come, wait for the meter to end the call, else cut it."""
+        self._outbox.put(None)
+        self._reader.join(timeout_seconds)
+        self._call.cancel()
+
+    def cut(self) -> None:
+        """End the call at once."""
+        self._outbox.put(None)
+        self._call.cancel()
+
+    def _requests(self) -> Iterator[bytes]:
+        return iter(self._outbox.get, None)
+
+    def _read(self) -> None:
+        failure = BROKEN
+        try:
+            for response in self._call:
+                self._deliver(Received(connection=self, response=response))
+            failure = ENDED
+        except grpc.RpcError as error:
+            failure = failure_from_error(error)
+        finally:
+            # Also lets gRPC's own thread go, which waits for our next message.
+            self._outbox.put(None)
+            self._deliver(Ended(connection=self, failure=failure))
+
+
+def open_message(*, producer: str, instance: bytes, first_sequence: int) -> bytes:
+    """Serialise the first message of a call."""
+    opening = OpenStream(producer=producer, instance=instance, first_sequence=first_sequence)
+    return StreamUsageRequest(open=opening).SerializeToString()
+
+
+def batch_message(numbered: NumberedBatch) -> bytes:
+    """Serialise a batch around its bytes, which are not touched: a repetition is identical."""
+    payload = numbered.batch.payload
+    number = b"\x08" + _varint(numbered.sequence)
+    batch_size = len(number) + 1 + len(_varint(len(payload))) + len(payload)
+    head = b"\x12" + _varint(batch_size) + number + b"\x1a" + _varint(len(payload))
+    return head + payload
+
+
+HEARTBEAT_MESSAGE: Final = StreamUsageRequest(heartbeat=Heartbeat()).SerializeToString()
+
+
+def is_loopback(target: str) -> bool:
+    """Whether a gRPC target can only be this machine."""
+    scheme, _, rest = target.rpartition("://")
+    if not scheme:
+        scheme, colon, rest = target.partition(":")
+        if not colon or scheme not in ("ipv4", "ipv6", "dns", "unix", "unix-abstract"):
+            scheme, rest = "", target
+    if scheme.startswith("unix"):
+        return True
+    host = rest.rpartition("/")[2]
+    if host.startswith("["):
+        host = host[1:].partition("]")[0]
+    elif host.count(":") == 1:
+        host = host.partition(":")[0]
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+_METHOD: Final = "/tokenworks.meter.v1.MeterService/StreamUsage"
+
+
+class _Call(Protocol):
+    """What a call of gRPC is to us."""
+
+    def __iter__(self) -> Iterator[StreamUsageResponse]: ...
+
+    def cancel(self) -> bool: ...
+
+
+def _varint(value: int) -> bytes:
+    septets = bytearray()
+    while value > 0x7F:  # noqa: PLR2004 - seven bits a byte
+        septets.append(value & 0x7F | 0x80)
+        value >>= 7
+    septets.append(value)
+    return bytes(septets)
