@@ -1,0 +1,1 @@
+"""From decoded events to the journal: protocol rules, check, group commit."""

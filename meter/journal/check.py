@@ -1,0 +1,162 @@
+"""The check: one outcome for each event, whole columns at a time; pure."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from meter.domain import limits
+from meter.domain.account import AccountTree
+from meter.domain.credential import Credential, Permission
+from meter.domain.event import BoolArray, Dimensions, DimensionTable, EventBatch, Uint8Array
+from meter.domain.outcome import Outcome
+from meter.domain.tokens import OUTPUT_CLASSES, PROMPT_CLASSES, Finish, Mode, Quality, TokenClass
+
+_CLASSES: Final = frozenset(TokenClass)
+_Mark: TypeAlias = Callable[[BoolArray, Outcome], None]
+# Above every outcome: nothing found yet. Not judged: above that.
+_FINE: Final = 254
+_NOT_JUDGED: Final = 255
+_NEVER_MS: Final = 2**62
+
+
+@dataclass(slots=True)
+class Verdicts:
+    """What is known of each handle of a table, for one API key and one state of the registry.
+
+    Grows with the table; made anew when the registry moves, so a change of an account or a key
+    takes effect with the first batch after it.
+    """
+
+    table: DimensionTable
+    credential: Credential
+    tree: AccountTree
+    tiers: frozenset[str]
+    outcome: Uint8Array = field(default_factory=lambda: np.empty(0, np.uint8))
+    close_ms: np.ndarray[tuple[int], np.dtype[np.int64]] = field(
+        default_factory=lambda: np.empty(0, np.int64)
+    )
+
+    def judge(self, batch: EventBatch, *, now_ms: int) -> tuple[Uint8Array, BoolArray]:
+        """Return each event's outcome by its dimensions, and whether its account was closed."""
+        self._grow()
+        outcomes = self.outcome[batch.dimension]
+        unseen = outcomes == _NOT_JUDGED
+        if unseen.any():
+            self._judge_handles(np.unique(batch.dimension[unseen]), now_ms=now_ms)
+            outcomes = self.outcome[batch.dimension]
+        return outcomes, batch.end_ms >= self.close_ms[batch.dimension]
+
+    def _grow(self) -> None:
+        missing = len(self.table) - len(self.outcome)
+        if missing > 0:
+            room = missing + len(self.outcome) // 2
+            self.outcome = np.append(self.outcome, np.full(room, _NOT_JUDGED, np.uint8))
+            self.close_ms = np.append(self.close_ms, np.full(room, _NEVER_MS, np.int64))
+
+    def _judge_handles(self, handles: Iterable[int], *, now_ms: int) -> None:
+        for handle in handles:
+            dimensions = self.table[handle]
+            self.outcome[handle] = self._outcome(dimensions, now_ms=now_ms)
+            account = self.tree.find(dimensions.account)
+            if account is not None and account.close_ms is not None:
+                self.close_ms[handle] = account.close_ms
+
+    def _outcome(self, dimensions: Dimensions, *, now_ms: int) -> int:
+        if not _are_fields_valid(dimensions):
+            return Outcome.FIELD_INVALID
+        account_id = dimensions.account
+        may = self.credential.may(
+            Permission.REPORT, account_id, tree=self.tree, at_ms=now_ms
+        )
+        if self.tree.find(account_id) is None:
+            return Outcome.ACCOUNT_UNKNOWN
+        if not may:
+            return Outcome.ACCOUNT_OUT_OF_SCOPE
+        if dimensions.tier not in self.tiers:
+            return Outcome.TIER_UNKNOWN
+        if dimensions.mode not in Mode:
+            return Outcome.MODE_UNKNOWN
+        return _FINE
+
+
+def check(
+    batch: EventBatch, verdicts: Verdicts, *, now_ms: int, any_age: bool = False
+) -> Uint8Array:
+    """Return one `Outcome` number for each event; RECORDED where nothing is wrong.
+
+    Where several apply, the lowest number wins. `any_age` leaves the time limits out: a person
+    has decided to release the event.
+    """
+    found, closed = verdicts.judge(batch, now_ms=now_ms)
+    found = found.copy()
+
+    def mark(where: BoolArray, outcome: Outcome) -> None:
+        if where.any():
+            found[where & (found > outcome)] = outcome
+
+    mark(closed, Outcome.ACCOUNT_CLOSED)
+    _check_numbers(batch, mark)
+    if not any_age:
+        mark(batch.end_ms > now_ms + limits.FUTURE_MS_MAX, Outcome.TIME_IN_FUTURE)
+        mark(batch.end_ms < now_ms - limits.LATE_MS_MAX, Outcome.TIME_TOO_OLD)
+    for number, counts in batch.tokens.items():
+        if number not in _CLASSES:
+            mark(counts != 0, Outcome.CLASS_UNKNOWN)
+        mark(counts < 0, Outcome.COUNT_NEGATIVE)
+        mark(counts > limits.TOKEN_COUNT_MAX, Outcome.COUNT_ABOVE_LIMIT)
+    _check_sum(batch, mark, name="reported_input", classes=PROMPT_CLASSES)
+    _check_sum(batch, mark, name="reported_output", classes=OUTPUT_CLASSES)
+    found[found == _FINE] = Outcome.RECORDED
+    return found
+
+
+def _check_numbers(batch: EventBatch, mark: _Mark) -> None:
+    for name, highest in (
+        ("duration_ms", limits.DURATION_MS_MAX),
+        ("attempt", limits.ATTEMPT_MAX),
+    ):
+        values = batch.extra.get(name)
+        if values is not None:
+            mark((values < 0) | (values > highest), Outcome.FIELD_INVALID)
+    if batch.request_ids is not None:
+        wrong = [not _is_text(text, limits.REQUEST_ID_CHARS_MAX) for text in batch.request_ids]
+        mark(np.array(wrong, np.bool_), Outcome.FIELD_INVALID)
+    finish = batch.extra.get("finish")
+    if finish is not None:
+        mark((finish < min(Finish)) | (finish > max(Finish)), Outcome.FINISH_UNKNOWN)
+    quality = batch.extra.get("quality")
+    if quality is not None:
+        mark((quality < min(Quality)) | (quality > max(Quality)), Outcome.QUALITY_UNKNOWN)
+
+
+def _check_sum(
+    batch: EventBatch, mark: _Mark, *, name: str, classes: frozenset[TokenClass]
+) -> None:
+    reported = batch.extra.get(name)
+    if reported is None:
+        return
+    mark(reported < -1, Outcome.COUNT_NEGATIVE)
+    total = np.zeros(len(batch), np.int64)
+    for number in classes & batch.tokens.keys():
+        # Out-of-range counts have an outcome of their own; clipped, they cannot overflow here.
+        total += np.clip(batch.tokens[number], 0, limits.TOKEN_COUNT_MAX + 1)
+    mark((reported >= 0) & (reported != total), Outcome.COUNT_MISMATCH)
+
+
+def _are_fields_valid(dimensions: Dimensions) -> bool:
+    return (
+        1 <= len(dimensions.account)
+        and 1 <= len(dimensions.model)
+        and _is_text(dimensions.account, limits.ACCOUNT_CHARS_MAX)
+        and _is_text(dimensions.model, limits.MODEL_CHARS_MAX)
+        and _is_text(dimensions.served_model, limits.MODEL_CHARS_MAX)
+        and _is_text(dimensions.tier, limits.TIER_CHARS_MAX)
+        and _is_text(dimensions.pool, limits.POOL_CHARS_MAX)
+        and _is_text(dimensions.region, limits.REGION_CHARS_MAX)
+    )
+
+
+def _is_text(text: str, length_max: int) -> bool:
+    return len(text) <= length_max and (text.isprintable() or not text)

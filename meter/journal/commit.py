@@ -1,0 +1,234 @@
+"""One group's commit: the order in which a transaction decides, claims, appends and saves."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+import numpy as np
+
+from meter import segment
+from meter.domain.errors import MeterError, Reason, Refused
+from meter.domain.event import Claims, EventBatch, Int64Array, Origin, SetAside
+from meter.domain.outcome import Outcome
+from meter.journal.protocol import ProducerState, Verdict
+
+ProducerKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A checked batch that waits for its commit.
+
+    `batch` holds the events to record, `set_aside` the others; `claims` is there when the events
+    are counted by their ids, in the order of `batch`. `whole` is the payload to keep if the
+    number turns out to be used with other bytes. `releases` names a quarantine entry that this
+    submission records. `size_bytes` is what it takes of the buffer.
+    """
+
+    origin: Origin
+    batch: EventBatch
+    set_aside: Sequence[SetAside] = ()
+    claims: Claims | None = None
+    whole: bytes = b""
+    releases: int | None = None
+    size_bytes: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class Result:
+    """What became of a submission.
+
+    `verdict` is RECORD for calls without a number; `next_sequence` is the number expected next;
+    `set_aside` pairs entries with their quarantine ids; `outcomes` has one number for each event
+    of a call with claims, in the order of its batch.
+    """
+
+    verdict: Verdict
+    next_sequence: int = 0
+    set_aside: list[tuple[SetAside, int]] = field(default_factory=list)
+    outcomes: Sequence[int] = ()
+    recorded_count: int = 0
+
+
+class Transaction(Protocol):
+    """What the store can do within one transaction."""
+
+    def lock_producers(self, keys: Sequence[ProducerKey]) -> dict[ProducerKey, ProducerState]:
+        """Lock and return those that no other server holds."""
+        ...
+
+    def save_producers(self, states: dict[ProducerKey, ProducerState], *, now_ms: int) -> None:
+        """Write the states of locked producers."""
+        ...
+
+    def claim_events(self, claims: dict[bytes, bytes], *, now_ms: int) -> dict[bytes, bytes]:
+        """Claim keys; return the hashes of those claimed before."""
+        ...
+
+    def append(self, body: bytes, *, event_count: int, first_ms: int, last_ms: int) -> int:
+        """Append a segment."""
+        ...
+
+    def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:
+        """Quarantine events and return the entries' ids."""
+        ...
+
+    def release(self, quarantine_id: int, *, key_id: str, now_ms: int) -> bool:
+        """Mark a held entry as released."""
+        ...
+
+
+class Store(Protocol):
+    """The journal as the writer sees it."""
+
+    def transaction(self) -> AbstractContextManager[Transaction]:
+        """Open a group's transaction."""
+        ...
+
+    def ensure_dimensions(self, batches: Sequence[EventBatch]) -> None:
+        """Give database ids to new dimensions."""
+        ...
+
+    def dimension_ids(self, batch: EventBatch) -> Int64Array:
+        """Return each event's database id."""
+        ...
+
+
+def commit_group(
+    store: Store, group: Sequence[Submission], *, now_ms: Callable[[], int]
+) -> list[Result | MeterError | None]:
+    """Record a group in one transaction and return a result for each, in order.
+
+    None means: another server holds the producer; put it off to the next group. Raises
+    `Unavailable` when the fate of the group is not known, and database errors as they are.
+    """
+    store.ensure_dimensions([item.batch for item in group if len(item.batch)])
+    with store.transaction() as transaction:
+        return _Group(store, transaction, now_ms=now_ms()).record(group)
+
+
+class _Group:
+    def __init__(self, store: Store, transaction: Transaction, *, now_ms: int) -> None:
+        self._store = store
+        self._transaction = transaction
+        self._now_ms = now_ms
+        self._states: dict[ProducerKey, ProducerState] = {}
+
+    def record(self, group: Sequence[Submission]) -> list[Result | MeterError | None]:
+        keys = sorted({_key(item) for item in group if item.origin.sequence})
+        self._states = self._transaction.lock_producers(keys)
+        results = [self._judge(item) for item in group]
+        recorded = [
+            (item, result)
+            for item, result in zip(group, results, strict=True)
+            if isinstance(result, Result) and result.verdict is Verdict.RECORD
+        ]
+        batches = self._claim(recorded)
+        self._append(batches)
+        self._transaction.save_producers(self._states, now_ms=self._now_ms)
+        self._keep_aside(group, results)
+        return results
+
+    def _judge(self, item: Submission) -> Result | MeterError | None:
+        origin = item.origin
+        if item.releases is not None and not self._transaction.release(
+            item.releases, key_id=origin.key_id, now_ms=self._now_ms
+        ):
+            return Refused(Reason.RELEASE_REFUSED, "The entry was decided before.")
+        if not origin.sequence:
+            return Result(verdict=Verdict.RECORD, set_aside=[(it, 0) for it in item.set_aside])
+        state = self._states.get(_key(item))
+        if state is None:
+            return None
+        verdict = state.judge(
+            instance=origin.instance, sequence=origin.sequence, digest=origin.digest
+        )
+        if verdict is Verdict.TAKEN_OVER:
+            return Refused(
+                Reason.PRODUCER_TAKEN_OVER,
+                f"A newer instance of producer {origin.producer} has opened a stream. Stop.",
+            )
+        aside: Sequence[SetAside] = ()
+        if verdict is Verdict.RECORD:
+            self._states[_key(item)] = state = state.recorded(origin.digest)
+            aside = item.set_aside
+        elif verdict is Verdict.CHANGED:
+            aside = [SetAside(index=-1, outcome=Outcome.BATCH_CHANGED, payload=item.whole)]
+        return Result(
+            verdict=verdict,
+            next_sequence=state.sequence + 1,
+            set_aside=[(entry, 0) for entry in aside],
+        )
+
+    def _claim(self, items: Sequence[tuple[Submission, Result]]) -> list[tuple[Origin, EventBatch]]:
+        wanted: dict[bytes, bytes] = {}
+        for item, _ in items:
+            if item.claims is not None:
+                for key, content in zip(item.claims.keys, item.claims.hashes, strict=True):
+                    wanted.setdefault(key, content)
+        known = self._transaction.claim_events(wanted, now_ms=self._now_ms) if wanted else {}
+        batches = []
+        taken: set[bytes] = set(known)
+        for item, result in items:
+            batch = item.batch
+            if item.claims is not None:
+                outcomes = _outcomes(item.claims, known={**wanted, **known}, taken=taken)
+                result.outcomes = outcomes
+                result.set_aside += [
+                    (_conflict(item.claims, place), 0)
+                    for place, outcome in enumerate(outcomes)
+                    if outcome == Outcome.CONFLICT
+                ]
+                keep = np.array(outcomes, np.int64) == Outcome.RECORDED
+                batch = batch if keep.all() else batch.take(keep)
+            result.recorded_count = len(batch)
+            if len(batch):
+                batches.append((item.origin, batch))
+        return batches
+
+    def _append(self, batches: Sequence[tuple[Origin, EventBatch]]) -> None:
+        if not batches:
+            return
+        self._transaction.append(
+            segment.encode(batches, dimension_ids=self._store.dimension_ids),
+            event_count=sum(len(batch) for _, batch in batches),
+            first_ms=min(int(batch.end_ms.min()) for _, batch in batches),
+            last_ms=max(int(batch.end_ms.max()) for _, batch in batches),
+        )
+
+    def _keep_aside(
+        self, group: Sequence[Submission], results: Sequence[Result | MeterError | None]
+    ) -> None:
+        items = [
+            (replace(submission.origin), entry)
+            for submission, result in zip(group, results, strict=True)
+            if isinstance(result, Result)
+            for entry, _ in result.set_aside
+        ]
+        ids = iter(self._transaction.set_aside(items))
+        for result in results:
+            if isinstance(result, Result):
+                result.set_aside = [(entry, next(ids)) for entry, _ in result.set_aside]
+
+
+def _outcomes(claims: Claims, *, known: dict[bytes, bytes], taken: set[bytes]) -> list[int]:
+    outcomes: list[int] = []
+    for key, content in zip(claims.keys, claims.hashes, strict=True):
+        if key not in taken:
+            taken.add(key)
+            outcomes.append(Outcome.RECORDED)
+        elif known[key] == content:
+            outcomes.append(Outcome.DUPLICATE)
+        else:
+            outcomes.append(Outcome.CONFLICT)
+    return outcomes
+
+
+def _conflict(claims: Claims, place: int) -> SetAside:
+    index = claims.indexes[place]
+    return SetAside(index=index, outcome=Outcome.CONFLICT, payload=claims.payload(index))
+
+
+def _key(item: Submission) -> ProducerKey:
+    return (item.origin.account_id, item.origin.producer)

@@ -1,0 +1,62 @@
+"""The rules of numbered batches, as pure functions of what is on disk."""
+
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Final
+
+from meter.domain.limits import DIGESTS_KEPT
+
+DIGEST_BYTES: Final = 8
+
+
+class Verdict(Enum):
+    """What becomes of a batch."""
+
+    RECORD = "record"
+    REPEATED = "repeated"
+    CHANGED = "changed"
+    HOLE = "hole"
+    TAKEN_OVER = "taken over"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerState:
+    """A producer on disk: its newest instance, its last number, the digests of its last batches.
+
+    `digests` holds up to `DIGESTS_KEPT` digests of 8 bytes, the last batch's at the end.
+    """
+
+    instance: bytes
+    sequence: int
+    digests: bytes
+
+    def judge(self, *, instance: bytes, sequence: int, digest: bytes) -> Verdict:
+        """Tell what becomes of a batch; only RECORD moves the state."""
+        if instance != self.instance:
+            return Verdict.TAKEN_OVER
+        if sequence == self.sequence + 1:
+            return Verdict.RECORD
+        if sequence > self.sequence:
+            return Verdict.HOLE
+        age = self.sequence - sequence
+        if age >= len(self.digests) // DIGEST_BYTES:
+            # Too old to compare, or before a gap: it was recorded, and a repeat is success.
+            return Verdict.REPEATED
+        end = len(self.digests) - age * DIGEST_BYTES
+        known = self.digests[end - DIGEST_BYTES : end]
+        return Verdict.REPEATED if known == digest else Verdict.CHANGED
+
+    def recorded(self, digest: bytes) -> "ProducerState":
+        """Return the state after the next batch."""
+        kept = (self.digests + digest)[-DIGESTS_KEPT * DIGEST_BYTES :]
+        return replace(self, sequence=self.sequence + 1, digests=kept)
+
+    def opened(self, *, instance: bytes, first_sequence: int) -> "ProducerState":
+        """Return the state after OpenStream.
+
+        Numbers below `first_sequence` that never came are passed over; the caller records them as
+        a gap. `first_sequence` 0 means that the producer holds nothing.
+        """
+        if first_sequence > self.sequence + 1:
+            return ProducerState(instance=instance, sequence=first_sequence - 1, digests=b"")
+        return replace(self, instance=instance)

@@ -1,0 +1,187 @@
+"""Group commit: what waits is recorded together, by one thread, in the order in which it came."""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Protocol
+
+from sqlalchemy.exc import DBAPIError
+
+from meter.domain.errors import MeterError, Overloaded, Reason, Unavailable
+from meter.domain.limits import GROUP_EVENTS_MAX, GROUP_SUBMISSIONS_MAX
+from meter.journal.commit import Result, Store, Submission, commit_group
+
+_log = logging.getLogger(__name__)
+# A producer that another server holds is tried again this often before the call fails.
+_PUT_OFF_MAX = 50
+_PUT_OFF_SECONDS = 0.02
+
+
+class Observer(Protocol):
+    """Who is told what the writer does."""
+
+    def committed(self, *, seconds: float, submissions: int, events: int) -> None:
+        """Note a group's commit."""
+        ...
+
+    def buffered(self, size_bytes: int) -> None:
+        """Note how much waits."""
+        ...
+
+
+class JournalWriter:
+    """Takes checked submissions and answers each once it is on disk.
+
+    All methods but `_commit` run on the event loop. What waits is bounded by `buffer_bytes_max`:
+    a call above it is refused at once; a stream waits, so that its sender feels the push-back.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        *,
+        observer: Observer,
+        now_ms: Callable[[], int],
+        monotonic_seconds: Callable[[], float],
+        buffer_bytes_max: int,
+        on_commit: Callable[[], None],
+    ) -> None:
+        """Take the store and the bound in bytes; `on_commit` is told after each group."""
+        self._store = store
+        self._observer = observer
+        self._now_ms = now_ms
+        self._monotonic_seconds = monotonic_seconds
+        self._buffer_bytes_max = buffer_bytes_max
+        self._on_commit = on_commit
+        self._waiting: deque[tuple[Submission, asyncio.Future[Result]]] = deque()
+        self._buffered_bytes = 0
+        self._put_off: dict[int, int] = {}
+        self._filled = asyncio.Event()
+        self._drained = asyncio.Condition()
+        self._stopping = False
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
+
+    @property
+    def is_full(self) -> bool:
+        """Tell whether nothing more is taken now."""
+        return self._buffered_bytes >= self._buffer_bytes_max
+
+    def submit(self, submission: Submission) -> "asyncio.Future[Result]":
+        """Queue a submission; its future ends when it is on disk.
+
+        Raises Overloaded when the buffer is full and Unavailable when the writer stops.
+        """
+        if self._stopping:
+            raise Unavailable(Reason.SHUTTING_DOWN, "The server is stopping. Connect again.")
+        if self.is_full:
+            raise Overloaded(
+                Reason.OVERLOADED, "The buffer is full. Wait a second and send again."
+            )
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._waiting.append((submission, future))
+        self._hold(submission.size_bytes)
+        self._filled.set()
+        return future
+
+    async def wait_for_room(self, *, seconds: float) -> None:
+        """Return when there is room; raises Overloaded after `seconds`."""
+        if not self.is_full:
+            return
+        try:
+            async with asyncio.timeout(seconds), self._drained:
+                await self._drained.wait_for(lambda: not self.is_full)
+        except TimeoutError as error:
+            message = "The buffer stays full. Wait a second and send again."
+            raise Overloaded(Reason.OVERLOADED, message) from error
+
+    async def run(self) -> None:
+        """Commit groups until `stop`, then what is left."""
+        loop = asyncio.get_running_loop()
+        while self._waiting or not self._stopping:
+            await self._filled.wait()
+            self._filled.clear()
+            while group := self._take_group():
+                outcomes = await loop.run_in_executor(
+                    self._thread, self._commit, [item for item, _ in group]
+                )
+                await self._deliver(group, outcomes)
+        self._thread.shutdown()
+
+    def stop(self) -> None:
+        """Take nothing more; `run` returns when all that waits is decided."""
+        self._stopping = True
+        self._filled.set()
+
+    def _take_group(self) -> list[tuple[Submission, "asyncio.Future[Result]"]]:
+        group = []
+        events = 0
+        while self._waiting and len(group) < GROUP_SUBMISSIONS_MAX:
+            events += len(self._waiting[0][0].batch)
+            if group and events > GROUP_EVENTS_MAX:
+                break
+            group.append(self._waiting.popleft())
+        return group
+
+    def _commit(self, group: Sequence[Submission]) -> list[Result | MeterError | None]:
+        """Commit a group; one that the database refuses is split until the culprit is alone."""
+        begin = self._monotonic_seconds()
+        try:
+            results = commit_group(self._store, group, now_ms=self._now_ms)
+        except MeterError as error:
+            return [error] * len(group)
+        except DBAPIError as error:
+            if len(group) == 1:
+                _log.exception("submission_refused_by_database")
+                fault = MeterError(Reason.INTERNAL, "The database refused the batch; see the log.")
+                fault.__cause__ = error
+                return [fault]
+            half = len(group) // 2
+            return self._commit(group[:half]) + self._commit(group[half:])
+        self._on_commit()
+        self._observer.committed(
+            seconds=self._monotonic_seconds() - begin,
+            submissions=len(group),
+            events=sum(len(item.batch) for item in group),
+        )
+        return results
+
+    async def _deliver(
+        self,
+        group: Sequence[tuple[Submission, "asyncio.Future[Result]"]],
+        outcomes: Sequence[Result | MeterError | None],
+    ) -> None:
+        put_off = []
+        for (submission, future), outcome in zip(group, outcomes, strict=True):
+            if outcome is None and self._may_wait(submission):
+                put_off.append((submission, future))
+                continue
+            self._hold(-submission.size_bytes)
+            self._put_off.pop(id(submission), None)
+            if future.done():
+                continue
+            if isinstance(outcome, Result):
+                future.set_result(outcome)
+            else:
+                future.set_exception(outcome or _held_elsewhere())
+        if put_off:
+            # Ahead of what came later, so that a producer's batches keep their order.
+            self._waiting.extendleft(reversed(put_off))
+            await asyncio.sleep(_PUT_OFF_SECONDS)
+        async with self._drained:
+            self._drained.notify_all()
+
+    def _may_wait(self, submission: Submission) -> bool:
+        tries = self._put_off[id(submission)] = self._put_off.get(id(submission), 0) + 1
+        return tries <= _PUT_OFF_MAX
+
+    def _hold(self, size_bytes: int) -> None:
+        self._buffered_bytes += size_bytes
+        self._observer.buffered(self._buffered_bytes)
+
+
+def _held_elsewhere() -> Unavailable:
+    return Unavailable(
+        Reason.STORE_UNAVAILABLE, "Another server holds this producer. Connect again."
+    )

@@ -1,0 +1,343 @@
+"""The journal in Postgres: one transaction records a group of batches."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+from uuid import UUID
+
+import numpy as np
+from sqlalchemy import Connection, Engine, delete, func, insert, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from meter.domain.errors import Reason, Unavailable
+from meter.domain.event import Dimensions, EventBatch, Int64Array, Origin, SetAside
+from meter.domain.limits import DIMENSIONS_INTERNED_MAX
+from meter.journal.protocol import ProducerState
+from meter.store.engine import driver_connection, store_faults
+from meter.store.tables import (
+    dimensions,
+    event_claims,
+    journal,
+    producer_gaps,
+    producer_instances,
+    producers,
+    quarantine,
+    shards,
+    skus,
+)
+
+ProducerKey = tuple[str, str]
+_HELD: Final = 1
+# Postgres' binary COPY: signature, flags, extension; a row of two 16-byte fields; the end.
+_COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+_COPY_END: Final = b"\xff\xff"
+_CLAIM_ROW = np.dtype(
+    [("fields", ">i2"), ("a", ">i4"), ("key", "V16"), ("b", ">i4"), ("hash", "V16")]
+)
+
+
+class JournalStore:
+    """Writes one shard of the journal; a newer owner of the shard fences this one."""
+
+    def __init__(self, engine: Engine, *, shard: int) -> None:
+        """Take the engine and the shard; `take_ownership` comes first."""
+        self._engine = engine
+        self._shard = shard
+        self._epoch = 0
+        self._dimension_ids: dict[tuple[str, int, str], int] = {}
+        self._sku_ids: dict[tuple[Any, ...], int] = {}
+        self._ids_by_table: dict[int, tuple[Any, Int64Array]] = {}
+
+    def take_ownership(self) -> None:
+        """Become the shard's owner: any process that owned it before can write no more."""
+        statement = upsert(shards).values(shard=self._shard, epoch=1, position=0)
+        statement = statement.on_conflict_do_update(
+            index_elements=[shards.c.shard], set_={"epoch": shards.c.epoch + 1}
+        )
+        with store_faults(), self._engine.begin() as connection:
+            self._epoch = connection.execute(statement.returning(shards.c.epoch)).scalar_one()
+
+    @contextmanager
+    def transaction(self) -> Iterator["JournalTransaction"]:
+        """Open the one transaction of a group; leaving it without a fault commits.
+
+        A connection lost in the commit leaves its fate unknown: nothing is acknowledged, and what
+        is on disk is read anew by whatever comes next, since no state is kept here.
+        """
+        with store_faults(), self._engine.begin() as connection:
+            yield JournalTransaction(connection, shard=self._shard, epoch=self._epoch)
+
+    def dimension_ids(self, batch: EventBatch) -> Int64Array:
+        """Return each event's `dimension_id`, after `ensure_dimensions` for the batch."""
+        return self._ids_by_table[id(batch.table)][1][batch.dimension]
+
+    def ensure_dimensions(self, batches: Iterable[EventBatch]) -> None:
+        """Give database ids to dimensions seen for the first time; commits by itself.
+
+        An id without events is harmless, so a group that fails later leaves nothing wrong.
+        """
+        for batch in batches:
+            table = batch.table
+            known = self._ids_by_table.get(id(table))
+            ids = np.zeros(0, np.int64) if known is None else known[1]
+            if len(ids) < len(table):
+                ids = np.append(ids, np.zeros(2 * len(table) - len(ids), np.int64))
+            missing = np.unique(batch.dimension[ids[batch.dimension] == 0])
+            if len(missing):
+                ids[missing] = self._insert_dimensions([table[handle] for handle in missing])
+            if len(self._ids_by_table) > 2 and known is None:  # noqa: PLR2004  old tables
+                self._ids_by_table.clear()
+            self._ids_by_table[id(table)] = (table, ids)
+
+    def open_producer(self, origin: Origin, *, first_sequence: int) -> ProducerState:
+        """Make `origin.instance` the newest one and return the state; records a gap.
+
+        Raises Refused (PRODUCER_TAKEN_OVER) through the caller's rules: see `is_fenced`.
+        """
+        key = (origin.account_id, origin.producer)
+        now = _to_time(origin.received_ms)
+        blank = dict(zip(("account_id", "producer"), key, strict=True))
+        with store_faults(), self._engine.begin() as connection:
+            connection.execute(
+                upsert(producers)
+                .values(**blank, instance=origin.instance, sequence=0, digests=b"", seen_time=now)
+                .on_conflict_do_nothing()
+            )
+            row = connection.execute(
+                select(producers).filter_by(**blank).with_for_update()
+            ).one()
+            before = ProducerState(
+                instance=row.instance, sequence=row.sequence, digests=row.digests
+            )
+            is_new = connection.execute(
+                upsert(producer_instances)
+                .values(**blank, instance=origin.instance, open_time=now)
+                .on_conflict_do_nothing()
+            ).rowcount
+            if not is_new and before.instance != origin.instance:
+                return before
+            after = before.opened(instance=origin.instance, first_sequence=first_sequence)
+            if after.sequence > before.sequence and before.sequence + 1 <= after.sequence:
+                connection.execute(
+                    upsert(producer_gaps)
+                    .values(
+                        **blank,
+                        first_sequence=before.sequence + 1,
+                        last_sequence=after.sequence,
+                        found_time=now,
+                    )
+                    .on_conflict_do_nothing()
+                )
+            connection.execute(
+                update(producers)
+                .filter_by(**blank)
+                .values(
+                    instance=after.instance,
+                    sequence=after.sequence,
+                    digests=after.digests,
+                    seen_time=now,
+                )
+            )
+            return after
+
+    def missing_batch_count(self) -> int:
+        """Return how many numbers were passed over in all, over all producers."""
+        spans = producer_gaps.c.last_sequence - producer_gaps.c.first_sequence + 1
+        with store_faults(), self._engine.connect() as connection:
+            return int(connection.execute(select(func.coalesce(func.sum(spans), 0))).scalar_one())
+
+    def forget_claims(self, *, before_ms: int) -> int:
+        """Delete event ids claimed before a time at which no repeat is accepted any more."""
+        statement = delete(event_claims).where(event_claims.c.claim_time < _to_time(before_ms))
+        with store_faults(), self._engine.begin() as connection:
+            return connection.execute(statement).rowcount
+
+    def _insert_dimensions(self, rows: Sequence[Dimensions]) -> list[int]:
+        if len(self._dimension_ids) > DIMENSIONS_INTERNED_MAX:
+            self._dimension_ids.clear()
+        sku_ids = self._resolve(skus, self._sku_ids, [_sku_key(row) for row in rows])
+        keys = [(row.account, sku, row.pool) for row, sku in zip(rows, sku_ids, strict=True)]
+        return self._resolve(dimensions, self._dimension_ids, keys)
+
+    def _resolve(self, table: Any, known: dict[Any, int], keys: Sequence[Any]) -> list[int]:  # noqa: ANN401
+        names = [column.name for column in table.c][1:]
+        # Sorted, so that two servers that meet the same new dimensions cannot deadlock.
+        missing = sorted({key for key in keys if key not in known})
+        for start in range(0, len(missing), 1000):
+            part = missing[start : start + 1000]
+            values = [dict(zip(names, key, strict=True)) for key in part]
+            columns = [table.c[name] for name in names]
+            with store_faults(), self._engine.begin() as connection:
+                connection.execute(upsert(table).values(values).on_conflict_do_nothing())
+                found = connection.execute(
+                    select(table).where(tuple_(*columns).in_(part))
+                ).all()
+            known.update({tuple(row[1:]): row[0] for row in found})
+        return [known[key] for key in keys]
+
+
+class JournalTransaction:
+    """What one group's transaction can do; the order is the writer's."""
+
+    def __init__(self, connection: Connection, *, shard: int, epoch: int) -> None:
+        """Take an open connection in a transaction."""
+        self._connection = connection
+        self._shard = shard
+        self._epoch = epoch
+
+    def lock_producers(self, keys: Iterable[ProducerKey]) -> dict[ProducerKey, ProducerState]:
+        """Lock producers in sorted order and return their states.
+
+        One that another server holds at this moment is left out, not waited for.
+        """
+        wanted = sorted(set(keys))
+        if not wanted:
+            return {}
+        pair = tuple_(producers.c.account_id, producers.c.producer)
+        rows = self._connection.execute(
+            select(producers)
+            .where(pair.in_(wanted))
+            .order_by(producers.c.account_id, producers.c.producer)
+            .with_for_update(skip_locked=True)
+        )
+        return {
+            (row.account_id, row.producer): ProducerState(
+                instance=row.instance, sequence=row.sequence, digests=row.digests
+            )
+            for row in rows
+        }
+
+    def save_producers(self, states: Mapping[ProducerKey, ProducerState], *, now_ms: int) -> None:
+        """Write the states of locked producers."""
+        if not states:
+            return
+        statement = text(
+            "UPDATE producers p SET sequence = n.sequence, digests = n.digests, seen_time = :now"
+            " FROM unnest(CAST(:accounts AS text[]), CAST(:names AS text[]),"
+            " CAST(:sequences AS bigint[]), CAST(:digests AS bytea[]))"
+            " AS n(account_id, producer, sequence, digests)"
+            " WHERE p.account_id = n.account_id AND p.producer = n.producer"
+        )
+        self._connection.execute(
+            statement,
+            {
+                "now": _to_time(now_ms),
+                "accounts": [account_id for account_id, _ in states],
+                "names": [name for _, name in states],
+                "sequences": [state.sequence for state in states.values()],
+                "digests": [state.digests for state in states.values()],
+            },
+        )
+
+    def claim_events(
+        self, claims: Mapping[bytes, bytes], *, now_ms: int
+    ) -> dict[bytes, bytes]:
+        """Claim event keys and return those that were claimed before, with their content hashes."""
+        keys = sorted(claims)
+        rows = np.zeros(len(keys), _CLAIM_ROW)
+        rows["fields"], rows["a"], rows["b"] = 2, 16, 16
+        rows["key"] = np.frombuffer(b"".join(keys), "V16")
+        rows["hash"] = np.frombuffer(b"".join(claims[key] for key in keys), "V16")
+        run = self._connection.execute
+        run(
+            text(
+                "CREATE TEMPORARY TABLE IF NOT EXISTS incoming_claims"
+                " (event_key uuid, content_hash uuid) ON COMMIT DELETE ROWS"
+            )
+        )
+        with (
+            driver_connection(self._connection).cursor() as cursor,
+            cursor.copy("COPY incoming_claims FROM STDIN (FORMAT binary)") as copy,
+        ):
+            copy.write(_COPY_HEAD + rows.tobytes() + _COPY_END)
+        # Sorted, so that two servers that claim the same ids wait for each other in one order.
+        inserted = run(
+            text(
+                "INSERT INTO event_claims (event_key, content_hash, claim_time)"
+                " SELECT event_key, content_hash, :now FROM incoming_claims ORDER BY event_key"
+                " ON CONFLICT DO NOTHING"
+            ),
+            {"now": _to_time(now_ms)},
+        ).rowcount
+        if inserted == len(keys):
+            return {}
+        mine = run(
+            text(
+                "SELECT c.event_key, c.content_hash FROM incoming_claims i"
+                " JOIN event_claims c USING (event_key)"
+                " WHERE c.xmin <> pg_current_xact_id()::xid"
+            )
+        )
+        return {row.event_key.bytes: row.content_hash.bytes for row in mine}
+
+    def append(self, body: bytes, *, event_count: int, first_ms: int, last_ms: int) -> int:
+        """Append a segment and return its position; refuses when the shard has a newer owner."""
+        position = self._connection.execute(
+            update(shards)
+            .where(shards.c.shard == self._shard, shards.c.epoch == self._epoch)
+            .values(position=shards.c.position + 1)
+            .returning(shards.c.position)
+        ).scalar()
+        if position is None:
+            raise Unavailable(
+                Reason.SHUTTING_DOWN,
+                f"Another server has taken over shard {self._shard}. Connect to that one.",
+            )
+        self._connection.execute(
+            insert(journal).values(
+                shard=self._shard,
+                position=position,
+                epoch=self._epoch,
+                event_count=event_count,
+                first_end_time=_to_time(first_ms),
+                last_end_time=_to_time(last_ms),
+                commit_time=func.clock_timestamp(),
+                body=body,
+            )
+        )
+        return int(position)
+
+    def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:
+        """Put events into quarantine and return the entries' ids, in order."""
+        if not items:
+            return []
+        statement = insert(quarantine).returning(
+            quarantine.c.quarantine_id, sort_by_parameter_order=True
+        )
+        rows = [
+            {
+                "outcome": item.outcome,
+                "state": _HELD,
+                "received_time": _to_time(origin.received_ms),
+                "key_id": origin.key_id,
+                "producer": origin.producer,
+                "sequence": origin.sequence,
+                "event_index": item.index,
+                "payload": item.payload,
+            }
+            for origin, item in items
+        ]
+        return list(self._connection.execute(statement, rows).scalars())
+
+    def release(self, quarantine_id: int, *, key_id: str, now_ms: int) -> bool:
+        """Mark a held entry as released; False when it is not held any more."""
+        statement = (
+            update(quarantine)
+            .where(quarantine.c.quarantine_id == quarantine_id, quarantine.c.state == _HELD)
+            .values(state=2, decide_time=_to_time(now_ms), decided_by=key_id)
+        )
+        return bool(self._connection.execute(statement).rowcount)
+
+
+def to_uuid(key: bytes) -> UUID:
+    """Return 16 bytes as the UUID that the claims table keeps."""
+    return UUID(bytes=key)
+
+
+def _sku_key(row: Dimensions) -> tuple[str, str, str, int, str]:
+    return (row.model, row.served_model, row.tier, row.mode, row.region)
+
+
+def _to_time(time_ms: int) -> datetime:
+    return datetime.fromtimestamp(time_ms / 1000, UTC)

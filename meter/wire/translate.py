@@ -1,0 +1,259 @@
+"""Between protobuf and the meter's words: events in rows or columns ⇄ `EventBatch`."""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from google.protobuf.message import DecodeError
+
+from meter.domain import limits
+from meter.domain.event import Dimensions, DimensionTable, EventBatch, Int64Array
+from meter.domain.outcome import Outcome
+from meter.wire.packed import UnreadableColumn, has_unread_fields, read_columns
+from tokenworks.meter.v1 import usage_pb2
+
+_COLUMNS: Final = (
+    "dimensions_index",
+    "end_offset_ms",
+    "duration_ms",
+    "finish",
+    "quality",
+    "attempt",
+    "reported_input_count",
+    "reported_output_count",
+)
+_EXTRA: Final = {
+    "duration_ms": "duration_ms",
+    "finish": "finish",
+    "quality": "quality",
+    "attempt": "attempt",
+    "reported_input_count": "reported_input",
+    "reported_output_count": "reported_output",
+}
+_UUID_HEX_CHARS: Final = 32
+
+
+class UnusableBatch(Exception):  # noqa: N818  an outcome, not a fault of ours
+    """A batch as a whole cannot be read as events."""
+
+    def __init__(self, outcome: Outcome) -> None:
+        """Take the outcome of the whole batch."""
+        super().__init__(outcome.name)
+        self.outcome = outcome
+
+
+class Translator:
+    """Reads events; keeps the dimensions that it has met, by their bytes."""
+
+    def __init__(self) -> None:
+        """Begin with no dimensions."""
+        self._table = DimensionTable()
+        self._handles: dict[bytes, int] = {}
+
+    def from_columns(self, columns: Any) -> EventBatch:  # noqa: ANN401
+        """Read UsageColumns whose columns are unread bytes.
+
+        Raises UnusableBatch, or DecodeError when a part is no protobuf at all.
+        """
+        blobs = list(columns.dimensions)
+        if len(blobs) > limits.BATCH_DIMENSIONS_MAX:
+            raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
+        # A number takes at least a byte: a bomb is refused before it is unpacked.
+        if sum(map(len, columns.dimensions_index)) > 5 * limits.BATCH_EVENTS_MAX:
+            raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
+        try:
+            values = _read(columns)
+        except UnreadableColumn as error:
+            raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
+        index = values.pop("dimensions_index")
+        count = len(index)
+        if count > limits.BATCH_EVENTS_MAX:
+            raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
+        if not _fits(columns, values, count) or not _indexes(index, len(blobs)):
+            raise UnusableBatch(Outcome.BATCH_MALFORMED)
+        handles = self._handles_of(blobs)
+        base_ms = columns.base_time.seconds * 1000 + columns.base_time.nanos // 1_000_000
+        return EventBatch(
+            table=self._table,
+            dimension=handles[index],
+            end_ms=values.pop("end_offset_ms") + base_ms,
+            tokens={int(name): v for name, v in values.items() if name.isdigit()},
+            extra=_extra({_EXTRA[k]: v for k, v in values.items() if k in _EXTRA and len(v)}),
+            event_ids=_id_array(b"".join([columns.event_ids]), count),
+            request_ids=list(columns.request_id) or None,
+        )
+
+    def from_rows(self, events: Sequence[Any], *, events_max: int) -> EventBatch:
+        """Read UsageEvent messages; raises UnusableBatch above `events_max`."""
+        if len(events) > events_max:
+            raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
+        count = len(events)
+        tokens: dict[int, Int64Array] = {}
+        for place, event in enumerate(events):
+            seen: set[int] = set()
+            for item in event.tokens:
+                if item.token_class in seen:
+                    raise UnusableBatch(Outcome.BATCH_MALFORMED)
+                seen.add(item.token_class)
+                counts = tokens.get(item.token_class)
+                if counts is None:
+                    counts = tokens[item.token_class] = np.zeros(count, np.int64)
+                counts[place] = item.count
+        extra = {
+            "duration_ms": [event.duration_ms for event in events],
+            "finish": [event.finish for event in events],
+            "quality": [event.quality for event in events],
+            "attempt": [event.attempt for event in events],
+            "reported_input": [_reported(event, "reported_input_count") for event in events],
+            "reported_output": [_reported(event, "reported_output_count") for event in events],
+        }
+        return EventBatch(
+            table=self._room(),
+            dimension=np.array([self._intern(event.dimensions) for event in events], np.int64),
+            end_ms=np.array([_milliseconds(event.end_time) for event in events], np.int64),
+            tokens=tokens,
+            extra=_extra({name: np.array(values, np.int64) for name, values in extra.items()}),
+            event_ids=_id_array(b"".join(id_bytes(event.event_id) for event in events), count),
+            request_ids=[event.request_id for event in events],
+        )
+
+    def _room(self) -> DimensionTable:
+        if len(self._table) > limits.DIMENSIONS_INTERNED_MAX:
+            # Batches under way keep the old table; memory stays bounded.
+            self._table, self._handles = DimensionTable(), {}
+        return self._table
+
+    def _handles_of(self, blobs: list[bytes]) -> Int64Array:
+        self._room()
+        known = self._handles
+        handles = list(map(known.get, blobs))
+        if None in handles:
+            for place, handle in enumerate(handles):
+                if handle is None:
+                    message = usage_pb2.Dimensions.FromString(blobs[place])
+                    handles[place] = known[blobs[place]] = self._intern(message)
+        return np.array(handles, np.int64)
+
+    def _intern(self, message: Any) -> int:  # noqa: ANN401
+        return self._table.intern(
+            Dimensions(
+                message.account,
+                message.model,
+                message.served_model or message.model,
+                message.tier,
+                message.mode or 1,
+                message.pool,
+                message.region,
+            )
+        )
+
+
+def to_event(batch: EventBatch, place: int) -> usage_pb2.UsageEvent:
+    """Return one event of a batch as a message, to be kept in quarantine."""
+    dimensions = batch.table[int(batch.dimension[place])]
+    event = usage_pb2.UsageEvent(
+        dimensions=usage_pb2.Dimensions(
+            account=dimensions.account,
+            model=dimensions.model,
+            served_model=dimensions.served_model,
+            tier=dimensions.tier,
+            pool=dimensions.pool,
+            region=dimensions.region,
+        ),
+        duration_ms=int(batch.column("duration_ms")[place]),
+        attempt=int(batch.column("attempt")[place]),
+    )
+    # Numbers that the enums do not have cannot be set through the typed constructor's checks.
+    event.dimensions.mode = dimensions.mode  # type: ignore[assignment]
+    event.finish = int(batch.column("finish")[place])  # type: ignore[assignment]
+    event.quality = int(batch.column("quality")[place])  # type: ignore[assignment]
+    event.end_time.FromMilliseconds(int(batch.end_ms[place]))
+    for number, counts in sorted(batch.tokens.items()):
+        if counts[place]:
+            item = event.tokens.add(count=int(counts[place]))
+            item.token_class = number  # type: ignore[assignment]
+    for name, wire_name in (("reported_input", "input"), ("reported_output", "output")):
+        value = int(batch.column(name)[place])
+        if value != -1:
+            setattr(event, f"reported_{wire_name}_count", value)
+    if batch.event_ids is not None and batch.event_ids[place].any():
+        event.event_id = str(uuid.UUID(bytes=batch.event_ids[place].tobytes()))
+    if batch.request_ids is not None:
+        event.request_id = batch.request_ids[place]
+    return event
+
+
+def id_bytes(event_id: str) -> bytes:
+    """Return the 16 bytes that stand for an event id: a UUID's own, a digest of other text."""
+    if not event_id:
+        return bytes(limits.EVENT_ID_BYTES)
+    plain = event_id.replace("-", "")
+    if len(plain) == _UUID_HEX_CHARS:
+        try:
+            return bytes.fromhex(plain)
+        except ValueError:
+            pass
+    return hashlib.blake2b(event_id.encode(), digest_size=limits.EVENT_ID_BYTES).digest()
+
+
+def _read(columns: Any) -> dict[str, Int64Array]:  # noqa: ANN401
+    names: list[str] = [*_COLUMNS]
+    chunks: list[list[bytes]] = [list(getattr(columns, name)) for name in _COLUMNS]
+    unpacked = not chunks[0] and has_unread_fields(columns)
+    for column in columns.tokens:
+        names.append(str(column.token_class))
+        chunks.append(list(column.counts))
+        unpacked = unpacked or (not chunks[-1] and has_unread_fields(column))
+    if len(set(names)) < len(names):
+        raise UnusableBatch(Outcome.BATCH_MALFORMED)
+    if unpacked:
+        return _read_unpacked(columns)
+    return dict(zip(names, read_columns(chunks), strict=True))
+
+
+def _read_unpacked(columns: Any) -> dict[str, Int64Array]:  # noqa: ANN401
+    """Read columns from a client that sends numbers one by one, which proto3 allows."""
+    message = usage_pb2.UsageColumns.FromString(columns.SerializeToString())
+    read = {name: np.array(getattr(message, name), np.int64) for name in _COLUMNS}
+    for column in message.tokens:
+        read[str(column.token_class)] = np.array(column.counts, np.int64)
+    return read
+
+
+def _fits(columns: Any, values: dict[str, Int64Array], count: int) -> bool:  # noqa: ANN401
+    required = [v for name, v in values.items() if name.isdigit() or name == "end_offset_ms"]
+    optional = [len(values[name]) for name in _EXTRA]
+    optional += [len(columns.request_id), len(columns.event_ids) / limits.EVENT_ID_BYTES]
+    return all(len(v) == count for v in required) and all(n in (0, count) for n in optional)
+
+
+def _indexes(index: Int64Array, count: int) -> bool:
+    return not len(index) or (int(index.min()) >= 0 and int(index.max()) < count)
+
+
+def _extra(columns: dict[str, Int64Array]) -> dict[str, Int64Array]:
+    for name in ("finish", "quality"):
+        if name in columns:
+            # The enums' zero means their first value.
+            columns[name] = np.where(columns[name] == 0, 1, columns[name])
+    return columns
+
+
+def _id_array(joined: bytes, count: int) -> Any:  # noqa: ANN401
+    if not joined:
+        return None
+    return np.frombuffer(joined, np.uint8).reshape(count, limits.EVENT_ID_BYTES)
+
+
+def _reported(event: Any, name: str) -> int:  # noqa: ANN401
+    return getattr(event, name) if event.HasField(name) else -1
+
+
+def _milliseconds(time: Any) -> int:  # noqa: ANN401
+    milliseconds: int = time.seconds * 1000 + time.nanos // 1_000_000
+    return milliseconds
+
+
+__all__ = ["DecodeError", "Translator", "UnusableBatch", "id_bytes", "to_event"]
