@@ -118,7 +118,7 @@ def test_start__killed_server(postgres: Postgres, folder: Path) -> None:
     """After kill -9 of the server the next start recovers all that was committed."""
     postgres.start(password=PASSWORD)
     _write(postgres, "kept")
-    os.kill(_pid(folder), signal.SIGKILL)
+    _kill(folder)
     assert postgres.start(password=PASSWORD) is False
     assert _read(postgres) == ["kept"]
 
@@ -129,7 +129,7 @@ def test_start__orphans_of_killed_server(postgres: Postgres, folder: Path) -> No
     with psycopg.connect(postgres.url()) as connection, ThreadPoolExecutor() as threads:
         orphan = connection.info.backend_pid
         os.kill(orphan, signal.SIGSTOP)
-        os.kill(_pid(folder), signal.SIGKILL)
+        _kill(folder)
         started = threads.submit(postgres.start, password=PASSWORD)
         while "still in use" not in (folder / "log").read_text():
             assert not started.done(), started.result()
@@ -237,6 +237,13 @@ def test_start__as_root_without_namespace(
 
 def _pid(folder: Path) -> int:
     return int((folder / "data" / "postmaster.pid").read_text().splitlines()[0])
+
+
+def _kill(folder: Path) -> None:
+    """End the server, a child of ours, without notice, and see it gone."""
+    process = _pid(folder)
+    os.kill(process, signal.SIGKILL)
+    os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
 
 
 def _show(connection: psycopg.Connection, name: str) -> str:

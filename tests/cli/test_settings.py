@@ -1,0 +1,131 @@
+"""The one reading of environment and file."""
+
+from pathlib import Path
+
+import pytest
+
+from cli.settings import Settings, SettingsError, is_loopback, read_settings
+
+
+def test_read_settings__nothing_given() -> None:
+    """Without any setting the defaults hold, and they listen to this machine only."""
+    settings = read_settings()
+    assert settings == Settings()
+    assert is_loopback(settings.grpc_address)
+    assert is_loopback(settings.http_address)
+
+
+def test_read_settings__order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag goes before the environment, the environment before the file."""
+    config = tmp_path / "tokenworks.toml"
+    config.write_text('shard = 1\nlog_level = "error"\ntiers = ["low", "high"]\n')
+    monkeypatch.setenv("TOKENWORKS_CONFIG", str(config))
+    monkeypatch.setenv("TOKENWORKS_SHARD", "2")
+    monkeypatch.setenv("TOKENWORKS_LOG_LEVEL", "warning")
+    settings = read_settings(flags={"shard": "3", "log_level": None})
+    assert (settings.shard, settings.log_level, settings.tiers) == (3, "warning", ("low", "high"))
+
+
+def test_read_settings__all_faults_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever configures wrongly is told everything that is wrong, each with its place."""
+    config = tmp_path / "tokenworks.toml"
+    config.write_text("shard = -1\ncolour = 'red'\n")
+    monkeypatch.setenv("TOKENWORKS_GRPC_ADRESS", "127.0.0.1:1")
+    monkeypatch.setenv("TOKENWORKS_LOG_LEVEL", "loud")
+    with pytest.raises(SettingsError) as refused:
+        read_settings(config=config, flags={"http_address": "nowhere"})
+    assert str(refused.value).splitlines() == [
+        f"{config}: colour: no such setting",
+        "TOKENWORKS_GRPC_ADRESS: no such setting",
+        "--http-address: must be host:port, for instance 127.0.0.1:7411",
+        f"{config}: shard: must be 0 to 32767",
+        "TOKENWORKS_LOG_LEVEL: must be one of debug, info, warning, error",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rule"),
+    [
+        ("database_url", "mysql://localhost", "must begin with postgresql://"),
+        ("database_url", " ", "not empty"),
+        ("grpc_address", "7411", "host:port"),
+        ("grpc_address", "127.0.0.1:65536", "host:port"),
+        ("grpc_address", "127.0.0.1:-1", "host:port"),
+        ("insecure", "perhaps", "true or false"),
+        ("shard", "1.5", "whole number"),
+        ("shard", "32768", "0 to 32767"),
+        ("buffer_bytes_max", "1024", "1048576 to"),
+        ("key_pepper_file", "/no/such/file", "is no file"),
+        ("tiers", "low,,high", "not empty"),
+        ("tiers", "low,low", "different names"),
+        ("tiers", "Low", "different names"),
+        ("tls_key", "/no/such/file", "is no file"),
+    ],
+)
+def test_read_settings__wrong_value(
+    monkeypatch: pytest.MonkeyPatch, name: str, text: str, rule: str
+) -> None:
+    """A value out of its form or range is refused with the rule, without repeating a secret."""
+    monkeypatch.setenv(f"TOKENWORKS_{name.upper()}", text)
+    with pytest.raises(SettingsError, match=f"^TOKENWORKS_{name.upper()}: .*{rule}"):
+        read_settings()
+
+
+def test_read_settings__wrong_kind_in_file(tmp_path: Path) -> None:
+    """A table, a list or a truth value is no number and no text."""
+    config = tmp_path / "tokenworks.toml"
+    config.write_text("shard = true\ngrpc_address = ['a']\n[server]\nhost = 'x'\n")
+    with pytest.raises(SettingsError) as refused:
+        read_settings(config=config)
+    assert len(str(refused.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("content", [None, "shard = ", b"\xff"])
+def test_read_settings__unreadable_file(tmp_path: Path, content: str | bytes | None) -> None:
+    """A file that is missing or no TOML is a fault that names it."""
+    config = tmp_path / "tokenworks.toml"
+    if content is not None:
+        config.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(SettingsError, match=str(config)):
+        read_settings(config=config)
+
+
+def test_read_settings__half_a_tls_pair(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A certificate without its key would listen in the clear: refused."""
+    certificate = tmp_path / "certificate.pem"
+    certificate.touch()
+    monkeypatch.setenv("TOKENWORKS_TLS_CERTIFICATE", str(certificate))
+    with pytest.raises(SettingsError, match="both or neither"):
+        read_settings()
+
+
+def test_read_settings__kubernetes_service(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Kubernetes says of a Service called tokenworks is no misspelt setting."""
+    monkeypatch.setenv("TOKENWORKS_SERVICE_HOST", "10.0.0.1")
+    monkeypatch.setenv("TOKENWORKS_PORT_7411_TCP_ADDR", "10.0.0.1")
+    monkeypatch.setenv("TOKENWORKS_METER_SERVICE_PORT_GRPC", "7411")
+    assert read_settings() == Settings()
+
+
+def test_settings__shown() -> None:
+    """Neither the database's password nor the API key is shown with the other settings."""
+    shown = repr(Settings(database_url="postgresql://u:hidden@h/d", api_key="hidden"))
+    assert "hidden" not in shown
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("127.0.0.1:7411", True),
+        ("127.8.8.8:7411", True),
+        ("[::1]:7411", True),
+        ("localhost:7411", True),
+        ("0.0.0.0:7411", False),
+        ("[::]:7411", False),
+        ("10.0.0.1:7411", False),
+        ("localhost.example.com:7411", False),
+    ],
+)
+def test_is_loopback__address(address: str, *, expected: bool) -> None:
+    """Only addresses that no other machine can reach count as this machine's own."""
+    assert is_loopback(address) is expected
