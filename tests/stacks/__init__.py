@@ -1,0 +1,1 @@
+"""Tests against heavy real components; `make test-stacks` installs those."""
