@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psycopg
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from meter import segment
+from meter.domain.event import DimensionTable, EventBatch, Origin
 from tests.acceptance import checker
 
 # 2026-01-01T00:00:00Z, the begin of an interval.
@@ -155,12 +160,56 @@ def test_read_segment__planes_and_sums() -> None:
     ]
 
 
+_COUNT = st.one_of(st.just(0), st.integers(0, 15), st.integers(0, 1_000_000_000))
+_WRITTEN = st.tuples(
+    st.integers(1, 2**31 - 1),
+    st.integers(INTERVAL_MS, INTERVAL_MS + 2**30),
+    st.fixed_dictionaries(dict.fromkeys(("input", "output", "video_output"), _COUNT)),
+    st.text("ab7-", max_size=3),
+)
+
+
+@given(batches=st.lists(st.lists(_WRITTEN, max_size=9), min_size=1, max_size=3))
+def test_read_segment__as_the_meter_writes(
+    batches: list[list[tuple[int, int, dict[str, int], str]]],
+) -> None:
+    """What the meter writes is read here, by the page alone, as the same events in order."""
+    origin = Origin(account_id="", key_id="key", received_ms=INTERVAL_MS)
+    body = segment.encode(
+        [(origin, _event_batch(events)) for events in batches],
+        dimension_ids=lambda batch: batch.dimension,
+    )
+    written = [event for events in batches for event in events]
+    read = [
+        (row.dimension_id, row.end_ms, {k: v for k, v in row.counts.items() if v}, row.request_id)
+        for row in checker.read_segment(body)
+    ]
+    assert read == [
+        (dimension, end_ms, {k: v for k, v in counts.items() if v}, request_id)
+        for dimension, end_ms, counts, request_id in written
+    ]
+
+
 @pytest.mark.parametrize("damage", [b"\x02", b"\x01"], ids=["version", "length"])
 def test_read_segment__damaged(damage: bytes) -> None:
     """Bytes of another version, or more of them than the header tells, are refused."""
     body = _segment([0], dimension_id=1)
     with pytest.raises(checker.SegmentUnreadable):
         checker.read_segment(damage + body[1:] + b"\0")
+
+
+def _event_batch(events: list[tuple[int, int, dict[str, int], str]]) -> EventBatch:
+    numbers = {name: number for number, name in checker.CLASSES.items()}
+    return EventBatch(
+        table=DimensionTable(),
+        dimension=np.array([event[0] for event in events], np.int64),
+        end_ms=np.array([event[1] for event in events], np.int64),
+        tokens={
+            numbers[name]: np.array([event[2][name] for event in events], np.int64)
+            for name in ("input", "output", "video_output")
+        },
+        request_ids=[event[3] for event in events],
+    )
 
 
 def _check(database_url: str, truth: Path) -> int:
