@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import click
-from alembic.util.exc import CommandError as AlembicError
+from alembic.script.revision import RevisionError
 from sqlalchemy.exc import DBAPIError
 
 import migrations
@@ -72,5 +72,5 @@ def find_missing_migrations(database_url: str) -> list[str]:
         return migrations.pending(database_url)
     except DBAPIError as error:
         raise CommandError(f"the database does not answer: {error.orig}") from error
-    except AlembicError as error:
+    except RevisionError as error:
         raise CommandError(f"the database is of a newer version of Tokenworks: {error}") from error

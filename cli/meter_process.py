@@ -2,9 +2,11 @@
 
 import asyncio
 import errno
+import logging
 import signal
 import socket
 from collections.abc import Callable
+from dataclasses import asdict
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -12,6 +14,8 @@ import meter.app
 from cli.process import CommandError, Exit
 from cli.settings import Settings, is_loopback
 from meter.options import Addresses, MeterOptions
+
+_log = logging.getLogger("tokenworks")
 
 
 class StopRequest:
@@ -90,6 +94,7 @@ def run_meter(
 ) -> None:
     """Serve until `stop`; `ready` is called in a thread of its own once calls are answered."""
     asyncio.run(_serve(options, stop=stop, ready=ready))
+    _log.info("meter_stopped")
 
 
 async def _serve(
@@ -102,6 +107,7 @@ async def _serve(
     async def announce() -> None:
         # In a thread, for it may call the server, which answers on this one.
         await asyncio.to_thread(ready, await addresses)
+        _log.info("meter_started", extra=asdict(addresses.result()))
 
     stop.notify = lambda: loop.call_soon_threadsafe(stopping.set)
     serving = asyncio.ensure_future(

@@ -1,0 +1,171 @@
+"""`tokenworks serve` as production runs it: a process of its own on a database of its own."""
+
+import os
+import shutil
+import socket
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.postgres import Cluster
+from tests.running_meter import PEPPER, TOKENWORKS, RunningMeter, running_meter_on
+
+
+@pytest.fixture
+def pepper_file(tmp_path: Path) -> Path:
+    """A file with a key pepper."""
+    path = tmp_path / "pepper"
+    path.write_text(PEPPER.hex())
+    return path
+
+
+def test_serve__migrated_database(running_meter: RunningMeter) -> None:
+    """It serves gRPC to commands and HTTP to Prometheus, and ends on SIGTERM with 0."""
+    listed = _run("accounts", "list", "--json", environment=running_meter.environment)
+    assert listed.returncode == 0, listed.stderr
+    with urllib.request.urlopen(f"http://{running_meter.http}/metrics") as answer:
+        assert answer.status == 200
+    assert running_meter.stop() == 0
+
+
+def test_serve__killed_and_restarted(running_meter: RunningMeter) -> None:
+    """After kill -9 it serves again on the same ports, under the same API keys."""
+    target = running_meter.target
+    running_meter.kill()
+    gone = _run("accounts", "list", environment=running_meter.environment)
+    assert gone.returncode == 4
+    running_meter.restart()
+    assert running_meter.target == target
+    assert _run("accounts", "list", environment=running_meter.environment).returncode == 0
+
+
+def test_serve__wrong_api_key(running_meter: RunningMeter) -> None:
+    """A command with a wrong API key is refused by a rule."""
+    refused = _run("accounts", "list", "--api-key", "x", environment=running_meter.environment)
+    assert refused.returncode == 3
+    assert "API_KEY_MALFORMED" in refused.stderr
+
+
+def test_serve__database_not_migrated(cluster: Cluster, pepper_file: Path) -> None:
+    """It changes no schema: it names the command that does, and ends."""
+    with cluster.database(template="template0") as url:
+        refused = _serve(database_url=url, key_pepper_file=str(pepper_file))
+        assert refused.returncode == 1
+        assert "tokenworks db upgrade" in refused.stderr
+        with psycopg.connect(url) as connection:
+            assert connection.execute("SELECT to_regclass('alembic_version')").fetchone() == (None,)
+
+
+def test_serve__no_database_named(pepper_file: Path) -> None:
+    """Without a database it does not start one: it names the setting."""
+    refused = _serve(key_pepper_file=str(pepper_file))
+    assert (refused.returncode, "TOKENWORKS_DATABASE_URL" in refused.stderr) == (2, True)
+
+
+def test_serve__no_pepper_named(database_url: str) -> None:
+    """Without the key pepper no API key could be checked: it names the setting."""
+    refused = _serve(database_url=database_url)
+    assert (refused.returncode, "TOKENWORKS_KEY_PEPPER_FILE" in refused.stderr) == (2, True)
+
+
+@pytest.mark.parametrize("text", ["abcd", "not hexadecimal", ""])
+def test_serve__bad_pepper(database_url: str, pepper_file: Path, text: str) -> None:
+    """A pepper that is short or no number is refused by the name of its file."""
+    pepper_file.write_text(text)
+    refused = _serve(database_url=database_url, key_pepper_file=str(pepper_file))
+    assert (refused.returncode, str(pepper_file) in refused.stderr) == (1, True)
+
+
+@pytest.mark.parametrize("setting", ["grpc_address", "http_address"])
+def test_serve__port_taken(database_url: str, pepper_file: Path, setting: str) -> None:
+    """A taken port ends it with the name of the flag to change."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        given = {"grpc_address": "127.0.0.1:0", "http_address": "127.0.0.1:0"}
+        given[setting] = f"127.0.0.1:{other.getsockname()[1]}"
+        refused = _serve(database_url=database_url, key_pepper_file=str(pepper_file), **given)
+    assert refused.returncode == 1
+    assert f"--{setting.replace('_', '-')}" in refused.stderr
+
+
+@pytest.mark.parametrize("setting", ["grpc_address", "http_address"])
+def test_serve__other_machines_in_the_clear(
+    database_url: str, pepper_file: Path, setting: str
+) -> None:
+    """It does not let other machines in without TLS."""
+    refused = _serve(
+        database_url=database_url, key_pepper_file=str(pepper_file), **{setting: "[::]:0"}
+    )
+    assert (refused.returncode, "--insecure" in refused.stderr) == (3, True)
+
+
+def test_serve__settings_file(database_url: str, pepper_file: Path, tmp_path: Path) -> None:
+    """The settings file is read, and its faults are told."""
+    config = tmp_path / "tokenworks.toml"
+    config.write_text(f"key_pepper_file = '{pepper_file}'\ncolour = 'red'\n")
+    refused = _serve("--config", str(config), database_url=database_url)
+    assert refused.returncode == 2
+    assert refused.stderr == f"Error: {config}: colour: no such setting\n"
+
+
+@pytest.mark.parametrize(("level", "expected"), [("info", True), ("error", False)])
+def test_serve__log_level(database_url: str, tmp_path: Path, level: str, *, expected: bool) -> None:
+    """What is less than the log's level is not in it; what is not less is, with time and name."""
+    with running_meter_on(database_url, folder=tmp_path, settings={"log_level": level}) as running:
+        assert running.stop() == 0
+    lines = running.log.read_text().splitlines()
+    assert any(" info tokenworks meter_stopped" in line for line in lines) is expected
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl makes the certificate")
+def test_serve__tls(database_url: str, tmp_path: Path) -> None:
+    """With a certificate it speaks TLS, to commands that trust it and to no other."""
+    certificate, key = tmp_path / "certificate.pem", tmp_path / "key.pem"
+    subprocess.run(
+        [
+            *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2"),
+            *("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"),
+            *("-keyout", key, "-out", certificate),
+        ],
+        capture_output=True,
+        check=True,
+    )
+    settings = {"tls_certificate": str(certificate), "tls_key": str(key)}
+    with running_meter_on(database_url, folder=tmp_path, settings=settings) as running:
+        plain = running.environment
+        trusting = plain | {
+            "TOKENWORKS_SERVER": f"https://{running.target}",
+            "TOKENWORKS_CA_CERTIFICATE": str(certificate),
+        }
+        trusted = _run("accounts", "list", "--json", environment=trusting)
+        assert trusted.returncode == 0, trusted.stderr
+        del trusting["TOKENWORKS_CA_CERTIFICATE"]
+        assert _run("accounts", "list", environment=trusting).returncode == 4
+        assert _run("accounts", "list", environment=plain).returncode == 4
+
+
+def test_serve__addresses_as_json(running_meter: RunningMeter) -> None:
+    """It tells the ports that it really got."""
+    for address in (running_meter.target, running_meter.http):
+        assert not address.endswith(":0")
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host, int(port))).close()
+
+
+def _serve(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    named = {f"TOKENWORKS_{name.upper()}": value for name, value in settings.items()}
+    return _run("serve", *arguments, environment=os.environ | named)
+
+
+def _run(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [TOKENWORKS, *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        env=environment,
+        text=True,
+        timeout=60,
+        check=False,
+    )
