@@ -81,8 +81,8 @@ class ColumnEncoder:
         if columns is not None:
             try:
                 payload = self._serialise(columns)
-            except (ValueError, OverflowError):
-                # A number or string that does not fit: found and mended event by event below.
+            except (TypeError, ValueError):
+                # A value that does not fit its field: found and mended event by event below.
                 payload = None
             if payload is not None and len(payload) <= limits.BATCH_BYTES_MAX:
                 return Encoded(
@@ -112,7 +112,7 @@ class ColumnEncoder:
         return chain(self._seal(events[:middle]), self._seal(events[middle:]))
 
     def _serialise(self, columns: _Columns) -> bytes:
-        """Serialise, or raise ValueError where a value does not fit its field."""
+        """Serialise, or raise TypeError or ValueError where a value does not fit its field."""
         distinct = dict.fromkeys(columns.dimensions)
         index = dict(zip(distinct, range(len(distinct)), strict=True))
         base_ms = min(columns.end_ms)

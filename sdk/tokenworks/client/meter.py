@@ -78,8 +78,12 @@ class Meter:
             insecure=insecure,
             interceptors=tuple(interceptors),
         )
+        for text in (account, model, served_model, tier, pool, region):
+            # Raises a ValueError of its own where a lone surrogate has no UTF-8.
+            if len(text.encode()) > limits.STRING_CHARACTERS_MAX:
+                raise ValueError("account to region: at most 512 bytes each")
         self._defaults: DimensionKey = (
-            account, model, served_model, tier, int(mode), pool, region,
+            account, model, served_model, tier, Mode(mode), pool, region,
         )  # fmt: skip
         self._buffer_events_max = buffer_events_max
         self._pace = Pace(flush_interval=flush_interval_seconds)

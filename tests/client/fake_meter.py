@@ -1,0 +1,219 @@
+"""A meter at the network edge: the server's side of the stream's protocol, kept in memory.
+
+Only for what a real meter cannot be made to do on demand: to hold its acks back, to lag behind with
+durability, to lose what it had, to fail with a chosen status.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Condition
+from typing import Never
+
+import grpc
+
+from tokenworks.meter.v1 import usage_pb2 as pb
+from tokenworks.meter.v1.meter_service_pb2 import (
+    BatchAck,
+    OpenStream,
+    StreamOpened,
+    StreamUsageRequest,
+    StreamUsageResponse,
+)
+from tokenworks.meter.v1.meter_service_pb2_grpc import (
+    MeterServiceServicer,
+    add_MeterServiceServicer_to_server,
+)
+
+API_KEY = "tw_fake"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """How a call is to fail."""
+
+    code: grpc.StatusCode
+    reason: str = ""
+
+
+@dataclass(slots=True)
+class Producer:
+    """What the meter knows of a producer."""
+
+    instance: bytes = b""
+    fenced: set[bytes] = field(default_factory=set)
+    batches: dict[int, bytes] = field(default_factory=dict)
+    """Serialised UsageBatch messages by number."""
+    next_sequence: int = 1
+    gaps: list[tuple[int, int]] = field(default_factory=list)
+
+
+class FakeMeter(MeterServiceServicer):
+    """Answers StreamUsage; tests change its fields while it runs, under `changed`."""
+
+    def __init__(self) -> None:
+        self.changed = Condition()
+        self.producers: dict[str, Producer] = {}
+        self.refusal: Refusal | None = None
+        self.acks_held = False
+        self.durable_lag = 0
+        """The newest so many batches are not durable."""
+        self.set_aside_count = 0
+        """Set aside of each batch."""
+        self.in_flight_max = 4
+        self.call_count = 0
+        self.heartbeat_count = 0
+        self.target = ""
+
+    @contextmanager
+    def serving(self, *, target: str = "127.0.0.1:0") -> Iterator["FakeMeter"]:
+        """Serve for the time of the block."""
+        server = grpc.server(ThreadPoolExecutor(max_workers=16))
+        add_MeterServiceServicer_to_server(self, server)
+        port = server.add_insecure_port(target)
+        self.target = f"127.0.0.1:{port}"
+        server.start()
+        try:
+            yield self
+        finally:
+            with self.changed:
+                self.acks_held = False
+                self.changed.notify_all()
+            server.stop(grace=None).wait()
+
+    def set(self, **fields: object) -> None:
+        """Change fields, and wake whoever waits for that."""
+        with self.changed:
+            for name, value in fields.items():
+                assert hasattr(self, name)
+                setattr(self, name, value)
+            self.changed.notify_all()
+
+    @property
+    def columns(self) -> list[pb.UsageColumns]:
+        """All batches of all producers, by number."""
+        with self.changed:
+            return [
+                pb.UsageBatch.FromString(batch).columns
+                for producer in self.producers.values()
+                for _, batch in sorted(producer.batches.items())
+            ]
+
+    @property
+    def events(self) -> list[dict[str, object]]:
+        """All events, each with its account, classes and other fields that the tests look at."""
+        return [event for columns in self.columns for event in events_from_columns(columns)]
+
+    def StreamUsage(  # noqa: N802 - named by the RPC
+        self,
+        request_iterator: Iterator[StreamUsageRequest],
+        context: grpc.ServicerContext,
+    ) -> Iterator[StreamUsageResponse]:
+        """Take numbered batches."""
+        self.call_count += 1
+        if ("authorization", f"Bearer {API_KEY}") not in context.invocation_metadata():
+            self._fail(context, grpc.StatusCode.UNAUTHENTICATED, reason="API_KEY_UNKNOWN")
+        self._refuse_if_wanted(context)
+        opening = next(request_iterator).open
+        producer = self._open(opening, context)
+        yield self._opened(producer)
+        for request in request_iterator:
+            self._refuse_if_wanted(context)
+            if opening.instance in producer.fenced:
+                self._fail_taken_over(context)
+            with self.changed:
+                in_order = self._take(producer, request)
+                self.changed.notify_all()
+                self.changed.wait_for(lambda: not self.acks_held)
+            yield self._ack(producer) if in_order else self._opened(producer)
+
+    def _open(self, opening: OpenStream, context: grpc.ServicerContext) -> Producer:
+        with self.changed:
+            producer = self.producers.setdefault(opening.producer, Producer())
+            if opening.instance in producer.fenced:
+                self._fail_taken_over(context)
+            if producer.instance not in (b"", opening.instance):
+                producer.fenced.add(producer.instance)
+            producer.instance = opening.instance
+            if opening.first_sequence > producer.next_sequence:
+                producer.gaps.append((producer.next_sequence, opening.first_sequence - 1))
+                producer.next_sequence = opening.first_sequence
+            self.changed.notify_all()
+            return producer
+
+    def _take(self, producer: Producer, request: StreamUsageRequest) -> bool:
+        """Record a batch or heed a heartbeat; False where a number is missing before it."""
+        if request.WhichOneof("message") == "heartbeat":
+            self.heartbeat_count += 1
+            return True
+        batch = request.batch
+        if batch.sequence > producer.next_sequence:
+            return False
+        content = batch.SerializeToString(deterministic=True)
+        if batch.sequence < producer.next_sequence:
+            kept = producer.batches.get(batch.sequence)
+            assert kept is None or kept == content, "a number came again with other bytes"
+            return True
+        producer.batches[batch.sequence] = content
+        producer.next_sequence += 1
+        return True
+
+    def _opened(self, producer: Producer) -> StreamUsageResponse:
+        return StreamUsageResponse(
+            opened=StreamOpened(
+                next_sequence=producer.next_sequence, batches_in_flight_max=self.in_flight_max
+            )
+        )
+
+    def _ack(self, producer: Producer) -> StreamUsageResponse:
+        last = producer.next_sequence - 1
+        return StreamUsageResponse(
+            ack=BatchAck(
+                sequence=last,
+                durable_sequence=max(last - self.durable_lag, 0),
+                set_aside_count=self.set_aside_count,
+            )
+        )
+
+    def _refuse_if_wanted(self, context: grpc.ServicerContext) -> None:
+        if self.refusal is not None:
+            self._fail(context, self.refusal.code, reason=self.refusal.reason)
+
+    def _fail_taken_over(self, context: grpc.ServicerContext) -> Never:
+        self._fail(context, grpc.StatusCode.FAILED_PRECONDITION, reason="PRODUCER_TAKEN_OVER")
+
+    def _fail(self, context: grpc.ServicerContext, code: grpc.StatusCode, *, reason: str) -> Never:
+        context.set_trailing_metadata((("tokenworks-error-reason", reason),))
+        context.abort(code, "as the test wants it")
+
+
+def events_from_columns(columns: pb.UsageColumns) -> Iterator[dict[str, object]]:
+    """Yield one mapping for each event of a batch."""
+    base_ms = columns.base_time.ToMilliseconds()
+    for i, place in enumerate(columns.dimensions_index):
+        dimensions = columns.dimensions[place]
+        yield {
+            "account": dimensions.account,
+            "model": dimensions.model,
+            "tier": dimensions.tier,
+            "mode": int(dimensions.mode),
+            "end_ms": base_ms + columns.end_offset_ms[i],
+            "duration_ms": columns.duration_ms[i] if columns.duration_ms else 0,
+            "tokens": {
+                int(column.token_class): column.counts[i]
+                for column in columns.tokens
+                if column.counts[i]
+            },
+            "finish": columns.finish[i] if columns.finish else 1,
+            "quality": columns.quality[i] if columns.quality else 1,
+            "request_id": columns.request_id[i] if columns.request_id else "",
+            "attempt": columns.attempt[i] if columns.attempt else 0,
+            "event_id": columns.event_ids[16 * i : 16 * i + 16],
+            "reported_input_count": (
+                columns.reported_input_count[i] if columns.reported_input_count else -1
+            ),
+            "reported_output_count": (
+                columns.reported_output_count[i] if columns.reported_output_count else -1
+            ),
+        }
