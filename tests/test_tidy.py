@@ -11,7 +11,12 @@ ROOT = Path(__file__).resolve().parent.parent
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 400
 # Where a fault that nobody foresaw is caught, logged and survived; nowhere else.
-BROAD_EXCEPT_EDGES: set[str] = set()
+BROAD_EXCEPT_EDGES = {
+    # A call: the caller is told INTERNAL, the log has the fault.
+    "meter/wire/status.py",
+    # The client: values of the caller's own making, whose code may raise anything.
+    "sdk/tokenworks/client/foreign.py",
+}
 CATCH_ALL_NAMES = {"common", "helper", "helpers", "misc", "shared", "util", "utils"}
 GENERATED = re.compile(r"sdk/tokenworks/meter/v1/\w+_pb2(_grpc)?\.pyi?")
 TEST_NAME = re.compile(r"test_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9]+(_[a-z0-9]+)*")
@@ -42,8 +47,8 @@ def test_module__is_named_for_what_it_is() -> None:
 
 def test_except__is_broad_at_the_edges_only() -> None:
     """What nobody foresaw is caught once at each edge, and nowhere hides a mistake."""
-    found = [path for path in _sources() for node in _nodes(path) if _is_broad(node)]
-    assert sorted(found) == sorted(BROAD_EXCEPT_EDGES)
+    found = {path for path in _sources() if any(_is_broad(node) for node in _nodes(path))}
+    assert found == BROAD_EXCEPT_EDGES
 
 
 def test_test__has_an_operation_and_a_case() -> None:

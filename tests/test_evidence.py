@@ -1,0 +1,39 @@
+"""What no test shows is not promised: judges a whole run by what it saw of a real server.
+
+Runs last and only when the whole of `make test` does; see `tests/plugins/evidence.py`.
+"""
+
+import pytest
+from google.protobuf.descriptor import ServiceDescriptor
+
+from meter.domain.errors import Reason
+from meter.domain.outcome import Outcome
+from meter.metrics import CATALOGUE
+from tests.plugins.evidence import EVIDENCE
+from tokenworks.meter.v1 import account_service_pb2, meter_service_pb2
+
+
+def test_rpc__was_called_over_a_real_server(pytestconfig: pytest.Config) -> None:
+    """Each RPC of the contract was answered by a server during this run."""
+    services: list[ServiceDescriptor] = [
+        service
+        for file in (account_service_pb2.DESCRIPTOR, meter_service_pb2.DESCRIPTOR)
+        for service in file.services_by_name.values()
+    ]
+    rpcs = {f"/{service.full_name}/{rpc.name}" for service in services for rpc in service.methods}
+    assert not rpcs - pytestconfig.stash[EVIDENCE].rpcs
+
+
+def test_outcome__was_provoked_from_outside(pytestconfig: pytest.Config) -> None:
+    """Each outcome was given to a caller during this run."""
+    assert not {outcome.name for outcome in Outcome} - pytestconfig.stash[EVIDENCE].outcomes
+
+
+def test_reason__was_provoked_from_outside(pytestconfig: pytest.Config) -> None:
+    """Each error reason was given to a caller during this run."""
+    assert not {reason.value for reason in Reason} - pytestconfig.stash[EVIDENCE].reasons
+
+
+def test_metric__moved(pytestconfig: pytest.Config) -> None:
+    """Each metric had a value other than 0 in some meter during this run."""
+    assert not {metric.name for metric in CATALOGUE} - pytestconfig.stash[EVIDENCE].metrics
