@@ -1,6 +1,8 @@
 """`tokenworks up`: everything on this machine in one folder, Postgres included."""
 
 import json
+import logging
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -31,7 +33,9 @@ from meter.runtime.ids import random_bytes
 
 PEPPER_BYTES = 32
 PASSWORD_BYTES = 24
+WATCH_SECONDS = 0.5
 DEFAULT_FOLDER = Path(".tokenworks")
+_log = logging.getLogger("tokenworks")
 
 
 @click.command("up")
@@ -111,13 +115,38 @@ def _running_postgres(
             attached = postgres.start(password=random_bytes(PASSWORD_BYTES).hex())
             state = "was still running" if attached else "started"
             report_progress(f"Postgres {programs.major} {state} on port {postgres.port}")
-            yield postgres
+            with _watched(postgres):
+                yield postgres
         finally:
             stop.ignore_further()
             postgres.stop()
             report_progress("Postgres has stopped")
     except PostgresError as error:
         raise CommandError(str(error)) from error
+
+
+@contextmanager
+def _watched(postgres: Postgres) -> Iterator[None]:
+    """See to it that Postgres runs for the time of the block: one that was killed comes again."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        while not ended.wait(WATCH_SECONDS):
+            if not postgres.is_running():
+                _log.error("postgres_died")
+                try:
+                    postgres.start(password=None)
+                    _log.info("postgres_started", extra={"port": postgres.port})
+                except PostgresError as error:
+                    _log.error("postgres_not_started", extra={"error": str(error)})
+
+    watching = threading.Thread(target=watch, name="postgres-watch")
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
 
 
 def _provide_pepper(folder: Path) -> Path:

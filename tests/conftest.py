@@ -34,6 +34,14 @@ def cluster(pg_bin: Path | None) -> Iterator[Cluster]:
 
 
 @pytest.fixture
+def private_cluster(pg_bin: Path | None) -> Iterator[Cluster]:
+    """A Postgres for one test alone, which may stop and start it."""
+    with running_cluster(bin_directory=pg_bin) as running:
+        running.migrate_template()
+        yield running
+
+
+@pytest.fixture
 def database_url(cluster: Cluster) -> Iterator[str]:
     """A migrated, empty database for one test."""
     with cluster.database() as url:

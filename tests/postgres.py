@@ -15,6 +15,7 @@ from cli.postgres.programs import find_programs
 from cli.postgres.supervisor import Postgres
 
 TEMPLATE = "migrated"
+PASSWORD = "only-for-tests"
 
 
 class Cluster:
@@ -27,6 +28,14 @@ class Cluster:
     def url(self, database: str = "postgres") -> str:
         """The superuser's URL of one of its databases."""
         return self._postgres.url(database)
+
+    def stop(self) -> None:
+        """Take the server away from whoever uses it."""
+        self._postgres.stop()
+
+    def start(self) -> None:
+        """Bring it back on the same port, with all that was committed."""
+        self._postgres.start(password=None)
 
     def migrate_template(self) -> None:
         """Make the template, once, by the product's own migrations."""
@@ -57,7 +66,7 @@ def running_cluster(*, bin_directory: Path | None) -> Iterator[Cluster]:
         folder / "cluster" / "postgres", programs=find_programs(bin_directory), durable=False
     )
     try:
-        postgres.start(password="only-for-tests")
+        postgres.start(password=PASSWORD)
         yield Cluster(postgres)
     finally:
         postgres.stop()

@@ -44,25 +44,35 @@ class Postgres:
     ) -> None:
         self._folder = Folder(path=path.absolute(), programs=programs, durable=durable)
         self._port_wanted = port
+        self._port_before: int | None = None
         self._child: subprocess.Popen[bytes] | None = None
 
-    def start(self, *, password: str) -> bool:
+    def start(self, *, password: str | None) -> bool:
         """Bring the server up and see that it answers; returns whether it ran already.
 
+        A server that this object started before gets the same port again if that is still free.
         `password` becomes the superuser's when the folder is new; otherwise the folder's own holds.
+        None means that there must be data already.
         Raises PostgresError. Whatever happens, `stop` afterwards leaves nothing running.
         """
         path = self._folder.path
+        if password is None and not self._folder.data.exists():
+            raise PostgresError(f"the data of {path} are gone")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         launcher = find_launcher(self._folder.programs.directory, folder=path)
         hand_over(path, launcher=launcher)
         path.chmod(0o700)
-        self._folder.make(launcher, password=password)
+        self._folder.make(launcher, password=password or "")
         attached = self._attach()
         if not attached:
             self._start_new(launcher)
+        self._port_before = self.port
         self._create_database()
         return attached
+
+    def is_running(self) -> bool:
+        """Whether the server's process lives."""
+        return self._folder.find_postmaster() is not None
 
     @property
     def port(self) -> int:
@@ -110,7 +120,7 @@ class Postgres:
         give_up_time = time.monotonic() + ORPHANS_SECONDS_MAX
         ports_tried = 0
         while True:
-            refusal = self._try_start(launcher, port=wanted or _find_free_port())
+            refusal = self._try_start(launcher, port=wanted or self._choose_port())
             if refusal is None:
                 return
             if "could not bind" in refusal and wanted is None and ports_tried < PORT_ATTEMPTS_MAX:
@@ -137,6 +147,10 @@ class Postgres:
         with self._folder.log.open("rb") as log:
             log.seek(log_begin)
             return log.read().decode("utf-8", "replace").strip()
+
+    def _choose_port(self) -> int:
+        before = self._port_before
+        return before if before is not None and _is_free(before) else _find_free_port()
 
     def _wait_until_ready(self) -> bool:
         """Wait until the server takes connections; False when it has ended instead."""

@@ -165,6 +165,23 @@ def test_start__port_taken(folder: Path, programs: Programs, postgres: Postgres)
         other.start(password=PASSWORD)
 
 
+def test_start__again(postgres: Postgres) -> None:
+    """Whoever knows the server's URL finds it there after a stop and a start."""
+    postgres.start(password=PASSWORD)
+    url = postgres.url()
+    _write(postgres, "kept")
+    postgres.stop()
+    postgres.start(password=None)
+    assert (postgres.url(), _read(postgres)) == (url, ["kept"])
+
+
+def test_start__data_gone(postgres: Postgres, folder: Path) -> None:
+    """Where there must be data, their loss is an error and not an empty database."""
+    with pytest.raises(PostgresError, match="are gone"):
+        postgres.start(password=None)
+    assert not folder.exists()
+
+
 def test_start__other_major(postgres: Postgres, folder: Path, programs: Programs) -> None:
     """Data of another major version is refused before anything starts; both are named."""
     postgres.start(password=PASSWORD)

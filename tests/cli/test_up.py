@@ -170,6 +170,36 @@ def test_up__killed(start: Start) -> None:
     assert not _is_alive(postgres)
 
 
+def test_up__postgres_killed(start: Start) -> None:
+    """A Postgres that is killed comes again on the same port, with all that was committed."""
+    up = start()
+    with psycopg.connect(up.database_url()) as connection:
+        connection.execute("CREATE TABLE note AS SELECT 'kept' AS text")
+    os.kill(up.postgres_pid(), signal.SIGKILL)
+    while "postgres_started" not in up.read_errors():
+        assert up.process.poll() is None
+    with psycopg.connect(up.database_url()) as connection:
+        assert connection.execute("SELECT text FROM note").fetchone() == ("kept",)
+    postgres = up.postgres_pid()
+    assert up.stop() == 0
+    assert not _is_alive(postgres)
+
+
+def test_up__interrupted_start(folder: Path) -> None:
+    """Ctrl-C before it is ready ends what has begun, and leaves nothing behind."""
+    process = subprocess.Popen(
+        [TOKENWORKS, "up", "--dir", folder, *ANY_PORTS],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while not (folder / "postgres").exists():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=STOP_SECONDS_MAX) == 1
+    assert not (folder / "postgres" / "data" / "postmaster.pid").exists()
+
+
 def test_up__started_again(start: Start) -> None:
     """After an orderly stop everything is there again, under the same API key."""
     up = start()
