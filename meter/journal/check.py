@@ -86,8 +86,8 @@ def check(
 ) -> Uint8Array:
     """Return one `Outcome` number for each event; RECORDED where nothing is wrong.
 
-    Where several apply, the lowest number wins. `any_age` leaves the time limits out: a person
-    has decided to release the event.
+    Where several apply, the lowest number wins. `any_age` leaves the late limit out: a person has
+    decided to release the event.
     """
     found, closed = verdicts.judge(batch, now_ms=now_ms)
     found = found.copy()
@@ -98,9 +98,8 @@ def check(
 
     mark(closed, Outcome.ACCOUNT_CLOSED)
     _check_numbers(batch, mark)
-    if not any_age:
-        mark(batch.end_ms > now_ms + limits.FUTURE_MS_MAX, Outcome.TIME_IN_FUTURE)
-        mark(batch.end_ms < now_ms - limits.LATE_MS_MAX, Outcome.TIME_TOO_OLD)
+    mark(batch.end_ms > now_ms + limits.FUTURE_MS_MAX, Outcome.TIME_IN_FUTURE)
+    mark(batch.end_ms < (0 if any_age else now_ms - limits.LATE_MS_MAX), Outcome.TIME_TOO_OLD)
     for number, counts in batch.tokens.items():
         if number not in _CLASSES:
             mark(counts != 0, Outcome.CLASS_UNKNOWN)

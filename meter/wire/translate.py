@@ -9,7 +9,13 @@ import numpy as np
 from google.protobuf.message import DecodeError
 
 from meter.domain import limits
-from meter.domain.event import Dimensions, DimensionTable, EventBatch, Int64Array
+from meter.domain.event import (
+    BoolArray,
+    Dimensions,
+    DimensionTable,
+    EventBatch,
+    Int64Array,
+)
 from meter.domain.outcome import Outcome
 from meter.wire.packed import UnreadableColumn, has_unread_fields, read_columns
 from tokenworks.meter.v1 import usage_pb2
@@ -85,22 +91,16 @@ class Translator:
             request_ids=list(columns.request_id) or None,
         )
 
-    def from_rows(self, events: Sequence[Any], *, events_max: int) -> EventBatch:
-        """Read UsageEvent messages; raises UnusableBatch above `events_max`."""
-        if len(events) > events_max:
+    def from_rows(self, events: Sequence[Any]) -> tuple[EventBatch, BoolArray]:
+        """Read UsageEvent messages; also tell which have a class twice or a wrong id.
+
+        Raises UnusableBatch above `BATCH_EVENTS_MAX`.
+        """
+        if len(events) > limits.BATCH_EVENTS_MAX:
             raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
         count = len(events)
-        tokens: dict[int, Int64Array] = {}
-        for place, event in enumerate(events):
-            seen: set[int] = set()
-            for item in event.tokens:
-                if item.token_class in seen:
-                    raise UnusableBatch(Outcome.BATCH_MALFORMED)
-                seen.add(item.token_class)
-                counts = tokens.get(item.token_class)
-                if counts is None:
-                    counts = tokens[item.token_class] = np.zeros(count, np.int64)
-                counts[place] = item.count
+        tokens, twice = _row_tokens(events)
+        wrong = np.array([not _is_id(event.event_id) for event in events], np.bool_) | twice
         extra = {
             "duration_ms": [event.duration_ms for event in events],
             "finish": [event.finish for event in events],
@@ -109,7 +109,7 @@ class Translator:
             "reported_input": [_reported(event, "reported_input_count") for event in events],
             "reported_output": [_reported(event, "reported_output_count") for event in events],
         }
-        return EventBatch(
+        batch = EventBatch(
             table=self._room(),
             dimension=np.array([self._intern(event.dimensions) for event in events], np.int64),
             end_ms=np.array([_milliseconds(event.end_time) for event in events], np.int64),
@@ -118,6 +118,7 @@ class Translator:
             event_ids=_id_array(b"".join(id_bytes(event.event_id) for event in events), count),
             request_ids=[event.request_id for event in events],
         )
+        return batch, wrong
 
     def _room(self) -> DimensionTable:
         if len(self._table) > limits.DIMENSIONS_INTERNED_MAX:
@@ -196,6 +197,24 @@ def id_bytes(event_id: str) -> bytes:
         except ValueError:
             pass
     return hashlib.blake2b(event_id.encode(), digest_size=limits.EVENT_ID_BYTES).digest()
+
+
+def _row_tokens(events: Sequence[Any]) -> tuple[dict[int, Int64Array], BoolArray]:
+    tokens: dict[int, Int64Array] = {}
+    twice = np.zeros(len(events), np.bool_)
+    for place, event in enumerate(events):
+        for item in event.tokens:
+            counts = tokens.get(item.token_class)
+            if counts is None:
+                counts = tokens[item.token_class] = np.zeros(len(events), np.int64)
+            counts[place] = item.count
+        if len(event.tokens) > 1:
+            twice[place] = len({item.token_class for item in event.tokens}) < len(event.tokens)
+    return tokens, twice
+
+
+def _is_id(event_id: str) -> bool:
+    return len(event_id) <= limits.EVENT_ID_CHARS_MAX and (not event_id or event_id.isprintable())
 
 
 def _read(columns: Any) -> dict[str, Int64Array]:  # noqa: ANN401

@@ -101,7 +101,7 @@ class MeterServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseQuarantine(self, request, context):
-        """Checks an entry again, without the time limits, and records it. Scope: administer, on the whole installation. A
+        """Checks an entry again, without the late limit, and records it. Scope: administer, on the whole installation. A
         second release is refused with RELEASE_REFUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

@@ -44,7 +44,7 @@ class MeterServiceStub:
     ListQuarantine: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ListQuarantineRequest, _meter_service_pb2.ListQuarantineResponse]
     """What was set aside, oldest first. Scope: administer, on the whole installation. Changes nothing."""
     ReleaseQuarantine: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ReleaseQuarantineRequest, _meter_service_pb2.ReleaseQuarantineResponse]
-    """Checks an entry again, without the time limits, and records it. Scope: administer, on the whole installation. A
+    """Checks an entry again, without the late limit, and records it. Scope: administer, on the whole installation. A
     second release is refused with RELEASE_REFUSED.
     """
     RejectQuarantine: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.RejectQuarantineRequest, _meter_service_pb2.RejectQuarantineResponse]
@@ -66,7 +66,7 @@ class MeterServiceAsyncStub(MeterServiceStub):
     ListQuarantine: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ListQuarantineRequest, _meter_service_pb2.ListQuarantineResponse]  # type: ignore[assignment]
     """What was set aside, oldest first. Scope: administer, on the whole installation. Changes nothing."""
     ReleaseQuarantine: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ReleaseQuarantineRequest, _meter_service_pb2.ReleaseQuarantineResponse]  # type: ignore[assignment]
-    """Checks an entry again, without the time limits, and records it. Scope: administer, on the whole installation. A
+    """Checks an entry again, without the late limit, and records it. Scope: administer, on the whole installation. A
     second release is refused with RELEASE_REFUSED.
     """
     RejectQuarantine: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.RejectQuarantineRequest, _meter_service_pb2.RejectQuarantineResponse]  # type: ignore[assignment]
@@ -115,7 +115,7 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _meter_service_pb2.ReleaseQuarantineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.ReleaseQuarantineResponse, _abc.Awaitable[_meter_service_pb2.ReleaseQuarantineResponse]]:
-        """Checks an entry again, without the time limits, and records it. Scope: administer, on the whole installation. A
+        """Checks an entry again, without the late limit, and records it. Scope: administer, on the whole installation. A
         second release is refused with RELEASE_REFUSED.
         """
 

@@ -1,0 +1,222 @@
+"""The one place where the meter's parts are built and joined."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+from sqlalchemy import Engine
+
+from meter.counting.aggregate import UsageDelta
+from meter.counting.follower import Follower
+from meter.domain.errors import MeterError
+from meter.domain.limits import CLAIM_KEPT_MS
+from meter.http import HttpServer
+from meter.journal.writer import JournalWriter
+from meter.metrics import Metrics
+from meter.options import Addresses, MeterOptions
+from meter.registry import Registry
+from meter.runtime.clock import SystemClock
+from meter.runtime.ids import random_bytes
+from meter.store.accounts import AccountStore
+from meter.store.dimensions import DimensionReader
+from meter.store.engine import make_engine
+from meter.store.journal import JournalStore
+from meter.store.quarantine import QuarantineStore
+from meter.store.usage import UsageStore
+from meter.wire.account_servicer import AccountServicer
+from meter.wire.intake import Intake
+from meter.wire.meter_servicer import MeterServicer
+from meter.wire.server import Server
+from meter.wire.stream import StreamParts
+
+_log = logging.getLogger(__name__)
+# A change of an account or a key reaches every server within twice this.
+_REGISTRY_SECONDS = 1.0
+_WATCH_SECONDS = 2.0
+_FORGET_SECONDS = 3600.0
+_GRACE_SECONDS = 3.0
+
+
+async def serve(
+    options: MeterOptions, *, stopping: asyncio.Event, ready: Callable[[Addresses], None]
+) -> None:
+    """Run a meter until `stopping` is set; `ready` hears the addresses once it listens.
+
+    Raises `AddressTaken` or OSError when a port is taken and `Unavailable` when the database
+    cannot be reached at the start. Later, an absent database is waited for.
+    """
+    engine = make_engine(options.database_url, pool_size=12)
+    try:
+        meter = await asyncio.to_thread(_build, options, engine)
+        async with meter.running():
+            grpc_address = await meter.server.start(options)
+            http_address = meter.http.start(options.http_address)
+            ready(Addresses(grpc=grpc_address, http=http_address))
+            await stopping.wait()
+            await meter.server.stop(grace_seconds=_GRACE_SECONDS)
+            meter.http.stop()
+    finally:
+        engine.dispose()
+
+
+def create_installation_key(database_url: str, *, key_pepper: bytes, description: str) -> str:
+    """Create an API key that may do everything, and return it: the first one of a database."""
+    engine = make_engine(database_url, pool_size=1)
+    try:
+        return AccountStore(engine, SystemClock()).create_installation_key(
+            random_bytes, pepper=key_pepper, description=description
+        )
+    finally:
+        engine.dispose()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Meter:
+    registry: Registry
+    journal: JournalStore
+    writer: JournalWriter
+    follower: Follower
+    usage: UsageStore
+    quarantine: QuarantineStore
+    metrics: Metrics
+    clock: SystemClock
+    server: Server
+    http: HttpServer
+    reachable: threading.Event
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the writer, the follower and the watchers; end them in the order of the flow."""
+        writing = asyncio.create_task(self.writer.run())
+        watching = [
+            asyncio.create_task(_every(_REGISTRY_SECONDS, self._refresh)),
+            asyncio.create_task(_every(_WATCH_SECONDS, self._watch)),
+            asyncio.create_task(_every(_FORGET_SECONDS, self._forget)),
+        ]
+        self.follower.start()
+        try:
+            yield
+        finally:
+            self.writer.stop()
+            await writing
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+            await asyncio.to_thread(self.follower.stop)
+
+    async def _refresh(self) -> None:
+        reached = self.reachable.is_set()
+        try:
+            await asyncio.to_thread(self.registry.refresh)
+            self.reachable.set()
+        except MeterError:
+            self.reachable.clear()
+        if reached != self.reachable.is_set():
+            _log.warning("database_reachable" if not reached else "database_lost")
+            await self.server.set_serving(serving=self.reachable.is_set())
+
+    async def _watch(self) -> None:
+        with _absent_store():
+            lag, oldest_ms = await asyncio.to_thread(self.usage.lag)
+            self.metrics.counting_lag.set(lag)
+            behind_ms = 0 if oldest_ms is None else max(0, self.clock.now_ms() - oldest_ms)
+            self.metrics.counting_behind.set(behind_ms / 1000)
+            held = await asyncio.to_thread(self.quarantine.held_count)
+            self.metrics.quarantine_held.set(held)
+            missing = await asyncio.to_thread(self.journal.missing_batch_count)
+            self.metrics.batches_missing.set(missing)
+
+    async def _forget(self) -> None:
+        with _absent_store():
+            before_ms = self.clock.now_ms() - CLAIM_KEPT_MS
+            await asyncio.to_thread(self.journal.forget_claims, before_ms=before_ms)
+
+
+def _build(options: MeterOptions, engine: Engine) -> _Meter:
+    clock, metrics, reachable = SystemClock(), Metrics(), threading.Event()
+    accounts = AccountStore(engine, clock)
+    registry = Registry(accounts, clock)
+    registry.refresh()
+    reachable.set()
+    journal = JournalStore(engine, shard=options.shard)
+    journal.take_ownership()
+    usage = UsageStore(engine, shard=options.shard)
+    usage.ensure_watermark()
+    quarantine = QuarantineStore(engine)
+    names = DimensionReader(engine)
+
+    def counted(delta: UsageDelta) -> None:
+        _count_tokens(metrics, names, delta)
+
+    follower = Follower(usage, now_ms=clock.now_ms, on_counted=counted)
+    writer = JournalWriter(
+        journal,
+        observer=metrics,
+        now_ms=clock.now_ms,
+        monotonic_seconds=clock.monotonic_seconds,
+        buffer_bytes_max=options.buffer_bytes_max,
+        on_commit=follower.wake,
+    )
+    parts = StreamParts(
+        intake=Intake(registry=registry, tiers=options.tiers),
+        writer=writer,
+        producers=journal,
+        clock=clock,
+        metrics=metrics,
+    )
+    server = Server(
+        MeterServicer(
+            parts,
+            registry=registry,
+            reader=usage,
+            quarantine=quarantine,
+            clock=clock,
+            key_pepper=options.key_pepper,
+        ),
+        AccountServicer(
+            store=accounts,
+            registry=registry,
+            clock=clock,
+            key_pepper=options.key_pepper,
+            random_bytes=random_bytes,
+        ),
+        metrics=metrics,
+    )
+    return _Meter(
+        registry=registry,
+        journal=journal,
+        writer=writer,
+        follower=follower,
+        usage=usage,
+        quarantine=quarantine,
+        metrics=metrics,
+        clock=clock,
+        server=server,
+        http=HttpServer(metrics, is_ready=reachable.is_set),
+        reachable=reachable,
+    )
+
+
+def _count_tokens(metrics: Metrics, names: DimensionReader, delta: UsageDelta) -> None:
+    for (tier, model, token_class), count in names.sum_by_tier_and_model(delta).items():
+        metrics.tokens.labels(tier, model, token_class.name).inc(count)
+
+
+async def _every(seconds: float, act: Callable[[], object]) -> None:
+    while True:
+        result = act()
+        if asyncio.iscoroutine(result):
+            await result
+        await asyncio.sleep(seconds)
+
+
+@contextlib.contextmanager
+def _absent_store() -> Iterator[None]:
+    """Let a watcher pass over a round in which the database is away; `_refresh` reports it."""
+    try:
+        yield
+    except MeterError:
+        _log.debug("watch_skipped")

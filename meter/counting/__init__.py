@@ -1,0 +1,1 @@
+"""From journal to usage: follow, add up, cut."""

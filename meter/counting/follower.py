@@ -1,0 +1,108 @@
+"""Follows the journal: reads what is not counted, adds it up, moves the watermark with it."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+from meter import segment
+from meter.counting.aggregate import UsageDelta, aggregate
+from meter.domain.errors import MeterError
+from meter.domain.limits import COUNT_EVENTS_MAX
+
+_log = logging.getLogger(__name__)
+_POLL_SECONDS = 0.5
+_RETRY_SECONDS = 1.0
+_DAY_MS = 24 * 3600 * 1000
+
+
+class CountingTransaction(Protocol):
+    """A shard's watermark, locked, with what lies above it."""
+
+    def read(self, *, events_max: int) -> Sequence[bytes]:
+        """Return the bodies of the next segments, at least one if there is any."""
+        ...
+
+    def add(self, delta: UsageDelta) -> None:
+        """Add to usage, under the cut that is open."""
+        ...
+
+    def advance(self) -> None:
+        """Move the watermark over what was read."""
+        ...
+
+
+class CountingStore(Protocol):
+    """Where the follower reads and writes."""
+
+    def counting(self) -> AbstractContextManager[CountingTransaction]:
+        """Open a transaction that holds the shard's watermark."""
+        ...
+
+    def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
+        """Take the day's cut when the last one is old; return its id."""
+        ...
+
+
+class Follower:
+    """Runs on a thread of its own; `wake` tells it that there is more."""
+
+    def __init__(
+        self,
+        store: CountingStore,
+        *,
+        now_ms: Callable[[], int],
+        on_counted: Callable[[UsageDelta], None],
+    ) -> None:
+        """Take the store; `on_counted` hears of what was counted, after its commit."""
+        self._store = store
+        self._now_ms = now_ms
+        self._on_counted = on_counted
+        self._woken = threading.Event()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def wake(self) -> None:
+        """Say that the journal grew."""
+        self._woken.set()
+
+    def stop(self) -> None:
+        """Count what is there, then end."""
+        self._stopping.set()
+        self._woken.set()
+        self._thread.join()
+
+    def count_once(self) -> int:
+        """Count the next segments in one transaction and return how many there were."""
+        with self._store.counting() as transaction:
+            bodies = transaction.read(events_max=COUNT_EVENTS_MAX)
+            if not bodies:
+                return 0
+            delta = aggregate([segment.decode(body) for body in bodies])
+            transaction.add(delta)
+            transaction.advance()
+        self._on_counted(delta)
+        return len(bodies)
+
+    def _run(self) -> None:
+        while True:
+            stopping = self._stopping.is_set()
+            try:
+                while self.count_once():
+                    pass
+                self._store.take_cut_if_due(now_ms=self._now_ms(), every_ms=_DAY_MS)
+            except MeterError as error:
+                _log.warning("counting_waits", extra={"reason": error.reason})
+                if stopping:
+                    return
+                self._stopping.wait(_RETRY_SECONDS)
+                continue
+            if stopping:
+                return
+            self._woken.wait(_POLL_SECONDS)
+            self._woken.clear()

@@ -1,0 +1,305 @@
+"""Usage in Postgres: the follower's transaction, cuts, and queries."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import numpy as np
+from sqlalchemy import Connection, Engine, func, insert, select, text, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from meter.counting.aggregate import UsageDelta
+from meter.domain.event import Int64Array
+from meter.domain.limits import QUERY_ROWS_MAX
+from meter.domain.tokens import FinishClass, TokenClass
+from meter.store.engine import driver_connection, store_faults
+from meter.store.tables import counting, cut_positions, cuts, journal, shards
+from meter.usage import GroupBy, UsageQuery, UsageRow
+
+_CLASS_NAMES: Final = [token_class.name.lower() for token_class in TokenClass]
+_SUMS: Final = [*_CLASS_NAMES, "request_count", "delivered_output_count", "estimated_count"]
+_COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
+_COPY_END: Final = b"\xff\xff"
+# Postgres counts microseconds from the year 2000.
+_POSTGRES_EPOCH_US: Final = 946_684_800_000_000
+# Segments that one look reads: bounds the rows held at a time, whatever their size.
+_SEGMENTS_MAX: Final = 2_000
+
+
+class UsageStore:
+    """Counts one shard of the journal into usage, and answers questions about all of it."""
+
+    def __init__(self, engine: Engine, *, shard: int) -> None:
+        """Take the engine and the shard that this process counts."""
+        self._engine = engine
+        self._shard = shard
+
+    def ensure_watermark(self) -> None:
+        """Begin the shard's watermark at zero unless it is there."""
+        statement = upsert(counting).values(
+            shard=self._shard, position=0, counted_until=func.now()
+        )
+        with store_faults(), self._engine.begin() as connection:
+            connection.execute(statement.on_conflict_do_nothing())
+
+    @contextmanager
+    def counting(self) -> Iterator["CountingStep"]:
+        """Open a transaction that holds the shard's watermark."""
+        with store_faults(), self._engine.begin() as connection:
+            yield CountingStep(connection, shard=self._shard)
+
+    def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
+        """Take a cut when the last one is `every_ms` old or of another day; return its id.
+
+        The watermarks are locked in order and read in the same transaction: what is counted
+        after it carries a later cut.
+        """
+        with store_faults(), self._engine.begin() as connection:
+            last = connection.execute(select(func.max(cuts.c.cut_time))).scalar()
+            if last is not None and _to_ms(last) // every_ms == now_ms // every_ms:
+                return None
+            return self._take_cut(connection, now_ms=now_ms, every_ms=every_ms)
+
+    def lag(self) -> tuple[int, int | None]:
+        """Return how many segments are not counted, and when (ms) the oldest was recorded."""
+        statement = (
+            select(func.count(), func.min(journal.c.commit_time))
+            .select_from(journal)
+            .join(counting, counting.c.shard == journal.c.shard)
+            .where(journal.c.position > counting.c.position)
+        )
+        with store_faults(), self._engine.connect() as connection:
+            count, oldest = connection.execute(statement).one()
+        return count, None if oldest is None else _to_ms(oldest)
+
+    def query(self, query: UsageQuery) -> tuple[Sequence[UsageRow], int]:
+        """Return rows ordered by their keys, and until when (ms) all is counted."""
+        statement = text(_query_text(query))
+        values = {
+            "root": query.account_id,
+            "start": _to_time(query.start_ms),
+            "end": _to_time(query.end_ms),
+            "model": query.model,
+            "tier": query.tier,
+        }
+        with store_faults(), self._engine.begin() as connection:
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+            until = _counted_until(connection)
+            rows = connection.execute(statement, values).all()
+        return [_to_usage_row(row, query) for row in rows], until
+
+    def _take_cut(self, connection: Connection, *, now_ms: int, every_ms: int) -> int | None:
+        marks = connection.execute(
+            select(counting).order_by(counting.c.shard).with_for_update()
+        ).all()
+        # Another server may have taken it while this one waited for the locks.
+        cut_id, last = connection.execute(
+            select(func.coalesce(func.max(cuts.c.cut_id), 0) + 1, func.max(cuts.c.cut_time))
+        ).one()
+        if last is not None and _to_ms(last) // every_ms == now_ms // every_ms:
+            return None
+        connection.execute(insert(cuts).values(cut_id=cut_id, cut_time=_to_time(now_ms)))
+        if marks:
+            connection.execute(
+                insert(cut_positions),
+                [
+                    {"cut_id": cut_id, "shard": mark.shard, "position": mark.position}
+                    for mark in marks
+                ],
+            )
+        return int(cut_id)
+
+
+class CountingStep:
+    """One transaction of the follower."""
+
+    def __init__(self, connection: Connection, *, shard: int) -> None:
+        """Lock the shard's watermark."""
+        self._connection = connection
+        self._shard = shard
+        self._last: tuple[int, datetime] | None = None
+        self._position: int = connection.execute(
+            select(counting.c.position).where(counting.c.shard == shard).with_for_update()
+        ).scalar_one()
+
+    def read(self, *, events_max: int) -> Sequence[bytes]:
+        """Return the bodies of the next segments, at least one if there is any."""
+        rows = self._connection.execute(
+            select(journal.c.position, journal.c.event_count, journal.c.commit_time)
+            .where(journal.c.shard == self._shard, journal.c.position > self._position)
+            .order_by(journal.c.position)
+            .limit(_SEGMENTS_MAX)
+        ).all()
+        if not rows:
+            return []
+        totals = np.cumsum([row.event_count for row in rows])
+        last = rows[max(1, int(np.searchsorted(totals, events_max, "right"))) - 1]
+        self._last = (last.position, last.commit_time)
+        return list(
+            self._connection.execute(
+                select(journal.c.body)
+                .where(
+                    journal.c.shard == self._shard,
+                    journal.c.position.between(self._position + 1, last.position),
+                )
+                .order_by(journal.c.position)
+            ).scalars()
+        )
+
+    def add(self, delta: UsageDelta) -> None:
+        """Add to usage, under the cut that is open.
+
+        Rows go up by binary COPY and are merged in the order of their key: unsorted upserts of
+        several servers deadlock.
+        """
+        names = [name.name.lower() for name in delta.tokens]
+        sums = [*names, "request_count", "delivered_output_count", "estimated_count"]
+        run = self._connection.execute
+        run(text("DROP TABLE IF EXISTS pg_temp.incoming_usage"))
+        columns = ", ".join(f"{name} bigint" for name in sums)
+        run(
+            text(
+                "CREATE TEMPORARY TABLE incoming_usage (dimension_id bigint,"
+                f" interval_start timestamptz, band bigint, finish_class bigint, {columns})"
+                " ON COMMIT DROP"
+            )
+        )
+        with (
+            driver_connection(self._connection).cursor() as cursor,
+            cursor.copy("COPY incoming_usage FROM STDIN (FORMAT binary)") as copy,
+        ):
+            copy.write(_copy_rows(delta))
+        keys = "account_id, interval_start, sku_id, band, finish_class, cut_id"
+        added = ", ".join(f"sum({name})" if name in sums else "0" for name in _SUMS)
+        merged = ", ".join(f"{name} = u.{name} + EXCLUDED.{name}" for name in sums)
+        run(
+            text(
+                f"INSERT INTO usage AS u ({keys}, {', '.join(_SUMS)})"  # noqa: S608  own names
+                " SELECT d.account_id, i.interval_start, d.sku_id, i.band, i.finish_class,"
+                f" (SELECT coalesce(max(cut_id), 0) + 1 FROM cuts), {added}"
+                " FROM incoming_usage i JOIN dimensions d USING (dimension_id)"
+                " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
+                f" ON CONFLICT ({keys}) DO UPDATE SET {merged}"
+            )
+        )
+
+    def advance(self) -> None:
+        """Move the watermark over what was read."""
+        assert self._last is not None, "advance comes after read"
+        position, until = self._last
+        self._connection.execute(
+            update(counting)
+            .where(counting.c.shard == self._shard)
+            .values(position=position, counted_until=until)
+        )
+
+
+def _copy_rows(delta: UsageDelta) -> bytes:
+    start_us = delta.interval_start_ms * 1000 - _POSTGRES_EPOCH_US
+    columns: list[Int64Array] = [
+        delta.dimension_id,
+        start_us,
+        delta.band,
+        delta.finish_class,
+        *delta.tokens.values(),
+        delta.request_count,
+        delta.delivered_output_count,
+        delta.estimated_count,
+    ]
+    cell = [("size", ">i4"), ("value", ">i8")]
+    rows = np.zeros(len(delta), [("fields", ">i2"), ("cells", cell, (len(columns),))])
+    rows["fields"] = len(columns)
+    rows["cells"]["size"] = 8
+    for place, values in enumerate(columns):
+        rows["cells"]["value"][:, place] = values
+    return _COPY_HEAD + rows.tobytes() + _COPY_END
+
+
+def _counted_until(connection: Connection) -> int:
+    """Return the time before which all that was acknowledged is counted, over all shards."""
+    statement = select(
+        func.min(counting.c.counted_until).filter(counting.c.position < shards.c.position),
+        func.statement_timestamp(),
+    ).select_from(counting.join(shards, shards.c.shard == counting.c.shard))
+    behind, now = connection.execute(statement).one()
+    return _to_ms(now if behind is None else behind)
+
+
+_KEY_SQL: Final = {
+    GroupBy.ACCOUNT: "u.account_id",
+    GroupBy.MODEL: "s.model",
+    GroupBy.SERVED_MODEL: "s.served_model",
+    GroupBy.TIER: "s.tier",
+    GroupBy.MODE: "s.mode",
+    GroupBy.REGION: "s.region",
+    GroupBy.BAND: "u.band",
+    GroupBy.INTERVAL: "extract(epoch FROM u.interval_start)::bigint * 1000",
+    GroupBy.DAY: "extract(epoch FROM date_trunc('day', u.interval_start, 'UTC'))::bigint * 1000",
+}
+
+# Who lay below the root in which span of time: edges are followed only while both hold.
+_SUBTREE: Final = """
+WITH RECURSIVE edges AS (
+    SELECT account_id, parent_id, start_time,
+           lead(start_time, 1, 'infinity') OVER (PARTITION BY account_id ORDER BY start_time)
+               AS end_time
+    FROM account_parents
+), below (account_id, start_time, end_time) AS (
+    SELECT CAST(:root AS text) COLLATE "C",
+           '-infinity'::timestamptz, 'infinity'::timestamptz
+    UNION ALL
+    SELECT e.account_id, greatest(e.start_time, b.start_time), least(e.end_time, b.end_time)
+    FROM below b JOIN edges e ON e.parent_id = b.account_id
+    WHERE e.start_time < b.end_time AND e.end_time > b.start_time
+)
+"""
+
+
+def _query_text(query: UsageQuery) -> str:
+    keys = [_KEY_SQL[key] for key in query.group_by]
+    unfinished = (
+        f"sum(u.request_count) FILTER (WHERE u.finish_class <> {FinishClass.DELIVERED.value})"
+    )
+    columns = ", ".join([*keys, *(f"sum(u.{name})" for name in _SUMS), unfinished])
+    source = "usage u JOIN skus s USING (sku_id)"
+    inside = ""
+    if query.account_id is not None:
+        source += " JOIN below b ON b.account_id = u.account_id"
+        inside = " AND u.interval_start >= b.start_time AND u.interval_start < b.end_time"
+    places = ", ".join(str(place + 1) for place in range(len(keys)))
+    return (
+        (_SUBTREE if query.account_id is not None else "")
+        + f"SELECT {columns} FROM {source}"  # noqa: S608  columns are this module's own
+        + " WHERE u.interval_start >= :start AND u.interval_start < :end"
+        + (" AND s.model = :model" if query.model else "")
+        + (" AND s.tier = :tier" if query.tier else "")
+        + inside
+        + (f" GROUP BY {places} ORDER BY {places}" if keys else "")
+        + f" LIMIT {QUERY_ROWS_MAX}"
+    )
+
+
+def _to_usage_row(row: Any, query: UsageQuery) -> UsageRow:  # noqa: ANN401
+    count = len(query.group_by)
+    sums = dict(zip(_SUMS, (int(value or 0) for value in row[count:]), strict=False))
+    return UsageRow(
+        keys=dict(zip(query.group_by, row[:count], strict=True)),
+        tokens={
+            token_class: sums[token_class.name.lower()]
+            for token_class in TokenClass
+            if sums[token_class.name.lower()]
+        },
+        request_count=sums["request_count"],
+        unfinished_count=int(row[-1] or 0),
+        delivered_output_count=sums["delivered_output_count"],
+        estimated_count=sums["estimated_count"],
+    )
+
+
+def _to_time(time_ms: int) -> datetime:
+    return datetime.fromtimestamp(time_ms / 1000, UTC)
+
+
+def _to_ms(time: datetime) -> int:
+    return round(time.timestamp() * 1000)

@@ -1,0 +1,185 @@
+"""From messages to submissions: read, check, and keep apart what must not be counted."""
+
+import hashlib
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from meter.domain import limits
+from meter.domain.credential import Credential
+from meter.domain.event import (
+    DEFAULTS,
+    BoolArray,
+    Claims,
+    EventBatch,
+    Origin,
+    SetAside,
+    Uint8Array,
+)
+from meter.domain.outcome import FIRST_QUARANTINED, Outcome
+from meter.journal.check import Verdicts, check
+from meter.journal.commit import Submission
+from meter.registry import Registry
+from meter.wire.packed import unread_message_class
+from meter.wire.translate import Translator, UnusableBatch, id_bytes, to_event
+from tokenworks.meter.v1 import usage_pb2
+
+# Verdicts are kept for this many API keys at a time.
+_KEYS_REMEMBERED: Final = 256
+_BYTES_PER_EVENT: Final = 128
+
+
+class Intake:
+    """Makes submissions of what producers send. Runs on the event loop alone."""
+
+    def __init__(self, *, registry: Registry, tiers: Sequence[str]) -> None:
+        """Take the registry and the tiers that are sold."""
+        self._registry = registry
+        self._tiers = frozenset(tiers)
+        self._translator = Translator()
+        self._verdicts: dict[str, tuple[object, Verdicts]] = {}
+        self.read_stream_message = unread_message_class("StreamUsageRequest").FromString
+
+    def from_batch(
+        self,
+        message: Any,  # noqa: ANN401
+        credential: Credential,
+        origin: Origin,
+        *,
+        raw: bytes,
+        any_age: bool = False,
+        releases: int | None = None,
+    ) -> tuple[Submission, Uint8Array]:
+        """Return a stream's batch as a submission, and each event's outcome.
+
+        A batch that cannot be read as events goes to quarantine as a whole, under its number.
+        """
+        try:
+            if message.WhichOneof("events") == "rows":
+                batch, wrong = self._translator.from_rows(message.rows.events)
+            else:
+                batch, wrong = self._translator.from_columns(message.columns), None
+        except UnusableBatch as error:
+            aside = SetAside(index=-1, outcome=error.outcome, payload=raw)
+            empty, _ = self._translator.from_rows([])
+            submission = Submission(
+                origin=origin, batch=empty, set_aside=(aside,), whole=raw, size_bytes=len(raw)
+            )
+            return submission, np.empty(0, np.uint8)
+        outcomes = self._check(
+            batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
+        )
+        keep = outcomes == Outcome.RECORDED
+        aside = [
+            SetAside(
+                index=int(place),
+                outcome=int(outcomes[place]),
+                payload=to_event(batch, int(place)).SerializeToString(),
+            )
+            for place in np.flatnonzero(~keep)
+        ]
+        submission = Submission(
+            origin=origin,
+            batch=batch.take(keep) if aside else batch,
+            set_aside=aside,
+            whole=raw,
+            releases=releases,
+            size_bytes=len(raw) + _BYTES_PER_EVENT * len(batch),
+        )
+        return submission, outcomes
+
+    def from_events(
+        self,
+        events: Sequence[usage_pb2.UsageEvent],
+        credential: Credential,
+        origin: Origin,
+        *,
+        any_age: bool = False,
+        releases: int | None = None,
+    ) -> tuple[Submission, Uint8Array]:
+        """Return events that are counted by their ids, and each one's outcome before claiming."""
+        batch, wrong = self._translator.from_rows(events)
+        wrong |= np.array([not event.event_id for event in events], np.bool_)
+        outcomes = self._check(
+            batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
+        )
+        keep = outcomes < FIRST_QUARANTINED
+        indexes = [int(place) for place in np.flatnonzero(keep)]
+
+        def payload(index: int) -> bytes:
+            return events[index].SerializeToString()
+
+        kept = batch if keep.all() else batch.take(keep)
+        submission = Submission(
+            origin=origin,
+            batch=kept,
+            set_aside=[
+                SetAside(index=int(i), outcome=int(outcomes[i]), payload=payload(int(i)))
+                for i in np.flatnonzero(~keep)
+            ],
+            claims=Claims(
+                keys=[_event_key(origin.account_id, events[i].event_id) for i in indexes],
+                hashes=_content_hashes(kept),
+                indexes=indexes,
+                payload=payload,
+            ),
+            releases=releases,
+            size_bytes=4 * _BYTES_PER_EVENT * len(events),
+        )
+        return submission, outcomes
+
+    def _check(
+        self,
+        batch: EventBatch,
+        credential: Credential,
+        *,
+        wrong: BoolArray | None,
+        now_ms: int,
+        any_age: bool,
+    ) -> Uint8Array:
+        verdicts = self._verdicts_of(credential, batch)
+        outcomes = check(batch, verdicts, now_ms=now_ms, any_age=any_age)
+        if wrong is not None and wrong.any():
+            outcomes[wrong & (outcomes != Outcome.RECORDED)] = np.minimum(
+                outcomes[wrong & (outcomes != Outcome.RECORDED)], Outcome.FIELD_INVALID
+            )
+            outcomes[wrong & (outcomes == Outcome.RECORDED)] = Outcome.FIELD_INVALID
+        return outcomes
+
+    def _verdicts_of(self, credential: Credential, batch: EventBatch) -> Verdicts:
+        snapshot = self._registry.snapshot
+        known = self._verdicts.get(credential.key_id)
+        if known is not None and known[0] is snapshot and known[1].table is batch.table:
+            return known[1]
+        if len(self._verdicts) >= _KEYS_REMEMBERED:
+            self._verdicts.clear()
+        verdicts = Verdicts(batch.table, credential, snapshot.tree, self._tiers)
+        self._verdicts[credential.key_id] = (snapshot, verdicts)
+        return verdicts
+
+
+def _event_key(account_id: str, event_id: str) -> bytes:
+    """Return the claim's key: ids are one name space for all keys of an account."""
+    named = account_id.encode() + b"\0" + id_bytes(event_id)
+    return hashlib.blake2b(named, digest_size=limits.EVENT_ID_BYTES).digest()
+
+
+def _content_hashes(batch: EventBatch) -> list[bytes]:
+    """Return a hash of each event's content: equal for events that mean the same."""
+    columns = [batch.end_ms.tolist(), *(batch.column(name).tolist() for name in DEFAULTS)]
+    numbers = sorted(batch.tokens)
+    counts = [batch.tokens[number].tolist() for number in numbers]
+    texts = batch.request_ids or [""] * len(batch)
+    hashes = []
+    for place, handle in enumerate(batch.dimension.tolist()):
+        content = (
+            batch.table[handle],
+            *(column[place] for column in columns),
+            *((n, c[place]) for n, c in zip(numbers, counts, strict=True) if c[place]),
+            texts[place],
+        )
+        hashes.append(hashlib.blake2b(repr(content).encode(), digest_size=16).digest())
+    return hashes
+
+

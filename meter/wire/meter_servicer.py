@@ -1,0 +1,298 @@
+"""MeterService: reads, asks, answers. Whoever calls is known by the API key."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any, Final, TypeAlias
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from meter.domain import limits
+from meter.domain.clock import Clock
+from meter.domain.credential import Credential, Permission
+from meter.domain.errors import InvalidArgument, Reason, Refused
+from meter.domain.event import Origin
+from meter.domain.interval import is_on_edge
+from meter.domain.outcome import FIRST_QUARANTINED, Outcome
+from meter.domain.tokens import BAND_NAMES
+from meter.journal.commit import Result
+from meter.quarantine import Quarantine, QuarantineEntry, QuarantineState
+from meter.registry import Registry
+from meter.usage import GroupBy, UsageQuery, UsageReader, UsageRow
+from meter.wire.auth import authenticate, require
+from meter.wire.stream import Stream, StreamParts
+from tokenworks.meter.v1 import meter_service_pb2 as pb
+from tokenworks.meter.v1 import meter_service_pb2_grpc, usage_pb2
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+_PAGE: Final = 100
+_PAGE_MAX: Final = 1000
+
+
+class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
+    """Thin: each method authenticates, translates, and hands on."""
+
+    def __init__(
+        self,
+        parts: StreamParts,
+        *,
+        registry: Registry,
+        reader: UsageReader,
+        quarantine: Quarantine,
+        clock: Clock,
+        key_pepper: bytes,
+    ) -> None:
+        """Take the parts of streams and the read ports."""
+        self._parts = parts
+        self._registry = registry
+        self._reader = reader
+        self._quarantine = quarantine
+        self._clock = clock
+        self._key_pepper = key_pepper
+
+    async def StreamUsage(  # noqa: N802
+        self, request_iterator: AsyncIterator[Any], context: _Context
+    ) -> None:
+        """Serve a stream."""
+        self._caller(context)
+        stream = Stream(self._parts, context, authenticate=lambda: self._caller(context))
+        with self._parts.metrics.streams_open.track_inprogress():
+            await stream.run(request_iterator)
+
+    async def RecordUsage(  # noqa: N802
+        self, request: pb.RecordUsageRequest, context: _Context
+    ) -> pb.RecordUsageResponse:
+        """Record events by their ids."""
+        arrival = self._clock.monotonic_seconds()
+        credential = self._caller(context)
+        if not 1 <= len(request.events) <= limits.RECORD_EVENTS_MAX:
+            raise _invalid("events", f"1–{limits.RECORD_EVENTS_MAX} events")
+        submission, outcomes = self._parts.intake.from_events(
+            request.events, credential, self._origin(credential)
+        )
+        result = await self._parts.writer.submit(submission)
+        places = iter(result.outcomes)
+        answer = [
+            next(places) if outcome < FIRST_QUARANTINED else int(outcome) for outcome in outcomes
+        ]
+        for outcome in answer:
+            self._parts.metrics.events.labels(Outcome(outcome).name).inc()
+        seconds = self._clock.monotonic_seconds() - arrival
+        self._parts.metrics.ack_seconds.labels("call").observe(seconds)
+        return pb.RecordUsageResponse(outcomes=answer)  # type: ignore[arg-type]
+
+    async def QueryUsage(  # noqa: N802
+        self, request: pb.QueryUsageRequest, context: _Context
+    ) -> pb.QueryUsageResponse:
+        """Sum usage."""
+        credential = self._caller(context)
+        account_id = request.account or None
+        now_ms = self._clock.now_ms()
+        require(credential, Permission.READ, account_id, self._registry, now_ms)
+        if account_id is not None:
+            self._registry.snapshot.tree.get(account_id)
+        query = _to_query(request, account_id=account_id)
+        rows, until_ms = await asyncio.to_thread(self._reader.query, query)
+        response = pb.QueryUsageResponse(rows=[self._to_pb(row, now_ms=now_ms) for row in rows])
+        response.counted_until.FromMilliseconds(until_ms)
+        return response
+
+    async def ListQuarantine(  # noqa: N802
+        self, request: pb.ListQuarantineRequest, context: _Context
+    ) -> pb.ListQuarantineResponse:
+        """List what was set aside."""
+        self._administrator(context)
+        if not 0 <= request.page_size <= _PAGE_MAX:
+            raise _invalid("page_size", f"0–{_PAGE_MAX}")
+        if request.page_token and not request.page_token.isdecimal():
+            raise _invalid("page_token", "a token from the last answer")
+        if request.state and request.state not in QuarantineState:
+            raise _invalid("state", "held, released or rejected")
+        size = request.page_size or _PAGE
+        entries = await asyncio.to_thread(
+            self._quarantine.list_entries,
+            state=QuarantineState(request.state) if request.state else None,
+            after_id=int(request.page_token or 0),
+            limit=size + 1,
+        )
+        more = str(entries[size - 1].quarantine_id) if len(entries) > size else ""
+        return pb.ListQuarantineResponse(
+            entries=[_to_entry(entry) for entry in entries[:size]], next_page_token=more
+        )
+
+    async def ReleaseQuarantine(  # noqa: N802
+        self, request: pb.ReleaseQuarantineRequest, context: _Context
+    ) -> pb.ReleaseQuarantineResponse:
+        """Check an entry again and record it."""
+        credential = self._administrator(context)
+        entry = await asyncio.to_thread(self._quarantine.get_entry, request.quarantine_id)
+        if entry.state is not QuarantineState.HELD:
+            raise Refused(Reason.RELEASE_REFUSED, "The entry was decided before.")
+        await self._release(entry, credential)
+        entry = await asyncio.to_thread(self._quarantine.get_entry, request.quarantine_id)
+        return pb.ReleaseQuarantineResponse(entry=_to_entry(entry))
+
+    async def RejectQuarantine(  # noqa: N802
+        self, request: pb.RejectQuarantineRequest, context: _Context
+    ) -> pb.RejectQuarantineResponse:
+        """Decide that an entry is never counted."""
+        credential = self._administrator(context)
+        if not 1 <= len(request.reason) <= limits.DESCRIPTION_CHARS_MAX:
+            raise _invalid("reason", f"1–{limits.DESCRIPTION_CHARS_MAX} characters")
+        await asyncio.to_thread(
+            self._quarantine.reject,
+            request.quarantine_id,
+            key_id=credential.key_id,
+            reason=request.reason,
+            now_ms=self._clock.now_ms(),
+        )
+        entry = await asyncio.to_thread(self._quarantine.get_entry, request.quarantine_id)
+        return pb.RejectQuarantineResponse(entry=_to_entry(entry))
+
+    async def _release(self, entry: QuarantineEntry, credential: Credential) -> Result:
+        if entry.outcome == Outcome.CONFLICT:
+            raise _still(Outcome.CONFLICT)
+        # The releasing key reports in the name of the one that brought it: ids stay in its space.
+        origin = self._origin(credential, account_id=self._owner_of(entry.key_id))
+        intake = self._parts.intake
+        if entry.index >= 0 and not entry.sequence:
+            event = usage_pb2.UsageEvent.FromString(entry.payload)
+            submission, outcomes = intake.from_events(
+                [event], credential, origin, any_age=True, releases=entry.quarantine_id
+            )
+        else:
+            submission, outcomes = intake.from_batch(
+                intake.read_stream_message(_as_batch(entry)).batch,
+                credential,
+                origin,
+                raw=entry.payload,
+                any_age=True,
+                releases=entry.quarantine_id,
+            )
+        if not len(outcomes):
+            raise _still(Outcome(entry.outcome))
+        if entry.index >= 0 and outcomes[0] >= FIRST_QUARANTINED:
+            raise _still(Outcome(outcomes[0]))
+        return await self._parts.writer.submit(submission)
+
+    def _owner_of(self, key_id: str) -> str:
+        credentials = self._registry.snapshot.credentials.values()
+        owners = (known.account_id for known in credentials if known.key_id == key_id)
+        return next(owners, None) or ""
+
+    def _caller(self, context: _Context) -> Credential:
+        return authenticate(
+            context.invocation_metadata(), self._registry, self._key_pepper, self._clock.now_ms()
+        )
+
+    def _administrator(self, context: _Context) -> Credential:
+        credential = self._caller(context)
+        now_ms = self._clock.now_ms()
+        require(credential, Permission.ADMINISTER, None, self._registry, now_ms)
+        return credential
+
+    def _origin(self, credential: Credential, *, account_id: str | None = None) -> Origin:
+        return Origin(
+            account_id=(account_id if account_id is not None else credential.account_id) or "",
+            key_id=credential.key_id,
+            received_ms=self._clock.now_ms(),
+        )
+
+    def _to_pb(self, row: UsageRow, *, now_ms: int) -> pb.UsageRow:
+        keys = row.keys
+        message = pb.UsageRow(
+            account=str(keys.get(GroupBy.ACCOUNT, "")),
+            model=str(keys.get(GroupBy.MODEL, "")),
+            served_model=str(keys.get(GroupBy.SERVED_MODEL, "")),
+            tier=str(keys.get(GroupBy.TIER, "")),
+            region=str(keys.get(GroupBy.REGION, "")),
+            request_count=row.request_count,
+            unfinished_count=row.unfinished_count,
+            delivered_output_count=row.delivered_output_count,
+            estimated_count=row.estimated_count,
+        )
+        for token_class, count in row.tokens.items():
+            item = message.tokens.add(count=count)
+            item.token_class = int(token_class)  # type: ignore[assignment]
+        if message.account:
+            account = self._registry.snapshot.tree.find(message.account)
+            message.handle = account.handle if account is not None else ""
+        if GroupBy.MODE in keys:
+            message.mode = int(keys[GroupBy.MODE])  # type: ignore[assignment]
+        if GroupBy.BAND in keys:
+            message.band = BAND_NAMES[int(keys[GroupBy.BAND])]
+        for key in (GroupBy.DAY, GroupBy.INTERVAL):
+            if key in keys:
+                message.start_time.FromMilliseconds(int(keys[key]))
+        return message
+
+
+def _to_query(request: pb.QueryUsageRequest, *, account_id: str | None) -> UsageQuery:
+    groups = [int(group) for group in request.group_by]
+    if any(group not in GroupBy for group in groups) or len(set(groups)) < len(groups):
+        raise _invalid("group_by", "known fields, each once")
+    if GroupBy.DAY in groups and GroupBy.INTERVAL in groups:
+        raise _invalid("group_by", "day or interval, not both")
+    start_ms = _edge(request.start_time, "start_time")
+    end_ms = _edge(request.end_time, "end_time")
+    if end_ms <= start_ms:
+        raise _invalid("end_time", "after start_time")
+    return UsageQuery(
+        account_id=account_id,
+        start_ms=start_ms,
+        end_ms=end_ms,
+        group_by=tuple(GroupBy(group) for group in groups),
+        model=request.model,
+        tier=request.tier,
+    )
+
+
+def _edge(time: Timestamp, field: str) -> int:
+    # Timestamps reach to the year 9999; one that was built by hand may lie beyond.
+    if not 0 <= time.seconds < datetime(9999, 1, 1, tzinfo=UTC).timestamp():
+        raise _invalid(field, "between 1970 and 9999")
+    time_ms = time.seconds * 1000 + time.nanos // 1_000_000
+    if time.nanos or not is_on_edge(time_ms):
+        raise _invalid(field, "on a 15-minute edge")
+    return time_ms
+
+
+def _as_batch(entry: QuarantineEntry) -> bytes:
+    """Return the bytes of a stream's batch: the kept one, or one around the kept event."""
+    if entry.index < 0:
+        return entry.payload
+    event = usage_pb2.UsageEvent.FromString(entry.payload)
+    batch = usage_pb2.UsageBatch(sequence=1, rows=usage_pb2.UsageRows(events=[event]))
+    return pb.StreamUsageRequest(batch=batch).SerializeToString()
+
+
+def _to_entry(entry: QuarantineEntry) -> pb.QuarantineEntry:
+    message = pb.QuarantineEntry(
+        quarantine_id=entry.quarantine_id,
+        producer=entry.producer,
+        sequence=entry.sequence,
+        index=entry.index,
+        key_id=entry.key_id,
+        size_bytes=len(entry.payload),
+    )
+    message.outcome = entry.outcome  # type: ignore[assignment]
+    message.state = int(entry.state)  # type: ignore[assignment]
+    message.received_time.FromMilliseconds(entry.received_ms)
+    if entry.index >= 0:
+        message.event.ParseFromString(entry.payload)
+    return message
+
+
+def _still(outcome: Outcome) -> Refused:
+    return Refused(
+        Reason.RELEASE_REFUSED,
+        f"The entry still fails the check: {outcome.name}. Mend the cause or reject the entry.",
+        outcome=outcome.name,
+    )
+
+
+def _invalid(field: str, rule: str) -> InvalidArgument:
+    return InvalidArgument(
+        Reason.ARGUMENT_INVALID, f"{field} must be {rule}.", field=field, rule=rule
+    )

@@ -1,0 +1,91 @@
+"""The gRPC server: services, health, reflection, limits."""
+
+from typing import Final
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from meter.domain.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX
+from meter.metrics import Metrics
+from meter.options import MeterOptions
+from meter.wire.status import StatusInterceptor
+from tokenworks.meter.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    meter_service_pb2,
+    meter_service_pb2_grpc,
+)
+
+_SERVICES: Final = (
+    meter_service_pb2.DESCRIPTOR.services_by_name["MeterService"].full_name,
+    account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,
+)
+_OPTIONS: Final = (
+    # The transport refuses what is more than twice too large, without our words.
+    ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
+    ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+    ("grpc.so_reuseport", 0),
+    # A connection does not outlive a revoked certificate or an old server for long.
+    ("grpc.max_connection_age_ms", 3_600_000),
+    ("grpc.max_connection_age_grace_ms", 10_000),
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_time_ms", 30_000),
+)
+
+
+class AddressTaken(OSError):
+    """The address to listen on is taken or not ours."""
+
+
+class Server:
+    """A gRPC server with the meter's services, health and reflection."""
+
+    def __init__(
+        self,
+        meter: meter_service_pb2_grpc.MeterServiceServicer,
+        accounts: account_service_pb2_grpc.AccountServiceServicer,
+        *,
+        metrics: Metrics,
+    ) -> None:
+        """Take the servicers; `start` opens the port."""
+        self._server = grpc.aio.server(
+            interceptors=[StatusInterceptor(metrics)], options=list(_OPTIONS)
+        )
+        meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meter, self._server)
+        account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, self._server)
+        self._health = health.aio.HealthServicer()
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+        names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        reflection.enable_server_reflection(names, self._server)
+
+    async def start(self, options: MeterOptions) -> str:
+        """Listen and return the address with its real port; raises AddressTaken."""
+        try:
+            port = self._bind(options)
+        except RuntimeError as error:
+            message = f"cannot listen on {options.grpc_address}"
+            raise AddressTaken(message) from error
+        await self._server.start()
+        await self.set_serving(serving=True)
+        return f"{options.grpc_address.rpartition(':')[0]}:{port}"
+
+    async def set_serving(self, *, serving: bool) -> None:
+        """Tell health checks whether reports can be recorded."""
+        states = health_pb2.HealthCheckResponse
+        state = states.SERVING if serving else states.NOT_SERVING
+        for name in ("", *_SERVICES):
+            await self._health.set(name, state)
+
+    async def stop(self, *, grace_seconds: float) -> None:
+        """Take no new calls and end open ones after the grace."""
+        await self._health.enter_graceful_shutdown()
+        await self._server.stop(grace_seconds)
+
+    def _bind(self, options: MeterOptions) -> int:
+        if options.tls_certificate is None or options.tls_key is None:
+            return self._server.add_insecure_port(options.grpc_address)
+        pair = (options.tls_key.read_bytes(), options.tls_certificate.read_bytes())
+        return self._server.add_secure_port(
+            options.grpc_address, grpc.ssl_server_credentials([pair])
+        )

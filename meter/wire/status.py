@@ -1,0 +1,169 @@
+"""The one place where errors become gRPC status, with ErrorInfo and, where it helps, RetryInfo."""
+
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import grpc
+from google.protobuf import any_pb2, duration_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2
+
+from meter.domain import errors
+from meter.domain.errors import MeterError, Reason
+from meter.domain.limits import MESSAGE_BYTES_MAX
+from meter.metrics import Metrics
+from meter.runtime.ids import random_bytes
+
+_log = logging.getLogger(__name__)
+DOMAIN: Final = "tokenworks"
+DETAILS_KEY: Final = "grpc-status-details-bin"
+REASON_KEY: Final = "tokenworks-error-reason"
+
+_CODES: Final[dict[type[MeterError], grpc.StatusCode]] = {
+    errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
+    errors.PermissionDenied: grpc.StatusCode.PERMISSION_DENIED,
+    errors.InvalidArgument: grpc.StatusCode.INVALID_ARGUMENT,
+    errors.NotFound: grpc.StatusCode.NOT_FOUND,
+    errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
+    errors.Refused: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
+    errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """Stands for a message whose bytes could not be read."""
+
+    error: MeterError
+
+
+def safely(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]:
+    """Return a deserializer that hands faults on as values: raised there, they lose their cause."""
+
+    def read(raw: bytes) -> Any:  # noqa: ANN401
+        if len(raw) > MESSAGE_BYTES_MAX:
+            return Unreadable(
+                errors.Overloaded(
+                    Reason.MESSAGE_TOO_LARGE,
+                    f"The message has {len(raw)} bytes. Send at most {MESSAGE_BYTES_MAX}.",
+                    limit_bytes=str(MESSAGE_BYTES_MAX),
+                )
+            )
+        if deserialize is None:
+            return raw
+        try:
+            return deserialize(raw)
+        except DecodeError:
+            return Unreadable(unreadable())
+
+    return read
+
+
+def unreadable() -> errors.InvalidArgument:
+    """Return the error for bytes that are no message of this service."""
+    return errors.InvalidArgument(
+        Reason.MESSAGE_UNREADABLE, "The bytes are not a message of this service."
+    )
+
+
+def readable(request: Any) -> Any:  # noqa: ANN401
+    """Return the request, or raise what kept it from being read."""
+    if isinstance(request, Unreadable):
+        raise request.error
+    return request
+
+
+class StatusInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler: errors of the tree become their status, any other one INTERNAL."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        """Take the metrics in which failed calls are counted."""
+        self._metrics = metrics
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        """Return the handler with its errors translated."""
+        handler: Any = await continuation(handler_call_details)
+        method = str(handler_call_details.method)
+        if handler is None or not method.startswith("/tokenworks."):
+            return handler
+        serialize = handler.response_serializer
+        if handler.stream_stream is not None:
+            # The stream reads its messages itself, without touching the columns.
+            return grpc.stream_stream_rpc_method_handler(
+                self._streaming(handler.stream_stream), safely(None), serialize
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(handler.unary_unary), safely(handler.request_deserializer), serialize
+        )
+
+    def _unary(self, call: Callable[[Any, Any], Awaitable[Any]]) -> Any:  # noqa: ANN401
+        async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401
+            try:
+                return await call(readable(request), context)
+            except Exception as error:  # noqa: BLE001  the RPC edge
+                return await self._fail(context, error)
+
+        return wrapped
+
+    def _streaming(self, call: Callable[[Any, Any], Awaitable[None]]) -> Any:  # noqa: ANN401
+        async def wrapped(
+            requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
+        ) -> None:
+            try:
+                await call(requests, context)
+            except Exception as error:  # noqa: BLE001  the RPC edge
+                await self._fail(context, error)
+
+        return wrapped
+
+    async def _fail(
+        self, context: grpc.aio.ServicerContext[Any, Any], error: Exception
+    ) -> NoReturn:
+        if isinstance(error, grpc.aio.AbortError):
+            raise error
+        if not isinstance(error, MeterError):
+            error = _internal(error)
+        self._metrics.calls_failed.labels(error.reason).inc()
+        await context.abort(
+            code_of(error),
+            error.message,
+            (
+                (DETAILS_KEY, _status(error).SerializeToString()),
+                (REASON_KEY, str(error.reason)),
+            ),
+        )
+
+
+def code_of(error: MeterError) -> grpc.StatusCode:
+    """Return the gRPC code of an error; INTERNAL for what is our fault."""
+    return _CODES.get(type(error), grpc.StatusCode.INTERNAL)
+
+
+def _internal(error: Exception) -> MeterError:
+    error_id = random_bytes(8).hex()
+    _log.error("call_failed", exc_info=error, extra={"error_id": error_id})
+    return MeterError(
+        Reason.INTERNAL,
+        f"The server failed; its log has error_id {error_id}.",
+        error_id=error_id,
+    )
+
+
+def _status(error: MeterError) -> status_pb2.Status:
+    info = any_pb2.Any()
+    info.Pack(
+        error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
+    )
+    status = status_pb2.Status(code=code_of(error).value[0], message=error.message, details=[info])
+    if error.retry_seconds is not None and error.reason is not Reason.MESSAGE_TOO_LARGE:
+        seconds, rest = divmod(error.retry_seconds, 1)
+        delay = duration_pb2.Duration(seconds=int(seconds), nanos=round(rest * 1e9))
+        status.details.add().Pack(error_details_pb2.RetryInfo(retry_delay=delay))
+    return status
