@@ -13,6 +13,7 @@ from typing import Self
 import meter.app
 from cli.process import CommandError, Exit
 from cli.settings import Settings, is_loopback
+from meter.domain.errors import MeterError
 from meter.options import Addresses, MeterOptions
 
 _log = logging.getLogger("tokenworks")
@@ -92,8 +93,17 @@ def check_ports(settings: Settings) -> None:
 def run_meter(
     options: MeterOptions, *, stop: StopRequest, ready: Callable[[Addresses], None]
 ) -> None:
-    """Serve until `stop`; `ready` is called in a thread of its own once calls are answered."""
-    asyncio.run(_serve(options, stop=stop, ready=ready))
+    """Serve until `stop`; `ready` is called in a thread of its own once calls are answered.
+
+    Raises CommandError when it cannot listen, or the database does not answer at the start.
+    """
+    try:
+        asyncio.run(_serve(options, stop=stop, ready=ready))
+    except MeterError as error:
+        raise CommandError(error.message) from error
+    except OSError as error:
+        flags = "--grpc-address or --http-address"
+        raise CommandError(f"{error}: choose another place with {flags}") from error
     _log.info("meter_stopped")
 
 

@@ -9,6 +9,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+import meter.app
+
 TOKENWORKS = Path(sys.executable).parent / "tokenworks"
 PEPPER = bytes(range(32))
 STOP_SECONDS_MAX = 30
@@ -22,8 +24,6 @@ class RunningMeter:
     """
 
     def __init__(self, database_url: str, *, folder: Path, settings: Mapping[str, str]) -> None:
-        import meter.app  # noqa: PLC0415
-
         self.database_url = database_url
         self.api_key = meter.app.create_installation_key(
             database_url, key_pepper=PEPPER, description="for tests"
