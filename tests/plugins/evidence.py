@@ -1,11 +1,12 @@
 """Writes down what the tests saw of a real server, so that `tests/test_evidence.py` can judge it.
 
-Seen are the calls over channels that test code opened by `grpc.insecure_channel`, and the metrics
-of each meter that a fixture ran, read when its test is done.
+Seen are the calls over channels that test code opened by `grpc.insecure_channel`, the metrics
+that a test read by `urllib.request.urlopen`, and those of each meter that a fixture ran, when its
+test is done.
 """
 
+import contextlib
 import sys
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -40,9 +41,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Begin with nothing, and listen to the channels that tests open."""
     evidence = Evidence()
     config.stash[EVIDENCE] = evidence
-    original = grpc.insecure_channel
-    grpc.insecure_channel = _listening(original, evidence=evidence)
-    config.add_cleanup(lambda: setattr(grpc, "insecure_channel", original))
+    patch = pytest.MonkeyPatch()
+    config.add_cleanup(patch.undo)
+    patch.setattr(grpc, "insecure_channel", _listening(grpc.insecure_channel, evidence=evidence))
+    patch.setattr(urllib.request, "urlopen", _reading(urllib.request.urlopen, evidence=evidence))
 
 
 @pytest.hookimpl(trylast=True)
@@ -59,10 +61,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Read the metrics of the meters that the test ran, while they still run."""
-    evidence = item.config.stash[EVIDENCE]
     for value in getattr(item, "funcargs", {}).values():
         if type(value).__name__ == "RunningMeter":
-            evidence.metrics.update(_moved_metrics(value.http))
+            with contextlib.suppress(OSError):
+                _read_metrics(value.http)
 
 
 def _is_complete(config: pytest.Config) -> bool:
@@ -73,13 +75,32 @@ def _is_complete(config: pytest.Config) -> bool:
     return everything and marked and not chosen
 
 
-def _moved_metrics(address: str) -> Iterator[str]:
-    """Names of the metrics that are not 0 somewhere; none of a server that is gone."""
-    try:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
-            text = answer.read().decode()
-    except (urllib.error.URLError, ConnectionError, TimeoutError):
-        return
+def _read_metrics(address: str) -> None:
+    with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        answer.read()
+
+
+def _reading(original: Callable[..., Any], *, evidence: Evidence) -> Callable[..., Any]:
+    """The same function; metrics that are read are written down."""
+
+    def urlopen(url: Any, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        answer = original(url, *arguments, **options)
+        if isinstance(url, str) and url.endswith("/metrics"):
+            read = answer.read
+
+            def heard(*size: int) -> bytes:
+                body: bytes = read(*size)
+                evidence.metrics.update(_moved_metrics(body.decode()))
+                return body
+
+            answer.read = heard
+        return answer
+
+    return urlopen
+
+
+def _moved_metrics(text: str) -> Iterator[str]:
+    """Names of the metrics that are not 0 somewhere."""
     for family in text_string_to_metric_families(text):
         moved = [sample.name for sample in family.samples if sample.value != 0]
         # A counter's samples are called as in the catalogue, a histogram's family is.
