@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Condition
-from typing import Never
+from typing import Final, Never
 
 import grpc
 
@@ -21,12 +21,11 @@ from tokenworks.meter.v1.meter_service_pb2 import (
     StreamUsageRequest,
     StreamUsageResponse,
 )
-from tokenworks.meter.v1.meter_service_pb2_grpc import (
-    MeterServiceServicer,
-    add_MeterServiceServicer_to_server,
-)
 
-API_KEY = "tw_fake"
+API_KEY: Final = "tw_fake"
+WAIT_SECONDS: Final = 20
+"""How long a test waits for what must come; none waits for what must not."""
+_SERVICE: Final = "tokenworks.meter.v1.MeterService"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +48,7 @@ class Producer:
     gaps: list[tuple[int, int]] = field(default_factory=list)
 
 
-class FakeMeter(MeterServiceServicer):
+class FakeMeter:
     """Answers StreamUsage; tests change its fields while it runs, under `changed`."""
 
     def __init__(self) -> None:
@@ -67,11 +66,24 @@ class FakeMeter(MeterServiceServicer):
         self.target = ""
 
     @contextmanager
-    def serving(self, *, target: str = "127.0.0.1:0") -> Iterator["FakeMeter"]:
-        """Serve for the time of the block."""
+    def serving(
+        self, *, target: str = "127.0.0.1:0", credentials: grpc.ServerCredentials | None = None
+    ) -> Iterator["FakeMeter"]:
+        """Serve for the time of the block, over TLS where there are credentials."""
         server = grpc.server(ThreadPoolExecutor(max_workers=16))
-        add_MeterServiceServicer_to_server(self, server)
-        port = server.add_insecure_port(target)
+        handler = grpc.stream_stream_rpc_method_handler(
+            self.stream_usage,
+            request_deserializer=StreamUsageRequest.FromString,
+            response_serializer=StreamUsageResponse.SerializeToString,
+        )
+        server.add_generic_rpc_handlers(
+            [grpc.method_handlers_generic_handler(_SERVICE, {"StreamUsage": handler})]
+        )
+        port = (
+            server.add_insecure_port(target)
+            if credentials is None
+            else server.add_secure_port(target, credentials)
+        )
         self.target = f"127.0.0.1:{port}"
         server.start()
         try:
@@ -90,6 +102,11 @@ class FakeMeter(MeterServiceServicer):
                 setattr(self, name, value)
             self.changed.notify_all()
 
+    def wait_for_events(self, count: int) -> bool:
+        """Wait until so many events have arrived; False where they do not."""
+        with self.changed:
+            return self.changed.wait_for(lambda: len(self.events) >= count, WAIT_SECONDS)
+
     @property
     def columns(self) -> list[pb.UsageColumns]:
         """All batches of all producers, by number."""
@@ -105,7 +122,7 @@ class FakeMeter(MeterServiceServicer):
         """All events, each with its account, classes and other fields that the tests look at."""
         return [event for columns in self.columns for event in events_from_columns(columns)]
 
-    def StreamUsage(  # noqa: N802 - named by the RPC
+    def stream_usage(
         self,
         request_iterator: Iterator[StreamUsageRequest],
         context: grpc.ServicerContext,

@@ -57,5 +57,8 @@ LOG_INTERVAL_SECONDS: Final = 10.0
 CLOSE_SECONDS_DEFAULT: Final = 10.0
 EXIT_SECONDS_MAX: Final = 2.0
 
+# How long a call may take to end once nothing is held any more.
+FINISH_SECONDS_MAX: Final = 0.5
+
 assert SILENCE_SECONDS_MAX > 2 * HEARTBEAT_IDLE_SECONDS, "one lost heartbeat must not cut a stream"
 assert TIME_SPAN_MS < INT32_MAX, "an offset within a span fits 32 bits"

@@ -284,6 +284,9 @@ class Meter:
 
     def _refuse(self, kind: str) -> bool:
         self._tally.refuse(kind)
+        if self._sender is None:
+            # It is the sender that writes the log.
+            self._start_once()
         return False
 
 

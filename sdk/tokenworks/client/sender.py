@@ -1,6 +1,7 @@
 """The thread that sends: everything about the stream's state happens on it."""
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
@@ -318,15 +319,17 @@ class Sender:
     def _end(self) -> None:
         """Leave nothing behind: what is not durable is counted as dropped, waiters are let go."""
         self._intake.room = 0
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.finish(timeout_seconds=limits.EXIT_SECONDS_MAX / 2)
-        if self._channel is not None:
-            self._channel.close()
         pending = self._intake.pending
         self.lost_count = len(pending) + self.stream.held_event_count
         self.taken_count += len(pending)
         pending.clear()
+        if self._connection is not None and self.lost_count == 0:
+            self._connection.finish(timeout_seconds=limits.FINISH_SECONDS_MAX)
+        elif self._connection is not None:
+            self._connection.cut()
+        if self._channel is not None:
+            self._channel.close()
+        self._notices.tell(math.inf)
         if self.lost_count:
             self._tally.drop(count=self.lost_count)
             _LOG.error("events_lost count=%d state=%s", self.lost_count, self.state)

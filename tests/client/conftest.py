@@ -1,0 +1,41 @@
+"""What every test of the client may ask for."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any, TypeAlias
+
+import pytest
+
+from tests.client.fake_meter import API_KEY, FakeMeter
+from tokenworks.client import Meter
+
+MakeClient: TypeAlias = Callable[..., Meter]
+
+
+@pytest.fixture
+def fake_meter() -> Iterator[FakeMeter]:
+    """A meter that does as the test wants."""
+    with FakeMeter().serving() as meter:
+        yield meter
+
+
+@pytest.fixture
+def make_client(fake_meter: FakeMeter) -> Iterator[MakeClient]:
+    """A function that makes clients of the fake meter; they are closed without a wait at the end.
+
+    Its keyword arguments are those of `Meter`.
+    """
+    with ExitStack() as stack:
+
+        def make(**arguments: Any) -> Meter:  # noqa: ANN401 - any argument of Meter
+            given: dict[str, Any] = {
+                "target": fake_meter.target,
+                "api_key": API_KEY,
+                "producer": "p",
+                "flush_interval_seconds": 0.01,
+            }
+            client = Meter(**(given | arguments))
+            stack.callback(client.close, 0)
+            return client
+
+        yield make
