@@ -123,20 +123,19 @@ class AccountTree:
         account = accounts.get(account_id)
         if root is None:
             return account is not None
-        while account is not None:
-            if account.account_id == root:
-                return True
+        for _ in accounts:
+            if account is None or account.account_id == root:
+                break
             parent_id = account.parent_at(at_ms)
-            if parent_id is None:
-                return False
-            account = accounts[parent_id]
-        return False
+            account = None if parent_id is None else accounts[parent_id]
+        return account is not None and account.account_id == root
 
     def ancestry(self, account_id: str, *, at_ms: int) -> list[Account]:
         """Return the account and those above it at that time, root last; raises NotFound."""
         line = [self.get(account_id)]
         while (parent_id := line[-1].parent_at(at_ms)) is not None:
             line.append(self._accounts[parent_id])
+            assert len(line) <= len(self._accounts), "no account is below itself"
         return line
 
     def path(self, account_id: str, *, at_ms: int) -> str:
@@ -188,7 +187,10 @@ class AccountTree:
 
     def _levels(self, root: str, *, at_ms: int) -> Iterator[list[str]]:
         level = [self.get(root).account_id]
+        count = 0
         while level:
+            count += len(level)
+            assert count <= len(self._accounts), "no account is below itself"
             yield level
             level = [below for it in level for below in self.children(it, at_ms=at_ms)]
 
@@ -205,13 +207,13 @@ def create_account(
     _check_form("handle", handle, _HANDLE)
     start_ms = interval_start_ms(now_ms)
     if parent_id is not None and tree.get(parent_id).is_closed_at(now_ms):
-        raise _invalid("parent", "an open account")
+        raise invalid_argument("parent", "an open account")
     if tree.find(account_id) is not None:
         raise AlreadyExists(Reason.ACCOUNT_EXISTS, "An account has this id.", field="account")
     _check_name(tree, account_id, handle=handle, parent_id=parent_id, span=(start_ms, None))
     for at_ms in [start_ms, *tree.later_moves_ms(start_ms, end_ms=None)]:
         if parent_id and len(tree.ancestry(parent_id, at_ms=at_ms)) >= ACCOUNT_DEPTH_MAX:
-            raise _invalid("parent", f"at most {ACCOUNT_DEPTH_MAX} levels of accounts")
+            raise invalid_argument("parent", f"at most {ACCOUNT_DEPTH_MAX} levels of accounts")
     return Account(
         account_id=account_id,
         handle=handle,
@@ -231,7 +233,7 @@ def move_account(
     """
     account = tree.get(account_id)
     if not is_on_edge(start_ms):
-        raise _invalid("start_time", "on a 15-minute edge")
+        raise invalid_argument("start_time", "on a 15-minute edge")
     if account.parent_at(start_ms) == parent_id:
         return account
     if start_ms < now_ms:
@@ -270,6 +272,13 @@ def close_account(tree: AccountTree, account_id: str, *, now_ms: int) -> Account
     return replace(account, close_ms=now_ms)
 
 
+def invalid_argument(field: str, rule: str) -> InvalidArgument:
+    """Return the error for a field of a request that breaks a rule."""
+    return InvalidArgument(
+        Reason.ARGUMENT_INVALID, f"{field} is wrong: {rule}", field=field, rule=rule
+    )
+
+
 def _check_place(tree: AccountTree, account_id: str, *, parent_id: str, at_ms: int) -> None:
     above = tree.ancestry(parent_id, at_ms=at_ms)
     if any(account.account_id == account_id for account in above):
@@ -302,17 +311,11 @@ def _check_name(
 
 def _check_form(field: str, text: str, form: re.Pattern[str]) -> None:
     if form.fullmatch(text) is None:
-        raise _invalid(field, f"must match {form.pattern}")
+        raise invalid_argument(field, f"must match {form.pattern}")
 
 
 def _ever_parents(account: Account) -> set[str | None]:
     return {edge.parent_id for edge in account.parents}
-
-
-def _invalid(field: str, rule: str) -> InvalidArgument:
-    return InvalidArgument(
-        Reason.ARGUMENT_INVALID, f"{field} is wrong: {rule}", field=field, rule=rule
-    )
 
 
 def _move_refused(message: str) -> Refused:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
 
-from meter.domain.account import AccountTree
-from meter.domain.errors import InvalidArgument, Reason, Refused, Unauthenticated
+from meter.domain.account import AccountTree, invalid_argument
+from meter.domain.errors import Reason, Refused, Unauthenticated
 from meter.domain.limits import DESCRIPTION_CHARS_MAX
 
 PREFIX_CHARS: Final = 10
@@ -174,9 +174,9 @@ def is_key_id(text: str) -> bool:
 def check_key(*, scopes: tuple[Scope, ...], description: str) -> None:
     """Refuse what a new key may not be; raises InvalidArgument."""
     if not 1 <= len(scopes) <= SCOPES_MAX or len(set(scopes)) < len(scopes):
-        raise _invalid("scopes", f"1 to {SCOPES_MAX} scopes, each once")
+        raise invalid_argument("scopes", f"1 to {SCOPES_MAX} scopes, each once")
     if len(description) > DESCRIPTION_CHARS_MAX or not description.isprintable():
-        raise _invalid(
+        raise invalid_argument(
             "description", f"at most {DESCRIPTION_CHARS_MAX} characters, none of them control"
         )
 
@@ -201,7 +201,7 @@ def check_rotation(key: ApiKey, *, kin: Iterable[ApiKey], now_ms: int) -> None:
 def rotation_end_ms(credential: Credential, *, grace_seconds: int, now_ms: int) -> int:
     """Return when a rotated key ends: after the grace (0–2,592,000 s), never later than before."""
     if not 0 <= grace_seconds <= GRACE_SECONDS_MAX:
-        raise _invalid("grace_seconds", f"0 to {GRACE_SECONDS_MAX}")
+        raise invalid_argument("grace_seconds", f"0 to {GRACE_SECONDS_MAX}")
     end_ms = now_ms + grace_seconds * 1000
     return end_ms if credential.end_ms is None else min(end_ms, credential.end_ms)
 
@@ -219,9 +219,3 @@ def _base32(data: bytes, *, chars: int) -> str:
 def _digits(number: int, *, chars: int) -> str:
     places = range((chars - 1) * _BITS_PER_CHAR, -1, -_BITS_PER_CHAR)
     return "".join(_DIGITS[number >> place & 31] for place in places)
-
-
-def _invalid(name: str, rule: str) -> InvalidArgument:
-    return InvalidArgument(
-        Reason.ARGUMENT_INVALID, f"{name} is wrong: {rule}", field=name, rule=rule
-    )

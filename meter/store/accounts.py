@@ -131,7 +131,7 @@ class AccountStore:
         return key
 
     def create_installation_key(
-        self, *, pepper: bytes, random_bytes: RandomBytes, description: str
+        self, random_bytes: RandomBytes, *, pepper: bytes, description: str
     ) -> str:
         """Draw and keep an API key that may do everything; return its text."""
         minted = mint_key(random_bytes, pepper=pepper)
