@@ -128,7 +128,9 @@ class FakeMeter:
         context: grpc.ServicerContext,
     ) -> Iterator[StreamUsageResponse]:
         """Take numbered batches."""
-        self.call_count += 1
+        with self.changed:
+            self.call_count += 1
+            self.changed.notify_all()
         if ("authorization", f"Bearer {API_KEY}") not in context.invocation_metadata():
             self._fail(context, grpc.StatusCode.UNAUTHENTICATED, reason="API_KEY_UNKNOWN")
         self._refuse_if_wanted(context)

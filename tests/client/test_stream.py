@@ -134,6 +134,15 @@ def test_opened__in_between_goes_back() -> None:
     assert _drain(stream) == [2, 3, 4]
 
 
+def test_opened__ack_of_what_was_to_be_repeated_spares_it() -> None:
+    """What is acknowledged before it was sent again is not sent again."""
+    stream = _opened_with(3)
+    _drain(stream)
+    stream.opened(next_sequence=1, in_flight_max=9)
+    stream.acknowledged(sequence=2, durable_sequence=0)
+    assert _drain(stream) == [3]
+
+
 def test_opened__behind_what_was_recorded_goes_back() -> None:
     """A meter that lost what was recorded but not durable gets it again."""
     stream = _opened_with(3)

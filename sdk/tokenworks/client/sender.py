@@ -295,9 +295,11 @@ class Sender:
         """Ask for the state of things: soon while something is held, else to see if all is well."""
         if self._connection is None or not self.stream.is_open:
             return
-        held = self.stream.held_event_count > 0
-        interval = self._pace.heartbeat_min if held else self._pace.heartbeat_idle
-        if now - max(self._heartbeat_time, self._heard_time) >= interval:
+        if self.stream.held_event_count:
+            due = self._heartbeat_time + self._pace.heartbeat_min
+        else:
+            due = max(self._heartbeat_time, self._heard_time) + self._pace.heartbeat_idle
+        if now >= due:
             self._heartbeat_time = now
             self._connection.send(HEARTBEAT_MESSAGE)
 
