@@ -50,7 +50,7 @@ async def serve(
     """
     engine = make_engine(options.database_url, pool_size=12)
     try:
-        meter = await asyncio.to_thread(_build, options, engine)
+        meter = _build(options, engine)
         async with meter.running():
             grpc_address = await meter.server.start(options)
             http_address = meter.http.start(options.http_address)
@@ -67,7 +67,7 @@ def create_installation_key(database_url: str, *, key_pepper: bytes, description
     engine = make_engine(database_url, pool_size=1)
     try:
         return AccountStore(engine, SystemClock()).create_installation_key(
-            random_bytes, pepper=key_pepper, description=description
+            pepper=key_pepper, random_bytes=random_bytes, description=description
         )
     finally:
         engine.dispose()

@@ -14,6 +14,7 @@ from meter.domain.outcome import Outcome
 from meter.domain.tokens import OUTPUT_CLASSES, PROMPT_CLASSES, Finish, Mode, Quality, TokenClass
 
 _CLASSES: Final = frozenset(TokenClass)
+_MODES: Final = frozenset(Mode)
 _Mark: TypeAlias = Callable[[BoolArray, Outcome], None]
 # Above every outcome: nothing found yet. Not judged: above that.
 _FINE: Final = 254
@@ -76,7 +77,7 @@ class Verdicts:
             return Outcome.ACCOUNT_OUT_OF_SCOPE
         if dimensions.tier not in self.tiers:
             return Outcome.TIER_UNKNOWN
-        if dimensions.mode not in Mode:
+        if dimensions.mode not in _MODES:
             return Outcome.MODE_UNKNOWN
         return _FINE
 

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
-from uuid import UUID
 
 import numpy as np
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text, tuple_, update
@@ -93,7 +92,8 @@ class JournalStore:
     def open_producer(self, origin: Origin, *, first_sequence: int) -> ProducerState:
         """Make `origin.instance` the newest one and return the state; records a gap.
 
-        Raises Refused (PRODUCER_TAKEN_OVER) through the caller's rules: see `is_fenced`.
+        An instance that a newer one has followed changes nothing: the state that is returned then
+        names the newer one.
         """
         key = (origin.account_id, origin.producer)
         now = _to_time(origin.received_ms)
@@ -114,11 +114,12 @@ class JournalStore:
                 upsert(producer_instances)
                 .values(**blank, instance=origin.instance, open_time=now)
                 .on_conflict_do_nothing()
-            ).rowcount
-            if not is_new and before.instance != origin.instance:
+                .returning(producer_instances.c.open_time)
+            ).first()
+            if is_new is None and before.instance != origin.instance:
                 return before
             after = before.opened(instance=origin.instance, first_sequence=first_sequence)
-            if after.sequence > before.sequence and before.sequence + 1 <= after.sequence:
+            if after.sequence > before.sequence:
                 connection.execute(
                     upsert(producer_gaps)
                     .values(
@@ -259,6 +260,7 @@ class JournalTransaction:
                 " ON CONFLICT DO NOTHING"
             ),
             {"now": _to_time(now_ms)},
+            execution_options={"preserve_rowcount": True},
         ).rowcount
         if inserted == len(keys):
             return {}
@@ -328,11 +330,6 @@ class JournalTransaction:
             .values(state=2, decide_time=_to_time(now_ms), decided_by=key_id)
         )
         return bool(self._connection.execute(statement).rowcount)
-
-
-def to_uuid(key: bytes) -> UUID:
-    """Return 16 bytes as the UUID that the claims table keeps."""
-    return UUID(bytes=key)
 
 
 def _sku_key(row: Dimensions) -> tuple[str, str, str, int, str]:

@@ -107,7 +107,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
             raise _invalid("page_size", f"0–{_PAGE_MAX}")
         if request.page_token and not request.page_token.isdecimal():
             raise _invalid("page_token", "a token from the last answer")
-        if request.state and request.state not in QuarantineState:
+        if request.state and request.state not in frozenset(QuarantineState):
             raise _invalid("state", "held, released or rejected")
         size = request.page_size or _PAGE
         entries = await asyncio.to_thread(
@@ -230,7 +230,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
 
 def _to_query(request: pb.QueryUsageRequest, *, account_id: str | None) -> UsageQuery:
     groups = [int(group) for group in request.group_by]
-    if any(group not in GroupBy for group in groups) or len(set(groups)) < len(groups):
+    if any(group not in frozenset(GroupBy) for group in groups) or len(set(groups)) < len(groups):
         raise _invalid("group_by", "known fields, each once")
     if GroupBy.DAY in groups and GroupBy.INTERVAL in groups:
         raise _invalid("group_by", "day or interval, not both")

@@ -1,0 +1,176 @@
+"""What the wire tests share: stubs with a key, events, a stream as a list of messages."""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+from tests.running_meter import RunningMeter
+from tokenworks.meter.v1 import (
+    account_service_pb2,
+    account_service_pb2_grpc,
+    meter_service_pb2,
+    meter_service_pb2_grpc,
+    usage_pb2,
+)
+
+CALL_SECONDS_MAX = 20
+Response = meter_service_pb2.StreamUsageResponse
+
+
+class Session:
+    """Stubs on a running meter, with an API key (the installation's unless given)."""
+
+    def __init__(self, meter: RunningMeter, *, api_key: str | None = None) -> None:
+        self.meter = meter
+        self.channel = grpc.insecure_channel(meter.target)
+        self.metadata = (("authorization", f"Bearer {api_key or meter.api_key}"),)
+        self._usage = meter_service_pb2_grpc.MeterServiceStub(self.channel)
+        self._accounts = account_service_pb2_grpc.AccountServiceStub(self.channel)
+
+    def call(self, name: str, request: Any) -> Any:  # noqa: ANN401
+        """Make a unary call of either service."""
+        stub = self._usage if hasattr(self._usage, name) else self._accounts
+        method = getattr(stub, name)
+        return method(
+            request, metadata=self.metadata, timeout=CALL_SECONDS_MAX, wait_for_ready=True
+        )
+
+    def create_account(self, account: str, *, parent: str = "") -> str:
+        """Create an account whose id and handle are the same."""
+        self.call(
+            "CreateAccount",
+            account_service_pb2.CreateAccountRequest(
+                account=account, handle=account, parent=parent
+            ),
+        )
+        return account
+
+    def record(self, *events: usage_pb2.UsageEvent) -> list[int]:
+        """Record events by id and return the outcomes."""
+        request = meter_service_pb2.RecordUsageRequest(events=events)
+        return list(self.call("RecordUsage", request).outcomes)
+
+    def stream(self, messages: Iterable[Any]) -> Iterator[Response]:
+        """Open a stream that sends these messages."""
+        responses: Iterator[Response] = self._usage.StreamUsage(
+            iter(messages), metadata=self.metadata, timeout=CALL_SECONDS_MAX, wait_for_ready=True
+        )
+        return responses
+
+    def exchange(self, *messages: Any) -> list[Response]:  # noqa: ANN401
+        """Send messages, end the stream, and return all answers."""
+        return list(self.stream(messages))
+
+    def counted(self) -> dict[tuple[str, str, int], int]:
+        """Return tokens by account, tier and class once all that was recorded is counted."""
+        recorded_ns = time.time_ns()
+        edge = 900 * 10**9
+        now = recorded_ns - recorded_ns % edge
+        request = meter_service_pb2.QueryUsageRequest(
+            group_by=[meter_service_pb2.GROUP_BY_ACCOUNT, meter_service_pb2.GROUP_BY_TIER]
+        )
+        request.start_time.FromNanoseconds(now - 60 * 86400 * 10**9)
+        request.end_time.FromNanoseconds(now + 2 * edge)
+        deadline = time.monotonic() + CALL_SECONDS_MAX
+        while time.monotonic() < deadline:
+            response = self.call("QueryUsage", request)
+            if response.counted_until.ToNanoseconds() >= recorded_ns:
+                return {
+                    (row.account, row.tier, item.token_class): item.count
+                    for row in response.rows
+                    for item in row.tokens
+                }
+        raise AssertionError("counting did not catch up")
+
+
+def event(account: str = "acme", **changes: Any) -> usage_pb2.UsageEvent:  # noqa: ANN401
+    """Return a valid event with a fresh id; `changes` set fields, `tokens` a dict by class."""
+    dimensions = {"account": account, "model": "m", "tier": "high"}
+    dimensions |= {
+        name: changes.pop(name)
+        for name in ("model", "served_model", "tier", "mode", "pool", "region")
+        if name in changes
+    }
+    tokens = changes.pop("tokens", {usage_pb2.TOKEN_CLASS_INPUT: 3})
+    at_ms = changes.pop("end_ms", None)
+    message = usage_pb2.UsageEvent(
+        event_id=changes.pop("event_id", os.urandom(16).hex()),
+        dimensions=usage_pb2.Dimensions(**dimensions),
+        tokens=[usage_pb2.TokenCount(token_class=k, count=v) for k, v in tokens.items()],
+        **changes,
+    )
+    message.end_time.FromMilliseconds(time.time_ns() // 10**6 if at_ms is None else at_ms)
+    return message
+
+
+def opening(
+    producer: str = "p1", *, instance: bytes = b"i" * 16, first_sequence: int = 0
+) -> meter_service_pb2.StreamUsageRequest:
+    """Return an OpenStream."""
+    return meter_service_pb2.StreamUsageRequest(
+        open=meter_service_pb2.OpenStream(
+            producer=producer, instance=instance, first_sequence=first_sequence
+        )
+    )
+
+
+def rows(sequence: int, *events: usage_pb2.UsageEvent) -> meter_service_pb2.StreamUsageRequest:
+    """Return a batch in rows."""
+    return meter_service_pb2.StreamUsageRequest(
+        batch=usage_pb2.UsageBatch(sequence=sequence, rows=usage_pb2.UsageRows(events=events))
+    )
+
+
+def columns(
+    sequence: int, column_form: usage_pb2.UsageColumns
+) -> meter_service_pb2.StreamUsageRequest:
+    """Return a batch in columns."""
+    return meter_service_pb2.StreamUsageRequest(
+        batch=usage_pb2.UsageBatch(sequence=sequence, columns=column_form)
+    )
+
+
+def to_columns(events: Sequence[usage_pb2.UsageEvent]) -> usage_pb2.UsageColumns:
+    """Return the same events in columns, written plainly."""
+    form = usage_pb2.UsageColumns()
+    # Offsets reach 24 days to either side: the middle serves late and early events alike.
+    ends = [item.end_time.ToMilliseconds() for item in events] or [0]
+    base_ms = (min(ends) + max(ends)) // 2
+    form.base_time.FromMilliseconds(base_ms)
+    distinct = list({item.dimensions.SerializeToString(): item.dimensions for item in events})
+    form.dimensions.extend(usage_pb2.Dimensions.FromString(blob) for blob in distinct)
+    classes = sorted({count.token_class for item in events for count in item.tokens})
+    by_class = {number: form.tokens.add(token_class=number) for number in classes}
+    for item in events:
+        form.dimensions_index.append(distinct.index(item.dimensions.SerializeToString()))
+        form.end_offset_ms.append(item.end_time.ToMilliseconds() - base_ms)
+        form.duration_ms.append(item.duration_ms)
+        form.finish.append(item.finish)
+        form.quality.append(item.quality)
+        form.attempt.append(item.attempt)
+        form.request_id.append(item.request_id)
+        for name in ("reported_input_count", "reported_output_count"):
+            getattr(form, name).append(getattr(item, name) if item.HasField(name) else -1)
+        counts = {count.token_class: count.count for count in item.tokens}
+        for number, column in by_class.items():
+            column.counts.append(counts.get(number, 0))
+    if all(len(item.event_id) == 32 for item in events):  # noqa: PLR2004
+        form.event_ids = b"".join(bytes.fromhex(item.event_id) for item in events)
+    return form
+
+
+def reason_of(error: grpc.RpcError) -> tuple[grpc.StatusCode, str, bool]:
+    """Return an error's code, its ErrorInfo's reason, and whether it says when to retry."""
+    assert isinstance(error, grpc.Call)
+    trailing = dict(error.trailing_metadata() or ())
+    status = status_pb2.Status.FromString(trailing["grpc-status-details-bin"])
+    info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
+    status.details[0].Unpack(info)
+    has_retry = any(detail.Is(retry.DESCRIPTOR) for detail in status.details)
+    assert info.domain == "tokenworks"
+    assert info.reason == trailing["tokenworks-error-reason"]
+    return error.code(), info.reason, has_retry

@@ -1,0 +1,121 @@
+"""Numbered batches over a real server: recorded once, whatever is repeated, lost or changed."""
+
+import grpc
+import pytest
+
+from tests.running_meter import RunningMeter
+from tests.wire.session import Session, columns, event, opening, reason_of, rows, to_columns
+from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
+
+INPUT = usage_pb2.TOKEN_CLASS_INPUT
+
+
+@pytest.fixture
+def session(running_meter: RunningMeter) -> Session:
+    """A session with one account."""
+    session = Session(running_meter)
+    session.create_account("acme")
+    return session
+
+
+def test_stream__rows_and_columns_count_once_each(session: Session) -> None:
+    """A batch of rows and one of columns are both acknowledged and both counted."""
+    answers = session.exchange(
+        opening(), rows(1, event(), event()), columns(2, to_columns([event(), event()]))
+    )
+    assert [answer.WhichOneof("message") for answer in answers] == ["opened", "ack", "ack"]
+    assert answers[0].opened.next_sequence == 1
+    assert [answer.ack.durable_sequence for answer in answers[1:]] == [1, 2]
+    assert session.counted() == {("acme", "high", INPUT): 12}
+
+
+def test_stream__repeated_batch_is_success_and_counts_once(session: Session) -> None:
+    """The same number with the same bytes is acknowledged again and adds nothing."""
+    batch = rows(1, event())
+    session.exchange(opening(), batch)
+    answers = session.exchange(opening(), batch)
+    assert answers[0].opened.next_sequence == 2
+    assert answers[1].ack.sequence == 1
+    assert answers[1].ack.set_aside_count == 0
+    assert session.counted() == {("acme", "high", INPUT): 3}
+
+
+def test_stream__changed_batch_is_quarantined_whole(session: Session) -> None:
+    """The same number with other bytes is BATCH_CHANGED, kept, and adds nothing."""
+    session.exchange(opening(), rows(1, event()))
+    answers = session.exchange(opening(), rows(1, event(tokens={INPUT: 9})))
+    aside = answers[1].ack.set_aside[0]
+    assert (aside.index, aside.outcome) == (-1, outcome_pb2.OUTCOME_BATCH_CHANGED)
+    assert session.counted() == {("acme", "high", INPUT): 3}
+
+
+def test_stream__hole_sends_back_and_records_nothing_behind_it(session: Session) -> None:
+    """A number ahead of its turn is answered with the expected one; nothing behind it counts."""
+    answers = session.exchange(opening(), rows(1, event()), rows(3, event()), rows(4, event()))
+    assert [answer.WhichOneof("message") for answer in answers] == ["opened", "ack", "opened"]
+    assert answers[2].opened.next_sequence == 2
+    assert session.counted() == {("acme", "high", INPUT): 3}
+
+
+def test_stream__lost_numbers_are_a_gap(session: Session) -> None:
+    """A producer that no longer holds what is expected goes on, and the gap is seen."""
+    session.exchange(opening(), rows(1, event()))
+    answers = session.exchange(opening(first_sequence=5), rows(5, event()))
+    assert answers[0].opened.next_sequence == 5
+    assert answers[1].ack.durable_sequence == 5
+    assert session.counted() == {("acme", "high", INPUT): 6}
+
+
+def test_stream__older_instance_is_fenced(session: Session) -> None:
+    """After a newer instance has opened, the older one records nothing and is told to stop."""
+    session.exchange(opening(instance=b"a" * 16), rows(1, event()))
+    session.exchange(opening(instance=b"b" * 16), rows(2, event()))
+    with pytest.raises(grpc.RpcError) as failure:
+        session.exchange(opening(instance=b"a" * 16), rows(3, event()))
+    code, reason, _ = reason_of(failure.value)
+    assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PRODUCER_TAKEN_OVER")
+    assert session.counted() == {("acme", "high", INPUT): 6}
+
+
+def test_stream__fenced_in_mid_stream(session: Session) -> None:
+    """A stream that is open when a newer instance comes records nothing more."""
+
+    def messages():  # type: ignore[no-untyped-def]  # noqa: ANN202
+        yield opening(instance=b"a" * 16)
+        session.exchange(opening(instance=b"b" * 16), rows(1, event()))
+        yield rows(2, event())
+
+    with pytest.raises(grpc.RpcError) as failure:
+        list(session.stream(messages()))
+    assert reason_of(failure.value)[1] == "PRODUCER_TAKEN_OVER"
+    assert session.counted() == {("acme", "high", INPUT): 3}
+
+
+def test_stream__heartbeat_is_answered_with_the_last_number(session: Session) -> None:
+    """A heartbeat is acknowledged with what is durable."""
+    beat = meter_service_pb2.StreamUsageRequest(heartbeat=meter_service_pb2.Heartbeat())
+    answers = session.exchange(opening(), rows(1, event()), beat)
+    assert (answers[2].ack.sequence, answers[2].ack.durable_sequence) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("messages", "code", "reason"),
+    [
+        ([rows(1)], "FAILED_PRECONDITION", "STREAM_NOT_OPENED"),
+        ([opening(), opening()], "FAILED_PRECONDITION", "STREAM_NOT_OPENED"),
+        ([opening(producer="bad name")], "INVALID_ARGUMENT", "ARGUMENT_INVALID"),
+        ([opening(producer="")], "INVALID_ARGUMENT", "ARGUMENT_INVALID"),
+        ([opening(instance=b"short")], "INVALID_ARGUMENT", "ARGUMENT_INVALID"),
+        ([opening(first_sequence=-1)], "INVALID_ARGUMENT", "ARGUMENT_INVALID"),
+        ([opening(), rows(0)], "INVALID_ARGUMENT", "ARGUMENT_INVALID"),
+        ([meter_service_pb2.StreamUsageRequest()], "FAILED_PRECONDITION", "STREAM_NOT_OPENED"),
+    ],
+)
+def test_stream__wrong_messages_name_their_reason(
+    session: Session, messages: list[meter_service_pb2.StreamUsageRequest], code: str, reason: str
+) -> None:
+    """What breaks the protocol ends the stream with its code and reason."""
+    with pytest.raises(grpc.RpcError) as failure:
+        session.exchange(*messages)
+    found, found_reason, _ = reason_of(failure.value)
+    assert (found.name, found_reason) == (code, reason)
