@@ -119,6 +119,9 @@ MENDED: Final[Mapping[str, tuple[dict[str, object], dict[str, object]]]] = {
     "a count of more than 64 bits": ({"input": 2**70}, {"tokens": {1: 2**63 - 1}}),
     "a count of less than -64 bits": ({"input": -(2**70)}, {"tokens": {1: -(2**63)}}),
     "a duration of more than 32 bits": ({"duration_ms": 2**40}, {"duration_ms": 2**31 - 1}),
+    "a duration with a fraction": ({"duration_ms": 12.7}, {"duration_ms": 13}),
+    "a duration of truth": ({"duration_ms": True}, {"duration_ms": 1}),
+    "a duration of 300 digits": ({"duration_ms": 1e300}, {"duration_ms": 2**31 - 1}),
     "an attempt of less than -32 bits": ({"attempt": -(2**40)}, {"attempt": -(2**31)}),
     "a total of more than 32 bits": (
         {"reported_input_count": 2**31},
@@ -147,8 +150,8 @@ MENDED: Final[Mapping[str, tuple[dict[str, object], dict[str, object]]]] = {
     ),
     "a time in seconds": ({"end_time": 1_000_000_000}, {"end_ms": 10**12}),
     "a time with a fraction that has no exact float": (
-        {"end_time": 1_794_999_999.123},
-        {"end_ms": 1_794_999_999_123},
+        {"end_time": 1_090_061_256.103},
+        {"end_ms": 1_090_061_256_103},
     ),
     "a time with finer parts, which are dropped": (
         {"end_time": 1_794_999_999.9996},
@@ -175,7 +178,9 @@ UNFIT: Final[Mapping[str, tuple[dict[str, object], str]]] = {
     "a text as a count": ({"input": "12"}, "whole_number_expected"),
     "a fraction as a count": ({"output": 1.5}, "whole_number_expected"),
     "not a number": ({"input": float("nan")}, "whole_number_expected"),
-    "an infinite duration": ({"duration_ms": float("inf")}, "whole_number_expected"),
+    "an infinite duration": ({"duration_ms": float("inf")}, "unreadable_argument"),
+    "a duration that is not a number": ({"duration_ms": float("nan")}, "unreadable_argument"),
+    "a text as a duration": ({"duration_ms": "12"}, "whole_number_expected"),
     "a list as a count": ({"reasoning": []}, "whole_number_expected"),
     "a number as an account": ({"dimensions": (4, *[None] * 6)}, "text_expected"),
     "a list as an account": ({"dimensions": ([], *[None] * 6)}, "text_expected"),
@@ -247,6 +252,12 @@ def test_encode__far_times_share_few_batches() -> None:
     """Times too far apart for one batch's offsets are sorted into as few as they need."""
     encoded = _encode(*[_raw(end_time=(0, 1_795_000_000)[i % 2]) for i in range(1000)])
     assert [batch.event_count for batch in encoded.batches] == [500, 500]
+
+
+def test_encode__far_times_alone_are_cut_to_what_a_timestamp_holds() -> None:
+    """Times that no calendar has become its last or first, where no ordinary event is beside."""
+    assert _events(_encode(_raw(end_time=1e15)))[0]["end_ms"] == limits.TIME_MS_MAX
+    assert _events(_encode(_raw(end_time=-1e15)))[0]["end_ms"] == limits.TIME_MS_MIN
 
 
 def test_encode__large_batch_is_split() -> None:

@@ -147,6 +147,21 @@ def test_record__full_buffer_drops_the_newest(
     assert "events_dropped count=50 total=50" in caplog.text
 
 
+def test_record__drops_are_logged_at_the_end_too(
+    fake_meter: FakeMeter, make_client: MakeClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What was dropped since the last line in the log is said when the client closes."""
+    fake_meter.set(refusal=Refusal(code=grpc.StatusCode.UNAVAILABLE))
+    client = make_client(buffer_events_max=1)
+    client.record()
+    client.record()
+    assert client.flush(0.1) is False
+    client.record()
+    client.close(0)
+    assert "events_dropped count=1 total=1" in caplog.text
+    assert "events_dropped count=1 total=2" in caplog.text
+
+
 def test_record__full_buffer_counts_what_is_sent_but_not_durable(
     fake_meter: FakeMeter, make_client: MakeClient
 ) -> None:

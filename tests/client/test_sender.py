@@ -72,7 +72,7 @@ def test_sender__held_events_are_asked_for_sooner(
 
 
 def test_sender__silent_connection_is_cut_and_opened_anew(
-    fake_meter: FakeMeter, make_sender: MakeSender
+    fake_meter: FakeMeter, make_sender: MakeSender, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A meter from which nothing comes is left for a new connection, and nothing is lost."""
     fake_meter.set(acks_held=True)
@@ -86,6 +86,8 @@ def test_sender__silent_connection_is_cut_and_opened_anew(
     assert flush.reached
     assert len(fake_meter.events) == 1
     assert sender.stream.acknowledged_event_count == 1
+    assert "nothing was heard" in caplog.text
+    assert "CANCELLED" not in caplog.text, "the end of a connection that was left is no news"
 
 
 def test_flush__after_the_end_is_let_go(make_sender: MakeSender) -> None:

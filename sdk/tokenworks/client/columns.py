@@ -77,17 +77,14 @@ class ColumnEncoder:
     def encode(self, raws: Sequence[RawEvent]) -> Encoded:
         """Encode 1 to `BATCH_EVENTS_MAX` events, as one batch where they allow it."""
         assert 0 < len(raws) <= limits.BATCH_EVENTS_MAX
-        columns = _plain_columns(raws)
-        if columns is not None:
-            try:
-                payload = self._serialise(columns)
-            except (TypeError, ValueError):
-                # A value that does not fit its field: found and mended event by event below.
-                payload = None
-            if payload is not None and len(payload) <= limits.BATCH_BYTES_MAX:
-                return Encoded(
-                    batches=[SealedBatch(payload=payload, event_count=len(raws))], unfit={}
-                )
+        try:
+            columns = _plain_columns(raws)
+            payload = None if columns is None else self._serialise(columns)
+        except (TypeError, ValueError, OverflowError):
+            # A value that does not fit its field: found and mended event by event below.
+            payload = None
+        if payload is not None and len(payload) <= limits.BATCH_BYTES_MAX:
+            return Encoded(batches=[SealedBatch(payload=payload, event_count=len(raws))], unfit={})
         return self._encode_one_by_one(raws)
 
     def _encode_one_by_one(self, raws: Sequence[RawEvent]) -> Encoded:
@@ -178,7 +175,7 @@ _PLAIN_TYPES: Final = (
     *(_INTEGER for _ in TEXT_CLASSES),
     _NOTHING,  # tokens
     frozenset({type(None), int, float}),  # end_time
-    _INTEGER,  # duration_ms
+    frozenset({int, float}),  # duration_ms
     frozenset({int, Finish}),
     frozenset({int, Quality}),
     frozenset({str}),  # request_id
@@ -194,7 +191,10 @@ _ID_SIZES: Final = frozenset({16})
 
 
 def _plain_columns(raws: Sequence[RawEvent]) -> _Columns | None:
-    """Columns of events whose arguments are all plain, else None."""
+    """Columns of events whose arguments are all plain, else None.
+
+    Raises ValueError or OverflowError where a number is not finite.
+    """
     columns = tuple(zip(*raws, strict=True))
     for column, plain_types in zip(columns, _PLAIN_TYPES, strict=True):
         if not plain_types.issuperset(map(type, column)):
@@ -207,13 +207,14 @@ def _plain_columns(raws: Sequence[RawEvent]) -> _Columns | None:
     event_ids = _joined_ids(ids)
     end_ms = _joined_ends(ends, recorded_ns=recorded_ns)
     texts = cast("Sequence[str]", request_ids)
+    lengths = cast("Sequence[float]", durations)
     if event_ids is None or end_ms is None or max(map(len, texts)) > limits.STRING_CHARACTERS_MAX:
         return None
     return _Columns(
         end_ms=end_ms,
         dimensions=dimensions,
         counts=cast("Sequence[Sequence[int]]", columns[_COUNTS]),
-        duration_ms=_unless_all(0, cast("Sequence[int]", durations)),
+        duration_ms=_unless_all(0, [round(duration) for duration in lengths]),
         finish=_unless_all(Finish.COMPLETED, cast("Sequence[int]", finish)),
         quality=_unless_all(Quality.FINAL, cast("Sequence[int]", quality)),
         request_id=texts if any(texts) else (),
@@ -228,13 +229,10 @@ def _joined_ends(ends: Sequence[object], *, recorded_ns: Sequence[int]) -> Seque
     if ends.count(None) == len(ends):
         return [nanoseconds // 1_000_000 for nanoseconds in recorded_ns]
     times = zip(cast("Sequence[float | None]", ends), recorded_ns, strict=True)
-    try:
-        end_ms = [
-            nanoseconds // 1_000_000 if seconds is None else end_ms_from_seconds(seconds)
-            for seconds, nanoseconds in times
-        ]
-    except (ValueError, OverflowError):
-        return None
+    end_ms = [
+        nanoseconds // 1_000_000 if seconds is None else end_ms_from_seconds(seconds)
+        for seconds, nanoseconds in times
+    ]
     in_range = min(end_ms) >= limits.TIME_MS_MIN and max(end_ms) <= limits.TIME_MS_MAX
     return end_ms if in_range else None
 

@@ -99,7 +99,7 @@ def read(raw: RawEvent) -> Event:
         dimensions=_dimensions(event.dimensions),
         counts=counts,
         other_counts=other_counts,
-        duration_ms=_int32(event.duration_ms, absent=0),
+        duration_ms=_duration_ms(event.duration_ms),
         finish=_int32(event.finish, absent=0),
         quality=_int32(event.quality, absent=0),
         request_id=_text(event.request_id) or "",
@@ -170,6 +170,11 @@ def _end_ms(end_time: object, *, recorded_ns: object) -> int:
     seconds = float(end_time) if isinstance(end_time, float) else _whole(end_time)
     end_ms = end_ms_from_seconds(seconds)
     return min(max(end_ms, limits.TIME_MS_MIN), limits.TIME_MS_MAX)
+
+
+def _duration_ms(value: object) -> int:
+    # A difference of clocks has a fraction; nothing is charged by it.
+    return _int32(round(value) if isinstance(value, float) else value, absent=0)
 
 
 def _event_id(value: object) -> bytes:

@@ -113,7 +113,7 @@ class Meter:
         reasoning: int = 0,
         tokens: Mapping[TokenClass, int] | None = None,
         end_time: float | datetime | None = None,
-        duration_ms: int = 0,
+        duration_ms: float = 0,
         finish: Finish | int = Finish.COMPLETED,
         quality: Quality | int = Quality.FINAL,
         request_id: str = "",

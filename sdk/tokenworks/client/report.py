@@ -19,7 +19,7 @@ class Details(TypedDict, total=False):
     pool: str | None
     region: str | None
     end_time: float | datetime | None
-    duration_ms: int
+    duration_ms: float
     finish: Finish | int
     quality: Quality | int
     request_id: str
