@@ -6,11 +6,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, LiteralString
 
 import psycopg
 import pytest
+from psycopg import sql
 
 from cli.simulate.trace import generated_trace
 from tests.acceptance import azure, checker
@@ -27,7 +29,7 @@ SEED = 1
 
 _WAITING = """
 SELECT count(*) > 0 FROM pg_locks
-WHERE NOT granted AND relation = 'journal'::regclass
+WHERE NOT granted AND relation = %s::regclass
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _ONE_TOKEN_MORE = """
@@ -100,25 +102,27 @@ def _answer(replay: subprocess.Popen[str]) -> Any:  # noqa: ANN401 - JSON
 
 
 def _kill_in_mid_commit(meter: RunningMeter, *, truth: Path) -> None:
-    """Kill the meter while it writes a segment, with batches behind it that have no ack."""
+    """Kill the meter while it moves the watermark of usage and, beside that, writes a segment."""
     with psycopg.connect(meter.database_url) as connection:
-
-        def query(statement: str) -> Any:  # noqa: ANN401 - one value of any type
-            row = connection.execute(statement).fetchone()
-            assert row is not None
-            return row[0]
-
-        connection.execute("LOCK TABLE journal IN SHARE MODE")
-        # Nothing is written from here on, so this is a commit that hangs in its INSERT.
-        wait_until(
-            lambda: bool(query(_WAITING)),
-            seconds_max=WAIT_SECONDS_MAX,
-            what="the meter is about to write a segment",
-        )
-        recorded = query("SELECT coalesce(sum(event_count), 0) FROM journal")
+        # From here on these tables can be read and their rows be locked, but nothing be written:
+        # usage gets its sums and not its watermark, producers are locked and get no segment.
+        for table in ("counting", "journal"):
+            connection.execute(sql.SQL("LOCK TABLE {} IN SHARE MODE").format(sql.Identifier(table)))
+            wait_until(
+                partial(_query, connection, _WAITING, table),
+                seconds_max=WAIT_SECONDS_MAX,
+                what=f"the meter is about to write to {table}",
+            )
+        recorded = _query(connection, "SELECT coalesce(sum(event_count), 0) FROM journal")
         meter.kill()
         assert 0 < recorded < _count_lines(truth) < azure.REQUESTS, "not in the middle"
         connection.rollback()
+
+
+def _query(connection: psycopg.Connection, statement: LiteralString, *values: str) -> Any:  # noqa: ANN401
+    row = connection.execute(statement, values).fetchone()
+    assert row is not None
+    return row[0]
 
 
 def _assert_checker_fails_on_falsehoods(meter: RunningMeter, truth: Path) -> None:
