@@ -1,5 +1,6 @@
 """The API key of whoever runs `up`: made once, replaced when the meter no longer knows it."""
 
+import time
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
@@ -9,40 +10,65 @@ import grpc
 import meter.app
 from cli.connection import Target, open_channel
 from cli.credentials import Credentials, find_credentials, write_credentials
+from cli.process import CommandError
 from cli.settings import Settings, is_loopback
+from meter.domain.errors import MeterError
 from meter.options import Addresses, MeterOptions
 from tokenworks.meter.v1.account_service_pb2 import ListAccountsRequest
 from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
 
 ASK_SECONDS_MAX = 10.0
+# A change of keys reaches a running meter within two seconds.
+KNOWN_SECONDS_MAX = 10.0
+POLL_SECONDS = 0.05
 IPV4 = 4
 
 
-def provide_credentials(
-    path: Path, *, options: MeterOptions, addresses: Addresses, settings: Settings
-) -> Credentials:
-    """The credentials for the running meter, in the file at `path` and valid.
+def find_or_make_key(path: Path, *, options: MeterOptions) -> str:
+    """The API key of the credentials file at `path`, or a new one.
 
-    A key is made when there is none, or when the meter refuses the one of the file: another
-    database or another pepper knows nothing of it.
+    Made before the meter runs, it is known from the start; a running one hears of it later.
+    """
+    found = find_credentials(path)
+    return _make_key(options) if found is None else found.api_key
+
+
+def provide_credentials(
+    path: Path, *, api_key: str, options: MeterOptions, addresses: Addresses, settings: Settings
+) -> Credentials:
+    """Write the credentials for the running meter to the file at `path`, and return them.
+
+    A key that the meter refuses is replaced: another database or another pepper knows nothing of
+    it. Raises CommandError when the new one is refused as well.
     """
     address, http = _reachable(addresses.grpc), _reachable(addresses.http)
     tls = options.tls_certificate is not None
     scheme = "https://" if tls else "" if is_loopback(address) else "http://"
-    found = find_credentials(path)
-    if found is not None:
-        target = Target(address=address, api_key=found.api_key, tls=tls)
-        if not _is_refused(target, ca_certificate=settings.ca_certificate):
-            kept = replace(found, target=scheme + address, http=http)
-            if kept != found:
-                write_credentials(path, kept)
-            return kept
-    api_key = meter.app.create_installation_key(
-        options.database_url, key_pepper=options.key_pepper, description="made by tokenworks up"
-    )
-    made = Credentials(target=scheme + address, http=http, api_key=api_key)
-    write_credentials(path, made)
+    target = Target(address=address, api_key=api_key, tls=tls)
+    if _is_refused(target, ca_certificate=settings.ca_certificate):
+        target = replace(target, api_key=_make_key(options))
+        _wait_until_known(target, ca_certificate=settings.ca_certificate)
+    made = Credentials(target=scheme + address, http=http, api_key=target.api_key)
+    if made != find_credentials(path):
+        write_credentials(path, made)
     return made
+
+
+def _make_key(options: MeterOptions) -> str:
+    try:
+        return meter.app.create_installation_key(
+            options.database_url, key_pepper=options.key_pepper, description="made by tokenworks up"
+        )
+    except MeterError as error:
+        raise CommandError(f"no API key could be made: {error.message}") from error
+
+
+def _wait_until_known(target: Target, *, ca_certificate: Path | None) -> None:
+    give_up_time = time.monotonic() + KNOWN_SECONDS_MAX
+    while _is_refused(target, ca_certificate=ca_certificate):
+        if time.monotonic() > give_up_time:
+            raise CommandError("the meter refuses the API key that was made for it")
+        time.sleep(POLL_SECONDS)
 
 
 def _is_refused(target: Target, *, ca_certificate: Path | None) -> bool:

@@ -13,7 +13,7 @@ from cli.connection import load_settings
 from cli.credentials import Credentials, read_pepper, write_secret
 from cli.db import upgrade_schema
 from cli.folder_lock import FolderLock, hold_folder
-from cli.local_key import provide_credentials
+from cli.local_key import find_or_make_key, provide_credentials
 from cli.logs import configure_logging
 from cli.meter_process import (
     StopRequest,
@@ -92,10 +92,12 @@ def up(
         pepper = read_pepper(settings.key_pepper_file or _provide_pepper(folder))
         options = make_options(settings, database_url=database_url, key_pepper=pepper)
         configure_logging(settings.log_level)
+        key_file = folder / "credentials.json"
+        api_key = find_or_make_key(key_file, options=options)
 
         def tell(addresses: Addresses) -> None:
             credentials = provide_credentials(
-                folder / "credentials.json", options=options, addresses=addresses, settings=settings
+                key_file, api_key=api_key, options=options, addresses=addresses, settings=settings
             )
             _tell(folder, credentials=credentials, postgres=postgres, lock=lock, as_json=as_json)
 

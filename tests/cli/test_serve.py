@@ -10,8 +10,12 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from cli.connection import connect
+from cli.process import CommandError, Exit
+from cli.settings import Settings
 from tests.postgres import Cluster
 from tests.running_meter import PEPPER, TOKENWORKS, RunningMeter, running_meter_on
+from tokenworks.meter.v1.account_service_pb2 import ListAccountsRequest
 
 
 @pytest.fixture
@@ -24,8 +28,7 @@ def pepper_file(tmp_path: Path) -> Path:
 
 def test_serve__migrated_database(running_meter: RunningMeter) -> None:
     """It serves gRPC to commands and HTTP to Prometheus, and ends on SIGTERM with 0."""
-    listed = _run("accounts", "list", "--json", environment=running_meter.environment)
-    assert listed.returncode == 0, listed.stderr
+    assert _ask(running_meter) == 0
     with urllib.request.urlopen(f"http://{running_meter.http}/metrics") as answer:
         assert answer.status == 200
     assert running_meter.stop() == 0
@@ -35,18 +38,15 @@ def test_serve__killed_and_restarted(running_meter: RunningMeter) -> None:
     """After kill -9 it serves again on the same ports, under the same API keys."""
     target = running_meter.target
     running_meter.kill()
-    gone = _run("accounts", "list", environment=running_meter.environment)
-    assert gone.returncode == 4
+    assert _ask(running_meter) == Exit.UNREACHABLE
     running_meter.restart()
     assert running_meter.target == target
-    assert _run("accounts", "list", environment=running_meter.environment).returncode == 0
+    assert _ask(running_meter) == 0
 
 
 def test_serve__wrong_api_key(running_meter: RunningMeter) -> None:
     """A command with a wrong API key is refused by a rule."""
-    refused = _run("accounts", "list", "--api-key", "x", environment=running_meter.environment)
-    assert refused.returncode == 3
-    assert "API_KEY_MALFORMED" in refused.stderr
+    assert _ask(running_meter, api_key="x") == Exit.REFUSED
 
 
 def test_serve__database_not_migrated(cluster: Cluster, pepper_file: Path) -> None:
@@ -134,16 +134,10 @@ def test_serve__tls(database_url: str, tmp_path: Path) -> None:
     )
     settings = {"tls_certificate": str(certificate), "tls_key": str(key)}
     with running_meter_on(database_url, folder=tmp_path, settings=settings) as running:
-        plain = running.environment
-        trusting = plain | {
-            "TOKENWORKS_SERVER": f"https://{running.target}",
-            "TOKENWORKS_CA_CERTIFICATE": str(certificate),
-        }
-        trusted = _run("accounts", "list", "--json", environment=trusting)
-        assert trusted.returncode == 0, trusted.stderr
-        del trusting["TOKENWORKS_CA_CERTIFICATE"]
-        assert _run("accounts", "list", environment=trusting).returncode == 4
-        assert _run("accounts", "list", environment=plain).returncode == 4
+        server = f"https://{running.target}"
+        assert _ask(running, server=server, ca_certificate=certificate) == 0
+        assert _ask(running, server=server) == Exit.UNREACHABLE
+        assert _ask(running) == Exit.UNREACHABLE
 
 
 def test_serve__addresses_as_json(running_meter: RunningMeter) -> None:
@@ -154,17 +148,34 @@ def test_serve__addresses_as_json(running_meter: RunningMeter) -> None:
         socket.create_connection((host, int(port))).close()
 
 
+def _ask(
+    running: RunningMeter,
+    *,
+    server: str | None = None,
+    api_key: str | None = None,
+    ca_certificate: Path | None = None,
+) -> int:
+    """Ask the meter something as a command does: the exit code that it would end with."""
+    settings = Settings(
+        server=server or running.target,
+        api_key=api_key or running.api_key,
+        ca_certificate=ca_certificate,
+    )
+    try:
+        with connect(settings=settings) as client:
+            client.accounts.ListAccounts(ListAccountsRequest())
+    except CommandError as error:
+        return error.exit_code
+    return 0
+
+
 def _serve(*arguments: str, **settings: str) -> subprocess.CompletedProcess[str]:
     named = {f"TOKENWORKS_{name.upper()}": value for name, value in settings.items()}
-    return _run("serve", *arguments, environment=os.environ | named)
-
-
-def _run(*arguments: str, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [TOKENWORKS, *arguments],
+        [TOKENWORKS, "serve", *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env=environment,
+        env=os.environ | named,
         text=True,
         timeout=60,
         check=False,

@@ -15,10 +15,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
+from cli.connection import connect
 from cli.postgres.programs import find_programs
 from cli.postgres.supervisor import Postgres
+from cli.settings import Settings
 from tests.postgres import Cluster
 from tests.running_meter import TOKENWORKS
+from tokenworks.meter.v1.account_service_pb2 import ListAccountsRequest
 
 ANY_PORTS = ("--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0")
 STOP_SECONDS_MAX = 60
@@ -116,8 +119,7 @@ def test_up__new_folder(start: Start, folder: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     for name in ("credentials.json", "key-pepper", "lock", "postgres/password"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600, name
-    listed = _run("accounts", "list", credentials_file=folder / "credentials.json")
-    assert listed.returncode == 0, listed.stderr
+    _ask(folder / "credentials.json")
 
 
 @pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
@@ -220,8 +222,7 @@ def test_up__api_key_of_another_database(start: Start, folder: Path) -> None:
     start()
     after = json.loads((folder / "credentials.json").read_text())
     assert after["api_key"] != before["api_key"]
-    listed = _run("accounts", "list", credentials_file=folder / "credentials.json")
-    assert listed.returncode == 0, listed.stderr
+    _ask(folder / "credentials.json")
 
 
 @pytest.mark.parametrize("flag", ["--grpc-address", "--http-address", "--pg-port"])
@@ -332,13 +333,17 @@ def test_up__as_a_user(start: Start) -> None:
     assert not (up.folder / "postgres" / "data" / "postmaster.pid").exists()
 
 
-def _run(*arguments: str, credentials_file: Path | None = None) -> subprocess.CompletedProcess[str]:
-    named = {} if credentials_file is None else {"TOKENWORKS_CREDENTIALS_FILE": credentials_file}
+def _ask(credentials_file: Path) -> None:
+    """Ask the meter something, as a command with these credentials does; raises if it refuses."""
+    with connect(settings=Settings(credentials_file=credentials_file)) as client:
+        client.accounts.ListAccounts(ListAccountsRequest())
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [TOKENWORKS, *arguments],
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        env=os.environ | named,
         text=True,
         timeout=60,
         check=False,
