@@ -197,12 +197,12 @@ def _joined(parts: Sequence[tuple[Int64Array | None, int, int]]) -> Int64Array:
 
 
 def _event_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> bytes:
-    parts = [
+    if not any(batch.event_ids is not None and batch.event_ids.any() for _, batch in batches):
+        return b""
+    return b"".join(
         bytes(EVENT_ID_BYTES * len(batch)) if batch.event_ids is None else batch.event_ids.tobytes()
         for _, batch in batches
-    ]
-    joined = b"".join(parts)
-    return joined if any(joined) else b""
+    )
 
 
 def _request_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> bytes:

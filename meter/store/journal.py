@@ -15,7 +15,6 @@ from meter.domain.limits import DIMENSIONS_INTERNED_MAX
 from meter.journal.protocol import ProducerState
 from meter.store.engine import driver_connection, store_faults
 from meter.store.tables import (
-    dimensions,
     event_claims,
     journal,
     producer_gaps,
@@ -23,11 +22,24 @@ from meter.store.tables import (
     producers,
     quarantine,
     shards,
-    skus,
 )
 
 ProducerKey = tuple[str, str]
 _HELD: Final = 1
+# The two dictionaries: table, key columns, and the arrays in which keys are sent.
+_DICTIONARIES: Final = {
+    "skus": (
+        "skus",
+        "model, served_model, tier, mode, region",
+        "CAST(:c0 AS text[]), CAST(:c1 AS text[]), CAST(:c2 AS text[]),"
+        " CAST(:c3 AS smallint[]), CAST(:c4 AS text[])",
+    ),
+    "dimensions": (
+        "dimensions",
+        "account_id, sku_id, pool",
+        "CAST(:c0 AS text[]), CAST(:c1 AS integer[]), CAST(:c2 AS text[])",
+    ),
+}
 # Postgres' binary COPY: signature, flags, extension; a row of two 16-byte fields; the end.
 _COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
 _COPY_END: Final = b"\xff\xff"
@@ -157,24 +169,28 @@ class JournalStore:
     def _insert_dimensions(self, rows: Sequence[Dimensions]) -> list[int]:
         if len(self._dimension_ids) > DIMENSIONS_INTERNED_MAX:
             self._dimension_ids.clear()
-        sku_ids = self._resolve(skus, self._sku_ids, [_sku_key(row) for row in rows])
+        sku_ids = self._resolve("skus", self._sku_ids, [_sku_key(row) for row in rows])
         keys = [(row.account, sku, row.pool) for row, sku in zip(rows, sku_ids, strict=True)]
-        return self._resolve(dimensions, self._dimension_ids, keys)
+        return self._resolve("dimensions", self._dimension_ids, keys)
 
-    def _resolve(self, table: Any, known: dict[Any, int], keys: Sequence[Any]) -> list[int]:  # noqa: ANN401
-        names = [column.name for column in table.c][1:]
+    def _resolve(self, names: str, known: dict[Any, int], keys: Sequence[Any]) -> list[int]:
         # Sorted, so that two servers that meet the same new dimensions cannot deadlock.
         missing = sorted({key for key in keys if key not in known})
-        for start in range(0, len(missing), 1000):
-            part = missing[start : start + 1000]
-            values = [dict(zip(names, key, strict=True)) for key in part]
-            columns = [table.c[name] for name in names]
+        if missing:
+            table, key_columns, arrays = _DICTIONARIES[names]
+            values = {f"c{place}": list(column) for place, column in enumerate(zip(*missing))}
+            insert_text = (
+                f"INSERT INTO {table} ({key_columns}) SELECT * FROM unnest({arrays})"  # noqa: S608
+                " ON CONFLICT DO NOTHING"
+            )
+            select_text = (
+                f"SELECT t.* FROM {table} t JOIN unnest({arrays}) AS n ({key_columns})"  # noqa: S608
+                f" USING ({key_columns})"
+            )
             with store_faults(), self._engine.begin() as connection:
-                connection.execute(upsert(table).values(values).on_conflict_do_nothing())
-                found = connection.execute(
-                    select(table).where(tuple_(*columns).in_(part))
-                ).all()
-            known.update({tuple(row[1:]): row[0] for row in found})
+                connection.execute(text(insert_text), values)
+                for row in connection.execute(text(select_text), values):
+                    known[tuple(row[1:])] = row[0]
         return [known[key] for key in keys]
 
 

@@ -1,0 +1,124 @@
+"""A durable Postgres and a meter process, as production has them, on this machine."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psycopg
+
+import migrations
+from benchmarks.workload import ACCOUNTS, account_name
+from cli.postgres.programs import find_programs
+from cli.postgres.supervisor import Postgres
+from meter.app import create_installation_key
+from tokenworks.meter.v1 import account_service_pb2, account_service_pb2_grpc
+
+_PEPPER = bytes(range(32))
+
+
+@dataclass(frozen=True, slots=True)
+class Plant:
+    """What a benchmark talks to."""
+
+    target: str
+    api_key: str
+    database_url: str
+    meter_pid: int
+
+    @property
+    def metadata(self) -> tuple[tuple[str, str], ...]:
+        """The call metadata that carries the key."""
+        return (("authorization", f"Bearer {self.api_key}"),)
+
+    def query(self, statement: str) -> Any:  # noqa: ANN401
+        """Return the first row of a query."""
+        with psycopg.connect(self.database_url) as connection:
+            return connection.execute(statement.encode()).fetchone()
+
+    def wait_until_counted(self, *, seconds: float) -> float:
+        """Return how long counting took to reach the journal's end; raises after `seconds`."""
+        begin = time.monotonic()
+        behind = (
+            "SELECT count(*) FROM shards s JOIN counting c USING (shard)"
+            " WHERE s.position > c.position"
+        )
+        while self.query(behind)[0]:
+            if time.monotonic() > begin + seconds:
+                raise TimeoutError("counting did not catch up")
+            time.sleep(0.02)
+        return time.monotonic() - begin
+
+
+@contextmanager
+def running_plant() -> Iterator[Plant]:
+    """Start Postgres (fsync on) and `tokenworks serve`, with the workload's accounts."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenworks-bench-"))
+    postgres = Postgres(folder / "pg" / "postgres", programs=find_programs(None), durable=True)
+    try:
+        postgres.start(password="bench")
+        url = postgres.url()
+        migrations.upgrade(url)
+        key = create_installation_key(url, key_pepper=_PEPPER, description="bench")
+        pepper = folder / "pepper"
+        pepper.touch(mode=0o600)
+        pepper.write_text(_PEPPER.hex())
+        with _meter(url, pepper=pepper, log=folder / "meter.log") as (process, target):
+            plant = Plant(target, key, url, process.pid)
+            _create_accounts(plant)
+            yield plant
+    finally:
+        postgres.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _meter(
+    url: str, *, pepper: Path, log: Path
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    environment = os.environ | {
+        "TOKENWORKS_DATABASE_URL": url,
+        "TOKENWORKS_KEY_PEPPER_FILE": str(pepper),
+        "TOKENWORKS_GRPC_ADDRESS": "127.0.0.1:0",
+        "TOKENWORKS_HTTP_ADDRESS": "127.0.0.1:0",
+    }
+    command = [str(Path(sys.executable).parent / "tokenworks"), "serve", "--json"]
+    with (
+        log.open("wb") as errors,
+        subprocess.Popen(
+            command, stdout=subprocess.PIPE, stderr=errors, env=environment, text=True
+        ) as process,
+    ):
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if not line:
+            raise RuntimeError(log.read_text("utf-8"))
+        try:
+            yield process, json.loads(line)["grpc"]
+        finally:
+            process.terminate()
+
+
+def _create_accounts(plant: Plant) -> None:
+    with grpc.insecure_channel(plant.target) as channel:
+        stub = account_service_pb2_grpc.AccountServiceStub(channel)
+        calls = [
+            stub.CreateAccount.future(
+                account_service_pb2.CreateAccountRequest(
+                    account=account_name(number), handle=account_name(number)
+                ),
+                metadata=plant.metadata,
+            )
+            for number in range(ACCOUNTS)
+        ]
+        for call in calls:
+            call.result()
