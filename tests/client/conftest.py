@@ -6,8 +6,8 @@ from typing import Any, TypeAlias
 
 import pytest
 
-from tests.client.fake_meter import API_KEY, FakeMeter
-from tokenworks.client import Meter
+from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter
+from tokenworks.client import Meter, State
 
 MakeClient: TypeAlias = Callable[..., Meter]
 
@@ -39,3 +39,12 @@ def make_client(fake_meter: FakeMeter) -> Iterator[MakeClient]:
             return client
 
         yield make
+
+
+def wait_for_state(client: Meter, state: State) -> None:
+    """Wait until a client that cannot deliver what it holds has come to a state."""
+    for _ in range(WAIT_SECONDS * 20):
+        if client.statistics.state is state:
+            return
+        assert client.flush(0.05) is False
+    raise AssertionError(f"{client.statistics.state} instead of {state}")

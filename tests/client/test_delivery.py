@@ -1,15 +1,13 @@
 """What a client survives on its way to the meter, over a real connection."""
 
 import socket
-from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from threading import Event
-from typing import Any
 
 import grpc
 import pytest
 
-from tests.client.conftest import MakeClient
+from tests.client.conftest import MakeClient, wait_for_state
 from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter, Refusal
 from tokenworks.client import Meter, State
 
@@ -31,7 +29,7 @@ def test_stream__failure_is_survived(
     assert client.flush(WAIT_SECONDS)
     fake_meter.set(refusal=refusal)
     client.record(input=2)
-    assert client.flush(0.2) is False
+    wait_for_state(client, State.WAITING)
     fake_meter.set(refusal=None)
     assert client.flush(WAIT_SECONDS)
     assert [event["tokens"] for event in fake_meter.events] == [{1: 1}, {1: 2}]
@@ -44,8 +42,7 @@ def test_stream__meter_comes_later() -> None:
         target = f"127.0.0.1:{probe.getsockname()[1]}"
     with Meter(target, api_key=API_KEY, producer="p") as client, ExitStack() as stack:
         client.record()
-        assert client.flush(0.3) is False
-        assert client.statistics.state is State.WAITING
+        wait_for_state(client, State.WAITING)
         fake_meter = stack.enter_context(FakeMeter().serving(target=target))
         assert client.flush(WAIT_SECONDS)
         assert len(fake_meter.events) == 1
@@ -57,8 +54,7 @@ def test_stream__refused_keeps_everything(
     """With a wrong key nothing is lost and nothing hammers the meter; the log says why."""
     client = make_client(api_key="tw_wrong")
     client.record()
-    assert client.flush(0.5) is False
-    assert client.statistics.state is State.REFUSED
+    wait_for_state(client, State.REFUSED)
     assert client.statistics.held == 1
     assert fake_meter.call_count == 1
     assert "reason=API_KEY_UNKNOWN" in caplog.text
@@ -106,7 +102,7 @@ def test_stream__rolled_back_meter_is_told(fake_meter: FakeMeter, make_client: M
         assert client.flush(WAIT_SECONDS)
     fake_meter.set(refusal=Refusal(code=grpc.StatusCode.UNAVAILABLE), durable_lag=0)
     client.record(input=4)
-    assert client.flush(0.2) is False
+    wait_for_state(client, State.WAITING)
     with fake_meter.changed:
         producer = fake_meter.producers["p"]
         producer.batches = {1: producer.batches[1]}
@@ -115,15 +111,6 @@ def test_stream__rolled_back_meter_is_told(fake_meter: FakeMeter, make_client: M
     assert client.flush(WAIT_SECONDS)
     assert [event["tokens"] for event in fake_meter.events] == [{1: 1}, {1: 4}]
     assert producer.gaps == [(2, 3)]
-
-
-def test_stream__interceptor_may_repeat(fake_meter: FakeMeter, make_client: MakeClient) -> None:
-    """Messages that an interceptor sends twice are counted once."""
-    client = make_client(interceptors=[_Repeating()])
-    for i in range(5):
-        client.record(input=i + 1)
-        assert client.flush(WAIT_SECONDS)
-    assert [event["tokens"] for event in fake_meter.events] == [{1: i + 1} for i in range(5)]
 
 
 def test_stream__full_batches_leave_before_the_interval(
@@ -150,21 +137,3 @@ def test_stream__waiting_events_share_batches(
     fake_meter.set(refusal=None)
     assert fake_meter.wait_for_events(20)
     assert len(fake_meter.columns) == 1
-
-
-class _Repeating(grpc.StreamStreamClientInterceptor):
-    """Sends each batch twice."""
-
-    def intercept_stream_stream(  # type: ignore[override] # bytes are what it gets here
-        self,
-        continuation: Callable[..., Any],
-        client_call_details: grpc.ClientCallDetails,
-        request_iterator: Iterator[bytes],
-    ) -> Any:  # noqa: ANN401 - gRPC's own
-        def doubled() -> Iterator[bytes]:
-            for i, request in enumerate(request_iterator):
-                yield request
-                if i > 0:
-                    yield request
-
-        return continuation(client_call_details, doubled())

@@ -7,7 +7,7 @@ from typing import Any, Final
 import grpc
 import pytest
 
-from tests.client.conftest import MakeClient
+from tests.client.conftest import MakeClient, wait_for_state
 from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter, Refusal
 from tokenworks.client import Meter, State, Statistics, TokenClass
 
@@ -155,7 +155,8 @@ def test_record__drops_are_logged_at_the_end_too(
     client = make_client(buffer_events_max=1)
     client.record()
     client.record()
-    assert client.flush(0.1) is False
+    wait_for_state(client, State.WAITING)
+    assert client.flush(0.05) is False
     client.record()
     client.close(0)
     assert "events_dropped count=1 total=1" in caplog.text
@@ -219,8 +220,8 @@ def test_flush__waits_for_durable(fake_meter: FakeMeter, make_client: MakeClient
     fake_meter.set(durable_lag=1)
     client = make_client()
     client.record()
-    assert client.flush(0.3) is False
-    assert len(fake_meter.events) == 1
+    assert fake_meter.wait_for_events(1)
+    assert client.flush(0.05) is False
     fake_meter.set(durable_lag=0)
     assert client.flush(WAIT_SECONDS)
     assert fake_meter.heartbeat_count >= 1, "a heartbeat asked how things stand"
@@ -256,11 +257,12 @@ def test_close__deadline_counts_what_is_lost(
     """What is not durable at the deadline is lost, said, and counted."""
     fake_meter.set(refusal=Refusal(code=grpc.StatusCode.UNAVAILABLE))
     client = make_client()
-    client.record()
+    for _ in range(3):
+        client.record()
     assert client.close(0.05) is False
-    assert client.statistics.dropped == 1
+    assert client.statistics.dropped == 3
     assert client.statistics.held == 0
-    assert "events_lost count=1" in caplog.text
+    assert "events_lost count=3" in caplog.text
 
 
 def test_exit__closes(fake_meter: FakeMeter) -> None:

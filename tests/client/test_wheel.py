@@ -9,7 +9,8 @@ from typing import Final
 
 import pytest
 
-from tests.client.fake_meter import API_KEY, FakeMeter
+from tests.client.reporting import ACCOUNT, create_account
+from tests.running_meter import RunningMeter
 
 SDK: Final = Path(__file__).resolve().parents[2] / "sdk"
 # What comes along: our two dependencies, and what gRPC itself needs.
@@ -50,12 +51,6 @@ def empty_python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-@pytest.fixture
-def target_key_account(fake_meter: FakeMeter) -> tuple[str, str, str]:
-    """Where to report to, with which API key, and for which account."""
-    return fake_meter.target, API_KEY, "acme"
-
-
 def test_wheel__holds_the_client_and_nothing_else(wheel: Path) -> None:
     """The wheel has the client, the generated stubs, their types, and its licence."""
     names = zipfile.ZipFile(wheel).namelist()
@@ -74,12 +69,12 @@ def test_wheel__brings_grpc_and_protobuf_only(empty_python: Path) -> None:
     assert {package["name"].lower().replace("_", "-") for package in listed} == EXPECTED
 
 
-def test_wheel__reports_to_a_running_meter(
-    empty_python: Path, target_key_account: tuple[str, str, str]
-) -> None:
-    """The installed client reports, and every event is on the meter's disk."""
+def test_wheel__reports_to_a_running_meter(empty_python: Path, running_meter: RunningMeter) -> None:
+    """The installed client reports, and every event is on the meter's disk, none set aside."""
+    create_account(running_meter)
+    where = (running_meter.target, running_meter.api_key, ACCOUNT)
     reported = subprocess.run(
-        [empty_python, "-I", "-W", "error", "-c", REPORT, *target_key_account],
+        [empty_python, "-I", "-W", "error", "-c", REPORT, *where],
         check=True,
         stdout=subprocess.PIPE,
         timeout=60,

@@ -104,7 +104,8 @@ class Connection:
         self._call.cancel()
 
     def cut(self) -> None:
-        """End the call at once."""
+        """End the call at once; one that has ended already is let go."""
+        # Lets gRPC's own thread go, which waits for our next message.
         self._outbox.put(None)
         self._call.cancel()
 
@@ -120,8 +121,6 @@ class Connection:
         except grpc.RpcError as error:
             failure = failure_from_error(error)
         finally:
-            # Also lets gRPC's own thread go, which waits for our next message.
-            self._outbox.put(None)
             self._deliver(Ended(connection=self, failure=failure))
 
 
