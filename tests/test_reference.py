@@ -25,10 +25,12 @@ TABLES = {
     for name, table in vars(meter.store.tables).items()
     if isinstance(table, sqlalchemy.Table)
 }
-WRITERS = {"insert", "update", "delete", "pg_insert"}
+WRITERS = {"insert", "upsert", "update", "delete"}
 READERS = {"select", "exists", "select_from", "join", "outerjoin"}
 WRITTEN_IN_SQL = re.compile(r"\b(?:INSERT INTO|COPY|UPDATE|DELETE FROM)\s+(\w+)", re.IGNORECASE)
-READ_IN_SQL = re.compile(r"(?<!DELETE )\b(?:FROM|JOIN)\s+(\w+)", re.IGNORECASE)
+READ_IN_SQL = re.compile(r"(?<!DELETE )\b(?:FROM|JOIN)\s+(\w+)|^(\w+) \w JOIN", re.IGNORECASE)
+# Stands for what a formatted text is given.
+HOLE = "_HOLE_"
 # Reads settings only: that a value is taken says nothing about what it does.
 TESTS_OF_READING = ROOT / "tests/cli/test_settings.py"
 
@@ -90,18 +92,27 @@ def _numbers(enum: EnumDescriptor) -> dict[str, int]:
 def _tables_written(tree: ast.AST) -> Iterator[str]:
     """Tables that are the object of a writing call, or named so in a text of SQL."""
     for call in _calls(tree, names=WRITERS):
-        target = call.func.value if isinstance(call.func, ast.Attribute) else None
-        yield from _names(*call.args[:1], *([target] if target else []))
-    for text in _texts(tree):
-        yield from WRITTEN_IN_SQL.findall(text)
+        yield from _names(*call.args[:1])
+    yield from _tables_in_sql(tree, pattern=WRITTEN_IN_SQL)
 
 
 def _tables_read(tree: ast.AST) -> Iterator[str]:
-    """Tables that stand anywhere in a reading call, or are named so in a text of SQL."""
-    for call in _calls(tree, names=READERS):
-        yield from _names(*call.args)
-    for text in _texts(tree):
-        yield from READ_IN_SQL.findall(text)
+    """Tables that a function which reads knows of, or that are read in a text of SQL."""
+    for function in (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)):
+        if any(_calls(function, names=READERS)):
+            written = {id(call.args[0]) for call in _calls(function, names=WRITERS) if call.args}
+            yield from _names(*(node for node in ast.walk(function) if id(node) not in written))
+    yield from _tables_in_sql(tree, pattern=READ_IN_SQL)
+
+
+def _tables_in_sql(tree: ast.AST, *, pattern: re.Pattern[str]) -> Iterator[str]:
+    """Tables in the texts of SQL; a hole stands for every table whose bare name is a text here."""
+    texts = set(_texts(tree))
+    for text in texts:
+        found = {name for match in pattern.finditer(text) for name in match.groups() if name}
+        yield from found
+        if HOLE in found:
+            yield from texts & set(TABLES.values())
 
 
 def _calls(tree: ast.AST, *, names: set[str]) -> Iterator[ast.Call]:
@@ -115,19 +126,18 @@ def _last_name(function: ast.expr) -> str:
 
 
 def _names(*nodes: ast.AST) -> Iterator[str]:
-    """Every name and attribute below these nodes."""
-    for root in nodes:
-        for node in ast.walk(root):
-            if isinstance(node, ast.Name):
-                yield node.id
-            elif isinstance(node, ast.Attribute):
-                yield node.attr
+    """Those of the nodes that are a name."""
+    return (node.id for node in nodes if isinstance(node, ast.Name))
 
 
 def _texts(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.value
+        elif isinstance(node, ast.JoinedStr):
+            yield "".join(
+                str(part.value) if isinstance(part, ast.Constant) else HOLE for part in node.values
+            )
 
 
 def _words(tree: ast.AST) -> Iterator[str]:
