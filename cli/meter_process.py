@@ -43,7 +43,8 @@ class StopRequest:
         traceback: TracebackType | None,
     ) -> None:
         for each, handler in self._previous.items():
-            signal.signal(each, handler)
+            # A process that was asked to stop is left in peace until it has ended.
+            signal.signal(each, signal.SIG_IGN if self.requested else handler)
 
     def ignore_further(self) -> None:
         """From now on everything stops anyway."""
