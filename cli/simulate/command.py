@@ -25,6 +25,8 @@ SERVERS_MAX: Final = 256
 # Each process holds the trace, some hundred bytes a request.
 REQUESTS_MAX: Final = 1_000_000
 SPEED_MAX: Final = 1_000_000
+# It is part of the producers' names, which have 64 characters at most.
+SEED_MAX: Final = 2**63 - 1
 DEADLINE_SECONDS_MAX: Final = 86_400
 _COUNTS: Final = (
     "sent",
@@ -114,7 +116,11 @@ _OPTIONS: Final[tuple[Callable[[_Command], _Command], ...]] = (
         help="Models to report, the busiest first.",
     ),
     click.option(
-        "--seed", type=int, default=1, show_default=True, help="Decides all that looks random."
+        "--seed",
+        type=click.IntRange(0, SEED_MAX),
+        default=1,
+        show_default=True,
+        help="Decides all that looks random, and the producers' names.",
     ),
     click.option(
         "--out",

@@ -205,7 +205,7 @@ def differences(truth: Ledger, *, journal: Ledger, usage: Ledger) -> list[str]:
                 found.append(f"{_name(place)}: {name} {_three(counts)}")
     for request_id in sorted(truth.request_ids.keys() | journal.request_ids.keys()):
         times = (truth.request_ids[request_id], journal.request_ids[request_id])
-        if times != (1, 1):
+        if times[0] != times[1]:
             found.append(f"request {request_id!r}: {times[0]} × in truth, {times[1]} × in journal")
     return found
 

@@ -155,6 +155,7 @@ def test_simulate__table(tmp_path: Path) -> None:
         (("--speed", "-1"), "--speed"),
         (("--servers", "0"), "--servers"),
         (("--resend", "101"), "--resend"),
+        (("--seed", "-1"), "--seed"),
         (("--accounts", "a,,b"), "different names"),
         (("--tiers", "a,a"), "different names"),
         (("--trace", "missing.csv"), "missing.csv"),
