@@ -196,7 +196,7 @@ class Meter:
             self.flush(timeout_seconds)
             sender.stop(timeout_seconds=max(deadline - monotonic(), limits.EXIT_SECONDS_MAX))
         atexit.unregister(self._exit)
-        return sender.state is State.CLOSED and sender.lost_count == 0
+        return sender.lost_count == 0 and not sender.is_running
 
     @property
     def statistics(self) -> Statistics:
