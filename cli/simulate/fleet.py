@@ -1,6 +1,8 @@
 """The fleet: one process for each server, and what they report of themselves."""
 
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from typing import Final
@@ -24,19 +26,20 @@ def run_fleet(replay: Replay, *, on_progress: Callable[[Progress], None]) -> lis
     readers: list[connection.Connection[None, Progress]] = []
     processes: list[BaseProcess] = []
     try:
-        for server_index in range(replay.server_count):
-            reader, writer = context.Pipe(duplex=False)
-            process = context.Process(
-                target=serve,
-                args=(replay, server_index, writer, stop),
-                name=replay.producer(server_index),
-                daemon=True,
-            )
-            process.start()
-            # Only the process itself holds its end now, so that its death shows as end of file.
-            writer.close()
-            readers.append(reader)
-            processes.append(process)
+        with _interrupts_ignored():
+            for server_index in range(replay.server_count):
+                reader, writer = context.Pipe(duplex=False)
+                process = context.Process(
+                    target=serve,
+                    args=(replay, server_index, writer, stop),
+                    name=replay.producer(server_index),
+                    daemon=True,
+                )
+                process.start()
+                # Only the process holds its end now, so that its death shows as end of file.
+                writer.close()
+                readers.append(reader)
+                processes.append(process)
         try:
             _listen(readers, last=last, on_progress=on_progress)
         except KeyboardInterrupt:
@@ -45,6 +48,19 @@ def run_fleet(replay: Replay, *, on_progress: Callable[[Progress], None]) -> lis
     finally:
         _end(processes, readers=readers)
     return last
+
+
+@contextmanager
+def _interrupts_ignored() -> Iterator[None]:
+    """Start processes that ignore Ctrl-C from their first instruction on.
+
+    It reaches the whole group, and what it means is decided here alone.
+    """
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _listen(

@@ -1,7 +1,6 @@
 """One simulated inference server: a process that reports its share of the requests."""
 
 import json
-import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
@@ -79,8 +78,6 @@ def serve(
 
     `stop` ends it early: what was handed to the SDK is still waited for.
     """
-    # Ctrl-C reaches the whole group; the parent decides what it means.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
     path = replay.truth / f"{replay.producer(server_index)}.jsonl"
     with path.open("x", encoding="utf-8", buffering=1) as truth:
         _Server(replay, server_index=server_index, reports=reports, stop=stop, truth=truth).run()

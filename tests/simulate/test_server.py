@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,14 +18,6 @@ from tests.simulate.fake_meter import API_KEY, FakeMeter, read_truth, running
 from tokenworks.client import Meter
 
 TOKENWORKS = Path(sys.executable).parent / "tokenworks"
-
-
-@pytest.fixture(autouse=True)
-def _same_signals() -> Iterator[None]:
-    """A server's process ignores Ctrl-C; ours must not go on doing so."""
-    before = signal.getsignal(signal.SIGINT)
-    yield
-    signal.signal(signal.SIGINT, before)
 
 
 def test_serve__truth_before_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +55,11 @@ def test_simulate__interrupted(tmp_path: Path) -> None:
             stderr=subprocess.PIPE,
             start_new_session=True,
         )
-        wait_until(lambda: bool(read_truth(out)), seconds_max=60, what="something is reported")
+        wait_until(
+            lambda: len(list(out.glob("*"))) == 4 and bool(read_truth(out)),
+            seconds_max=60,
+            what="all servers run and something is reported",
+        )
         os.killpg(process.pid, signal.SIGINT)
         printed, errors = process.communicate(timeout=60)
     assert process.returncode == 0, errors
