@@ -1,0 +1,144 @@
+"""`tokenworks usage export`: the intervals as CSV."""
+
+import csv
+import json
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import click
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from cli.accounts import format_time, resolve
+from cli.connection import Client, client_command
+from cli.process import CommandError, report_progress
+from cli.usage.query import (
+    MODES,
+    ROWS_MAX,
+    SUMS,
+    TIMES,
+    TOKEN_CLASSES,
+    row_to_json,
+    split_groups,
+    to_request,
+    tokens_of,
+)
+from cli.usage.span import Span, check_time, to_span
+from meter.domain.interval import INTERVAL_MS, interval_start_ms
+from meter.runtime.clock import SystemClock
+from tokenworks.meter.v1 import meter_service_pb2 as pb
+
+_DAY_MS: Final = 86_400_000
+
+
+@click.command("export", short_help="Usage by interval, as CSV.")
+@click.argument("account", required=False)
+@click.option(
+    "--since", callback=check_time, required=True, metavar="TIME", help="Begin of the time."
+)
+@click.option(
+    "--until", callback=check_time, metavar="TIME", help="End of the time; without it, now."
+)
+@click.option(
+    "--by",
+    callback=split_groups,
+    default="account,model,tier",
+    show_default=True,
+    metavar="NAME,…",
+    help="What the rows are split by beside the interval: account, model, served_model, tier, mode,"
+    " region, band.",
+)
+@client_command
+def export(
+    client: Client, *, account: str | None, since: str, until: str | None, by: tuple[str, ...]
+) -> None:
+    """Write usage of ACCOUNT and all below it as CSV: a row for each interval of 15 minutes.
+
+    One column for each token class, times in UTC; with --json, a line of JSON for each row. Until
+    when all is counted is told on stderr.
+    """
+    if set(by) & set(TIMES):
+        raise click.BadParameter("the interval is always there.", param_hint="--by")
+    span = to_span(since, until, now_ms=SystemClock().now_ms())
+    root = resolve(client.accounts, account) if account else ""
+    groups = ("interval", *by)
+    writer = csv.writer(sys.stdout)
+    if not client.as_json:
+        writer.writerow(
+            ["interval_start", "interval_end", *_names(by), *TOKEN_CLASSES.values(), *SUMS]
+        )
+    row_count, counted_until = 0, ""
+    for answer in read_chunks(client, span=span, account_id=root, by=groups):
+        if client.as_json:
+            for row in answer.rows:
+                click.echo(json.dumps(row_to_json(row, by=groups)))
+        else:
+            writer.writerows(_to_cells(row, by=by) for row in answer.rows)
+        row_count += len(answer.rows)
+        # The first answer is the oldest: of what was counted after it, some may be missing.
+        counted_until = counted_until or format_time(answer.counted_until)
+    report_progress(f"{row_count:,} rows, counted until {counted_until}")
+
+
+def read_chunks(
+    client: Client, *, span: Span, account_id: str, by: tuple[str, ...]
+) -> Iterator[pb.QueryUsageResponse]:
+    """Return the rows of a span in order of time, asked for in pieces that no answer cuts.
+
+    Raises CommandError when one interval alone has more rows of one tier and model than an answer.
+    """
+    begin_ms, length_ms = span.start_ms, _DAY_MS
+    while begin_ms < span.end_ms:
+        piece = Span(start_ms=begin_ms, end_ms=min(begin_ms + length_ms, span.end_ms))
+        answer = client.meter.QueryUsage(to_request(piece, account_id=account_id, by=by))
+        if len(answer.rows) >= ROWS_MAX and piece.end_ms - piece.start_ms > INTERVAL_MS:
+            half_ms = interval_start_ms((piece.end_ms - piece.start_ms) // 2)
+            length_ms = max(INTERVAL_MS, half_ms)
+            continue
+        if len(answer.rows) >= ROWS_MAX:
+            yield from _read_interval(client, span=piece, account_id=account_id, by=by)
+        else:
+            yield answer
+            if len(answer.rows) < ROWS_MAX // 4:
+                length_ms *= 2
+        begin_ms = piece.end_ms
+
+
+def _read_interval(
+    client: Client, *, span: Span, account_id: str, by: tuple[str, ...]
+) -> Iterator[pb.QueryUsageResponse]:
+    """Return one interval's rows by tier and model, for those that are too many for one answer."""
+    question = to_request(span, account_id=account_id, by=("tier", "model"))
+    for part in client.meter.QueryUsage(question).rows:
+        answer = client.meter.QueryUsage(
+            to_request(span, account_id=account_id, by=by, model=part.model, tier=part.tier)
+        )
+        if len(answer.rows) >= ROWS_MAX:
+            raise CommandError(
+                f"{span}: more than {ROWS_MAX:,} rows of {part.model} at {part.tier}; export the"
+                " accounts below it one by one, or with a coarser --by"
+            )
+        yield answer
+
+
+def _names(by: Sequence[str]) -> Iterator[str]:
+    for name in by:
+        yield name
+        if name == "account":
+            yield "handle"
+
+
+def _to_cells(row: pb.UsageRow, *, by: Sequence[str]) -> list[str | int]:
+    end_time = Timestamp(seconds=row.start_time.seconds + INTERVAL_MS // 1000)
+    tokens = tokens_of(row)
+    return [
+        row.start_time.ToJsonString(),
+        end_time.ToJsonString(),
+        *(_cell(row, name) for name in _names(by)),
+        *(tokens.get(name, 0) for name in TOKEN_CLASSES.values()),
+        *(getattr(row, name) for name in SUMS),
+    ]
+
+
+def _cell(row: pb.UsageRow, name: str) -> str:
+    return MODES.get(row.mode, "") if name == "mode" else str(getattr(row, name))

@@ -1,0 +1,197 @@
+"""`tokenworks usage quarantine list|release|reject`."""
+
+import json
+from collections.abc import Iterator
+from typing import Final, Literal, TypeAlias
+
+import click
+
+from cli.accounts import format_time, print_table
+from cli.connection import Client, client_command
+from cli.usage.query import FINISHES, MODES, QUALITIES, class_name
+from tokenworks.meter.v1 import meter_service_pb2 as pb
+from tokenworks.meter.v1 import outcome_pb2, usage_pb2
+
+PAGE_SIZE: Final = 1_000
+_STATES: Final = {
+    number: name.removeprefix("QUARANTINE_STATE_").lower()
+    for name, number in pb.QuarantineState.items()
+    if number
+}
+_ANY: Final = "any"
+_Reported: TypeAlias = Literal["reported_input_count", "reported_output_count"]
+
+
+@click.group("quarantine", short_help="What was set aside: list it, release or reject it.")
+def quarantine() -> None:
+    """What was reported and not counted: list it, record it after all, or never.
+
+    Needs an API key that may administer the whole installation.
+    """
+
+
+@quarantine.command("list")
+@click.option(
+    "--state",
+    type=click.Choice([*_STATES.values(), _ANY]),
+    default=_STATES[pb.QUARANTINE_STATE_HELD],
+    show_default=True,
+    help="Held entries wait for a person.",
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="List so many at most, the oldest first.",
+)
+@client_command
+def list_entries(client: Client, *, state: str, limit: int) -> None:
+    """List what was set aside, oldest first."""
+    entries: list[pb.QuarantineEntry] = []
+    more = False
+    for entry in _list_all(client, state=state):
+        more = len(entries) == limit
+        if more:
+            break
+        entries.append(entry)
+    if client.as_json:
+        click.echo(json.dumps([_to_json(each) for each in entries], indent=2))
+    elif entries:
+        print_table(
+            ["id", "outcome", "state", "received", "event"],
+            ([*_facts(each), _summary(each)] for each in entries),
+        )
+        click.echo(
+            "Next, when the cause is mended, or never will be:\n"
+            "  tokenworks usage quarantine release ID\n"
+            "  tokenworks usage quarantine reject ID --reason TEXT"
+        )
+    else:
+        click.echo("Nothing is in quarantine." if state == _ANY else f"Nothing is {state}.")
+    if more:
+        click.echo(f"There are more than {limit:,}: --limit shows more.", err=True)
+
+
+@quarantine.command("release")
+@click.argument("entry_id", metavar="ID", type=int)
+@client_command
+def release(client: Client, *, entry_id: int) -> None:
+    """Check entry ID again, however old it is, and record it."""
+    request = pb.ReleaseQuarantineRequest(quarantine_id=entry_id)
+    _print_entry(client, client.meter.ReleaseQuarantine(request).entry)
+
+
+@quarantine.command("reject")
+@click.argument("entry_id", metavar="ID", type=int)
+@click.option("--reason", required=True, metavar="TEXT", help="Why; it is kept.")
+@client_command
+def reject(client: Client, *, entry_id: int, reason: str) -> None:
+    """Decide that entry ID is never counted."""
+    request = pb.RejectQuarantineRequest(quarantine_id=entry_id, reason=reason)
+    _print_entry(client, client.meter.RejectQuarantine(request).entry)
+
+
+def _list_all(client: Client, *, state: str) -> Iterator[pb.QuarantineEntry]:
+    request = pb.ListQuarantineRequest(page_size=PAGE_SIZE)
+    if state != _ANY:
+        request.state = pb.QuarantineState.Value(f"QUARANTINE_STATE_{state.upper()}")
+    while True:
+        answer = client.meter.ListQuarantine(request)
+        yield from answer.entries
+        if not answer.next_page_token:
+            return
+        request.page_token = answer.next_page_token
+
+
+def _print_entry(client: Client, entry: pb.QuarantineEntry) -> None:
+    if client.as_json:
+        click.echo(json.dumps(_to_json(entry), indent=2))
+        return
+    names = ("id", "outcome", "state", "received", "event")
+    for name, value in zip(names, [*_facts(entry), _summary(entry)], strict=True):
+        click.echo(f"{name:<9} {value}")
+
+
+def _facts(entry: pb.QuarantineEntry) -> list[str]:
+    return [
+        str(entry.quarantine_id),
+        _outcome(entry),
+        _STATES.get(entry.state, str(entry.state)),
+        format_time(entry.received_time),
+    ]
+
+
+def _summary(entry: pb.QuarantineEntry) -> str:
+    """Return the entry in a line, safe to print whatever was reported."""
+    if not entry.HasField("event"):
+        return f"batch {entry.sequence} of {entry.producer}, {entry.size_bytes:,} bytes"
+    event = entry.event
+    names = (event.dimensions.account, event.dimensions.model, event.dimensions.tier)
+    counts = (
+        f"{item.count:,} {class_name(item.token_class).replace('_', ' ')}" for item in event.tokens
+    )
+    return ", ".join([" ".join(_printable(name) for name in names), *counts])
+
+
+def _printable(text: str) -> str:
+    # What was set aside may hold anything, sequences that steer a terminal among it.
+    return text if text and text.isprintable() else repr(text)
+
+
+def _outcome(entry: pb.QuarantineEntry) -> str:
+    if entry.outcome not in outcome_pb2.Outcome.values():
+        return str(entry.outcome)
+    return outcome_pb2.Outcome.Name(entry.outcome).removeprefix("OUTCOME_")
+
+
+def _to_json(entry: pb.QuarantineEntry) -> dict[str, object]:
+    return {
+        "quarantine_id": entry.quarantine_id,
+        "outcome": _outcome(entry),
+        "state": _STATES.get(entry.state, str(entry.state)),
+        "received_time": entry.received_time.ToJsonString(),
+        "producer": entry.producer,
+        "sequence": entry.sequence,
+        "index": entry.index,
+        "key_id": entry.key_id,
+        "size_bytes": entry.size_bytes,
+        "event": _event_to_json(entry.event) if entry.HasField("event") else None,
+    }
+
+
+def _event_to_json(event: usage_pb2.UsageEvent) -> dict[str, object]:
+    """Return the event as it came; numbers without a name stay numbers."""
+    dimensions = event.dimensions
+    return {
+        "event_id": event.event_id,
+        "end_time": _time_to_json(event),
+        "duration_ms": event.duration_ms,
+        "account": dimensions.account,
+        "model": dimensions.model,
+        "served_model": dimensions.served_model,
+        "tier": dimensions.tier,
+        "mode": MODES.get(dimensions.mode, dimensions.mode),
+        "pool": dimensions.pool,
+        "region": dimensions.region,
+        "tokens": {class_name(item.token_class): item.count for item in event.tokens},
+        "finish": FINISHES.get(event.finish, event.finish),
+        "quality": QUALITIES.get(event.quality, event.quality),
+        "request_id": event.request_id,
+        "attempt": event.attempt,
+        "reported_input_count": _optional(event, "reported_input_count"),
+        "reported_output_count": _optional(event, "reported_output_count"),
+    }
+
+
+def _optional(event: usage_pb2.UsageEvent, name: _Reported) -> int | None:
+    return int(getattr(event, name)) if event.HasField(name) else None
+
+
+def _time_to_json(event: usage_pb2.UsageEvent) -> str | None:
+    try:
+        return event.end_time.ToJsonString()
+    except ValueError:
+        # Too far away for a date: that is why it was set aside.
+        return None
