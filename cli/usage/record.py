@@ -44,74 +44,84 @@ def _at_most(limit: int) -> Callable[..., int | None]:
     return check
 
 
-def _with_counts(command: _Command) -> _Command:
-    for name in reversed(TOKEN_CLASSES.values()):
-        option = f"--{name.replace('_', '-')}"
-        command = click.option(
-            option,
-            name,
-            type=int,
-            callback=_at_most(TOKEN_COUNT_MAX),
-            metavar="N",
-            help=_MEANINGS.get(name),
-        )(command)
+_COUNTS: Final = [
+    click.option(
+        f"--{name.replace('_', '-')}",
+        name,
+        type=int,
+        callback=_at_most(TOKEN_COUNT_MAX),
+        metavar="N",
+        help=_MEANINGS.get(name),
+    )
+    for name in TOKEN_CLASSES.values()
+]
+_OPTIONS: Final[tuple[Callable[[_Command], _Command], ...]] = (
+    click.option("--account", required=True, metavar="ACCOUNT", help="Whose request it was."),
+    click.option("--model", required=True, metavar="NAME", help="Model as it was asked for."),
+    click.option("--tier", required=True, metavar="NAME", help="Tier sold."),
+    *_COUNTS,
+    click.option(
+        "--finish",
+        type=click.Choice(list(FINISHES.values())),
+        default="completed",
+        show_default=True,
+        help="How the request ended.",
+    ),
+    click.option(
+        "--quality",
+        type=click.Choice(list(QUALITIES.values())),
+        default="final",
+        show_default=True,
+        help="How sure the counts are.",
+    ),
+    click.option(
+        "--mode",
+        type=click.Choice(list(MODES.values())),
+        default="online",
+        show_default=True,
+        help="Whether someone waited for the answer.",
+    ),
+    click.option("--served-model", default="", metavar="NAME", help="Model that answered."),
+    click.option(
+        "--pool", default="", metavar="NAME", help="Group of accelerators that served it."
+    ),
+    click.option("--region", default="", metavar="NAME", help="Region that served it."),
+    click.option(
+        "--end-time", callback=check_time, metavar="TIME", help="When it ended; without it, now."
+    ),
+    click.option(
+        "--duration-ms",
+        type=int,
+        callback=_at_most(DURATION_MS_MAX),
+        default=0,
+        metavar="MS",
+        help="How long it took.",
+    ),
+    click.option("--request-id", default="", metavar="ID", help="Its id in your logs."),
+    click.option(
+        "--attempt",
+        type=int,
+        callback=_at_most(ATTEMPT_MAX),
+        default=0,
+        metavar="N",
+        help="Number of the try, where a gateway repeats requests.",
+    ),
+    click.option(
+        "--event-id",
+        metavar="ID",
+        help="Name of the event, which is counted once by it. Without one, a new one.",
+    ),
+)
+
+
+def _with_options(command: _Command) -> _Command:
+    for option in reversed(_OPTIONS):
+        command = option(command)
     return command
 
 
 @click.command("record", short_help="Record one event by hand.")
-@click.option("--account", required=True, metavar="ACCOUNT", help="Whose request it was.")
-@click.option("--model", required=True, metavar="NAME", help="Model as it was asked for.")
-@click.option("--tier", required=True, metavar="NAME", help="Tier sold.")
-@_with_counts
-@click.option(
-    "--finish",
-    type=click.Choice(list(FINISHES.values())),
-    default="completed",
-    show_default=True,
-    help="How the request ended.",
-)
-@click.option(
-    "--quality",
-    type=click.Choice(list(QUALITIES.values())),
-    default="final",
-    show_default=True,
-    help="How sure the counts are.",
-)
-@click.option(
-    "--mode",
-    type=click.Choice(list(MODES.values())),
-    default="online",
-    show_default=True,
-    help="Whether someone waited for the answer.",
-)
-@click.option("--served-model", default="", metavar="NAME", help="Model that answered.")
-@click.option("--pool", default="", metavar="NAME", help="Group of accelerators that served it.")
-@click.option("--region", default="", metavar="NAME", help="Region that served it.")
-@click.option(
-    "--end-time", callback=check_time, metavar="TIME", help="When it ended; without it, now."
-)
-@click.option(
-    "--duration-ms",
-    type=int,
-    callback=_at_most(DURATION_MS_MAX),
-    default=0,
-    metavar="MS",
-    help="How long it took.",
-)
-@click.option("--request-id", default="", metavar="ID", help="Its id in your logs.")
-@click.option(
-    "--attempt",
-    type=int,
-    callback=_at_most(ATTEMPT_MAX),
-    default=0,
-    metavar="N",
-    help="Number of the try, where a gateway repeats requests.",
-)
-@click.option(
-    "--event-id",
-    metavar="ID",
-    help="Name of the event, which is counted once by it. Without one, a new one.",
-)
+@_with_options
 @client_command
 def record(client: Client, *, account: str, event_id: str | None, **details: object) -> None:
     """Record one event by hand: a request that ended, with its tokens by class.
