@@ -17,6 +17,7 @@ from meter.domain.event import (
     SetAside,
     Uint8Array,
 )
+from meter.domain.interval import interval_start_ms
 from meter.domain.outcome import FIRST_QUARANTINED, Outcome
 from meter.journal.check import Verdicts, check
 from meter.journal.commit import Submission
@@ -38,7 +39,7 @@ class Intake:
         self._registry = registry
         self._tiers = frozenset(tiers)
         self._translator = Translator()
-        self._verdicts: dict[str, tuple[object, Verdicts]] = {}
+        self._verdicts: dict[str, tuple[object, int, Verdicts]] = {}
         self.read_stream_message = unread_message_class("StreamUsageRequest").FromString
 
     def from_batch(
@@ -61,10 +62,10 @@ class Intake:
             else:
                 batch, wrong = self._translator.from_columns(message.columns), None
         except UnusableBatch as error:
-            aside = SetAside(index=-1, outcome=error.outcome, payload=raw)
+            whole = SetAside(index=-1, outcome=error.outcome, payload=raw)
             empty, _ = self._translator.from_rows([])
             submission = Submission(
-                origin=origin, batch=empty, set_aside=(aside,), whole=raw, size_bytes=len(raw)
+                origin=origin, batch=empty, set_aside=(whole,), whole=raw, size_bytes=len(raw)
             )
             return submission, np.empty(0, np.uint8)
         outcomes = self._check(
@@ -138,7 +139,7 @@ class Intake:
         now_ms: int,
         any_age: bool,
     ) -> Uint8Array:
-        verdicts = self._verdicts_of(credential, batch)
+        verdicts = self._verdicts_of(credential, batch, now_ms=now_ms)
         outcomes = check(batch, verdicts, now_ms=now_ms, any_age=any_age)
         if wrong is not None and wrong.any():
             outcomes[wrong & (outcomes != Outcome.RECORDED)] = np.minimum(
@@ -147,15 +148,19 @@ class Intake:
             outcomes[wrong & (outcomes == Outcome.RECORDED)] = Outcome.FIELD_INVALID
         return outcomes
 
-    def _verdicts_of(self, credential: Credential, batch: EventBatch) -> Verdicts:
+    def _verdicts_of(self, credential: Credential, batch: EventBatch, *, now_ms: int) -> Verdicts:
         snapshot = self._registry.snapshot
+        # A dated move takes effect on an edge, without any change of the registry.
+        interval_ms = interval_start_ms(now_ms)
         known = self._verdicts.get(credential.key_id)
-        if known is not None and known[0] is snapshot and known[1].table is batch.table:
-            return known[1]
+        if known is not None:
+            seen, since_ms, verdicts = known
+            if seen is snapshot and since_ms == interval_ms and verdicts.table is batch.table:
+                return verdicts
         if len(self._verdicts) >= _KEYS_REMEMBERED:
             self._verdicts.clear()
         verdicts = Verdicts(batch.table, credential, snapshot.tree, self._tiers)
-        self._verdicts[credential.key_id] = (snapshot, verdicts)
+        self._verdicts[credential.key_id] = (snapshot, interval_ms, verdicts)
         return verdicts
 
 
@@ -181,5 +186,3 @@ def _content_hashes(batch: EventBatch) -> list[bytes]:
         )
         hashes.append(hashlib.blake2b(repr(content).encode(), digest_size=16).digest())
     return hashes
-
-
