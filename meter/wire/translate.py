@@ -39,9 +39,12 @@ _EXTRA: Final = {
     "reported_output_count": "reported_output",
 }
 _UUID_HEX_CHARS: Final = 32
+# The calendar of google.protobuf.Timestamp, years 1 to 9999, less the reach of an offset.
+_FIRST_MS: Final = -62_135_596_800_000 + 2**31
+_LAST_MS: Final = 253_402_300_799_999 - 2**31
 
 
-class UnusableBatch(Exception):  # noqa: N818  an outcome, not a fault of ours
+class UnusableBatch(Exception):
     """A batch as a whole cannot be read as events."""
 
     def __init__(self, outcome: Outcome) -> None:
@@ -80,12 +83,12 @@ class Translator:
         if not _fits(columns, values, count) or not _indexes(index, len(blobs)):
             raise UnusableBatch(Outcome.BATCH_MALFORMED)
         handles = self._handles_of(blobs)
-        base_ms = columns.base_time.seconds * 1000 + columns.base_time.nanos // 1_000_000
+        base_ms = _milliseconds(columns.base_time)
         return EventBatch(
             table=self._table,
             dimension=handles[index],
             end_ms=values.pop("end_offset_ms") + base_ms,
-            tokens={int(name): v for name, v in values.items() if name.isdigit()},
+            tokens={int(name): v for name, v in values.items() if name not in _COLUMNS},
             extra=_extra({_EXTRA[k]: v for k, v in values.items() if k in _EXTRA and len(v)}),
             event_ids=_id_array(b"".join([columns.event_ids]), count),
             request_ids=list(columns.request_id) or None,
@@ -163,20 +166,20 @@ def to_event(batch: EventBatch, place: int) -> usage_pb2.UsageEvent:
             pool=dimensions.pool,
             region=dimensions.region,
         ),
-        duration_ms=int(batch.column("duration_ms")[place]),
-        attempt=int(batch.column("attempt")[place]),
+        duration_ms=_fit(batch.column("duration_ms")[place]),
+        attempt=_fit(batch.column("attempt")[place]),
     )
     # Numbers that the enums do not have cannot be set through the typed constructor's checks.
     event.dimensions.mode = dimensions.mode  # type: ignore[assignment]
-    event.finish = int(batch.column("finish")[place])  # type: ignore[assignment]
-    event.quality = int(batch.column("quality")[place])  # type: ignore[assignment]
-    event.end_time.FromMilliseconds(int(batch.end_ms[place]))
+    event.finish = _fit(batch.column("finish")[place])  # type: ignore[assignment]
+    event.quality = _fit(batch.column("quality")[place])  # type: ignore[assignment]
+    event.end_time.FromMilliseconds(min(max(int(batch.end_ms[place]), _FIRST_MS), _LAST_MS))
     for number, counts in sorted(batch.tokens.items()):
         if counts[place]:
             item = event.tokens.add(count=int(counts[place]))
             item.token_class = number  # type: ignore[assignment]
     for name, wire_name in (("reported_input", "input"), ("reported_output", "output")):
-        value = int(batch.column(name)[place])
+        value = _fit(batch.column(name)[place])
         if value != -1:
             setattr(event, f"reported_{wire_name}_count", value)
     if batch.event_ids is not None and batch.event_ids[place].any():
@@ -242,8 +245,8 @@ def _read_unpacked(columns: Any) -> dict[str, Int64Array]:  # noqa: ANN401
 
 
 def _fits(columns: Any, values: dict[str, Int64Array], count: int) -> bool:  # noqa: ANN401
-    required = [v for name, v in values.items() if name.isdigit() or name == "end_offset_ms"]
-    optional = [len(values[name]) for name in _EXTRA]
+    required = [v for name, v in values.items() if name not in _EXTRA]
+    optional: list[float] = [len(values[name]) for name in _EXTRA]
     optional += [len(columns.request_id), len(columns.event_ids) / limits.EVENT_ID_BYTES]
     return all(len(v) == count for v in required) and all(n in (0, count) for n in optional)
 
@@ -271,8 +274,14 @@ def _reported(event: Any, name: str) -> int:  # noqa: ANN401
 
 
 def _milliseconds(time: Any) -> int:  # noqa: ANN401
+    """Return the time, or the end of the calendar that lies before or behind it."""
     milliseconds: int = time.seconds * 1000 + time.nanos // 1_000_000
-    return milliseconds
+    return min(max(milliseconds, _FIRST_MS), _LAST_MS)
+
+
+def _fit(value: Any) -> int:  # noqa: ANN401
+    """Return a number, or the end of 32 bits on its side, which no rule takes for valid either."""
+    return min(max(int(value), -(2**31)), 2**31 - 1)
 
 
 __all__ = ["DecodeError", "Translator", "UnusableBatch", "id_bytes", "to_event"]
