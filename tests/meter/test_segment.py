@@ -1,0 +1,123 @@
+"""Journal bytes: what goes in comes out, and the same events make the same bytes."""
+
+import struct
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meter import segment
+from meter.domain.event import DEFAULTS, EventBatch, Int64Array, Origin
+from meter.domain.tokens import TokenClass
+from tests.meter.plain_events import (
+    BEGIN_MS,
+    PlainEvent,
+    recorded_events,
+    table_of,
+    to_batch,
+    to_plain,
+)
+
+TABLE = table_of(4)
+ORIGINS = st.builds(
+    Origin,
+    account_id=st.sampled_from(["", "acme"]),
+    key_id=st.just("key_1"),
+    received_ms=st.integers(0, 2 * BEGIN_MS),
+    producer=st.sampled_from(["", "vllm-0.a"]),
+    instance=st.one_of(st.just(b""), st.binary(min_size=16, max_size=16)),
+    sequence=st.integers(0, 2**62),
+)
+BATCHES = st.lists(st.lists(recorded_events(), min_size=1, max_size=20), min_size=1, max_size=4)
+
+
+def handles(batch: EventBatch) -> Int64Array:
+    """Stand for the database's ids: the handles themselves, far up."""
+    return batch.dimension + 70_000
+
+
+def encode(batches: list[list[PlainEvent]], *, origin: Origin | None = None) -> bytes:
+    """Return the body for batches that all have one origin."""
+    origin = origin or Origin(account_id="", key_id="k", received_ms=0)
+    parts = [(origin, to_batch(events, table=TABLE)) for events in batches]
+    return segment.encode(parts, dimension_ids=handles)
+
+
+@given(batches=BATCHES, origins=st.lists(ORIGINS, min_size=4, max_size=4))
+def test_decode__gives_back_what_was_encoded(
+    batches: list[list[PlainEvent]], origins: list[Origin]
+) -> None:
+    """Events and origins of any batches come out of the bytes as they went in."""
+    pairs = list(zip(origins, batches, strict=False))
+    body = segment.encode(
+        [(origin, to_batch(events, table=TABLE)) for origin, events in pairs],
+        dimension_ids=handles,
+    )
+    decoded = segment.decode(body)
+    wanted = [event for _, events in pairs for event in events]
+    found = to_plain(decoded)
+    assert [(item.dimension - 70_000, item.end_ms) for item in found] == [
+        (item.dimension, item.end_ms) for item in wanted
+    ]
+    assert [(it.tokens, it.extra, it.event_id, it.request_id) for it in found] == [
+        (it.tokens, it.extra, it.event_id, it.request_id) for it in wanted
+    ]
+    assert decoded.origins == [(origin, len(events)) for origin, events in pairs]
+
+
+@given(events=st.lists(recorded_events(), min_size=1, max_size=20))
+def test_encode__defaults_and_absence_are_the_same_bytes(events: list[PlainEvent]) -> None:
+    """Columns of defaults, classes of zeros and empty ids leave no trace in the bytes."""
+    plain = to_batch(events, table=TABLE)
+    full = EventBatch(
+        table=TABLE,
+        dimension=plain.dimension,
+        end_ms=plain.end_ms,
+        tokens={
+            int(number): plain.tokens.get(number, np.zeros(len(plain), np.int64))
+            for number in reversed(TokenClass)
+        },
+        extra={name: plain.column(name) for name in reversed(list(DEFAULTS))},
+        event_ids=np.zeros((len(plain), 16), np.uint8)
+        if plain.event_ids is None
+        else plain.event_ids,
+        request_ids=plain.request_ids,
+    )
+    origin = Origin(account_id="", key_id="k", received_ms=0)
+    assert segment.encode([(origin, full)], dimension_ids=handles) == encode([events])
+
+
+@given(batches=BATCHES)
+def test_encode__grouping_only_shows_in_the_origins(batches: list[list[PlainEvent]]) -> None:
+    """Events are the same whether they came in one batch or in several."""
+    together = segment.decode(encode([[event for events in batches for event in events]]))
+    assert to_plain(segment.decode(encode(batches))) == to_plain(together)
+
+
+@pytest.mark.parametrize("width", range(0, 63, 3))
+def test_decode__every_width(width: int) -> None:
+    """Numbers of any width survive, at odd and even counts of events."""
+    for count in (1, 2, 3):
+        values = [(1 << width) - 1, 0, (1 << width) // 3][:count]
+        events = [
+            PlainEvent(dimension=0, end_ms=value, tokens={1: value} if value else {})
+            for value in values
+        ]
+        assert [item.end_ms for item in to_plain(segment.decode(encode([events])))] == values
+
+
+def test_encode__ordered_times_take_less_than_their_span() -> None:
+    """Times that rise a little at each step cost half a byte or one, not the width of an hour."""
+    steps = np.random.default_rng(1).integers(0, 200, 10_000)
+    ordered = [
+        PlainEvent(dimension=0, end_ms=int(end), tokens={}) for end in BEGIN_MS + np.cumsum(steps)
+    ]
+    assert len(encode([ordered])) < 10_500
+
+
+def test_decode__unknown_version_is_refused() -> None:
+    """Bytes of a later version are not guessed at."""
+    body = encode([[PlainEvent(dimension=0, end_ms=1, tokens={})]])
+    with pytest.raises(ValueError, match="segment version 2"):
+        segment.decode(struct.pack("<B", 2) + body[1:])
