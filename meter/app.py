@@ -151,7 +151,12 @@ def _build(options: MeterOptions, engine: Engine) -> _Meter:
     def counted(delta: UsageDelta) -> None:
         _count_tokens(metrics, names, delta)
 
-    follower = Follower(usage, now_ms=clock.now_ms, on_counted=counted)
+    follower = Follower(
+        usage,
+        now_ms=clock.now_ms,
+        monotonic_seconds=clock.monotonic_seconds,
+        on_counted=counted,
+    )
     writer = JournalWriter(
         journal,
         observer=metrics,

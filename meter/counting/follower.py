@@ -14,6 +14,10 @@ from meter.domain.limits import COUNT_EVENTS_MAX
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
+# Counting takes at most a quarter of the time, so that many small commits are added up together;
+# what is uncounted grows older by the pause, never by more than two seconds.
+_PAUSE_PER_WORK = 3.0
+_PAUSE_SECONDS_MAX = 2.0
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -53,11 +57,13 @@ class Follower:
         store: CountingStore,
         *,
         now_ms: Callable[[], int],
+        monotonic_seconds: Callable[[], float],
         on_counted: Callable[[UsageDelta], None],
     ) -> None:
         """Take the store; `on_counted` hears of what was counted, after its commit."""
         self._store = store
         self._now_ms = now_ms
+        self._monotonic_seconds = monotonic_seconds
         self._on_counted = on_counted
         self._woken = threading.Event()
         self._stopping = threading.Event()
@@ -78,22 +84,23 @@ class Follower:
         self._thread.join()
 
     def count_once(self) -> int:
-        """Count the next segments in one transaction and return how many there were."""
+        """Count the next segments in one transaction and return how many events they held."""
         with self._store.counting() as transaction:
             bodies = transaction.read(events_max=COUNT_EVENTS_MAX)
             if not bodies:
                 return 0
-            delta = aggregate([segment.decode(body) for body in bodies])
+            segments = [segment.decode(body) for body in bodies]
+            delta = aggregate(segments)
             transaction.add(delta)
             transaction.advance()
         self._on_counted(delta)
-        return len(bodies)
+        return sum(len(part) for part in segments)
 
     def _run(self) -> None:
         while True:
             stopping = self._stopping.is_set()
             try:
-                while self.count_once():
+                while self._count_and_rest():
                     pass
                 self._store.take_cut_if_due(now_ms=self._now_ms(), every_ms=_DAY_MS)
             except MeterError as error:
@@ -106,3 +113,11 @@ class Follower:
                 return
             self._woken.wait(_POLL_SECONDS)
             self._woken.clear()
+
+    def _count_and_rest(self) -> bool:
+        begin = self._monotonic_seconds()
+        count = self.count_once()
+        took = self._monotonic_seconds() - begin
+        if 0 < count < COUNT_EVENTS_MAX // 2:
+            self._stopping.wait(min(_PAUSE_PER_WORK * took, _PAUSE_SECONDS_MAX))
+        return count > 0

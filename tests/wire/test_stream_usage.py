@@ -1,10 +1,22 @@
 """Numbered batches over a real server: recorded once, whatever is repeated, lost or changed."""
 
+import threading
+from collections.abc import Iterator
+
 import grpc
 import pytest
 
 from tests.running_meter import RunningMeter
-from tests.wire.session import Session, columns, event, opening, reason_of, rows, to_columns
+from tests.wire.session import (
+    CALL_SECONDS_MAX,
+    Session,
+    columns,
+    event,
+    opening,
+    reason_of,
+    rows,
+    to_columns,
+)
 from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
 INPUT = usage_pb2.TOKEN_CLASS_INPUT
@@ -80,13 +92,19 @@ def test_stream__older_instance_is_fenced(session: Session) -> None:
 def test_stream__fenced_in_mid_stream(session: Session) -> None:
     """A stream that is open when a newer instance comes records nothing more."""
 
-    def messages():  # type: ignore[no-untyped-def]  # noqa: ANN202
+    opened = threading.Event()
+
+    def messages() -> Iterator[meter_service_pb2.StreamUsageRequest]:
         yield opening(instance=b"a" * 16)
+        assert opened.wait(CALL_SECONDS_MAX)
         session.exchange(opening(instance=b"b" * 16), rows(1, event()))
         yield rows(2, event())
 
+    answers = session.stream(messages())
+    next(answers)
+    opened.set()
     with pytest.raises(grpc.RpcError) as failure:
-        list(session.stream(messages()))
+        list(answers)
     assert reason_of(failure.value)[1] == "PRODUCER_TAKEN_OVER"
     assert session.counted() == {("acme", "high", INPUT): 3}
 

@@ -1,0 +1,77 @@
+"""`make bench`: run the rows and write build/bench.json."""
+
+import argparse
+import json
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from benchmarks.client import measure_record
+from benchmarks.ingest import measure_events, measure_stream, measure_unary
+from benchmarks.measurement import Measurement
+
+# Each row: how it is measured, its unit, and whether a value beside its bound is enough.
+ROWS: dict[str, tuple[Callable[[float], Measurement], str, Callable[[float, float], bool]]] = {
+    # The first stage's reach: the shape must carry the later 7 M.
+    "ingest.stream": (measure_stream, "events/s", lambda value, _: value >= 2_000_000),
+    "ingest.events": (measure_events, "events/s", lambda value, _: value >= 100_000),
+    "ingest.unary": (measure_unary, "calls/s", lambda value, bound: value >= 0.8 * bound),
+    "client.record": (measure_record, "µs p99", lambda value, _: value <= 5),
+}
+
+
+def main() -> int:
+    """Measure, print and write; exit 0 whatever the speed, 1 when an answer was wrong."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks")
+    parser.add_argument("names", nargs="*", metavar="ROW", help=", ".join(ROWS))
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a run")
+    parser.add_argument("--runs", type=int, default=1, help="runs of each row; the median counts")
+    parser.add_argument("--out", type=Path, default=Path("build/bench.json"))
+    options = parser.parse_args()
+    unknown = set(options.names) - ROWS.keys()
+    if unknown:
+        parser.error(f"no such row: {', '.join(sorted(unknown))}")
+    results: dict[str, Any] = {}
+    if options.out.exists():
+        results = json.loads(options.out.read_text("utf-8"))
+    for name in options.names or ROWS:
+        results[name] = _run(name, seconds=options.seconds, runs=options.runs)
+        _show(name, results[name])
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return 0
+
+
+def _run(name: str, *, seconds: float, runs: int) -> dict[str, Any]:
+    measure, unit, is_enough = ROWS[name]
+    taken = []
+    for number in range(runs):
+        sys.stderr.write(f"{name}: run {number + 1} of {runs}\n")
+        taken.append(measure(seconds))
+    value = statistics.median(item.value for item in taken)
+    bound = statistics.median(item.bound for item in taken)
+    return {
+        "value": round(value, 3),
+        "unit": unit,
+        "bound": round(bound, 3),
+        "bound_of": taken[0].bound_of,
+        "ratio": round(value / bound, 4),
+        "runs": [round(item.value, 3) for item in taken],
+        "ok": is_enough(value, bound),
+        "workload": taken[0].workload,
+        "notes": taken[-1].notes,
+    }
+
+
+def _show(name: str, row: dict[str, Any]) -> None:
+    sys.stdout.write(
+        f"{name:16} {row['value']:>14,.1f} {row['unit']:9} "
+        f"bound {row['bound']:>14,.1f} ratio {row['ratio']:.3f} ok {row['ok']}\n"
+        f"    {row['workload']}\n    {row['notes']}\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
