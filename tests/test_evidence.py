@@ -21,19 +21,22 @@ def test_rpc__was_called_over_a_real_server(pytestconfig: pytest.Config) -> None
         for service in file.services_by_name.values()
     ]
     rpcs = {f"/{service.full_name}/{rpc.name}" for service in services for rpc in service.methods}
-    assert not rpcs - pytestconfig.stash[EVIDENCE].rpcs
+    assert sorted(rpcs - pytestconfig.stash[EVIDENCE].rpcs) == []
 
 
 def test_outcome__was_provoked_from_outside(pytestconfig: pytest.Config) -> None:
     """Each outcome was given to a caller during this run."""
-    assert not {outcome.name for outcome in Outcome} - pytestconfig.stash[EVIDENCE].outcomes
+    names = {outcome.name for outcome in Outcome}
+    assert sorted(names - pytestconfig.stash[EVIDENCE].outcomes) == []
 
 
 def test_reason__was_provoked_from_outside(pytestconfig: pytest.Config) -> None:
     """Each error reason was given to a caller during this run."""
-    assert not {reason.value for reason in Reason} - pytestconfig.stash[EVIDENCE].reasons
+    names = {reason.value for reason in Reason}
+    assert sorted(names - pytestconfig.stash[EVIDENCE].reasons) == []
 
 
 def test_metric__moved(pytestconfig: pytest.Config) -> None:
     """Each metric had a value other than 0 in some meter during this run."""
-    assert not {metric.name for metric in CATALOGUE} - pytestconfig.stash[EVIDENCE].metrics
+    names = {metric.name for metric in CATALOGUE}
+    assert sorted(names - pytestconfig.stash[EVIDENCE].metrics) == []
