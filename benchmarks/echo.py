@@ -23,7 +23,7 @@ class Echo(meter_service_pb2_grpc.MeterServiceServicer):
 async def main() -> None:
     """Serve until terminated."""
     server = grpc.aio.server()
-    meter_service_pb2_grpc.add_MeterServiceServicer_to_server(Echo(), server)
+    meter_service_pb2_grpc.add_MeterServiceServicer_to_server(Echo(), server)  # type: ignore[abstract]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     print(f"127.0.0.1:{port}", flush=True)

@@ -20,7 +20,9 @@ _PRODUCERS = 8
 _BATCH_EVENTS = 10_000
 _CALL_EVENTS = 1_000
 _BOUND_SECONDS_MAX = 5.0
-_MACHINE = "client, meter and Postgres on one machine; fsync, full_page_writes, synchronous_commit on"
+_MACHINE = (
+    "client, meter and Postgres on one machine; fsync, full_page_writes, synchronous_commit on"
+)
 
 
 def measure_stream(seconds: float) -> Measurement:

@@ -82,9 +82,7 @@ def running_plant() -> Iterator[Plant]:
 
 
 @contextmanager
-def _meter(
-    url: str, *, pepper: Path, log: Path
-) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def _meter(url: str, *, pepper: Path, log: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     environment = os.environ | {
         "TOKENWORKS_DATABASE_URL": url,
         "TOKENWORKS_KEY_PEPPER_FILE": str(pepper),

@@ -46,7 +46,7 @@ class Producer(threading.Thread):
         channel = grpc.insecure_channel(
             self._orders["target"], options=[("grpc.use_local_subchannel_pool", 1)]
         )
-        call = channel.stream_stream(
+        call: Any = channel.stream_stream(
             "/tokenworks.meter.v1.MeterService/StreamUsage",
             request_serializer=None,
             response_deserializer=meter_service_pb2.StreamUsageResponse.FromString,

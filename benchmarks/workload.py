@@ -108,7 +108,7 @@ def _columns(
 
 def _varint(number: int) -> bytes:
     parts = bytearray()
-    while number > 0x7F:  # noqa: PLR2004
+    while number > 0x7F:
         parts.append(number & 0x7F | 0x80)
         number >>= 7
     parts.append(number)

@@ -38,7 +38,8 @@ class HttpServer:
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
         path = environ["PATH_INFO"]
         if path == "/metrics":
-            return self._metrics_app(environ, start_response)
+            page: Iterable[bytes] = self._metrics_app(environ, start_response)
+            return page
         ready = path == "/healthz" or (path == "/readyz" and self._is_ready())
         known = path in ("/healthz", "/readyz")
         status = "200 OK" if ready else "503 Service Unavailable" if known else "404 Not Found"

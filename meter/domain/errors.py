@@ -8,7 +8,8 @@
     ├── AlreadyExists       ACCOUNT_EXISTS
     ├── Refused             a rule says no; sending it again does not help
     ├── Overloaded          OVERLOADED · MESSAGE_TOO_LARGE
-    └── Unavailable         STORE_UNAVAILABLE · SHUTTING_DOWN
+    ├── Unavailable         STORE_UNAVAILABLE · SHUTTING_DOWN
+    └── StoreRefusal        INTERNAL: the database refuses what was given to it
 
 What a caller sends wrong in an event is no error but an `Outcome`.
 """
@@ -91,3 +92,7 @@ class Unavailable(MeterError):
     """The database is away or the server stops; nothing was acknowledged, send again."""
 
     retry_seconds = 1.0
+
+
+class StoreRefusal(MeterError):
+    """The database refuses a group's data; the group is split until the culprit is alone."""

@@ -99,7 +99,9 @@ class EventBatch:
             tokens={number: counts[keep] for number, counts in self.tokens.items()},
             extra={name: values[keep] for name, values in self.extra.items()},
             event_ids=None if self.event_ids is None else self.event_ids[keep],
-            request_ids=None if ids is None else [ids[i] for i in np.flatnonzero(keep)],
+            request_ids=None
+            if ids is None
+            else [ids[place] for place in np.flatnonzero(keep).tolist()],
         )
 
 

@@ -68,9 +68,7 @@ class Verdicts:
         if not _are_fields_valid(dimensions):
             return Outcome.FIELD_INVALID
         account_id = dimensions.account
-        may = self.credential.may(
-            Permission.REPORT, account_id, tree=self.tree, at_ms=now_ms
-        )
+        may = self.credential.may(Permission.REPORT, account_id, tree=self.tree, at_ms=now_ms)
         if self.tree.find(account_id) is None:
             return Outcome.ACCOUNT_UNKNOWN
         if not may:
@@ -147,8 +145,8 @@ def _check_sum(
 
 def _are_fields_valid(dimensions: Dimensions) -> bool:
     return (
-        1 <= len(dimensions.account)
-        and 1 <= len(dimensions.model)
+        len(dimensions.account) >= 1
+        and len(dimensions.model) >= 1
         and _is_text(dimensions.account, limits.ACCOUNT_CHARS_MAX)
         and _is_text(dimensions.model, limits.MODEL_CHARS_MAX)
         and _is_text(dimensions.served_model, limits.MODEL_CHARS_MAX)

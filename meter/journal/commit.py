@@ -101,7 +101,8 @@ def commit_group(
     """Record a group in one transaction and return a result for each, in order.
 
     None means: another server holds the producer; put it off to the next group. Raises
-    `Unavailable` when the fate of the group is not known, and database errors as they are.
+    `Unavailable` when the fate of the group is not known, `StoreRefusal` for data that the
+    database refuses.
     """
     store.ensure_dimensions([item.batch for item in group if len(item.batch)])
     with store.transaction() as transaction:

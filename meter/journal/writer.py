@@ -7,9 +7,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Protocol
 
-from sqlalchemy.exc import DBAPIError
-
-from meter.domain.errors import MeterError, Overloaded, Reason, Unavailable
+from meter.domain.errors import MeterError, Overloaded, Reason, StoreRefusal, Unavailable
 from meter.domain.limits import GROUP_EVENTS_MAX, GROUP_SUBMISSIONS_MAX
 from meter.journal.commit import Result, Store, Submission, commit_group
 
@@ -76,9 +74,7 @@ class JournalWriter:
         if self._stopping:
             raise Unavailable(Reason.SHUTTING_DOWN, "The server is stopping. Connect again.")
         if self.is_full:
-            raise Overloaded(
-                Reason.OVERLOADED, "The buffer is full. Wait a second and send again."
-            )
+            raise Overloaded(Reason.OVERLOADED, "The buffer is full. Wait a second and send again.")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._waiting.append((submission, future))
         self._hold(submission.size_bytes)
@@ -115,7 +111,7 @@ class JournalWriter:
         self._filled.set()
 
     def _take_group(self) -> list[tuple[Submission, "asyncio.Future[Result]"]]:
-        group = []
+        group: list[tuple[Submission, asyncio.Future[Result]]] = []
         events = 0
         while self._waiting and len(group) < GROUP_SUBMISSIONS_MAX:
             events += len(self._waiting[0][0].batch)
@@ -129,16 +125,14 @@ class JournalWriter:
         begin = self._monotonic_seconds()
         try:
             results = commit_group(self._store, group, now_ms=self._now_ms)
-        except MeterError as error:
-            return [error] * len(group)
-        except DBAPIError as error:
+        except StoreRefusal as error:
             if len(group) == 1:
                 _log.exception("submission_refused_by_database")
-                fault = MeterError(Reason.INTERNAL, "The database refused the batch; see the log.")
-                fault.__cause__ = error
-                return [fault]
+                return [error]
             half = len(group) // 2
             return self._commit(group[:half]) + self._commit(group[half:])
+        except MeterError as error:
+            return [error] * len(group)
         self._on_commit()
         self._observer.committed(
             seconds=self._monotonic_seconds() - begin,

@@ -6,7 +6,8 @@ from typing import Any
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from meter.domain.errors import Reason, Unavailable
@@ -41,7 +42,7 @@ def store_faults() -> Iterator[None]:
     """Turn a lost or refused connection into `Unavailable`; other faults pass."""
     try:
         yield
-    except (InterfaceError, OperationalError, TimeoutError) as error:
+    except (InterfaceError, OperationalError, PoolTimeoutError) as error:
         raise Unavailable(
             Reason.STORE_UNAVAILABLE, "The database is away; nothing was recorded. Send again."
         ) from error

@@ -8,8 +8,9 @@ from typing import Any, Final
 import numpy as np
 from sqlalchemy import Connection, Engine, delete, func, insert, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import DBAPIError
 
-from meter.domain.errors import Reason, Unavailable
+from meter.domain.errors import Reason, StoreRefusal, Unavailable
 from meter.domain.event import Dimensions, EventBatch, Int64Array, Origin, SetAside
 from meter.domain.limits import DIMENSIONS_INTERNED_MAX
 from meter.journal.protocol import ProducerState
@@ -31,8 +32,10 @@ _DICTIONARIES: Final = {
     "skus": (
         "skus",
         "model, served_model, tier, mode, region",
-        "CAST(:c0 AS text[]), CAST(:c1 AS text[]), CAST(:c2 AS text[]),"
-        " CAST(:c3 AS smallint[]), CAST(:c4 AS text[])",
+        (
+            "CAST(:c0 AS text[]), CAST(:c1 AS text[]), CAST(:c2 AS text[]),"
+            " CAST(:c3 AS smallint[]), CAST(:c4 AS text[])"
+        ),
     ),
     "dimensions": (
         "dimensions",
@@ -70,8 +73,12 @@ class JournalStore:
         A connection lost in the commit leaves its fate unknown: nothing is acknowledged, and what
         is on disk is read anew by whatever comes next, since no state is kept here.
         """
-        with store_faults(), self._engine.begin() as connection:
-            yield JournalTransaction(connection, shard=self._shard, epoch=self._epoch)
+        try:
+            with store_faults(), self._engine.begin() as connection:
+                yield JournalTransaction(connection, shard=self._shard, epoch=self._epoch)
+        except DBAPIError as error:
+            message = "The database refused the batch; see the server's log."
+            raise StoreRefusal(Reason.INTERNAL, message) from error
 
     def dimension_ids(self, batch: EventBatch) -> Int64Array:
         """Return each event's `dimension_id`, after `ensure_dimensions` for the batch."""
@@ -110,9 +117,7 @@ class JournalStore:
                 .values(**blank, instance=origin.instance, sequence=0, digests=b"", seen_time=now)
                 .on_conflict_do_nothing()
             )
-            row = connection.execute(
-                select(producers).filter_by(**blank).with_for_update()
-            ).one()
+            row = connection.execute(select(producers).filter_by(**blank).with_for_update()).one()
             before = ProducerState(
                 instance=row.instance, sequence=row.sequence, digests=row.digests
             )
@@ -172,7 +177,8 @@ class JournalStore:
         missing = sorted({key for key in keys if key not in known})
         if missing:
             table, key_columns, arrays = _DICTIONARIES[names]
-            values = {f"c{place}": list(column) for place, column in enumerate(zip(*missing))}
+            columns = zip(*missing, strict=True)
+            values = {f"c{place}": list(column) for place, column in enumerate(columns)}
             insert_text = (
                 f"INSERT INTO {table} ({key_columns}) SELECT * FROM unnest({arrays})"  # noqa: S608
                 " ON CONFLICT DO NOTHING"
@@ -241,9 +247,7 @@ class JournalTransaction:
             },
         )
 
-    def claim_events(
-        self, claims: Mapping[bytes, bytes], *, now_ms: int
-    ) -> dict[bytes, bytes]:
+    def claim_events(self, claims: Mapping[bytes, bytes], *, now_ms: int) -> dict[bytes, bytes]:
         """Claim event keys and return those that were claimed before, with their content hashes."""
         # Sorted, so that two servers that claim the same ids wait for each other in one order.
         keys = sorted(claims)

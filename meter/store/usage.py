@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from meter.counting.aggregate import UsageDelta
+from meter.domain.errors import InvalidArgument, Reason
 from meter.domain.event import Int64Array
 from meter.domain.limits import QUERY_ROWS_MAX
 from meter.domain.tokens import FinishClass, TokenClass
@@ -37,9 +38,7 @@ class UsageStore:
 
     def ensure_watermark(self) -> None:
         """Begin the shard's watermark at zero unless it is there."""
-        statement = upsert(counting).values(
-            shard=self._shard, position=0, counted_until=func.now()
-        )
+        statement = upsert(counting).values(shard=self._shard, position=0, counted_until=func.now())
         with store_faults(), self._engine.begin() as connection:
             connection.execute(statement.on_conflict_do_nothing())
 
@@ -87,6 +86,12 @@ class UsageStore:
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
             until = _counted_until(connection)
             rows = connection.execute(statement, values).all()
+        if len(rows) > QUERY_ROWS_MAX:
+            raise InvalidArgument(
+                Reason.ARGUMENT_INVALID,
+                f"The answer has more than {QUERY_ROWS_MAX} rows. Ask for less time or fewer keys.",
+                field="group_by",
+            )
         return [_to_usage_row(row, query) for row in rows], until
 
     def _take_cut(self, connection: Connection, *, now_ms: int, every_ms: int) -> int | None:
@@ -268,15 +273,16 @@ def _query_text(query: UsageQuery) -> str:
         source += " JOIN below b ON b.account_id = u.account_id"
         inside = " AND u.interval_start >= b.start_time AND u.interval_start < b.end_time"
     places = ", ".join(str(place + 1) for place in range(len(keys)))
+    selected = f"SELECT {columns} FROM {source}"  # noqa: S608  columns are this module's own
     return (
         (_SUBTREE if query.account_id is not None else "")
-        + f"SELECT {columns} FROM {source}"  # noqa: S608  columns are this module's own
+        + selected
         + " WHERE u.interval_start >= :start AND u.interval_start < :end"
         + (" AND s.model = :model" if query.model else "")
         + (" AND s.tier = :tier" if query.tier else "")
         + inside
         + (f" GROUP BY {places} ORDER BY {places}" if keys else "")
-        + f" LIMIT {QUERY_ROWS_MAX}"
+        + f" LIMIT {QUERY_ROWS_MAX + 1}"
     )
 
 

@@ -51,7 +51,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         self._clock = clock
         self._key_pepper = key_pepper
 
-    async def StreamUsage(  # noqa: N802
+    async def StreamUsage(  # type: ignore[override]  # writes through the context
         self, request_iterator: AsyncIterator[Any], context: _Context
     ) -> None:
         """Serve a stream."""
@@ -60,7 +60,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         with self._parts.metrics.streams_open.track_inprogress():
             await stream.run(request_iterator)
 
-    async def RecordUsage(  # noqa: N802
+    async def RecordUsage(
         self, request: pb.RecordUsageRequest, context: _Context
     ) -> pb.RecordUsageResponse:
         """Record events by their ids."""
@@ -82,7 +82,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         self._parts.metrics.ack_seconds.labels("call").observe(seconds)
         return pb.RecordUsageResponse(outcomes=answer)  # type: ignore[arg-type]
 
-    async def QueryUsage(  # noqa: N802
+    async def QueryUsage(
         self, request: pb.QueryUsageRequest, context: _Context
     ) -> pb.QueryUsageResponse:
         """Sum usage."""
@@ -94,11 +94,11 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
             self._registry.snapshot.tree.get(account_id)
         query = _to_query(request, account_id=account_id)
         rows, until_ms = await asyncio.to_thread(self._reader.query, query)
-        response = pb.QueryUsageResponse(rows=[self._to_pb(row, now_ms=now_ms) for row in rows])
+        response = pb.QueryUsageResponse(rows=[self._to_pb(row) for row in rows])
         response.counted_until.FromMilliseconds(until_ms)
         return response
 
-    async def ListQuarantine(  # noqa: N802
+    async def ListQuarantine(
         self, request: pb.ListQuarantineRequest, context: _Context
     ) -> pb.ListQuarantineResponse:
         """List what was set aside."""
@@ -107,7 +107,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
             raise _invalid("page_size", f"0–{_PAGE_MAX}")
         if request.page_token and not request.page_token.isdecimal():
             raise _invalid("page_token", "a token from the last answer")
-        if request.state and request.state not in frozenset(QuarantineState):
+        if request.state and int(request.state) not in frozenset(QuarantineState):
             raise _invalid("state", "held, released or rejected")
         size = request.page_size or _PAGE
         entries = await asyncio.to_thread(
@@ -121,7 +121,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
             entries=[_to_entry(entry) for entry in entries[:size]], next_page_token=more
         )
 
-    async def ReleaseQuarantine(  # noqa: N802
+    async def ReleaseQuarantine(
         self, request: pb.ReleaseQuarantineRequest, context: _Context
     ) -> pb.ReleaseQuarantineResponse:
         """Check an entry again and record it."""
@@ -133,7 +133,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         entry = await asyncio.to_thread(self._quarantine.get_entry, request.quarantine_id)
         return pb.ReleaseQuarantineResponse(entry=_to_entry(entry))
 
-    async def RejectQuarantine(  # noqa: N802
+    async def RejectQuarantine(
         self, request: pb.RejectQuarantineRequest, context: _Context
     ) -> pb.RejectQuarantineResponse:
         """Decide that an entry is never counted."""
@@ -199,7 +199,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
             received_ms=self._clock.now_ms(),
         )
 
-    def _to_pb(self, row: UsageRow, *, now_ms: int) -> pb.UsageRow:
+    def _to_pb(self, row: UsageRow) -> pb.UsageRow:
         keys = row.keys
         message = pb.UsageRow(
             account=str(keys.get(GroupBy.ACCOUNT, "")),

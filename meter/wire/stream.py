@@ -85,9 +85,7 @@ class Stream:
         reading = asyncio.create_task(self._read(requests))
         answering = asyncio.create_task(self._answer())
         try:
-            done, _ = await asyncio.wait(
-                (reading, answering), return_when=asyncio.FIRST_EXCEPTION
-            )
+            done, _ = await asyncio.wait((reading, answering), return_when=asyncio.FIRST_EXCEPTION)
             for task in done:
                 task.result()
         finally:
@@ -246,5 +244,3 @@ def _invalid(field: str, rule: str) -> InvalidArgument:
     return InvalidArgument(
         Reason.ARGUMENT_INVALID, f"{field} must be {rule}.", field=field, rule=rule
     )
-
-

@@ -97,7 +97,7 @@ def test_stream__every_rule(session: Session, form: str) -> None:
     batch = rows(1, *events) if form == "rows" else columns(1, to_columns(events))
     ack = session.exchange(opening(), batch)[1].ack
     listed = {item.index: item.outcome for item in ack.set_aside}
-    assert listed == {place: code for place, code in enumerate(wanted()) if code >= 10}  # noqa: PLR2004
+    assert listed == {place: code for place, code in enumerate(wanted()) if code >= 10}
     assert ack.set_aside_count == len(listed)
     assert session.counted() == {("acme", "high", INPUT): 3 * 5 + 1_000_000_000}
 
@@ -190,7 +190,7 @@ def test_stream__unusable_batch_is_kept_whole(
     answers = session.exchange(opening(), columns(1, form), rows(2, event()))
     aside = answers[1].ack.set_aside[0]
     assert (aside.index, outcome_pb2.Outcome.Name(aside.outcome)) == (-1, f"OUTCOME_{outcome}")
-    assert answers[2].ack.durable_sequence == 2  # noqa: PLR2004
+    assert answers[2].ack.durable_sequence == 2
     assert session.counted() == {("acme", "high", INPUT): 3}
 
 

@@ -91,7 +91,6 @@ def test_stream__older_instance_is_fenced(session: Session) -> None:
 
 def test_stream__fenced_in_mid_stream(session: Session) -> None:
     """A stream that is open when a newer instance comes records nothing more."""
-
     opened = threading.Event()
 
     def messages() -> Iterator[meter_service_pb2.StreamUsageRequest]:

@@ -1,0 +1,1 @@
+"""gRPC and protobuf: the only place of the service that speaks them."""
