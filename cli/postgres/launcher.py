@@ -116,9 +116,11 @@ def hand_over(folder: Path, *, launcher: Launcher) -> None:
 
     Both are Tokenworks' own folders; the parent's listing stays closed to others.
     """
-    if not launcher.switches_user or folder.stat().st_uid == launcher.owner[0]:
+    if not launcher.switches_user:
         return
     folder.parent.chmod(folder.parent.stat().st_mode & 0o777 | 0o001)
+    if folder.stat().st_uid == launcher.owner[0]:
+        return
     for path in (*folder.rglob("*"), folder):
         os.chown(path, *launcher.owner, follow_symlinks=False)
 

@@ -243,13 +243,26 @@ def test_start__as_root_without_namespace(
     nobody = 65534
     folder.mkdir()
     os.chown(folder, nobody, nobody)
-    folder.parent.chmod(0o711)
     launcher = find_launcher(programs.directory, folder=folder)
     assert (launcher.owner, launcher.switches_user) == ((nobody, nobody), True)
     postgres.start(password=PASSWORD)
     assert (folder / "data" / "PG_VERSION").stat().st_uid == nobody
     with psycopg.connect(postgres.url()) as connection:
         assert connection.execute("SELECT 1").fetchone() == (1,)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
+def test_start__as_root_out_of_reach(folder: Path, programs: Programs) -> None:
+    """A folder that its user cannot reach is an error that says what to do; no mode is changed."""
+    nobody = 65534
+    closed = folder.parent
+    closed.chmod(0o700)
+    below = closed / "data" / "postgres"
+    below.mkdir(parents=True)
+    os.chown(below, nobody, nobody)
+    with pytest.raises(PostgresError, match="another user than root.*--dir"):
+        Postgres(below, programs=programs, durable=False).start(password=PASSWORD)
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
 def _pid(folder: Path) -> int:
