@@ -13,6 +13,7 @@ ARGS ?=
 
 # The oldest Postgres that is supported; the embedded one is the newest.
 PG_OLDEST := /usr/lib/postgresql/15/bin
+TOUCHING_SQL := tests/meter/store tests/wire tests/cli/test_db.py
 PROTOS := $(shell cd proto && find tokenworks -name '*.proto' | sort)
 
 .PHONY: help
@@ -37,7 +38,7 @@ test: $(INSTALLED) ## Run the tests that need nothing but .venv (Postgres comes 
 .PHONY: test-stacks
 test-stacks: $(INSTALLED) stacks ## Run the tests against heavy real components, and install those
 	$(BIN)/pytest -m stacks $(ARGS)
-	TOKENWORKS_TEST_PG_BIN=$(PG_OLDEST) $(BIN)/pytest -m "not stacks" tests/meter/store $(ARGS)
+	TOKENWORKS_TEST_PG_BIN=$(PG_OLDEST) $(BIN)/pytest -m "not stacks" $(TOUCHING_SQL) $(ARGS)
 
 .PHONY: stacks
 stacks:
