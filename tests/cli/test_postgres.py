@@ -260,7 +260,7 @@ def test_start__as_root_out_of_reach(folder: Path, programs: Programs) -> None:
     below = closed / "data" / "postgres"
     below.mkdir(parents=True)
     os.chown(below, nobody, nobody)
-    with pytest.raises(PostgresError, match="another user than root.*--dir"):
+    with pytest.raises(PostgresError, match=r"another user than root.*--dir"):
         Postgres(below, programs=programs, durable=False).start(password=PASSWORD)
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
