@@ -55,12 +55,15 @@ stacks:
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check form, types, layers, the wire's contract and generated files
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/buf lint proto
-	@$(MAKE) --no-print-directory breaking generated
+	@failed=0; check() { echo "$$*"; "$$@" || failed=1; }; \
+	check $(BIN)/ruff check .; \
+	check $(BIN)/ruff format --check .; \
+	check $(BIN)/mypy; \
+	check $(BIN)/lint-imports; \
+	check $(BIN)/buf lint proto; \
+	check $(MAKE) --no-print-directory breaking; \
+	check $(MAKE) --no-print-directory generated; \
+	exit $$failed
 
 # Compares the contract with the newest release; before there is one, with where this branch began.
 .PHONY: breaking
