@@ -175,13 +175,14 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         account_id = _required("account", request.account)
         start_ms = edge_from_pb(request.start_time) if request.HasField("start_time") else None
         parent_id = request.parent or None
-        concerned = {account_id, parent_id}
+        # The account first: a foreign one is refused alike, whatever its parent is.
+        concerned = [account_id, parent_id]
         account = self._registry.snapshot.tree.find(account_id)
         if account is not None:
             # Its parent now, and the one that it would otherwise have then.
             now_ms = self._clock.now_ms()
-            for at_ms in (now_ms, next_edge_ms(now_ms) if start_ms is None else start_ms):
-                concerned.add(account.parent_at(at_ms))
+            times_ms = (now_ms, next_edge_ms(now_ms) if start_ms is None else start_ms)
+            concerned += [account.parent_at(at_ms) for at_ms in times_ms]
         self._require_administer(caller, concerned)
         account = await self._change(
             lambda: self._store.move_account(account_id, parent_id=parent_id, start_ms=start_ms)

@@ -162,11 +162,16 @@ def test_move_account__from_the_next_edge(account_server: AccountServer, admin: 
         pb.ParentEdge(parent="acme", start_time=edge(0)),
         pb.ParentEdge(parent="other", start_time=edge(1)),
     ]
+    request = pb.ListAccountsRequest(account="other")
+    assert paths(admin.call("ListAccounts", request)) == ["other"]
     account_server.clock.now = BEGIN + INTERVAL_MS
     account = admin.call("GetAccount", pb.GetAccountRequest(account="agent")).account
     assert account.path == "other/team/agent"
-    listed = admin.call("ListAccounts", pb.ListAccountsRequest(account="other"))
-    assert paths(listed) == ["other", "other/team", "other/team/agent"]
+    assert paths(admin.call("ListAccounts", request)) == [
+        "other",
+        "other/team",
+        "other/team/agent",
+    ]
 
 
 def test_move_account__to_the_top_on_a_date(account_server: AccountServer, admin: Caller) -> None:
