@@ -1,17 +1,16 @@
 """Group commit: what waits is recorded together, by one thread, in the order in which it came."""
 
 import asyncio
-import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Protocol
 
 from meter.domain.errors import MeterError, Overloaded, Reason, StoreRefusal, Unavailable
 from meter.domain.limits import GROUP_EVENTS_MAX, GROUP_SUBMISSIONS_MAX
 from meter.journal.commit import Result, Store, Submission, commit_group
 
-_log = logging.getLogger(__name__)
 # A producer that another server holds is tried again this often before the call fails.
 _PUT_OFF_MAX = 50
 _PUT_OFF_SECONDS = 0.02
@@ -32,8 +31,9 @@ class Observer(Protocol):
 class JournalWriter:
     """Takes checked submissions and answers each once it is on disk.
 
-    All methods but `_commit` run on the event loop. What waits is bounded by `buffer_bytes_max`:
-    a call above it is refused at once; a stream waits, so that its sender feels the push-back.
+    All methods run on the event loop, commits on a thread of their own. What waits is bounded by
+    `buffer_bytes_max`: a call above it is refused at once; a stream waits, so that its sender
+    feels the push-back.
     """
 
     def __init__(
@@ -94,15 +94,11 @@ class JournalWriter:
 
     async def run(self) -> None:
         """Commit groups until `stop`, then what is left."""
-        loop = asyncio.get_running_loop()
         while self._waiting or not self._stopping:
             await self._filled.wait()
             self._filled.clear()
             while group := self._take_group():
-                outcomes = await loop.run_in_executor(
-                    self._thread, self._commit, [item for item, _ in group]
-                )
-                await self._deliver(group, outcomes)
+                await self._deliver(group, await self._commit([item for item, _ in group]))
         self._thread.shutdown()
 
     def stop(self) -> None:
@@ -120,31 +116,35 @@ class JournalWriter:
             group.append(self._waiting.popleft())
         return group
 
-    def _commit(self, group: Sequence[Submission]) -> list[Result | MeterError | None]:
-        """Commit a group; one that the database refuses is split until the culprit is alone."""
+    async def _commit(self, group: Sequence[Submission]) -> Sequence[Result | BaseException | None]:
+        """Commit a group; one that cannot be recorded is split until the culprit is alone.
+
+        A fault that nobody foresaw is the answer to its culprit: it ends neither the writer nor
+        what came with it.
+        """
         begin = self._monotonic_seconds()
-        try:
-            results = commit_group(self._store, group, now_ms=self._now_ms)
-        except StoreRefusal as error:
-            if len(group) == 1:
-                _log.exception("submission_refused_by_database")
-                return [error]
+        commit = partial(commit_group, self._store, group, now_ms=self._now_ms)
+        committing = asyncio.get_running_loop().run_in_executor(self._thread, commit)
+        await asyncio.wait([committing])
+        fault = committing.exception()
+        if fault is not None:
+            is_everyones = isinstance(fault, MeterError) and not isinstance(fault, StoreRefusal)
+            if is_everyones or len(group) == 1:
+                return [fault] * len(group)
             half = len(group) // 2
-            return self._commit(group[:half]) + self._commit(group[half:])
-        except MeterError as error:
-            return [error] * len(group)
+            return [*await self._commit(group[:half]), *await self._commit(group[half:])]
         self._on_commit()
         self._observer.committed(
             seconds=self._monotonic_seconds() - begin,
             submissions=len(group),
             events=sum(len(item.batch) for item in group),
         )
-        return results
+        return committing.result()
 
     async def _deliver(
         self,
         group: Sequence[tuple[Submission, "asyncio.Future[Result]"]],
-        outcomes: Sequence[Result | MeterError | None],
+        outcomes: Sequence[Result | BaseException | None],
     ) -> None:
         put_off = []
         for (submission, future), outcome in zip(group, outcomes, strict=True):

@@ -128,7 +128,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     ) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):
             raise error
-        if not isinstance(error, MeterError):
+        if not isinstance(error, MeterError) or error.reason is Reason.INTERNAL:
             error = _internal(error)
         self._metrics.calls_failed.labels(error.reason).inc()
         await context.abort(
