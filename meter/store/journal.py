@@ -27,6 +27,7 @@ from meter.store.tables import (
 
 ProducerKey = tuple[str, str]
 _HELD: Final = 1
+_TABLES_KEPT: Final = 2
 # The two dictionaries: table, key columns, and the arrays in which keys are sent.
 _DICTIONARIES: Final = {
     "skus": (
@@ -89,6 +90,11 @@ class JournalStore:
 
         An id without events is harmless, so a group that fails later leaves nothing wrong.
         """
+        batches = list(batches)
+        if len(self._ids_by_table) > _TABLES_KEPT:
+            # Tables are replaced when they are full; those of this group are still needed.
+            used = {id(batch.table) for batch in batches}
+            self._ids_by_table = {k: v for k, v in self._ids_by_table.items() if k in used}
         for batch in batches:
             table = batch.table
             known = self._ids_by_table.get(id(table))
@@ -98,8 +104,6 @@ class JournalStore:
             missing = np.unique(batch.dimension[ids[batch.dimension] == 0])
             if len(missing):
                 ids[missing] = self._insert_dimensions([table[handle] for handle in missing])
-            if len(self._ids_by_table) > 2 and known is None:  # noqa: PLR2004  old tables
-                self._ids_by_table.clear()
             self._ids_by_table[id(table)] = (table, ids)
 
     def open_producer(self, origin: Origin, *, first_sequence: int) -> ProducerState:
