@@ -100,14 +100,17 @@ class Follower:
         while True:
             stopping = self._stopping.is_set()
             try:
-                while self._count_and_rest():
-                    pass
+                has_counted = self._count_and_rest()
+                # After each round: under load there is always more to count.
                 self._store.take_cut_if_due(now_ms=self._now_ms(), every_ms=_DAY_MS)
-            except MeterError as error:
-                _log.warning("counting_waits", extra={"reason": error.reason})
+            except (MeterError, ValueError) as error:
+                # ValueError: a segment of a later version. It waits for the upgrade.
+                _log.warning("counting_waits", extra={"fault": str(error)})
                 if stopping:
                     return
                 self._stopping.wait(_RETRY_SECONDS)
+                continue
+            if has_counted:
                 continue
             if stopping:
                 return

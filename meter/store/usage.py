@@ -6,11 +6,13 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
+import psycopg
 from sqlalchemy import Connection, Engine, func, insert, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
+from sqlalchemy.exc import DBAPIError
 
 from meter.counting.aggregate import UsageDelta
-from meter.domain.errors import InvalidArgument, Reason
+from meter.domain.errors import InvalidArgument, Reason, StoreRefusal
 from meter.domain.event import Int64Array
 from meter.domain.limits import QUERY_ROWS_MAX
 from meter.domain.tokens import FinishClass, TokenClass
@@ -45,7 +47,7 @@ class UsageStore:
     @contextmanager
     def counting(self) -> Iterator["CountingStep"]:
         """Open a transaction that holds the shard's watermark."""
-        with store_faults(), self._engine.begin() as connection:
+        with _own_faults(), store_faults(), self._engine.begin() as connection:
             yield CountingStep(connection, shard=self._shard)
 
     def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
@@ -54,7 +56,7 @@ class UsageStore:
         The watermarks are locked in order and read in the same transaction: what is counted
         after it carries a later cut.
         """
-        with store_faults(), self._engine.begin() as connection:
+        with _own_faults(), store_faults(), self._engine.begin() as connection:
             last = connection.execute(select(func.max(cuts.c.cut_time))).scalar()
             if last is not None and _to_ms(last) // every_ms == now_ms // every_ms:
                 return None
@@ -141,16 +143,14 @@ class CountingStep:
         totals = np.cumsum([row.event_count for row in rows])
         last = rows[max(1, int(np.searchsorted(totals, events_max, "right"))) - 1]
         self._last = (last.position, last.commit_time)
-        return list(
-            self._connection.execute(
-                select(journal.c.body)
-                .where(
-                    journal.c.shard == self._shard,
-                    journal.c.position.between(self._position + 1, last.position),
-                )
-                .order_by(journal.c.position)
-            ).scalars()
-        )
+        # Binary: as text, the bytes would come twice as long and be read digit by digit.
+        with driver_connection(self._connection).cursor(binary=True) as cursor:
+            cursor.execute(
+                "SELECT body FROM journal WHERE shard = %s AND position BETWEEN %s AND %s"
+                " ORDER BY position",
+                (self._shard, self._position + 1, last.position),
+            )
+            return [body for (body,) in cursor]
 
     def add(self, delta: UsageDelta) -> None:
         """Add to usage, under the cut that is open.
@@ -200,6 +200,15 @@ class CountingStep:
         )
 
 
+@contextmanager
+def _own_faults() -> Iterator[None]:
+    """Turn what the database refuses into `StoreRefusal`: whoever counts tries it again."""
+    try:
+        yield
+    except (DBAPIError, psycopg.DatabaseError) as error:
+        raise StoreRefusal(Reason.INTERNAL, f"The database refuses to count: {error}") from error
+
+
 def _copy_rows(delta: UsageDelta) -> bytes:
     start_us = delta.interval_start_ms * 1000 - _POSTGRES_EPOCH_US
     columns: list[Int64Array] = [
@@ -246,7 +255,10 @@ _KEY_SQL: Final = {
 # Who lay below the root in which span of time: edges are followed only while both hold.
 _SUBTREE: Final = """
 WITH RECURSIVE edges AS (
-    SELECT account_id, parent_id, start_time,
+    SELECT account_id, parent_id,
+           -- Before its first edge an account has its first parent: late usage finds its place.
+           CASE WHEN row_number() OVER (PARTITION BY account_id ORDER BY start_time) = 1
+                THEN '-infinity' ELSE start_time END AS start_time,
            lead(start_time, 1, 'infinity') OVER (PARTITION BY account_id ORDER BY start_time)
                AS end_time
     FROM account_parents
