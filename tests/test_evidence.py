@@ -21,22 +21,26 @@ def test_rpc__was_called_over_a_real_server(pytestconfig: pytest.Config) -> None
         for service in file.services_by_name.values()
     ]
     rpcs = {f"/{service.full_name}/{rpc.name}" for service in services for rpc in service.methods}
-    assert sorted(rpcs - pytestconfig.stash[EVIDENCE].rpcs) == []
+    missing = rpcs - pytestconfig.stash[EVIDENCE].rpcs
+    assert not missing, sorted(missing)
 
 
 def test_outcome__was_provoked_from_outside(pytestconfig: pytest.Config) -> None:
     """Each outcome was given to a caller during this run."""
     names = {outcome.name for outcome in Outcome}
-    assert sorted(names - pytestconfig.stash[EVIDENCE].outcomes) == []
+    missing = names - pytestconfig.stash[EVIDENCE].outcomes
+    assert not missing, sorted(missing)
 
 
 def test_reason__was_provoked_from_outside(pytestconfig: pytest.Config) -> None:
     """Each error reason was given to a caller during this run."""
     names = {reason.value for reason in Reason}
-    assert sorted(names - pytestconfig.stash[EVIDENCE].reasons) == []
+    missing = names - pytestconfig.stash[EVIDENCE].reasons
+    assert not missing, sorted(missing)
 
 
 def test_metric__moved(pytestconfig: pytest.Config) -> None:
     """Each metric had a value other than 0 in some meter during this run."""
     names = {metric.name for metric in CATALOGUE}
-    assert sorted(names - pytestconfig.stash[EVIDENCE].metrics) == []
+    missing = names - pytestconfig.stash[EVIDENCE].metrics
+    assert not missing, sorted(missing)
