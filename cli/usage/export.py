@@ -4,17 +4,17 @@ import csv
 import json
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Final
+from typing import Final, Literal
 
 import click
+import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cli.accounts import format_time, resolve
-from cli.connection import Client, client_command
+from cli.connection import Client, client_command, find_reason
 from cli.process import CommandError, report_progress
 from cli.usage.query import (
     MODES,
-    ROWS_MAX,
     SUMS,
     TIMES,
     TOKEN_CLASSES,
@@ -25,6 +25,7 @@ from cli.usage.query import (
 )
 from cli.usage.span import Span, check_time, to_span
 from meter.domain.interval import INTERVAL_MS, interval_start_ms
+from meter.domain.limits import QUERY_ROWS_MAX
 from meter.runtime.clock import SystemClock
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 
@@ -85,40 +86,62 @@ def read_chunks(
 ) -> Iterator[pb.QueryUsageResponse]:
     """Return the rows of a span in order of time, asked for in pieces that no answer cuts.
 
-    Raises CommandError when one interval alone has more rows of one tier and model than an answer.
+    Raises CommandError when one interval has more rows of one model at one tier than an answer.
     """
     begin_ms, length_ms = span.start_ms, _DAY_MS
     while begin_ms < span.end_ms:
         piece = Span(start_ms=begin_ms, end_ms=min(begin_ms + length_ms, span.end_ms))
-        answer = client.meter.QueryUsage(to_request(piece, account_id=account_id, by=by))
-        if len(answer.rows) >= ROWS_MAX and piece.end_ms - piece.start_ms > INTERVAL_MS:
-            half_ms = interval_start_ms((piece.end_ms - piece.start_ms) // 2)
-            length_ms = max(INTERVAL_MS, half_ms)
+        request = to_request(piece, account_id=account_id, by=by)
+        length_ms = piece.end_ms - piece.start_ms
+        answer = _ask(client, request)
+        if answer is None and length_ms > INTERVAL_MS:
+            # A question that is refused costs as much as its answer: be done with it soon.
+            length_ms = max(INTERVAL_MS, interval_start_ms(length_ms // 8))
             continue
-        if len(answer.rows) >= ROWS_MAX:
-            yield from _read_interval(client, span=piece, account_id=account_id, by=by)
-        else:
-            yield answer
-            if len(answer.rows) < ROWS_MAX // 4:
-                length_ms *= 2
+        yield from _split(client, request) if answer is None else [answer]
         begin_ms = piece.end_ms
+        if answer is not None and len(answer.rows) < QUERY_ROWS_MAX // 4:
+            length_ms *= 2
 
 
-def _read_interval(
-    client: Client, *, span: Span, account_id: str, by: tuple[str, ...]
-) -> Iterator[pb.QueryUsageResponse]:
-    """Return one interval's rows by tier and model, for those that are too many for one answer."""
-    question = to_request(span, account_id=account_id, by=("tier", "model"))
-    for part in client.meter.QueryUsage(question).rows:
-        answer = client.meter.QueryUsage(
-            to_request(span, account_id=account_id, by=by, model=part.model, tier=part.tier)
-        )
-        if len(answer.rows) >= ROWS_MAX:
+def _split(client: Client, request: pb.QueryUsageRequest) -> Iterator[pb.QueryUsageResponse]:
+    """Return one interval's rows tier by tier, and where that is too much, model by model."""
+    field: Literal["tier", "model"] = "model" if request.tier else "tier"
+    parts = pb.QueryUsageRequest()
+    parts.CopyFrom(request)
+    parts.group_by[:] = [pb.GROUP_BY_MODEL if field == "model" else pb.GROUP_BY_TIER]
+    for part in client.meter.QueryUsage(parts).rows:
+        narrower = pb.QueryUsageRequest()
+        narrower.CopyFrom(request)
+        setattr(narrower, field, getattr(part, field))
+        answer = _ask(client, narrower)
+        if answer is not None:
+            yield answer
+        elif field == "tier":
+            yield from _split(client, narrower)
+        else:
             raise CommandError(
-                f"{span}: more than {ROWS_MAX:,} rows of {part.model} at {part.tier}; export the"
-                " accounts below it one by one, or with a coarser --by"
+                f"the interval from {narrower.start_time.ToJsonString()} has more than"
+                f" {QUERY_ROWS_MAX:,} rows of {narrower.model} at {narrower.tier}: export the"
+                " accounts below one by one, or take a coarser --by"
             )
-        yield answer
+
+
+def _ask(client: Client, request: pb.QueryUsageRequest) -> pb.QueryUsageResponse | None:
+    """Return the answer; None when it has more rows than one may have.
+
+    Where the question is wrong in another way, a smaller one is too, and the smallest says so.
+    """
+    try:
+        return client.meter.QueryUsage(request)
+    except grpc.RpcError as error:
+        if not _is_refused(error):
+            raise
+        return None
+
+
+def _is_refused(error: Exception) -> bool:
+    return isinstance(error, grpc.Call) and find_reason(error) == "ARGUMENT_INVALID"
 
 
 def _names(by: Sequence[str]) -> Iterator[str]:

@@ -8,9 +8,6 @@ from cli.usage.span import Span
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
 
-# An answer with this many rows may have been cut there.
-ROWS_MAX: Final = 100_000
-
 # The wire's numbers in the order of their numbers, by the names that options and JSON have.
 TOKEN_CLASSES: Final = {
     number: name.removeprefix("TOKEN_CLASS_").lower()

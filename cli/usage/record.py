@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Final, TypeAlias
 
 import click
+import grpc
 from google.protobuf.json_format import ParseDict
 
-from cli.accounts import format_time, resolve
+from cli.accounts import resolve
 from cli.connection import Client, client_command
-from cli.process import CommandError, Exit
+from cli.process import CommandError, Exit, report_progress
 from cli.usage.query import FINISHES, MODES, QUALITIES, TOKEN_CLASSES
 from cli.usage.span import check_time, to_ms
 from meter.domain.limits import ATTEMPT_MAX, DURATION_MS_MAX, TOKEN_COUNT_MAX
@@ -127,14 +128,20 @@ def record(client: Client, *, account: str, event_id: str | None, **details: obj
     """Record one event by hand: a request that ended, with its tokens by class.
 
     Classes are disjoint: a cached prompt token is in --cache-read and not in --input. Repeating the
-    command with the same --event-id and content counts nothing twice.
+    command with the same --event-id, --end-time and all else counts nothing twice.
     """
     if all(details[name] is None for name in TOKEN_CLASSES.values()):
         raise click.UsageError("give at least one count: --input N, --output N, --cache-read N, …")
     event = _to_event(details, account_id=resolve(client.accounts, account))
     event.event_id = event_id or str(uuid.UUID(bytes=random_bytes(_ID_BYTES), version=4))
     request = meter_service_pb2.RecordUsageRequest(events=[event])
-    number = client.meter.RecordUsage(request).outcomes[0]
+    try:
+        number = client.meter.RecordUsage(request).outcomes[0]
+    except grpc.RpcError:
+        # Whether it was recorded is not known: only the same event again is counted once.
+        repeat = f"--event-id {event.event_id} --end-time {event.end_time.ToJsonString()}"
+        report_progress(f"to repeat it safely, add: {repeat}")
+        raise
     outcome = outcome_pb2.Outcome.Name(number).removeprefix("OUTCOME_")
     if client.as_json:
         click.echo(json.dumps({"outcome": outcome, "event_id": event.event_id}, indent=2))
@@ -189,6 +196,6 @@ def _facts(event: usage_pb2.UsageEvent, *, outcome: str) -> list[tuple[str, str]
         ("outcome", outcome),
         ("event", event.event_id),
         ("account", event.dimensions.account),
-        ("ended", format_time(event.end_time)),
+        ("ended", event.end_time.ToJsonString()),
         ("tokens", ", ".join(counts) or "none"),
     ]

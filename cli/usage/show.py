@@ -8,8 +8,7 @@ import click
 
 from cli.accounts import resolve
 from cli.connection import Client, client_command
-from cli.process import CommandError
-from cli.usage.query import MODES, ROWS_MAX, row_to_json, split_groups, to_request, tokens_of
+from cli.usage.query import MODES, row_to_json, split_groups, to_request, tokens_of
 from cli.usage.span import Span, check_time, to_span
 from cli.usage.table import UsageLine, print_usage
 from meter.runtime.clock import SystemClock
@@ -63,11 +62,6 @@ def show(
     answer = client.meter.QueryUsage(
         to_request(span, account_id=root, by=by, model=model, tier=tier)
     )
-    if len(answer.rows) >= ROWS_MAX:
-        raise CommandError(
-            f"more than {ROWS_MAX:,} rows: ask for less time or a coarser --by, or take"
-            " `tokenworks usage export`"
-        )
     if client.as_json:
         click.echo(json.dumps(_to_json(answer, span=span, by=by), indent=2))
         return

@@ -51,12 +51,12 @@ def to_ms(text: str, *, now_ms: int) -> int:
 
 
 def to_span(since: str, until: str | None, *, now_ms: int) -> Span:
-    """Return the span between two times, snapped outward; without `until` it ends now.
+    """Return the span between two times, snapped outward; without `until` now is its last moment.
 
     Raises click.BadParameter when it would end before it begins.
     """
     begin_ms = to_ms(since, now_ms=now_ms)
-    end_ms = now_ms if until is None else to_ms(until, now_ms=now_ms)
+    end_ms = now_ms + 1 if until is None else to_ms(until, now_ms=now_ms)
     if end_ms <= begin_ms:
         end = "now" if until is None else until
         raise click.BadParameter(f"{since} is not before {end}.", param_hint="--since")
