@@ -17,7 +17,7 @@ import grpc
 from benchmarks.workload import MODELS, Batches, lengths
 from tokenworks.meter.v1 import meter_service_pb2
 
-_IN_FLIGHT = 8
+_IN_FLIGHT = 16
 
 
 class Producer(threading.Thread):
