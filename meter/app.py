@@ -56,6 +56,8 @@ async def serve(
             http_address = meter.http.start(options.http_address)
             ready(Addresses(grpc=grpc_address, http=http_address))
             await stopping.wait()
+            # Whoever waits is answered within the grace; nothing more is taken.
+            meter.writer.stop()
             await meter.server.stop(grace_seconds=_GRACE_SECONDS)
             meter.http.stop()
     finally:

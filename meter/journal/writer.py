@@ -14,6 +14,9 @@ from meter.journal.commit import Result, Store, Submission, commit_group
 # A producer that another server holds is tried again this often before the call fails.
 _PUT_OFF_MAX = 50
 _PUT_OFF_SECONDS = 0.02
+# What the database has not decided so long after `stop` is answered without it; shorter than the
+# grace that the server gives its calls.
+_STOP_SECONDS = 2.0
 
 
 class Observer(Protocol):
@@ -58,7 +61,8 @@ class JournalWriter:
         self._put_off: dict[int, int] = {}
         self._filled = asyncio.Event()
         self._drained = asyncio.Condition()
-        self._stopping = False
+        self._under_way: list[asyncio.Future[Result]] = []
+        self.stopping = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
     @property
@@ -71,8 +75,8 @@ class JournalWriter:
 
         Raises Overloaded when the buffer is full and Unavailable when the writer stops.
         """
-        if self._stopping:
-            raise Unavailable(Reason.SHUTTING_DOWN, "The server is stopping. Connect again.")
+        if self.stopping.is_set():
+            raise shutting_down()
         if self.is_full:
             raise Overloaded(Reason.OVERLOADED, "The buffer is full. Wait a second and send again.")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
@@ -94,17 +98,28 @@ class JournalWriter:
 
     async def run(self) -> None:
         """Commit groups until `stop`, then what is left."""
-        while self._waiting or not self._stopping:
+        while self._waiting or not self.stopping.is_set():
             await self._filled.wait()
             self._filled.clear()
             while group := self._take_group():
+                self._under_way = [future for _, future in group]
                 await self._deliver(group, await self._commit([item for item, _ in group]))
         self._thread.shutdown()
 
     def stop(self) -> None:
         """Take nothing more; `run` returns when all that waits is decided."""
-        self._stopping = True
-        self._filled.set()
+        if not self.stopping.is_set():
+            self.stopping.set()
+            self._filled.set()
+            asyncio.get_running_loop().call_later(_STOP_SECONDS, self._give_up)
+
+    def _give_up(self) -> None:
+        """Answer what is still not decided: its fate is not known, and a repeat is harmless."""
+        waiting = [future for _, future in self._waiting]
+        for future in (*self._under_way, *waiting):
+            if not future.done():
+                future.set_exception(shutting_down())
+        self._waiting.clear()
 
     def _take_group(self) -> list[tuple[Submission, "asyncio.Future[Result]"]]:
         group: list[tuple[Submission, asyncio.Future[Result]]] = []
@@ -173,6 +188,11 @@ class JournalWriter:
     def _hold(self, size_bytes: int) -> None:
         self._buffered_bytes += size_bytes
         self._observer.buffered(self._buffered_bytes)
+
+
+def shutting_down() -> Unavailable:
+    """Return the error for whoever comes, or still waits, while the server stops."""
+    return Unavailable(Reason.SHUTTING_DOWN, "The server is stopping. Connect again.")
 
 
 def _held_elsewhere() -> Unavailable:

@@ -19,7 +19,7 @@ from meter.domain.event import Origin, SetAside
 from meter.domain.outcome import Outcome
 from meter.journal.commit import Result
 from meter.journal.protocol import DIGEST_BYTES, ProducerState, Verdict
-from meter.journal.writer import JournalWriter
+from meter.journal.writer import JournalWriter, shutting_down
 from meter.metrics import Metrics
 from meter.wire.intake import Intake
 from meter.wire.status import readable, unreadable
@@ -84,14 +84,22 @@ class Stream:
         """Serve the stream until either side ends it."""
         reading = asyncio.create_task(self._read(requests))
         answering = asyncio.create_task(self._answer())
+        serving = asyncio.gather(reading, answering)
+        stopping = asyncio.create_task(self._parts.writer.stopping.wait())
         try:
-            done, _ = await asyncio.wait((reading, answering), return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                task.result()
-        finally:
+            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if serving.done():
+                serving.result()
+                return
+            # The server stops: what was taken is answered, then the producer is sent away.
             reading.cancel()
-            answering.cancel()
-            await asyncio.gather(reading, answering, return_exceptions=True)
+            await self._answers.put(None)
+            await answering
+            raise shutting_down()
+        finally:
+            for task in (reading, answering, stopping):
+                task.cancel()
+            await asyncio.gather(serving, reading, answering, stopping, return_exceptions=True)
 
     async def _read(self, requests: AsyncIterator[Any]) -> None:
         async for item in requests:
