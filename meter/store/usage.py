@@ -39,10 +39,25 @@ class UsageStore:
         self._shard = shard
 
     def ensure_watermark(self) -> None:
-        """Begin the shard's watermark at zero unless it is there."""
+        """Begin the shard's watermark at zero unless it is there.
+
+        Raises StoreRefusal when it lies behind a cut that was taken: parts of the database are
+        older than others, and counting on would count again what a cut has sealed.
+        """
         statement = upsert(counting).values(shard=self._shard, position=0, counted_until=func.now())
+        sealed = select(func.max(cut_positions.c.position)).filter_by(shard=self._shard)
         with store_faults(), self._engine.begin() as connection:
             connection.execute(statement.on_conflict_do_nothing())
+            counted = connection.execute(
+                select(counting.c.position).filter_by(shard=self._shard)
+            ).scalar_one()
+            cut = connection.execute(sealed).scalar() or 0
+        if counted < cut:
+            raise StoreRefusal(
+                Reason.INTERNAL,
+                f"Shard {self._shard} is counted up to {counted}, behind a cut at {cut}:"
+                " the database was restored in part. Restore all of it from one backup.",
+            )
 
     @contextmanager
     def counting(self) -> Iterator["CountingStep"]:

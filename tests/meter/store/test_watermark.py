@@ -1,0 +1,26 @@
+"""The watermark at the start of a meter: it never lies behind what a cut has sealed."""
+
+import psycopg
+import pytest
+
+from meter.domain.errors import StoreRefusal
+from meter.store.engine import make_engine
+from meter.store.journal import JournalStore
+from meter.store.usage import UsageStore
+
+
+def test_ensure_watermark__behind_a_cut(database_url: str) -> None:
+    """A database whose watermark is older than its cuts is refused, in words that help."""
+    engine = make_engine(database_url)
+    JournalStore(engine, shard=0).take_ownership()
+    usage = UsageStore(engine, shard=0)
+    usage.ensure_watermark()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE counting SET position = 7")
+    assert usage.take_cut_if_due(now_ms=1_800_000_000_000, every_ms=86_400_000) == 1
+    usage.ensure_watermark()
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE counting SET position = 6")
+    with pytest.raises(StoreRefusal, match="Restore all of it"):
+        usage.ensure_watermark()
+    engine.dispose()
