@@ -1,0 +1,151 @@
+"""The pages that people follow by hand: each command runs, and prints what stands there."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = ["README.md", "docs/start.md"]
+BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+TRIES_MAX = 50
+# What is other at each run: dates and times, ids, secrets, places, ports, how batches fell.
+PLACEHOLDERS = {
+    r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?Z?": "TIME",
+    r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}": "UUID",
+    r"\b(?:acc|key|tw)_\w{12,}": "ID",
+    r"\S*/\.tokenworks/": "FOLDER/",
+    r"127\.0\.0\.1:\d+": "ADDRESS",
+    r"port \d+": "PORT",
+    r"\S*/tokenworks-simulate-\w+": "FOLDER",
+    r"^acknowledged\b.*": "acknowledged",
+    r"^(simulate-\d+-\d+(?: \d+){4}).*": r"\1 BATCHES",
+}
+
+
+class Reader:
+    """Somebody who types what a page says, in a folder of their own, with ports that are free."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._up: subprocess.Popen[str] | None = None
+        self._target = ""
+        # Stands for `make install`: the environment that it makes is the one that runs this test.
+        (folder / ".venv").symlink_to(Path(sys.prefix))
+
+    def type(self, line: str, *, expected: str | None) -> str:
+        """Run a line as a shell does, and return what it printed; `expected` bears waiting for."""
+        if line == "make install":
+            assert re.search(r"^install:", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
+            return ""
+        if line.endswith("tokenworks up"):
+            return self._start(line)
+        path = f"{self._folder / '.venv/bin'}:{os.environ['PATH']}"
+        for _ in range(TRIES_MAX):
+            result = subprocess.run(
+                ["bash", "-c", line],
+                cwd=self._folder,
+                env=os.environ | {"PATH": path},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                check=False,
+            )
+            # Counting follows recording by a moment: who asks at once may have to ask again.
+            if "usage show" not in line or not expected or shape(result.stdout) in shape(expected):
+                break
+        assert not result.returncode or "Error: " in (expected or ""), (line, result.stdout)
+        return result.stdout
+
+    def save(self, name: str, program: str) -> None:
+        """Save a program, with the meter's address, which the page leaves out."""
+        assert "Meter(" in program
+        text = program.replace("Meter(", f'Meter("{self._target}", ', 1)
+        (self._folder / name).write_text(text, "utf-8")
+
+    def stop(self) -> None:
+        """Press Ctrl-C where `up` runs."""
+        if self._up is not None:
+            self._up.send_signal(signal.SIGINT)
+            self._up.communicate()
+
+    def _start(self, line: str) -> str:
+        assert self._up is None
+        flags = "--grpc-address 127.0.0.1:0 --http-address 127.0.0.1:0"
+        path = f"{self._folder / '.venv/bin'}:{os.environ['PATH']}"
+        self._up = subprocess.Popen(
+            ["bash", "-c", f"exec {line} {flags}"],
+            cwd=self._folder,
+            env=os.environ | {"PATH": path},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        assert self._up.stdout is not None
+        printed = ""
+        for printed_line in self._up.stdout:
+            printed += printed_line
+            if "accounts create" in printed_line:
+                break
+        credentials = json.loads((self._folder / ".tokenworks/credentials.json").read_text("utf-8"))
+        self._target = credentials["target"]
+        return printed
+
+
+def shape(text: str) -> str:
+    """What was printed, without what is other at each run, blank space and drawn lines."""
+    lines = [" ".join(line.replace("─", " ").split()) for line in text.splitlines()]
+    for pattern, placeholder in PLACEHOLDERS.items():
+        lines = [re.sub(pattern, placeholder, line) for line in lines]
+    return "\n".join(line for line in lines if line)
+
+
+@pytest.fixture
+def reader(tmp_path: Path) -> Iterator[Reader]:
+    """A reader, whose meter is stopped at the end."""
+    reader = Reader(tmp_path)
+    yield reader
+    reader.stop()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", PAGES)
+def test_page__does_what_it_says(page: str, reader: Reader) -> None:
+    """Each command of the page works, and prints what the page shows."""
+    text = (ROOT / page).read_text("utf-8")
+    blocks = BLOCK.findall(text)
+    assert "sh" in [language for language, _ in blocks]
+    printed = ""
+    for place, (language, content) in enumerate(blocks):
+        following = blocks[place + 1] if place + 1 < len(blocks) else ("", "")
+        expected = following[1] if following[0] == "text" else None
+        if language == "sh":
+            lines = content.replace("\\\n", " ").splitlines()
+            printed = "".join(reader.type(line, expected=expected) for line in lines)
+        elif language == "text":
+            assert shape(printed) == shape(content)
+        else:
+            assert language == "python"
+            compile(content, page, "exec")
+            names = re.findall(r"Save this as `(\S+)`:\n\n```python\n" + re.escape(content), text)
+            for name in names:
+                reader.save(name, content)
+
+
+def test_link__leads_somewhere() -> None:
+    """Each link between files of the tree leads to one that is there."""
+    pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]
+    pages += [ROOT / name / "README.md" for name in ("meter", "sdk", "benchmarks")]
+    links = [
+        (page, target)
+        for page in pages
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text("utf-8"))
+    ]
+    assert links
+    assert not [(page, target) for page, target in links if not (page.parent / target).exists()]
