@@ -1,0 +1,429 @@
+"""What goes wrong around a running meter: each failure named, nothing lost or counted twice."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import grpc
+import psycopg
+import pytest
+
+from meter.domain.credential import mint_key
+from tests.postgres import Cluster
+from tests.running_meter import PEPPER, RunningMeter, running_meter_on
+from tests.wire.session import Session, columns, event, opening, reason_of, rows, to_columns
+from tests.wire.talk import (
+    NOT_SERVING,
+    SERVING,
+    call_of,
+    commits_held,
+    health_of,
+    info_of,
+    read_http,
+    read_metric,
+    talking,
+    wait_until,
+    waiting_count,
+)
+from tokenworks.meter.v1 import (
+    account_service_pb2,
+    meter_service_pb2,
+    outcome_pb2,
+    usage_pb2,
+)
+
+INPUT = usage_pb2.TOKEN_CLASS_INPUT
+RECORDED = outcome_pb2.OUTCOME_RECORDED
+MEBIBYTE = 1024 * 1024
+BEAT = meter_service_pb2.StreamUsageRequest(heartbeat=meter_service_pb2.Heartbeat())
+
+
+@pytest.fixture
+def session(running_meter: RunningMeter) -> Session:
+    """A session with one account."""
+    session = Session(running_meter)
+    session.create_account("acme")
+    return session
+
+
+def failure_of(act: Callable[[], object]) -> tuple[str, str, bool]:
+    """Return code, reason and whether to retry, of what must fail."""
+    with pytest.raises(grpc.RpcError) as failure:
+        act()
+    code, reason, has_retry = reason_of(failure.value)
+    return code.name, reason, has_retry
+
+
+def metadata_of(act: Callable[[], object]) -> dict[str, str]:
+    """Return the metadata of the ErrorInfo of what must fail."""
+    with pytest.raises(grpc.RpcError) as failure:
+        act()
+    return dict(info_of(failure.value).metadata)
+
+
+STORE_AWAY = ("UNAVAILABLE", "STORE_UNAVAILABLE", True)
+
+
+def test_postgres__stopped_in_mid_stream(private_cluster: Cluster, tmp_path: Path) -> None:
+    """Without Postgres nothing is acknowledged; it recovers by itself, and the totals are exact."""
+    with private_cluster.database() as url, running_meter_on(url, folder=tmp_path) as meter:
+        session = Session(meter)
+        session.create_account("acme")
+        late = event(tokens={INPUT: 100})
+        with talking(session) as talk:
+            talk.say(opening(), rows(1, event(tokens={INPUT: 1})))
+            assert talk.hear().opened.next_sequence == 1
+            assert talk.hear().ack.durable_sequence == 1
+            private_cluster.stop()
+            talk.say(rows(2, event(tokens={INPUT: 10})))
+            assert failure_of(talk.hear) == STORE_AWAY
+        assert failure_of(lambda: session.record(late)) == STORE_AWAY
+        assert failure_of(lambda: session.exchange(opening())) == STORE_AWAY
+        wait_until(lambda: health_of(session) == NOT_SERVING)
+        assert read_http(meter, "/readyz")[0] == 503
+        assert read_http(meter, "/healthz")[0] == 200
+        private_cluster.start()
+        wait_until(lambda: health_of(session) == SERVING)
+        assert read_http(meter, "/readyz")[0] == 200
+        answers = session.exchange(opening(), rows(2, event(tokens={INPUT: 10})))
+        assert answers[0].opened.next_sequence == 2
+        assert answers[1].ack.durable_sequence == 2
+        assert session.record(late) == [RECORDED]
+        assert session.counted() == {("acme", "high", INPUT): 111}
+
+
+@pytest.fixture
+def small_meter(database_url: str, tmp_path: Path) -> Iterator[RunningMeter]:
+    """A meter whose buffer is as small as may be."""
+    settings = {"buffer_bytes_max": str(MEBIBYTE)}
+    with running_meter_on(database_url, folder=tmp_path, settings=settings) as meter:
+        yield meter
+
+
+def record_later(session: Session, *events: usage_pb2.UsageEvent) -> Any:  # noqa: ANN401
+    """Start a call and return its future."""
+    method = session.channel.unary_unary(
+        "/tokenworks.meter.v1.MeterService/RecordUsage",
+        request_serializer=meter_service_pb2.RecordUsageRequest.SerializeToString,
+        response_deserializer=meter_service_pb2.RecordUsageResponse.FromString,
+    )
+    request = meter_service_pb2.RecordUsageRequest(events=events)
+    return method.future(request, metadata=session.metadata, timeout=60)
+
+
+def resident_bytes(meter: RunningMeter) -> int:
+    """Return the memory of the meter's process."""
+    process = meter._process  # noqa: SLF001  nobody else needs its number
+    assert process is not None
+    pages = Path(f"/proc/{process.pid}/statm").read_text("ascii").split()[1]
+    return int(pages) * 4096
+
+
+OVERLOADED = ("RESOURCE_EXHAUSTED", "OVERLOADED", True)
+
+
+def test_overload__is_refused_early_and_memory_stays(small_meter: RunningMeter) -> None:
+    """A full buffer refuses calls and streams, keeps its size, and loses nothing that it took."""
+    session = Session(small_meter)
+    session.create_account("acme")
+    fat = [event(request_id="r" * 128, tokens={INPUT: 1}) for _ in range(1_000)]
+    with commits_held(small_meter.database_url):
+        # The three fill a buffer of a mebibyte at half a kibibyte an event.
+        taken = [record_later(session, *fat[part::3]) for part in range(3)]
+        taken += [record_later(session, *[event() for _ in range(1_000)]) for _ in range(2)]
+        wait_until(lambda: waiting_count(small_meter.database_url))
+        wait_until(lambda: read_metric(small_meter, "tokenworks_buffer_bytes") >= MEBIBYTE)
+        refused = [failure_of(lambda: session.record(*fat)) for _ in range(20)]
+        before = resident_bytes(small_meter)
+        refused += [failure_of(lambda: session.record(*fat)) for _ in range(200)]
+        batch = rows(1, *fat)
+        refused += [failure_of(lambda: session.exchange(opening(), batch))]
+        grown = resident_bytes(small_meter) - before
+        assert set(refused) == {OVERLOADED}
+        assert grown < 32 * MEBIBYTE
+        assert not any(call.done() for call in taken)
+    for call in taken:
+        assert set(call.result().outcomes) == {RECORDED}
+    assert session.exchange(opening(), batch)[1].ack.durable_sequence == 1
+    assert session.counted() == {("acme", "high", INPUT): 2 * 1_000 + 2 * 1_000 * 3}
+
+
+def big_event(size_bytes: int) -> usage_pb2.UsageEvent:
+    """Return an event of about this size."""
+    return event(model="m" * size_bytes)
+
+
+def test_message__too_large(session: Session) -> None:
+    """A message above the limit is refused with the limit, on calls and streams, and no retry."""
+    limit = 4 * MEBIBYTE
+    wanted = ("RESOURCE_EXHAUSTED", "MESSAGE_TOO_LARGE", False)
+    big = big_event(limit)
+    assert failure_of(lambda: session.record(big)) == wanted
+    assert failure_of(lambda: session.exchange(opening(), rows(1, big))) == wanted
+    assert metadata_of(lambda: session.record(big)) == {"limit_bytes": str(limit)}
+    # The transport itself refuses what is far too large.
+    with pytest.raises(grpc.RpcError) as failure:
+        session.record(big_event(3 * limit))
+    assert call_of(failure.value).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert session.record(event(model="m" * (limit - 1_000))) == [outcome_pb2.OUTCOME_FIELD_INVALID]
+
+
+def raw_stream(session: Session, *messages: bytes) -> list[Any]:
+    """Send bytes on a stream as they are."""
+    call = session.channel.stream_stream(
+        "/tokenworks.meter.v1.MeterService/StreamUsage",
+        request_serializer=bytes,
+        response_deserializer=meter_service_pb2.StreamUsageResponse.FromString,
+    )
+    return list(call(iter(messages), metadata=session.metadata, timeout=20))
+
+
+def raw_call(session: Session, name: str, message: bytes) -> Any:  # noqa: ANN401
+    """Send bytes in a call as they are."""
+    call = session.channel.unary_unary(
+        f"/tokenworks.meter.v1.{name}", request_serializer=bytes, response_deserializer=bytes
+    )
+    return call(message, metadata=session.metadata, timeout=20)
+
+
+UNREADABLE = ("INVALID_ARGUMENT", "MESSAGE_UNREADABLE", False)
+# In the place of the text "high": bytes that are no UTF-8.
+NOT_TEXT = b"hi\xff\xfe"
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        b"\xff\xff\xff",
+        b"\x0a",
+        bytes(range(256)),
+        opening("p1").SerializeToString()[:-1],
+        opening("high").SerializeToString().replace(b"high", NOT_TEXT),
+        rows(1, event()).SerializeToString().replace(b"high", NOT_TEXT),
+        columns(1, to_columns([event()])).SerializeToString().replace(b"high", NOT_TEXT),
+        columns(1, to_columns([event()])).SerializeToString().replace(b"\x22\x04high", b"\xff" * 6),
+    ],
+)
+def test_message__unreadable_on_a_stream(session: Session, message: bytes) -> None:
+    """Bytes that are no message end the stream with their reason; the next one goes on."""
+    first = opening().SerializeToString()
+    for messages in ([message], [first, message]):
+        if messages[0] != message or not message.startswith(b"\x12"):
+            assert failure_of(partial(raw_stream, session, *messages)) == UNREADABLE
+    answers = session.exchange(opening(), rows(1, event()))
+    assert answers[0].opened.next_sequence == 1
+    assert session.counted() == {("acme", "high", INPUT): 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("MeterService/RecordUsage", b"\xff\xff\xff"),
+        (
+            "MeterService/RecordUsage",
+            meter_service_pb2.RecordUsageRequest(events=[event()])
+            .SerializeToString()
+            .replace(b"high", NOT_TEXT),
+        ),
+        ("MeterService/QueryUsage", b"\x0a\x02\xff\xff"),
+        ("AccountService/CreateAccount", b"\x0a\xff"),
+    ],
+)
+def test_message__unreadable_in_a_call(session: Session, name: str, message: bytes) -> None:
+    """Bytes that are no message of the call are refused with their reason."""
+    assert failure_of(lambda: raw_call(session, name, message)) == UNREADABLE
+
+
+def rename(database_url: str, table: str, *, to: str) -> None:
+    """Break or mend the schema under a running meter."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(f"ALTER TABLE {table} RENAME TO {to}")
+
+
+@pytest.mark.parametrize(
+    ("table", "act"),
+    [
+        ("usage", lambda it: it.counted()),
+        ("event_claims", lambda it: it.record(event())),
+        ("journal", lambda it: it.exchange(opening(), rows(1, event()))),
+        ("quarantine", lambda it: it.record(event(tier="gold"))),
+    ],
+)
+def test_internal__has_an_id_and_no_insides(
+    session: Session, table: str, act: Callable[[Session], object]
+) -> None:
+    """A fault of ours is named by an id that the log has; the caller learns nothing else."""
+    url = session.meter.database_url
+    rename(url, table, to="elsewhere")
+    with pytest.raises(grpc.RpcError) as failure:
+        act(session)
+    assert reason_of(failure.value) == (grpc.StatusCode.INTERNAL, "INTERNAL", False)
+    details = call_of(failure.value).details() or ""
+    error_id = metadata_of(lambda: act(session))["error_id"]
+    log = session.meter.log.read_text("utf-8")
+    assert f"error_id='{error_id}'" in log
+    assert "UndefinedTable" in log
+    shown = details + str(info_of(failure.value))
+    for inside in ("relation", "psycopg", "SELECT", "INSERT", table, "Error"):
+        assert inside not in shown
+    rename(url, "elsewhere", to=table)
+    assert session.record(event()) == [RECORDED]
+    assert session.counted() == {("acme", "high", INPUT): 3}
+
+
+SHUTTING_DOWN = ("UNAVAILABLE", "SHUTTING_DOWN", True)
+
+
+def test_stop__answers_all_that_waits(session: Session) -> None:
+    """A stop sends streams and calls away with its reason; what was not acked counts once."""
+    url = session.meter.database_url
+    waiting = event(tokens={INPUT: 10})
+    with talking(session) as talk, talking(session) as idle:
+        idle.say(opening("idle"))
+        assert idle.hear().opened.next_sequence == 1
+        talk.say(opening(), rows(1, event(tokens={INPUT: 1})))
+        assert [talk.hear().WhichOneof("message") for _ in range(2)] == ["opened", "ack"]
+        with commits_held(url):
+            call = record_later(session, waiting)
+            talk.say(rows(2, event(tokens={INPUT: 100})))
+            wait_until(lambda: waiting_count(url))
+            stopping = Thread(target=session.meter.stop)
+            stopping.start()
+            assert failure_of(idle.hear) == SHUTTING_DOWN
+            assert failure_of(call.result) == SHUTTING_DOWN
+            assert failure_of(talk.hear) == SHUTTING_DOWN
+        stopping.join()
+    session.meter.start()
+    assert session.record(waiting)[0] in {RECORDED, outcome_pb2.OUTCOME_DUPLICATE}
+    again = session.exchange(opening())[0].opened.next_sequence
+    assert again in {2, 3}
+    if again == 2:
+        session.exchange(opening(), rows(2, event(tokens={INPUT: 100})))
+    assert session.counted() == {("acme", "high", INPUT): 111}
+
+
+def test_stop__takes_nothing_more_and_loses_nothing(session: Session) -> None:
+    """Of calls that come while a server stops, those that were answered count, and no others."""
+    outcomes: list[int] = []
+    codes: list[grpc.StatusCode] = []
+
+    def keep_calling() -> None:
+        while True:
+            try:
+                outcomes.extend(record_later(session, event(tokens={INPUT: 1})).result().outcomes)
+            except grpc.RpcError as error:
+                codes.append(call_of(error).code())
+                return
+
+    calling = Thread(target=keep_calling)
+    calling.start()
+    wait_until(lambda: len(outcomes) > 20)
+    assert session.meter.stop() == 0
+    calling.join()
+    assert codes == [grpc.StatusCode.UNAVAILABLE]
+    session.meter.start()
+    counted = session.counted()[("acme", "high", INPUT)]
+    # The last call may have been recorded without its answer having come through.
+    assert counted - len(outcomes) in {0, 1}
+
+
+def test_takeover__of_the_shard_ends_the_older_server(session: Session, tmp_path: Path) -> None:
+    """A second server on the same shard fences the first one, which records nothing more."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    assert session.record(event(tokens={INPUT: 1})) == [RECORDED]
+    with running_meter_on(session.meter.database_url, folder=folder) as second:
+        assert failure_of(lambda: session.record(event())) == SHUTTING_DOWN
+        assert failure_of(lambda: session.exchange(opening(), rows(1, event()))) == SHUTTING_DOWN
+        newer = Session(second)
+        assert newer.record(event(tokens={INPUT: 10})) == [RECORDED]
+        assert newer.counted() == {("acme", "high", INPUT): 11}
+
+
+def create_key(session: Session) -> account_service_pb2.CreateApiKeyResponse:
+    """Create a key that may report for acme."""
+    scope = account_service_pb2.Scope(
+        permission=account_service_pb2.PERMISSION_REPORT, account="acme"
+    )
+    request = account_service_pb2.CreateApiKeyRequest(account="acme", scopes=[scope])
+    response: account_service_pb2.CreateApiKeyResponse = session.call("CreateApiKey", request)
+    return response
+
+
+def revoke(session: Session, key: account_service_pb2.CreateApiKeyResponse) -> None:
+    """End a key."""
+    request = account_service_pb2.RevokeApiKeyRequest(key_id=key.key.key_id)
+    session.call("RevokeApiKey", request)
+
+
+REVOKED = ("UNAUTHENTICATED", "API_KEY_REVOKED", False)
+
+
+def test_stream__key_revoked_in_mid_stream(session: Session) -> None:
+    """After the revocation was answered the stream's next batch is refused and not recorded."""
+    key = create_key(session)
+    limited = Session(session.meter, api_key=key.secret)
+    with talking(limited) as talk:
+        talk.say(opening(), rows(1, event()))
+        assert [talk.hear().WhichOneof("message") for _ in range(2)] == ["opened", "ack"]
+        revoke(session, key)
+        talk.say(rows(2, event()))
+        assert failure_of(talk.hear) == REVOKED
+    assert failure_of(lambda: limited.exchange(opening())) == REVOKED
+    assert session.counted() == {("acme", "high", INPUT): 3}
+
+
+def test_stream__key_revoked_through_another_server(session: Session, tmp_path: Path) -> None:
+    """A revocation reaches the streams of every other server of the installation."""
+    folder = tmp_path / "second"
+    folder.mkdir()
+    url = session.meter.database_url
+    with running_meter_on(url, folder=folder, settings={"shard": "1"}) as second:
+        key = create_key(session)
+        limited = Session(second, api_key=key.secret)
+
+        def is_known() -> bool:
+            try:
+                limited.exchange(opening())
+            except grpc.RpcError:
+                return False
+            return True
+
+        wait_until(is_known)
+        with talking(limited) as talk:
+            talk.say(opening())
+            talk.hear()
+            revoke(session, key)
+
+            def beat_on() -> None:
+                while True:
+                    talk.say(BEAT)
+                    talk.hear()
+
+            assert failure_of(beat_on) == REVOKED
+
+
+@pytest.mark.parametrize(
+    ("authorization", "reason"),
+    [
+        (None, "API_KEY_MISSING"),
+        ("", "API_KEY_MALFORMED"),
+        ("Bearer", "API_KEY_MALFORMED"),
+        ("Basic dXNlcjpwYXNz", "API_KEY_MALFORMED"),
+        ("Bearer tw_short", "API_KEY_MALFORMED"),
+        ("Bearer tw_" + "0" * 32 + "000001", "API_KEY_MALFORMED"),
+        (f"Bearer {mint_key(bytes, pepper=PEPPER).text}", "API_KEY_UNKNOWN"),
+    ],
+)
+def test_stream__key_is_judged_before_anything_is_read(
+    session: Session, authorization: str | None, reason: str
+) -> None:
+    """A stream without a valid key ends with the reason, whatever it says."""
+    other = Session(session.meter)
+    metadata = () if authorization is None else (("authorization", authorization),)
+    other.metadata = metadata  # type: ignore[assignment]
+    found = failure_of(lambda: other.exchange(opening()))
+    assert found == ("UNAUTHENTICATED", reason, False)
+    assert failure_of(lambda: other.record(event())) == found
