@@ -9,7 +9,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
+
+from cli.main import tokenworks
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "docs/start.md"]
@@ -149,3 +152,24 @@ def test_link__leads_somewhere() -> None:
     ]
     assert links
     assert not [(page, target) for page, target in links if not (page.parent / target).exists()]
+
+
+def test_commands__each_is_on_the_page() -> None:
+    """The page of commands has each that there is, with its arguments, and no other."""
+    page = (ROOT / "docs/reference/commands.md").read_text("utf-8")
+    written = re.findall(r"^\| `(tokenworks .*?)` \|", page, re.MULTILINE)
+    root = click.Context(tokenworks, info_name="tokenworks")
+    assert sorted(line.replace("\\|", "|") for line in written) == sorted(_leaves(root))
+
+
+def _leaves(context: click.Context) -> Iterator[str]:
+    """Commands below a context, each with its path and its arguments."""
+    command = context.command
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            below = command.get_command(context, name)
+            assert below is not None
+            yield from _leaves(click.Context(below, parent=context, info_name=name))
+        return
+    arguments = [word for word in command.collect_usage_pieces(context) if word != "[OPTIONS]"]
+    yield " ".join([context.command_path, *arguments])
