@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import pty
+import re
 import struct
 import subprocess
 import termios
@@ -17,6 +18,7 @@ from cli.main import tokenworks
 from tests.running_meter import TOKENWORKS, RunningMeter
 
 TRIES_MAX = 100
+_STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class Output(NamedTuple):
@@ -73,15 +75,16 @@ class Shell:
         """Run a command in a terminal of that width; return the lines that it printed."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
-        plain = os.environ | self._settings | {"TERM": "dumb"}
+        environment = os.environ | self._settings | {"TERM": "xterm"}
+        environment.pop("COLUMNS", None)
         process = subprocess.Popen(
-            [TOKENWORKS, *words], env=plain, stdin=theirs, stdout=theirs, stderr=theirs
+            [TOKENWORKS, *words], env=environment, stdin=theirs, stdout=theirs, stderr=theirs
         )
         os.close(theirs)
         written = b"".join(_read(ours))
         os.close(ours)
         assert process.wait() == 0
-        return written.decode().replace("\r\n", "\n").splitlines()
+        return _STYLE.sub("", written.decode()).replace("\r\n", "\n").splitlines()
 
 
 def _read(terminal: int) -> Iterator[bytes]:

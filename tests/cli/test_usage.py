@@ -222,9 +222,10 @@ def test_show__in_a_terminal(shell: Shell) -> None:
         shell.record(f"--{name.replace('_', '-')}", str(count), account="acme/team")
     shell.show(requests=6)
     by = ("--by", "account,model,tier")
-    for columns in (70, 80, 100, 160):
+    for columns, is_split in ((70, False), (90, False), (110, True), (130, True)):
         lines = shell.run_in_terminal("usage", "show", *by, columns=columns)
         assert max(map(len, lines)) <= columns
+        assert any("class" in line for line in lines) is not is_split
         shown = "\n".join(lines).split()
         expected = {"acme/team", "llama-4", "high", "total", *(f"{n:,}" for n in counts.values())}
         assert expected <= set(shown)
