@@ -15,6 +15,8 @@ from meter.domain.tokens import OUTPUT_CLASSES, PROMPT_CLASSES, Finish, Mode, Qu
 
 _CLASSES: Final = frozenset(TokenClass)
 _MODES: Final = frozenset(Mode)
+_FINISH_MIN, _FINISH_MAX = int(min(Finish)), int(max(Finish))
+_QUALITY_MIN, _QUALITY_MAX = int(min(Quality)), int(max(Quality))
 _Mark: TypeAlias = Callable[[BoolArray, Outcome], None]
 # Above every outcome: nothing found yet. Not judged: above that.
 _FINE: Final = 254
@@ -123,10 +125,10 @@ def _check_numbers(batch: EventBatch, mark: _Mark) -> None:
         mark(np.array(wrong, np.bool_), Outcome.FIELD_INVALID)
     finish = batch.extra.get("finish")
     if finish is not None:
-        mark((finish < min(Finish)) | (finish > max(Finish)), Outcome.FINISH_UNKNOWN)
+        mark((finish < _FINISH_MIN) | (finish > _FINISH_MAX), Outcome.FINISH_UNKNOWN)
     quality = batch.extra.get("quality")
     if quality is not None:
-        mark((quality < min(Quality)) | (quality > max(Quality)), Outcome.QUALITY_UNKNOWN)
+        mark((quality < _QUALITY_MIN) | (quality > _QUALITY_MAX), Outcome.QUALITY_UNKNOWN)
 
 
 def _check_sum(

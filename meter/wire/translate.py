@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from meter.domain import limits
 from meter.domain.event import (
+    DEFAULTS,
     BoolArray,
     Dimensions,
     DimensionTable,
@@ -104,10 +105,11 @@ class Translator:
         count = len(events)
         tokens, twice = _row_tokens(events)
         wrong = np.array([not _is_id(event.event_id) for event in events], np.bool_) | twice
+        request_ids = [event.request_id for event in events]
         extra = {
             "duration_ms": [event.duration_ms for event in events],
-            "finish": [event.finish for event in events],
-            "quality": [event.quality for event in events],
+            "finish": [event.finish or DEFAULTS["finish"] for event in events],
+            "quality": [event.quality or DEFAULTS["quality"] for event in events],
             "attempt": [event.attempt for event in events],
             "reported_input": [_reported(event, "reported_input_count") for event in events],
             "reported_output": [_reported(event, "reported_output_count") for event in events],
@@ -117,9 +119,14 @@ class Translator:
             dimension=np.array([self._intern(event.dimensions) for event in events], np.int64),
             end_ms=np.array([_milliseconds(event.end_time) for event in events], np.int64),
             tokens=tokens,
-            extra=_extra({name: np.array(values, np.int64) for name, values in extra.items()}),
+            # A column of defaults says nothing, and would be checked all the same.
+            extra={
+                name: np.array(values, np.int64)
+                for name, values in extra.items()
+                if values.count(DEFAULTS[name]) < count
+            },
             event_ids=_id_array(b"".join(id_bytes(event.event_id) for event in events), count),
-            request_ids=[event.request_id for event in events],
+            request_ids=request_ids if any(request_ids) else None,
         )
         return batch, wrong
 
@@ -259,7 +266,7 @@ def _extra(columns: dict[str, Int64Array]) -> dict[str, Int64Array]:
     for name in ("finish", "quality"):
         if name in columns:
             # The enums' zero means their first value.
-            columns[name] = np.where(columns[name] == 0, 1, columns[name])
+            columns[name] = np.where(columns[name] == 0, DEFAULTS[name], columns[name])
     return columns
 
 
