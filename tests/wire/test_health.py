@@ -1,12 +1,14 @@
 """What load balancers, orchestrators and explorers see of a running meter."""
 
 import socket
+from collections.abc import Iterator
 
 import grpc
 import pytest
 from grpc_reflection.v1alpha import reflection_pb2
 
-from tests.running_meter import RunningMeter
+from tests.postgres import Cluster
+from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import Session
 from tests.wire.talk import SERVING, health_of, read_http
 
@@ -14,16 +16,24 @@ METER = "tokenworks.meter.v1.MeterService"
 ACCOUNTS = "tokenworks.meter.v1.AccountService"
 
 
+@pytest.fixture(scope="module")
+def meter(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMeter]:
+    """A meter that all tests here look at."""
+    folder = tmp_path_factory.mktemp("health")
+    with cluster.database() as url, running_meter_on(url, folder=folder) as running:
+        yield running
+
+
 @pytest.mark.parametrize("service", ["", METER, ACCOUNTS])
-def test_health__serves(running_meter: RunningMeter, service: str) -> None:
+def test_health__serves(meter: RunningMeter, service: str) -> None:
     """The server as a whole and each of its services say that they serve, without an API key."""
-    assert health_of(Session(running_meter), service) == SERVING
+    assert health_of(Session(meter), service) == SERVING
 
 
-def test_health__of_no_service(running_meter: RunningMeter) -> None:
+def test_health__of_no_service(meter: RunningMeter) -> None:
     """A service that is not here has no health."""
     with pytest.raises(grpc.RpcError, match="NOT_FOUND"):
-        health_of(Session(running_meter), "tokenworks.meter.v1.Nothing")
+        health_of(Session(meter), "tokenworks.meter.v1.Nothing")
 
 
 def reflect(
@@ -40,10 +50,10 @@ def reflect(
     return answer
 
 
-def test_reflection__lists_the_services(running_meter: RunningMeter) -> None:
+def test_reflection__lists_the_services(meter: RunningMeter) -> None:
     """A client without our files finds the services."""
     answer = reflect(
-        running_meter, reflection_pb2.ServerReflectionRequest(list_services="")
+        meter, reflection_pb2.ServerReflectionRequest(list_services="")
     ).list_services_response
     assert {service.name for service in answer.service} == {
         METER,
@@ -53,10 +63,10 @@ def test_reflection__lists_the_services(running_meter: RunningMeter) -> None:
     }
 
 
-def test_reflection__shows_the_contract(running_meter: RunningMeter) -> None:
+def test_reflection__shows_the_contract(meter: RunningMeter) -> None:
     """And it finds what they take and answer."""
     answer = reflect(
-        running_meter, reflection_pb2.ServerReflectionRequest(file_containing_symbol=METER)
+        meter, reflection_pb2.ServerReflectionRequest(file_containing_symbol=METER)
     ).file_descriptor_response
     assert b"StreamUsage" in b"".join(answer.file_descriptor_proto)
 
@@ -72,22 +82,22 @@ def test_reflection__shows_the_contract(running_meter: RunningMeter) -> None:
         ("/%00", 404, "Not Found\n"),
     ],
 )
-def test_http__pages(running_meter: RunningMeter, path: str, status: int, body: str) -> None:
+def test_http__pages(meter: RunningMeter, path: str, status: int, body: str) -> None:
     """The HTTP port has its three pages and no others."""
-    assert read_http(running_meter, path) == (status, body)
+    assert read_http(meter, path) == (status, body)
 
 
-def test_http__one_slow_reader_holds_nobody_up(running_meter: RunningMeter) -> None:
+def test_http__one_slow_reader_holds_nobody_up(meter: RunningMeter) -> None:
     """A connection on which nothing is asked does not keep others from their answers."""
-    host, _, port = running_meter.http.rpartition(":")
+    host, _, port = meter.http.rpartition(":")
     with socket.create_connection((host, int(port))) as silent:
         silent.sendall(b"GET /healthz HT")
-        assert read_http(running_meter, "/readyz") == (200, "OK\n")
+        assert read_http(meter, "/readyz") == (200, "OK\n")
 
 
-def test_call__of_no_method(running_meter: RunningMeter) -> None:
+def test_call__of_no_method(meter: RunningMeter) -> None:
     """A method that is not here is UNIMPLEMENTED, with a key or without."""
-    call = Session(running_meter).channel.unary_unary(
+    call = Session(meter).channel.unary_unary(
         f"/{METER}/DeleteEverything", request_serializer=bytes, response_deserializer=bytes
     )
     with pytest.raises(grpc.RpcError, match="UNIMPLEMENTED"):
