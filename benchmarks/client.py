@@ -4,56 +4,69 @@ import time
 from collections import deque
 
 from benchmarks.measurement import Measurement, check_answer
-from benchmarks.plant import running_plant
+from benchmarks.plant import Plant, running_plant
 from benchmarks.workload import ACCOUNTS, MODELS, TIERS, account_name, lengths
 from tokenworks.client import Meter
 
-_CALLS_PER_SECOND = 2_000
+_CALLS_PER_SECOND = 20_000
+_SPARSE_CALLS_PER_SECOND = 1_000
+_PAUSE_SECONDS = 0.0002
 
 
 def measure_record(seconds: float) -> Measurement:
-    """Time each `record` at 2,000 a second while the sender runs, beside a bare append."""
-    pairs, source = lengths()
-    count = int(seconds * _CALLS_PER_SECOND)
-    took_ns = []
+    """Time each `record` of a busy server while the sender runs, beside a bare append."""
+    _, source = lengths()
     with running_plant() as plant:
-        meter = Meter(plant.target, api_key=plant.api_key, producer="bench-client")
-        begin = time.perf_counter()
-        for number in range(count):
-            # Paced, as a server's calls are; the sender has its turns in between.
-            while time.perf_counter() < begin + number / _CALLS_PER_SECOND:
-                time.sleep(0.0002)
-            context, generated = pairs[number % len(pairs)]
-            before = time.perf_counter_ns()
-            meter.record(
-                account=account_name(number % ACCOUNTS),
-                model=MODELS[number % len(MODELS)],
-                tier=TIERS[number % len(TIERS)],
-                input=context,
-                output=generated,
-            )
-            took_ns.append(time.perf_counter_ns() - before)
-        assert meter.close(30)
+        busy = _record(plant, seconds=seconds, calls_per_second=_CALLS_PER_SECOND)
+        sparse = _record(plant, seconds=seconds / 2, calls_per_second=_SPARSE_CALLS_PER_SECOND)
         plant.wait_until_counted(seconds=60)
         counted = plant.query("SELECT sum(request_count) FROM usage")[0]
-        check_answer(counted=counted, sent=count)
-    took_ns.sort()
+        check_answer(counted=counted, sent=len(busy) + len(sparse))
     return Measurement(
-        value=took_ns[int(0.99 * count)] / 1000,
-        bound=_bare_append_ns(count) / 1000,
+        value=_percentile(busy, 0.99),
+        bound=_percentile(_bare_append(len(busy)), 0.99),
         bound_of="p99 of appending a tuple to a deque, µs",
-        workload=f"{seconds:g} s, {_CALLS_PER_SECOND} calls a second with the sender running, "
-        f"{source}",
-        notes={"p50_us": took_ns[count // 2] / 1000},
+        workload=f"{seconds:g} s, {_CALLS_PER_SECOND} calls a second from one thread with the"
+        f" sender running, {source}",
+        notes={
+            "p50_us": _percentile(busy, 0.5),
+            "p999_us": _percentile(busy, 0.999),
+            f"p99_us_at_{_SPARSE_CALLS_PER_SECOND}_a_second": _percentile(sparse, 0.99),
+        },
     )
 
 
-def _bare_append_ns(count: int) -> int:
+def _record(plant: Plant, *, seconds: float, calls_per_second: int) -> list[int]:
+    """Return how long each call took, in nanoseconds, in ascending order."""
+    pairs, _ = lengths()
+    count = int(seconds * calls_per_second)
+    took_ns = []
+    meter = Meter(plant.target, api_key=plant.api_key, producer=f"bench-{calls_per_second}")
+    begin = time.perf_counter()
+    for number in range(count):
+        # Paced, as a server's calls are; the sender has its turns in between.
+        while time.perf_counter() < begin + number / calls_per_second:
+            time.sleep(_PAUSE_SECONDS)
+        context, generated = pairs[number % len(pairs)]
+        account = account_name(number % ACCOUNTS)
+        model, tier = MODELS[number % len(MODELS)], TIERS[number % len(TIERS)]
+        before = time.perf_counter_ns()
+        meter.record(account=account, model=model, tier=tier, input=context, output=generated)
+        took_ns.append(time.perf_counter_ns() - before)
+    assert meter.close(60)
+    return sorted(took_ns)
+
+
+def _bare_append(count: int) -> list[int]:
     buffer: deque[tuple[str, str, str, int, int]] = deque()
     took_ns = []
     for number in range(count):
         before = time.perf_counter_ns()
         buffer.append(("account", "model", "tier", number, number))
         took_ns.append(time.perf_counter_ns() - before)
-    took_ns.sort()
-    return took_ns[int(0.99 * count)]
+    return sorted(took_ns)
+
+
+def _percentile(took_ns: list[int], share: float) -> float:
+    """Return a percentile in microseconds."""
+    return took_ns[int(share * len(took_ns))] / 1000
