@@ -177,7 +177,7 @@ def test_query__without_group_is_one_row(session: Session) -> None:
 
 def test_query__filters(filled: Session) -> None:
     """A model or tier that is named is the only one in the sums."""
-    cases: list[tuple[dict[str, str], int]] = [
+    cases: list[tuple[dict[str, Any], int]] = [
         ({"model": "m2"}, 10),
         ({"model": "m-2025"}, 0),
         ({"tier": "free"}, 1_000),
