@@ -192,5 +192,5 @@ def _tell(
         f"API key   {key_file}\n"
         "\n"
         "Tokenworks is running; Ctrl-C stops all of it. Next, in another terminal:\n"
-        f"  {prefix}tokenworks accounts create acme"
+        f"  {prefix}tokenworks accounts create acme --id acme"
     )

@@ -80,6 +80,8 @@ class JournalWriter:
         if self.is_full:
             raise Overloaded(Reason.OVERLOADED, "The buffer is full. Wait a second and send again.")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        # A stream that has ended does not ask what became of its last batches; that is no fault.
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._waiting.append((submission, future))
         self._hold(submission.size_bytes)
         self._filled.set()

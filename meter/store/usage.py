@@ -108,6 +108,7 @@ class UsageStore:
                 Reason.ARGUMENT_INVALID,
                 f"The answer has more than {QUERY_ROWS_MAX} rows. Ask for less time or fewer keys.",
                 field="group_by",
+                rule=f"at most {QUERY_ROWS_MAX} rows",
             )
         return [_to_usage_row(row, query) for row in rows], until
 

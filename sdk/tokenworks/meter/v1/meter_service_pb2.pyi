@@ -499,7 +499,9 @@ class QueryUsageResponse(_message.Message):
     COUNTED_UNTIL_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
-        """Rows, ordered by the fields asked for; at most 100,000."""
+        """Rows, ordered by the fields asked for; at most 100,000. A question with a longer answer is refused with
+        ARGUMENT_INVALID, rule "at most 100000 rows": ask for less time or for fewer keys.
+        """
 
     @_builtins.property
     def counted_until(self) -> _timestamp_pb2.Timestamp:
