@@ -527,6 +527,18 @@ def test_open__at_once_has_one_newest(store: JournalStore, database_url: str) ->
     assert [isinstance(it, Result) for it in results] == [it == newest for it in instances]
 
 
+def test_open__waits_for_the_commit_under_way(store: JournalStore, database_url: str) -> None:
+    """A producer that reopens while its batch is being committed is told the number after it."""
+    open_producer(store)
+    with psycopg.connect(database_url) as holder, ThreadPoolExecutor() as pool:
+        holder.execute("UPDATE producers SET sequence = 9")
+        opening = pool.submit(store.open_producer, origin_of(), first_sequence=1)
+        wait_for_lock(database_url)
+        holder.commit()
+        assert opening.result(WAIT_SECONDS_MAX).sequence == 9
+    assert ask_one(database_url, "SELECT sequence FROM producers") == 9
+
+
 def test_release__of_an_entry_is_one(store: JournalStore, database_url: str) -> None:
     """An entry that is released twice at once is recorded once; the other one is refused."""
     open_producer(store)

@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from threading import Barrier, Event
 
 import psycopg
 import pytest
@@ -243,17 +244,24 @@ def test_count__shards_merge_into_the_same_rows(
     """Servers with shards of their own add to the same rows at once, without deadlock."""
     journals = [journal, *(owner(engine, shard=shard) for shard in (1, 2))]
     counters = [usage, *(counting_of(engine, shard=shard) for shard in (1, 2))]
+    together = Barrier(3)
 
     def work(pair: tuple[JournalStore, UsageStore]) -> None:
-        for step in range(15):
-            for dimension in (2, 0, 1):
-                record(pair[0], 1, end_ms=BEGIN_MS + step % 4 * INTERVAL_MS, dimension=dimension)
+        for _ in range(10):
+            events = [
+                batch_of(1, end_ms=BEGIN_MS + place * INTERVAL_MS, dimension=dimension)
+                for place in range(100)
+                for dimension in range(3)
+            ]
+            group = [Submission(origin=origin_of(""), batch=batch) for batch in events]
+            commit_group(pair[0], group, now_ms=now_ms)
+            together.wait(WAIT_SECONDS_MAX)
             follow(pair[1]).count_once()
 
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(work, zip(journals, counters, strict=True)))
-    assert ask_one(database_url, TOTAL) == 3 * 15 * 3
-    assert ask_one(database_url, "SELECT count(*) FROM usage") == 3 * 4
+    assert ask_one(database_url, TOTAL) == 3 * 10 * 300
+    assert ask_one(database_url, "SELECT count(*) FROM usage") == 300
 
 
 def cut(usage: UsageStore, at_ms: int) -> int | None:
@@ -341,16 +349,22 @@ def test_follow__cuts_under_load_and_counts_before_it_ends(
     usage: UsageStore, journal: JournalStore, database_url: str
 ) -> None:
     """The day's cut comes though there is always more to count; a stop counts what is there."""
-    follower = follow(usage)
+    cut_taken = Event()
+    recorded: list[int] = []
+
+    def record_more(_delta: UsageDelta | None = None) -> None:
+        if not cut_taken.is_set():
+            record(journal, 1)
+            recorded.append(1)
+
+    record_more()
+    follower = Follower(usage, now_ms=now_ms, monotonic_seconds=lambda: 0.0, on_counted=record_more)
     follower.start()
-    recorded = 0
-    while not ask_one(database_url, "SELECT count(*) FROM cuts") or recorded < 5:
-        record(journal, 1)
-        recorded += 1
-        follower.wake()
-    record(journal, 1)
+    while not ask_one(database_url, "SELECT count(*) FROM cuts"):
+        pass
+    cut_taken.set()
     follower.stop()
-    assert ask_one(database_url, TOTAL) == recorded + 1
+    assert ask_one(database_url, TOTAL) == sum(recorded)
 
 
 def query(usage: UsageStore, *, account: str | None, group_by: tuple[GroupBy, ...] = ()) -> int:
