@@ -1,6 +1,7 @@
 """Journal bytes: what goes in comes out, and the same events make the same bytes."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -113,7 +114,17 @@ def test_encode__ordered_times_take_less_than_their_span() -> None:
     ordered = [
         PlainEvent(dimension=0, end_ms=int(end), tokens={}) for end in BEGIN_MS + np.cumsum(steps)
     ]
-    assert len(encode([ordered])) < 10_500
+    body = encode([ordered])
+    assert len(body) < 10_500
+    assert to_plain(segment.decode(body)) == [replace(it, dimension=70_000) for it in ordered]
+
+
+@given(ends=st.lists(st.integers(0, 2 * BEGIN_MS), min_size=1, max_size=30).map(sorted))
+def test_decode__times_in_order(ends: list[int]) -> None:
+    """Times that only rise, or only fall, come out as they went in."""
+    for column in (ends, ends[::-1]):
+        events = [PlainEvent(dimension=0, end_ms=end_ms, tokens={}) for end_ms in column]
+        assert [it.end_ms for it in to_plain(segment.decode(encode([events])))] == column
 
 
 def test_decode__unknown_version_is_refused() -> None:
