@@ -230,7 +230,7 @@ def _is_id(event_id: str) -> bool:
 def _read(columns: Any) -> dict[str, Int64Array]:  # noqa: ANN401
     names: list[str] = [*_COLUMNS]
     chunks: list[list[bytes]] = [list(getattr(columns, name)) for name in _COLUMNS]
-    unpacked = not chunks[0] and has_unread_fields(columns)
+    unpacked = has_unread_fields(columns)
     for column in columns.tokens:
         names.append(str(column.token_class))
         chunks.append(list(column.counts))

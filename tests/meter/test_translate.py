@@ -203,6 +203,45 @@ def test_read__numbers_wider_than_their_field(name: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "name",
+    [
+        *("dimensions_index", "end_offset_ms", "duration_ms", "finish", "quality", "attempt"),
+        *("reported_input_count", "reported_output_count"),
+    ],
+)
+def test_read__one_column_sent_number_by_number(name: str) -> None:
+    """A client may pack some columns and not others: none is taken for absent."""
+    packed = to_columns(
+        [
+            event(
+                finish=usage_pb2.FINISH_FAILED,
+                quality=usage_pb2.QUALITY_PARTIAL,
+                duration_ms=5,
+                attempt=2,
+                reported_input_count=3,
+                reported_output_count=0,
+                end_ms=BEGIN_MS + step,
+            )
+            for step in (0, 2, 6)
+        ]
+    )
+    field = usage_pb2.UsageColumns.DESCRIPTOR.fields_by_name[name]
+    one_by_one = b"".join(
+        bytes([8 * field.number]) + usage_pb2.TokenColumn(counts=[value]).SerializeToString()[2:]
+        for value in getattr(packed, name)
+    )
+    form = usage_pb2.UsageColumns()
+    form.CopyFrom(packed)
+    form.ClearField(name)  # type: ignore[arg-type]
+    unread = UNREAD_BATCH()
+    unread.columns.ParseFromString(form.SerializeToString() + one_by_one)
+    translator = Translator()
+    assert body(translator.from_columns(unread.columns)) == body(
+        read(packed, translator=translator)
+    )
+
+
+@pytest.mark.parametrize(
     ("event_id", "kept"),
     [
         ("", bytes(16)),
