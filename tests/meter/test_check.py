@@ -1,6 +1,6 @@
 """The check: whole columns against rules written out for one event at a time."""
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import pytest
@@ -162,6 +162,45 @@ def test_check__equals_the_rules_one_by_one(events: list[PlainEvent], *, any_age
     found = check(to_batch(events, table=made), verdicts, now_ms=NOW, any_age=any_age)
     wanted = [min(rules_broken(it, any_age=any_age), default=Outcome.RECORDED) for it in events]
     assert found.tolist() == wanted
+
+
+# One rule at a time, at its edges, on an event that is right in all else.
+EDGES: Final[list[tuple[Outcome, dict[str, Any]]]] = [
+    (Outcome.RECORDED, {}),
+    (Outcome.RECORDED, {"duration_ms": 604_800_000, "attempt": 1_000}),
+    (Outcome.FIELD_INVALID, {"duration_ms": 604_800_001}),
+    (Outcome.FIELD_INVALID, {"duration_ms": -1}),
+    (Outcome.FIELD_INVALID, {"attempt": 1_001}),
+    (Outcome.FIELD_INVALID, {"attempt": -1}),
+    *((Outcome.RECORDED, {"finish": finish}) for finish in (1, 2, 3, 4)),
+    *((Outcome.FINISH_UNKNOWN, {"finish": finish}) for finish in (-1, 5)),
+    *((Outcome.RECORDED, {"quality": quality}) for quality in (1, 2, 3)),
+    *((Outcome.QUALITY_UNKNOWN, {"quality": quality}) for quality in (-1, 4)),
+    *((Outcome.RECORDED, {"tokens": {number: 1}}) for number in CLASSES),
+    *((Outcome.CLASS_UNKNOWN, {"tokens": {number: 1}}) for number in (-1, 0, 9, 23, 42)),
+    (Outcome.RECORDED, {"tokens": {9: 0}}),
+    (Outcome.RECORDED, {"tokens": {1: 1_000_000_000}}),
+    (Outcome.COUNT_ABOVE_LIMIT, {"tokens": {1: 1_000_000_001}}),
+    (Outcome.COUNT_NEGATIVE, {"tokens": {1: -1}}),
+    (Outcome.RECORDED, {"tokens": {1: 2, 2: 3, 7: 4}, "reported_input": 5}),
+    (Outcome.COUNT_MISMATCH, {"tokens": {1: 2, 2: 3, 7: 4}, "reported_input": 4}),
+    (Outcome.COUNT_MISMATCH, {"tokens": {1: 2}, "reported_input": 0}),
+    (Outcome.RECORDED, {"tokens": {}, "reported_input": 0, "reported_output": 0}),
+    (Outcome.RECORDED, {"tokens": {1: 2, 7: 3, 8: 4}, "reported_output": 7}),
+    (Outcome.COUNT_MISMATCH, {"tokens": {1: 2, 7: 3, 8: 4}, "reported_output": 9}),
+    (Outcome.COUNT_MISMATCH, {"tokens": {7: 3}, "reported_output": 0}),
+    (Outcome.COUNT_NEGATIVE, {"reported_output": -2}),
+]
+
+
+@pytest.mark.parametrize(("outcome", "changes"), EDGES)
+def test_check__one_rule_at_its_edge(outcome: Outcome, changes: dict[str, Any]) -> None:
+    """Each rule holds up to its edge and is broken right behind it."""
+    extra = {name: value for name, value in changes.items() if name != "tokens"}
+    item = PlainEvent(dimension=0, end_ms=NOW, tokens=changes.get("tokens", {1: 1}), extra=extra)
+    made = table()
+    verdicts = Verdicts(made, CREDENTIAL, TREE, frozenset({"high"}))
+    assert check(to_batch([item], table=made), verdicts, now_ms=NOW).tolist() == [outcome]
 
 
 @given(events=st.lists(EVENTS, min_size=1, max_size=20))
