@@ -6,7 +6,18 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import Connection, Engine, delete, func, insert, select, text, tuple_, update
+from sqlalchemy import (
+    Connection,
+    Engine,
+    delete,
+    func,
+    insert,
+    literal,
+    select,
+    text,
+    tuple_,
+    update,
+)
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
 
@@ -284,29 +295,38 @@ class JournalTransaction:
 
     def append(self, body: bytes, *, event_count: int, first_ms: int, last_ms: int) -> int:
         """Append a segment and return its position; refuses when the shard has a newer owner."""
-        position = self._connection.execute(
+        # One statement: the ownership is checked by the very act that takes the position.
+        owned = (
             update(shards)
             .where(shards.c.shard == self._shard, shards.c.epoch == self._epoch)
             .values(position=shards.c.position + 1)
             .returning(shards.c.position)
+            .cte("owned")
+        )
+        row = {
+            "shard": self._shard,
+            "position": owned.c.position,
+            "epoch": self._epoch,
+            "event_count": event_count,
+            "first_end_time": _to_time(first_ms),
+            "last_end_time": _to_time(last_ms),
+            "commit_time": func.clock_timestamp(),
+            "body": body,
+        }
+        columns: list[Any] = [
+            value if name in {"position", "commit_time"} else literal(value, journal.c[name].type)
+            for name, value in row.items()
+        ]
+        position = self._connection.execute(
+            insert(journal)
+            .from_select(list(row), select(*columns).select_from(owned))
+            .returning(journal.c.position)
         ).scalar()
         if position is None:
             raise Unavailable(
                 Reason.SHUTTING_DOWN,
                 f"Another server has taken over shard {self._shard}. Connect to that one.",
             )
-        self._connection.execute(
-            insert(journal).values(
-                shard=self._shard,
-                position=position,
-                epoch=self._epoch,
-                event_count=event_count,
-                first_end_time=_to_time(first_ms),
-                last_end_time=_to_time(last_ms),
-                commit_time=func.clock_timestamp(),
-                body=body,
-            )
-        )
         return int(position)
 
     def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:
