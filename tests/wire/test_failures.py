@@ -160,6 +160,24 @@ def test_overload__is_refused_early_and_memory_stays(small_meter: RunningMeter) 
     assert session.counted() == {("acme", "high", INPUT): 2 * 1_000 + 2 * 1_000 * 3}
 
 
+def test_overload__stream_feels_the_push_back_first(small_meter: RunningMeter) -> None:
+    """While the buffer is full a stream waits, and goes on when there is room again."""
+    session = Session(small_meter)
+    session.create_account("acme")
+    with talking(session) as talk:
+        talk.say(opening())
+        assert talk.hear().opened.next_sequence == 1
+        with commits_held(small_meter.database_url):
+            taken = [record_later(session, *[event() for _ in range(1_000)]) for _ in range(3)]
+            wait_until(lambda: read_metric(small_meter, "tokenworks_buffer_bytes") >= MEBIBYTE)
+            talk.say(rows(1, event()))
+            for _ in range(50):
+                assert failure_of(lambda: session.record(event())) == OVERLOADED
+        assert talk.hear().ack.durable_sequence == 1
+    assert {outcome for call in taken for outcome in call.result().outcomes} == {RECORDED}
+    assert session.counted() == {("acme", "high", INPUT): 3 * 3_001}
+
+
 def big_event(size_bytes: int) -> usage_pb2.UsageEvent:
     """Return an event of about this size."""
     return event(model="m" * size_bytes)

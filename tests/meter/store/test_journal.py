@@ -9,7 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, event
 
 from meter import segment
 from meter.domain.errors import MeterError, Reason, Refused, Unavailable
@@ -527,16 +527,26 @@ def test_open__at_once_has_one_newest(store: JournalStore, database_url: str) ->
     assert [isinstance(it, Result) for it in results] == [it == newest for it in instances]
 
 
-def test_open__waits_for_the_commit_under_way(store: JournalStore, database_url: str) -> None:
-    """A producer that reopens while its batch is being committed is told the number after it."""
+def test_open__lets_no_commit_come_between(
+    engine: Engine, store: JournalStore, database_url: str
+) -> None:
+    """From what a reopening reads to what it writes, nobody else can move the producer."""
     open_producer(store)
-    with psycopg.connect(database_url) as holder, ThreadPoolExecutor() as pool:
-        holder.execute("UPDATE producers SET sequence = 9")
-        opening = pool.submit(store.open_producer, origin_of(), first_sequence=1)
-        wait_for_lock(database_url)
-        holder.commit()
-        assert opening.result(WAIT_SECONDS_MAX).sequence == 9
-    assert ask_one(database_url, "SELECT sequence FROM producers") == 9
+    refused: list[bool] = []
+
+    def try_to_lock(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "INSERT INTO producer_instances" not in statement:
+            return
+        with administrator(database_url) as connection:
+            try:
+                connection.execute("SELECT 1 FROM producers FOR UPDATE NOWAIT")
+            except psycopg.errors.LockNotAvailable:
+                refused.append(True)
+
+    event.listen(engine, "after_cursor_execute", try_to_lock)
+    open_producer(store)
+    event.remove(engine, "after_cursor_execute", try_to_lock)
+    assert refused == [True]
 
 
 def test_release__of_an_entry_is_one(store: JournalStore, database_url: str) -> None:
