@@ -10,14 +10,17 @@ from typing import Any
 
 import grpc
 import psycopg
+import pytest
 from google.rpc import error_details_pb2, status_pb2
 from grpc_health.v1 import health_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.running_meter import RunningMeter
-from tests.wire.session import Response, Session
+from tests.wire.session import Response, Session, reason_of
+from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 WAIT_SECONDS_MAX = 60.0
+MEBIBYTE = 1024 * 1024
 SERVING = int(health_pb2.HealthCheckResponse.SERVING)
 NOT_SERVING = int(health_pb2.HealthCheckResponse.NOT_SERVING)
 
@@ -130,3 +133,22 @@ def waiting_count(database_url: str) -> int:
     with psycopg.connect(database_url) as connection:
         ((count,),) = connection.execute(question).fetchall()
     return int(count)
+
+
+def failure_of(act: Callable[[], object]) -> tuple[str, str, bool]:
+    """Return code, reason and whether to retry, of what must fail."""
+    with pytest.raises(grpc.RpcError) as failure:
+        act()
+    code, reason, has_retry = reason_of(failure.value)
+    return code.name, reason, has_retry
+
+
+def record_later(session: Session, *events: usage_pb2.UsageEvent) -> Any:  # noqa: ANN401
+    """Start a call and return its future."""
+    method = session.channel.unary_unary(
+        "/tokenworks.meter.v1.MeterService/RecordUsage",
+        request_serializer=meter_service_pb2.RecordUsageRequest.SerializeToString,
+        response_deserializer=meter_service_pb2.RecordUsageResponse.FromString,
+    )
+    request = meter_service_pb2.RecordUsageRequest(events=events)
+    return method.future(request, metadata=session.metadata, timeout=60)

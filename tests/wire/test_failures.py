@@ -10,25 +10,25 @@ import grpc
 import psycopg
 import pytest
 
-from meter.domain.credential import mint_key
 from tests.postgres import Cluster
-from tests.running_meter import PEPPER, RunningMeter, running_meter_on
+from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import Session, columns, event, opening, reason_of, rows, to_columns
 from tests.wire.talk import (
+    MEBIBYTE,
     NOT_SERVING,
     SERVING,
     call_of,
     commits_held,
+    failure_of,
     health_of,
     info_of,
     read_http,
-    read_metric,
+    record_later,
     talking,
     wait_until,
     waiting_count,
 )
 from tokenworks.meter.v1 import (
-    account_service_pb2,
     meter_service_pb2,
     outcome_pb2,
     usage_pb2,
@@ -36,8 +36,6 @@ from tokenworks.meter.v1 import (
 
 INPUT = usage_pb2.TOKEN_CLASS_INPUT
 RECORDED = outcome_pb2.OUTCOME_RECORDED
-MEBIBYTE = 1024 * 1024
-BEAT = meter_service_pb2.StreamUsageRequest(heartbeat=meter_service_pb2.Heartbeat())
 
 
 @pytest.fixture
@@ -56,14 +54,6 @@ def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         session = Session(meter)
         session.create_account("acme")
         yield session
-
-
-def failure_of(act: Callable[[], object]) -> tuple[str, str, bool]:
-    """Return code, reason and whether to retry, of what must fail."""
-    with pytest.raises(grpc.RpcError) as failure:
-        act()
-    code, reason, has_retry = reason_of(failure.value)
-    return code.name, reason, has_retry
 
 
 def metadata_of(act: Callable[[], object]) -> dict[str, str]:
@@ -102,80 +92,6 @@ def test_postgres__stopped_in_mid_stream(private_cluster: Cluster, tmp_path: Pat
         assert answers[1].ack.durable_sequence == 2
         assert session.record(late) == [RECORDED]
         assert session.counted() == {("acme", "high", INPUT): 111}
-
-
-@pytest.fixture
-def small_meter(database_url: str, tmp_path: Path) -> Iterator[RunningMeter]:
-    """A meter whose buffer is as small as may be."""
-    settings = {"buffer_bytes_max": str(MEBIBYTE)}
-    with running_meter_on(database_url, folder=tmp_path, settings=settings) as meter:
-        yield meter
-
-
-def record_later(session: Session, *events: usage_pb2.UsageEvent) -> Any:  # noqa: ANN401
-    """Start a call and return its future."""
-    method = session.channel.unary_unary(
-        "/tokenworks.meter.v1.MeterService/RecordUsage",
-        request_serializer=meter_service_pb2.RecordUsageRequest.SerializeToString,
-        response_deserializer=meter_service_pb2.RecordUsageResponse.FromString,
-    )
-    request = meter_service_pb2.RecordUsageRequest(events=events)
-    return method.future(request, metadata=session.metadata, timeout=60)
-
-
-def resident_bytes(meter: RunningMeter) -> int:
-    """Return the memory of the meter's process."""
-    process = meter._process  # noqa: SLF001  nobody else needs its number
-    assert process is not None
-    pages = Path(f"/proc/{process.pid}/statm").read_text("ascii").split()[1]
-    return int(pages) * 4096
-
-
-OVERLOADED = ("RESOURCE_EXHAUSTED", "OVERLOADED", True)
-
-
-def test_overload__is_refused_early_and_memory_stays(small_meter: RunningMeter) -> None:
-    """A full buffer refuses calls and streams, keeps its size, and loses nothing that it took."""
-    session = Session(small_meter)
-    session.create_account("acme")
-    fat = [event(request_id="r" * 128, tokens={INPUT: 1}) for _ in range(1_000)]
-    with commits_held(small_meter.database_url):
-        # The three fill a buffer of a mebibyte at half a kibibyte an event.
-        taken = [record_later(session, *fat[part::3]) for part in range(3)]
-        taken += [record_later(session, *[event() for _ in range(1_000)]) for _ in range(2)]
-        wait_until(lambda: waiting_count(small_meter.database_url))
-        wait_until(lambda: read_metric(small_meter, "tokenworks_buffer_bytes") >= MEBIBYTE)
-        refused = [failure_of(lambda: session.record(*fat)) for _ in range(20)]
-        before = resident_bytes(small_meter)
-        refused += [failure_of(lambda: session.record(*fat)) for _ in range(200)]
-        batch = rows(1, *fat)
-        refused += [failure_of(lambda: session.exchange(opening(), batch))]
-        grown = resident_bytes(small_meter) - before
-        assert set(refused) == {OVERLOADED}
-        assert grown < 32 * MEBIBYTE
-        assert not any(call.done() for call in taken)
-    for call in taken:
-        assert set(call.result().outcomes) == {RECORDED}
-    assert session.exchange(opening(), batch)[1].ack.durable_sequence == 1
-    assert session.counted() == {("acme", "high", INPUT): 2 * 1_000 + 2 * 1_000 * 3}
-
-
-def test_overload__stream_feels_the_push_back_first(small_meter: RunningMeter) -> None:
-    """While the buffer is full a stream waits, and goes on when there is room again."""
-    session = Session(small_meter)
-    session.create_account("acme")
-    with talking(session) as talk:
-        talk.say(opening())
-        assert talk.hear().opened.next_sequence == 1
-        with commits_held(small_meter.database_url):
-            taken = [record_later(session, *[event() for _ in range(1_000)]) for _ in range(3)]
-            wait_until(lambda: read_metric(small_meter, "tokenworks_buffer_bytes") >= MEBIBYTE)
-            talk.say(rows(1, event()))
-            for _ in range(50):
-                assert failure_of(lambda: session.record(event())) == OVERLOADED
-        assert talk.hear().ack.durable_sequence == 1
-    assert {outcome for call in taken for outcome in call.result().outcomes} == {RECORDED}
-    assert session.counted() == {("acme", "high", INPUT): 3 * 3_001}
 
 
 def big_event(size_bytes: int) -> usage_pb2.UsageEvent:
@@ -368,90 +284,3 @@ def test_takeover__of_the_shard_ends_the_older_server(session: Session, tmp_path
         newer = Session(second)
         assert newer.record(event(tokens={INPUT: 10})) == [RECORDED]
         assert newer.counted() == {("acme", "high", INPUT): 11}
-
-
-def create_key(session: Session) -> account_service_pb2.CreateApiKeyResponse:
-    """Create a key that may report for acme."""
-    scope = account_service_pb2.Scope(
-        permission=account_service_pb2.PERMISSION_REPORT, account="acme"
-    )
-    request = account_service_pb2.CreateApiKeyRequest(account="acme", scopes=[scope])
-    response: account_service_pb2.CreateApiKeyResponse = session.call("CreateApiKey", request)
-    return response
-
-
-def revoke(session: Session, key: account_service_pb2.CreateApiKeyResponse) -> None:
-    """End a key."""
-    request = account_service_pb2.RevokeApiKeyRequest(key_id=key.key.key_id)
-    session.call("RevokeApiKey", request)
-
-
-REVOKED = ("UNAUTHENTICATED", "API_KEY_REVOKED", False)
-
-
-def test_stream__key_revoked_in_mid_stream(session: Session) -> None:
-    """After the revocation was answered the stream's next batch is refused and not recorded."""
-    key = create_key(session)
-    limited = Session(session.meter, api_key=key.secret)
-    with talking(limited) as talk:
-        talk.say(opening(), rows(1, event()))
-        assert [talk.hear().WhichOneof("message") for _ in range(2)] == ["opened", "ack"]
-        revoke(session, key)
-        talk.say(rows(2, event()))
-        assert failure_of(talk.hear) == REVOKED
-    assert failure_of(lambda: limited.exchange(opening())) == REVOKED
-    assert session.counted() == {("acme", "high", INPUT): 3}
-
-
-def test_stream__key_revoked_through_another_server(session: Session, tmp_path: Path) -> None:
-    """A revocation reaches the streams of every other server of the installation."""
-    folder = tmp_path / "second"
-    folder.mkdir()
-    url = session.meter.database_url
-    with running_meter_on(url, folder=folder, settings={"shard": "1"}) as second:
-        key = create_key(session)
-        limited = Session(second, api_key=key.secret)
-
-        def is_known() -> bool:
-            try:
-                limited.exchange(opening())
-            except grpc.RpcError:
-                return False
-            return True
-
-        wait_until(is_known)
-        with talking(limited) as talk:
-            talk.say(opening())
-            talk.hear()
-            revoke(session, key)
-
-            def beat_on() -> None:
-                while True:
-                    talk.say(BEAT)
-                    talk.hear()
-
-            assert failure_of(beat_on) == REVOKED
-
-
-@pytest.mark.parametrize(
-    ("authorization", "reason"),
-    [
-        (None, "API_KEY_MISSING"),
-        ("", "API_KEY_MALFORMED"),
-        ("Bearer", "API_KEY_MALFORMED"),
-        ("Basic dXNlcjpwYXNz", "API_KEY_MALFORMED"),
-        ("Bearer tw_short", "API_KEY_MALFORMED"),
-        ("Bearer tw_" + "0" * 32 + "000001", "API_KEY_MALFORMED"),
-        (f"Bearer {mint_key(bytes, pepper=PEPPER).text}", "API_KEY_UNKNOWN"),
-    ],
-)
-def test_stream__key_is_judged_before_anything_is_read(
-    shared: Session, authorization: str | None, reason: str
-) -> None:
-    """A stream without a valid key ends with the reason, whatever it says."""
-    other = Session(shared.meter)
-    metadata = () if authorization is None else (("authorization", authorization),)
-    other.metadata = metadata  # type: ignore[assignment]
-    found = failure_of(lambda: other.exchange(opening()))
-    assert found == ("UNAUTHENTICATED", reason, False)
-    assert failure_of(lambda: other.record(event())) == found

@@ -1,11 +1,16 @@
 """What the store's tests record: accounts, batches of plain events, and what is found on disk."""
 
 import contextlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import psycopg
+from sqlalchemy import Engine
 
+from meter import segment
+from meter.counting.aggregate import UsageDelta
+from meter.counting.follower import Follower
 from meter.domain.event import (
     Claims,
     Dimensions,
@@ -15,13 +20,16 @@ from meter.domain.event import (
     SetAside,
 )
 from meter.domain.outcome import Outcome
-from meter.journal.commit import Submission
+from meter.journal.commit import Result, Submission, commit_group
+from meter.store.journal import JournalStore
+from meter.store.usage import UsageStore
 from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
 
 INSTANCE: Final = b"i" * 16
 INPUT: Final = 1
 ACCOUNTS: Final = ("acme", "team", "other")
 WAIT_SECONDS_MAX: Final = 30.0
+TOTAL = "SELECT coalesce(sum(input), 0)::bigint FROM usage"
 
 
 def now_ms() -> int:
@@ -127,3 +135,80 @@ def claiming(*events: tuple[int, int]) -> Submission:
 def aside(index: int = 0) -> SetAside:
     """Return an event that is kept aside."""
     return SetAside(index=index, outcome=Outcome.TIER_UNKNOWN, payload=b"event")
+
+
+def owner(engine: Engine, *, shard: int = 0) -> JournalStore:
+    """Return a store that owns a shard."""
+    store = JournalStore(engine, shard=shard)
+    store.take_ownership()
+    return store
+
+
+def commit(store: JournalStore, *group: Submission) -> list[Result]:
+    """Commit a group of which nothing is put off or refused."""
+    results = commit_group(store, group, now_ms=now_ms)
+    assert all(isinstance(result, Result) for result in results)
+    return [result for result in results if isinstance(result, Result)]
+
+
+def open_producer(store: JournalStore, producer: str = "p", *, first_sequence: int = 0) -> None:
+    """Open a producer with the instance that all batches here have."""
+    store.open_producer(origin_of(producer), first_sequence=first_sequence)
+
+
+def tokens_in_journal(database_url: str) -> int:
+    """Return the input tokens of all segments."""
+    bodies = [body for (body,) in ask(database_url, "SELECT body FROM journal")]
+    segments = map(segment.decode, bodies)
+    return sum(int(part.tokens[INPUT].sum()) for part in segments if INPUT in part.tokens)
+
+
+def wait_for_lock(database_url: str) -> None:
+    """Return when some connection waits for another one's lock."""
+    question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    while not ask_one(database_url, question):
+        pass
+
+
+def counting_of(engine: Engine, *, shard: int = 0) -> UsageStore:
+    """Return a store that counts a shard."""
+    store = UsageStore(engine, shard=shard)
+    store.ensure_watermark()
+    return store
+
+
+def record(journal: JournalStore, *counts: int, end_ms: int = BEGIN_MS, dimension: int = 0) -> None:
+    """Write one segment with an event for each count."""
+    batch = batch_of(*counts, end_ms=end_ms, dimension=dimension)
+    commit_group(journal, [Submission(origin=origin_of(""), batch=batch)], now_ms=now_ms)
+
+
+class Heard:
+    """Adds up what a follower tells of."""
+
+    def __init__(self) -> None:
+        self.tokens: Counter[int] = Counter()
+
+    def hear(self, delta: UsageDelta) -> None:
+        """Take what was counted."""
+        for number, counts in delta.tokens.items():
+            self.tokens[int(number)] += int(counts.sum())
+
+
+def follow(usage: UsageStore, *, heard: Heard | None = None) -> Follower:
+    """Return a follower that was not started."""
+    return Follower(
+        usage,
+        now_ms=now_ms,
+        monotonic_seconds=lambda: 0.0,
+        on_counted=(heard or Heard()).hear,
+    )
+
+
+def end_connections(database_url: str) -> None:
+    """End every other connection to the database, as a crash of Postgres does."""
+    with administrator(database_url) as connection:
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )

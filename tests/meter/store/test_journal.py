@@ -1,26 +1,20 @@
 """The journal on a real Postgres: once each, whoever repeats, competes, blocks or disappears."""
 
-import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from typing import Any
 
 import psycopg
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine
 
-from meter import segment
 from meter.domain.errors import MeterError, Reason, Refused, Unavailable
 from meter.domain.outcome import Outcome
 from meter.journal.commit import Result, Submission, commit_group
 from meter.journal.protocol import Verdict
-from meter.journal.writer import JournalWriter
-from meter.store.engine import make_engine
 from meter.store.journal import JournalStore, JournalTransaction
 from tests.meter.store.recording import (
-    INPUT,
     WAIT_SECONDS_MAX,
     administrator,
     aside,
@@ -28,11 +22,16 @@ from tests.meter.store.recording import (
     ask_one,
     batch_of,
     claiming,
-    create_accounts,
+    commit,
+    end_connections,
     new_table,
     now_ms,
     numbered,
+    open_producer,
     origin_of,
+    owner,
+    tokens_in_journal,
+    wait_for_lock,
 )
 
 RECORDED, DUPLICATE, CONFLICT = Outcome.RECORDED, Outcome.DUPLICATE, Outcome.CONFLICT
@@ -42,47 +41,6 @@ FACTS = (
     "SELECT (SELECT count(*) FROM journal) + (SELECT count(*) FROM quarantine)"
     " + (SELECT count(*) FROM event_claims)"
 )
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    """Connections in the service's role, to a database with accounts."""
-    create_accounts(database_url)
-    engine = make_engine(database_url, pool_size=12)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def store(engine: Engine) -> JournalStore:
-    """The owner of shard 0."""
-    return owner(engine)
-
-
-def owner(engine: Engine, *, shard: int = 0) -> JournalStore:
-    """Return a store that owns a shard."""
-    store = JournalStore(engine, shard=shard)
-    store.take_ownership()
-    return store
-
-
-def commit(store: JournalStore, *group: Submission) -> list[Result]:
-    """Commit a group of which nothing is put off or refused."""
-    results = commit_group(store, group, now_ms=now_ms)
-    assert all(isinstance(result, Result) for result in results)
-    return [result for result in results if isinstance(result, Result)]
-
-
-def open_producer(store: JournalStore, producer: str = "p", *, first_sequence: int = 0) -> None:
-    """Open a producer with the instance that all batches here have."""
-    store.open_producer(origin_of(producer), first_sequence=first_sequence)
-
-
-def tokens_in_journal(database_url: str) -> int:
-    """Return the input tokens of all segments."""
-    bodies = [body for (body,) in ask(database_url, "SELECT body FROM journal")]
-    segments = map(segment.decode, bodies)
-    return sum(int(part.tokens[INPUT].sum()) for part in segments if INPUT in part.tokens)
 
 
 def test_commit__number_is_recorded_once(store: JournalStore, database_url: str) -> None:
@@ -192,13 +150,6 @@ def test_claim__second_writer_waits_for_the_first(
         assert waiting.result(WAIT_SECONDS_MAX) == {key: content}
 
 
-def wait_for_lock(database_url: str) -> None:
-    """Return when some connection waits for another one's lock."""
-    question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    while not ask_one(database_url, question):
-        pass
-
-
 def test_claim__same_ids_at_once_on_two_servers(
     engine: Engine, store: JournalStore, database_url: str
 ) -> None:
@@ -274,125 +225,6 @@ def test_lock__producer_of_another_server_is_put_off(
     assert commit(store, group[0])[0].verdict is Verdict.RECORD
 
 
-@dataclass
-class Notes:
-    """Stands for the metrics."""
-
-    groups: list[int] = field(default_factory=list)
-    buffered_bytes: int = 0
-
-    def committed(self, *, seconds: float, submissions: int, events: int) -> None:  # noqa: ARG002
-        """Note a group."""
-        self.groups.append(submissions)
-
-    def buffered(self, size_bytes: int) -> None:
-        """Note what waits."""
-        self.buffered_bytes = size_bytes
-
-
-def write(
-    store: JournalStore, group: Sequence[Submission], *, notes: Notes | None = None
-) -> list[Result | BaseException]:
-    """Send all through a writer at once and return what became of each."""
-
-    async def run() -> list[Result | BaseException]:
-        writer = JournalWriter(
-            store,
-            observer=notes or Notes(),
-            now_ms=now_ms,
-            monotonic_seconds=lambda: 0.0,
-            buffer_bytes_max=2**20,
-            on_commit=lambda: None,
-        )
-        futures = [writer.submit(item) for item in group]
-        running = asyncio.create_task(writer.run())
-        results = await asyncio.gather(*futures, return_exceptions=True)
-        writer.stop()
-        await running
-        return results
-
-    return asyncio.run(run())
-
-
-REFUSAL = """
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
-$$ BEGIN RAISE EXCEPTION 'no %', NEW.producer; END $$;
-CREATE TRIGGER refuse BEFORE UPDATE ON producers FOR EACH ROW
-WHEN (NEW.producer IN ('p3', 'p7')) EXECUTE FUNCTION refuse();
-"""
-
-
-def test_write__culprits_of_a_group_stand_alone(store: JournalStore, database_url: str) -> None:
-    """What the database refuses fails by itself; all others of its group are recorded."""
-    names = [f"p{number}" for number in range(10)]
-    for name in names:
-        open_producer(store, name)
-    with administrator(database_url) as connection:
-        connection.execute(REFUSAL)
-    notes = Notes()
-    results = write(store, [numbered(1, 5, producer=name) for name in names], notes=notes)
-    failed = [name for name, it in zip(names, results, strict=True) if not isinstance(it, Result)]
-    assert failed == ["p3", "p7"]
-    assert sum(notes.groups) == 8
-    assert notes.buffered_bytes == 0
-    assert tokens_in_journal(database_url) == 40
-    question = "SELECT producer FROM producers WHERE sequence = 1 ORDER BY 1"
-    assert [name for (name,) in ask(database_url, question)] == sorted({*names} - {*failed})
-
-
-def test_write__fault_that_nobody_foresaw_ends_nothing_else(
-    store: JournalStore, database_url: str
-) -> None:
-    """A batch on which the code itself fails is answered with that; the writer goes on."""
-    broken = Submission(origin=origin_of(""), batch=batch_of(1, end_ms=2**60))
-    group = [claiming((1, 5)), broken, claiming((2, 6)), broken, claiming((3, 7))]
-    results = write(store, group)
-    assert [isinstance(it, Result) for it in results] == [True, False, True, False, True]
-    assert not any(isinstance(it, MeterError) for it in results)
-    assert tokens_in_journal(database_url) == 18
-
-
-def test_write__put_off_is_recorded_when_the_holder_lets_go(
-    store: JournalStore, database_url: str
-) -> None:
-    """A producer's batches that were put off are recorded later, in their order."""
-    open_producer(store, "held")
-    open_producer(store, "free")
-    group = [numbered(n, n, producer=name) for n in (1, 2, 3) for name in ("held", "free")]
-    with psycopg.connect(database_url) as holder, ThreadPoolExecutor() as pool:
-        holder.execute("SELECT 1 FROM producers WHERE producer = 'held' FOR UPDATE")
-        writing = pool.submit(write, store, group)
-        question = "SELECT sequence FROM producers WHERE producer = 'free'"
-        while ask_one(database_url, question) < 3:
-            pass
-        holder.rollback()
-        results = writing.result(WAIT_SECONDS_MAX)
-    verdicts = [it.verdict for it in results if isinstance(it, Result)]
-    assert verdicts == [Verdict.RECORD] * 6
-    assert tokens_in_journal(database_url) == 12
-
-
-def test_write__held_for_long_fails_alone(store: JournalStore, database_url: str) -> None:
-    """A producer that stays with another server ends in Unavailable, and was not recorded."""
-    open_producer(store, "held")
-    open_producer(store, "free")
-    with psycopg.connect(database_url) as holder:
-        holder.execute("SELECT 1 FROM producers WHERE producer = 'held' FOR UPDATE")
-        held, free = write(store, [numbered(1, 5, producer=it) for it in ("held", "free")])
-    assert isinstance(held, Unavailable)
-    assert isinstance(free, Result)
-    assert tokens_in_journal(database_url) == 5
-
-
-def _lose_connection(database_url: str) -> None:
-    """End every connection of the service from outside, as a crash of Postgres does."""
-    with administrator(database_url) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-
-
 STEPS: list[Callable[[Any], object]] = [
     lambda it: it.lock_producers([("acme", "p")]),
     lambda it: it.claim_events({b"k" * 16: b"c" * 16}, now_ms=now_ms()),
@@ -416,9 +248,9 @@ def test_transaction__connection_lost_at_any_step(
     def take_steps(transaction: JournalTransaction) -> None:
         for place, step in enumerate(STEPS):
             if place == lost_before:
-                _lose_connection(database_url)
+                end_connections(database_url)
             step(transaction)
-        _lose_connection(database_url)
+        end_connections(database_url)
 
     with pytest.raises(Unavailable) as failure:
         interrupted()
@@ -491,62 +323,6 @@ def test_ensure__group_with_batches_of_many_tables(store: JournalStore, database
         commit(store, *group)
     assert tokens_in_journal(database_url) == 2 + 3 + 4 + 5
     assert ask_one(database_url, "SELECT count(*) FROM dimensions") == 3
-
-
-def test_open__gap_is_kept_once(store: JournalStore, database_url: str) -> None:
-    """Numbers that a producer passes over are recorded as a gap, however often it reopens."""
-    open_producer(store)
-    commit(store, numbered(1, 5))
-    for _ in range(2):
-        open_producer(store, first_sequence=5)
-    question = "SELECT first_sequence, last_sequence FROM producer_gaps"
-    assert ask(database_url, question) == [(2, 4)]
-    assert store.missing_batch_count() == 3
-    assert commit(store, numbered(5, 5))[0].verdict is Verdict.RECORD
-
-
-def test_open__older_instance_changes_nothing(store: JournalStore) -> None:
-    """An instance that was followed by a newer one is told of it when it comes again."""
-    old, new = b"a" * 16, b"b" * 16
-    store.open_producer(origin_of(instance=old), first_sequence=0)
-    store.open_producer(origin_of(instance=new), first_sequence=0)
-    state = store.open_producer(origin_of(instance=old), first_sequence=9)
-    assert (state.instance, state.sequence) == (new, 0)
-    assert store.missing_batch_count() == 0
-
-
-def test_open__at_once_has_one_newest(store: JournalStore, database_url: str) -> None:
-    """Of instances that open at the same moment one stays the newest, and only it may record."""
-    instances = [bytes([number]) * 16 for number in range(1, 7)]
-    with ThreadPoolExecutor(6) as pool:
-        opened = [origin_of(instance=instance) for instance in instances]
-        list(pool.map(lambda it: store.open_producer(it, first_sequence=0), opened))
-    newest = ask_one(database_url, "SELECT instance FROM producers")
-    group = [numbered(1, 5, instance=instance) for instance in instances]
-    results = commit_group(store, group, now_ms=now_ms)
-    assert [isinstance(it, Result) for it in results] == [it == newest for it in instances]
-
-
-def test_open__lets_no_commit_come_between(
-    engine: Engine, store: JournalStore, database_url: str
-) -> None:
-    """From what a reopening reads to what it writes, nobody else can move the producer."""
-    open_producer(store)
-    refused: list[bool] = []
-
-    def try_to_lock(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-        if "INSERT INTO producer_instances" not in statement:
-            return
-        with administrator(database_url) as connection:
-            try:
-                connection.execute("SELECT 1 FROM producers FOR UPDATE NOWAIT")
-            except psycopg.errors.LockNotAvailable:
-                refused.append(True)
-
-    event.listen(engine, "after_cursor_execute", try_to_lock)
-    open_producer(store)
-    event.remove(engine, "after_cursor_execute", try_to_lock)
-    assert refused == [True]
 
 
 def test_release__of_an_entry_is_one(store: JournalStore, database_url: str) -> None:

@@ -1,107 +1,39 @@
 """Counting on a real Postgres: usage is the journal's sum, and a cut never changes."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
-from threading import Barrier, Event
+from threading import Barrier
 
-import psycopg
 import pytest
-from psycopg import errors
-from sqlalchemy import Engine, event, text
-from sqlalchemy.exc import ProgrammingError
+from sqlalchemy import Engine, event
 
-from meter import segment
-from meter.counting.aggregate import UsageDelta, aggregate
 from meter.counting.follower import CountingTransaction, Follower
 from meter.domain.errors import Reason, StoreRefusal, Unavailable
 from meter.domain.interval import INTERVAL_MS
 from meter.journal.commit import Submission, commit_group
-from meter.store.engine import make_engine
 from meter.store.journal import JournalStore
 from meter.store.usage import CountingStep, UsageStore
 from meter.usage import GroupBy, UsageQuery
 from tests.meter.plain_events import BEGIN_MS
 from tests.meter.store.recording import (
     INPUT,
+    TOTAL,
     WAIT_SECONDS_MAX,
+    Heard,
     administrator,
     ask,
     ask_one,
     batch_of,
-    create_accounts,
+    counting_of,
+    end_connections,
+    follow,
     now_ms,
     origin_of,
+    owner,
+    record,
 )
 
-DAY_MS = 86_400_000
-TOTAL = "SELECT coalesce(sum(input), 0)::bigint FROM usage"
 WATERMARK = "SELECT position FROM counting WHERE shard = 0"
-
-
-@pytest.fixture
-def engine(database_url: str) -> Iterator[Engine]:
-    """Connections in the service's role, to a database with accounts."""
-    create_accounts(database_url)
-    engine = make_engine(database_url, pool_size=12)
-    yield engine
-    engine.dispose()
-
-
-@pytest.fixture
-def journal(engine: Engine) -> JournalStore:
-    """The owner of shard 0."""
-    return owner(engine)
-
-
-@pytest.fixture
-def usage(engine: Engine, journal: JournalStore) -> UsageStore:
-    """Counts shard 0."""
-    del journal
-    return counting_of(engine)
-
-
-def owner(engine: Engine, *, shard: int = 0) -> JournalStore:
-    """Return a store that owns a shard."""
-    store = JournalStore(engine, shard=shard)
-    store.take_ownership()
-    return store
-
-
-def counting_of(engine: Engine, *, shard: int = 0) -> UsageStore:
-    """Return a store that counts a shard."""
-    store = UsageStore(engine, shard=shard)
-    store.ensure_watermark()
-    return store
-
-
-def record(journal: JournalStore, *counts: int, end_ms: int = BEGIN_MS, dimension: int = 0) -> None:
-    """Write one segment with an event for each count."""
-    batch = batch_of(*counts, end_ms=end_ms, dimension=dimension)
-    commit_group(journal, [Submission(origin=origin_of(""), batch=batch)], now_ms=now_ms)
-
-
-class Heard:
-    """Adds up what a follower tells of."""
-
-    def __init__(self) -> None:
-        self.tokens: Counter[int] = Counter()
-
-    def hear(self, delta: UsageDelta) -> None:
-        """Take what was counted."""
-        for number, counts in delta.tokens.items():
-            self.tokens[int(number)] += int(counts.sum())
-
-
-def follow(usage: UsageStore, *, heard: Heard | None = None) -> Follower:
-    """Return a follower that was not started."""
-    return Follower(
-        usage,
-        now_ms=now_ms,
-        monotonic_seconds=lambda: 0.0,
-        on_counted=(heard or Heard()).hear,
-    )
 
 
 def test_count__usage_is_the_journal(
@@ -203,15 +135,6 @@ def test_count__connection_lost_is_unavailable(
     assert ask_one(database_url, TOTAL) == 12
 
 
-def end_connections(database_url: str) -> None:
-    """End every other connection to the database, as a crash of Postgres does."""
-    with administrator(database_url) as connection:
-        connection.execute(
-            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND pid <> pg_backend_pid()"
-        )
-
-
 def test_count__what_the_database_refuses_is_said(
     usage: UsageStore, journal: JournalStore, database_url: str
 ) -> None:
@@ -264,109 +187,6 @@ def test_count__shards_merge_into_the_same_rows(
     assert ask_one(database_url, "SELECT count(*) FROM usage") == 300
 
 
-def cut(usage: UsageStore, at_ms: int) -> int | None:
-    """Take a cut if one is due."""
-    return usage.take_cut_if_due(now_ms=at_ms, every_ms=DAY_MS)
-
-
-def test_cut__once_a_day(usage: UsageStore, database_url: str) -> None:
-    """The first look of a day takes the cut, further ones do not."""
-    midnight = BEGIN_MS // DAY_MS * DAY_MS
-    times = [midnight, midnight + 1, midnight + DAY_MS - 1, midnight + DAY_MS, midnight + DAY_MS]
-    assert [cut(usage, time) for time in times] == [1, None, None, 2, None]
-    assert ask_one(database_url, "SELECT count(*) FROM cuts") == 2
-
-
-def test_cut__what_is_counted_later_carries_a_later_one(
-    usage: UsageStore, journal: JournalStore, database_url: str
-) -> None:
-    """Rows at or below a cut stay as they are; the same key counted later is another row."""
-    follower = follow(usage)
-    record(journal, 5)
-    follower.count_once()
-    assert cut(usage, BEGIN_MS) == 1
-    record(journal, 7)
-    record(journal, 1)
-    follower.count_once()
-    assert cut(usage, BEGIN_MS + DAY_MS) == 2
-    record(journal, 2)
-    follower.count_once()
-    question = "SELECT cut_id, input FROM usage ORDER BY 1"
-    assert ask(database_url, question) == [(1, 5), (2, 8), (3, 2)]
-    positions = "SELECT cut_id, shard, position FROM cut_positions ORDER BY 1, 2"
-    assert ask(database_url, positions) == [(1, 0, 1), (2, 0, 3)]
-
-
-def test_cut__waits_for_counting_under_way(
-    engine: Engine, usage: UsageStore, journal: JournalStore, database_url: str
-) -> None:
-    """A cut is taken behind a follower's open transaction, and has its position."""
-    owner(engine, shard=1)
-    other = counting_of(engine, shard=1)
-    record(journal, 5)
-    with ThreadPoolExecutor() as pool:
-        with usage.counting() as step:
-            bodies = step.read(events_max=10)
-            waiting = pool.submit(cut, other, BEGIN_MS)
-            wait_for_lock(database_url)
-            add(step, bodies)
-            assert not waiting.done()
-        assert waiting.result(WAIT_SECONDS_MAX) == 1
-    assert ask(database_url, "SELECT cut_id, input FROM usage") == [(1, 5)]
-    positions = "SELECT shard, position FROM cut_positions ORDER BY 1"
-    assert ask(database_url, positions) == [(0, 1), (1, 0)]
-
-
-def add(step: CountingTransaction, bodies: Sequence[bytes]) -> None:
-    """Count what was read."""
-    step.add(aggregate([segment.decode(body) for body in bodies]))
-    step.advance()
-
-
-def wait_for_lock(database_url: str) -> None:
-    """Return when some connection waits for another one's lock."""
-    question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    while not ask_one(database_url, question):
-        pass
-
-
-def test_cut__two_at_once_take_one(engine: Engine, usage: UsageStore, database_url: str) -> None:
-    """Of processes that find a cut due at the same time one takes it."""
-    stores = [usage, *(UsageStore(engine, shard=0) for _ in range(5))]
-    with ThreadPoolExecutor(6) as pool, psycopg.connect(database_url) as holder:
-        holder.execute("SELECT 1 FROM counting FOR UPDATE")
-        taking = [pool.submit(cut, store, BEGIN_MS) for store in stores]
-        question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-        while ask_one(database_url, question) < len(stores):
-            pass
-        holder.rollback()
-        results = [it.result(WAIT_SECONDS_MAX) for it in taking]
-    assert sorted(results, key=str) == [1] + [None] * 5
-    assert ask_one(database_url, "SELECT count(*) FROM cuts") == 1
-
-
-def test_follow__cuts_under_load_and_counts_before_it_ends(
-    usage: UsageStore, journal: JournalStore, database_url: str
-) -> None:
-    """The day's cut comes though there is always more to count; a stop counts what is there."""
-    cut_taken = Event()
-    recorded: list[int] = []
-
-    def record_more(_delta: UsageDelta | None = None) -> None:
-        if not cut_taken.is_set():
-            record(journal, 1)
-            recorded.append(1)
-
-    record_more()
-    follower = Follower(usage, now_ms=now_ms, monotonic_seconds=lambda: 0.0, on_counted=record_more)
-    follower.start()
-    while not ask_one(database_url, "SELECT count(*) FROM cuts"):
-        pass
-    cut_taken.set()
-    follower.stop()
-    assert ask_one(database_url, TOTAL) == sum(recorded)
-
-
 def query(usage: UsageStore, *, account: str | None, group_by: tuple[GroupBy, ...] = ()) -> int:
     """Return the input tokens of a subtree, from the beginning of time."""
     rows, _ = usage.query(
@@ -417,75 +237,3 @@ def test_query__counted_until_falls_behind_and_catches_up(
     follow(usage).count_once()
     _, caught_up_ms = usage.query(asked)
     assert before_ms <= commit_ms <= caught_up_ms
-
-
-def execute_as(engine: Engine, statement: str) -> None:
-    """Run a statement in the service's role."""
-    with engine.begin() as connection:
-        connection.execute(text(statement))
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        *(
-            f"{verb} {table}{rest}"
-            for table, column in [
-                ("journal", "event_count"),
-                ("cuts", "cut_id"),
-                ("cut_positions", "position"),
-                ("producer_gaps", "last_sequence"),
-                ("account_parents", "parent_id"),
-                ("skus", "mode"),
-                ("dimensions", "sku_id"),
-            ]
-            for verb, rest in [("DELETE FROM", ""), ("UPDATE", f" SET {column} = {column}")]
-        ),
-        *(f"DELETE FROM {table}" for table in ("usage", "counting", "accounts", "quarantine")),
-        "UPDATE quarantine SET payload = payload",
-        "TRUNCATE journal",
-        "DROP TABLE journal",
-        "INSERT INTO registry DEFAULT VALUES",
-        "CREATE TABLE mine (number integer)",
-    ],
-)
-def test_role__service_cannot_undo_facts(engine: Engine, statement: str) -> None:
-    """The service's own role may not change or delete what was recorded."""
-    with pytest.raises(ProgrammingError) as failure:
-        execute_as(engine, statement)
-    assert isinstance(failure.value.orig, errors.InsufficientPrivilege)
-
-
-@pytest.mark.parametrize(
-    "statement",
-    [
-        "UPDATE usage SET input = input",
-        "UPDATE counting SET position = position",
-        "UPDATE quarantine SET state = state",
-        "DELETE FROM event_claims",
-    ],
-)
-def test_role__service_may_change_what_is_derived(engine: Engine, statement: str) -> None:
-    """Sums, watermarks, decisions and old claims are the service's to change."""
-    execute_as(engine, statement)
-
-
-def test_role__reader_sees_daily_usage_and_nothing_else(
-    usage: UsageStore, journal: JournalStore, database_url: str
-) -> None:
-    """The reader's role reads the view, with names and sums, and no table."""
-    record(journal, 5, 7)
-    follow(usage).count_once()
-    with psycopg.connect(database_url, autocommit=True) as connection:
-        tables = connection.execute(
-            "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
-        ).fetchall()
-        connection.execute("SET ROLE tokenworks_reader")
-        question = "SELECT day::text, account_id, handle, tier, mode, input FROM usage_daily"
-        assert connection.execute(question).fetchall() == [
-            ("2027-01-15", "acme", "acme", "high", "online", 12)
-        ]
-        assert len(tables) > 15
-        for (table,) in tables:
-            with pytest.raises(errors.InsufficientPrivilege):
-                connection.execute(f"SELECT 1 FROM {table} LIMIT 1")

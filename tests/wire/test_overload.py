@@ -1,0 +1,87 @@
+"""A full buffer: streams feel it, calls are refused, memory stays, nothing is lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.running_meter import RunningMeter, running_meter_on
+from tests.wire.session import Session, event, opening, rows
+from tests.wire.talk import (
+    MEBIBYTE,
+    commits_held,
+    failure_of,
+    read_metric,
+    record_later,
+    talking,
+    wait_until,
+    waiting_count,
+)
+from tokenworks.meter.v1 import (
+    outcome_pb2,
+    usage_pb2,
+)
+
+INPUT = usage_pb2.TOKEN_CLASS_INPUT
+RECORDED = outcome_pb2.OUTCOME_RECORDED
+OVERLOADED = ("RESOURCE_EXHAUSTED", "OVERLOADED", True)
+
+
+@pytest.fixture
+def small_meter(database_url: str, tmp_path: Path) -> Iterator[RunningMeter]:
+    """A meter whose buffer is as small as may be."""
+    settings = {"buffer_bytes_max": str(MEBIBYTE)}
+    with running_meter_on(database_url, folder=tmp_path, settings=settings) as meter:
+        yield meter
+
+
+def resident_bytes(meter: RunningMeter) -> int:
+    """Return the memory of the meter's process."""
+    process = meter._process  # noqa: SLF001  nobody else needs its number
+    assert process is not None
+    pages = Path(f"/proc/{process.pid}/statm").read_text("ascii").split()[1]
+    return int(pages) * 4096
+
+
+def test_overload__is_refused_early_and_memory_stays(small_meter: RunningMeter) -> None:
+    """A full buffer refuses calls and streams, keeps its size, and loses nothing that it took."""
+    session = Session(small_meter)
+    session.create_account("acme")
+    fat = [event(request_id="r" * 128, tokens={INPUT: 1}) for _ in range(1_000)]
+    with commits_held(small_meter.database_url):
+        # The three fill a buffer of a mebibyte at half a kibibyte an event.
+        taken = [record_later(session, *fat[part::3]) for part in range(3)]
+        taken += [record_later(session, *[event() for _ in range(1_000)]) for _ in range(2)]
+        wait_until(lambda: waiting_count(small_meter.database_url))
+        wait_until(lambda: read_metric(small_meter, "tokenworks_buffer_bytes") >= MEBIBYTE)
+        refused = [failure_of(lambda: session.record(*fat)) for _ in range(20)]
+        before = resident_bytes(small_meter)
+        refused += [failure_of(lambda: session.record(*fat)) for _ in range(200)]
+        batch = rows(1, *fat)
+        refused += [failure_of(lambda: session.exchange(opening(), batch))]
+        grown = resident_bytes(small_meter) - before
+        assert set(refused) == {OVERLOADED}
+        assert grown < 32 * MEBIBYTE
+        assert not any(call.done() for call in taken)
+    for call in taken:
+        assert set(call.result().outcomes) == {RECORDED}
+    assert session.exchange(opening(), batch)[1].ack.durable_sequence == 1
+    assert session.counted() == {("acme", "high", INPUT): 2 * 1_000 + 2 * 1_000 * 3}
+
+
+def test_overload__stream_feels_the_push_back_first(small_meter: RunningMeter) -> None:
+    """While the buffer is full a stream waits, and goes on when there is room again."""
+    session = Session(small_meter)
+    session.create_account("acme")
+    with talking(session) as talk:
+        talk.say(opening())
+        assert talk.hear().opened.next_sequence == 1
+        with commits_held(small_meter.database_url):
+            taken = [record_later(session, *[event() for _ in range(1_000)]) for _ in range(3)]
+            wait_until(lambda: read_metric(small_meter, "tokenworks_buffer_bytes") >= MEBIBYTE)
+            talk.say(rows(1, event()))
+            for _ in range(50):
+                assert failure_of(lambda: session.record(event())) == OVERLOADED
+        assert talk.hear().ack.durable_sequence == 1
+    assert {outcome for call in taken for outcome in call.result().outcomes} == {RECORDED}
+    assert session.counted() == {("acme", "high", INPUT): 3 * 3_001}
