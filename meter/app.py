@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import Follower
-from meter.domain.errors import MeterError
+from meter.domain.errors import MeterError, Reason
 from meter.domain.limits import CLAIM_KEPT_MS
 from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
@@ -60,13 +60,22 @@ async def serve(
             grpc_address = await meter.server.start(options)
             http_address = meter.http.start(options.http_address)
             ready(Addresses(grpc=grpc_address, http=http_address))
-            await stopping.wait()
+            await _first(stopping, meter.dying)
             # Whoever waits is answered within the grace; nothing more is taken.
             meter.writer.stop()
             await meter.server.stop(grace_seconds=_GRACE_SECONDS)
             meter.http.stop()
+            if meter.dying.is_set():
+                raise MeterError(Reason.INTERNAL, "A part of the meter has ended; see the log.")
     finally:
         engine.dispose()
+
+
+async def _first(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    for task in waiting:
+        task.cancel()
 
 
 def create_installation_key(database_url: str, *, key_pepper: bytes, description: str) -> str:
@@ -93,6 +102,7 @@ class _Meter:
     server: Server
     http: HttpServer
     reachable: threading.Event
+    dying: asyncio.Event
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -103,6 +113,8 @@ class _Meter:
             asyncio.create_task(_every(_WATCH_SECONDS, self._watch)),
             asyncio.create_task(_every(_FORGET_SECONDS, self._forget)),
         ]
+        for task in (writing, *watching):
+            task.add_done_callback(self._ended)
         self.follower.start()
         try:
             yield
@@ -113,6 +125,13 @@ class _Meter:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
             await asyncio.to_thread(self.follower.stop)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        # A meter without its writer or its watchers would look alive: keys that were revoked
+        # would go on, and nothing would be counted. It ends, and is started anew.
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("part_ended", exc_info=task.exception())
+            self.dying.set()
 
     async def _refresh(self) -> None:
         reached = self.reachable.is_set()
@@ -144,6 +163,7 @@ class _Meter:
 
 def _build(options: MeterOptions, engine: Engine) -> _Meter:
     clock, metrics, reachable = SystemClock(), Metrics(), threading.Event()
+    dying, loop = asyncio.Event(), asyncio.get_running_loop()
     accounts = AccountStore(engine, clock)
     registry = Registry(accounts, clock)
     registry.refresh()
@@ -158,11 +178,15 @@ def _build(options: MeterOptions, engine: Engine) -> _Meter:
     def counted(delta: UsageDelta) -> None:
         _count_tokens(metrics, names, delta)
 
+    def lost() -> None:
+        loop.call_soon_threadsafe(dying.set)
+
     follower = Follower(
         usage,
         now_ms=clock.now_ms,
         monotonic_seconds=clock.monotonic_seconds,
         on_counted=counted,
+        on_death=lost,
     )
     writer = JournalWriter(
         journal,
@@ -209,6 +233,7 @@ def _build(options: MeterOptions, engine: Engine) -> _Meter:
         server=server,
         http=HttpServer(metrics, is_ready=reachable.is_set),
         reachable=reachable,
+        dying=dying,
     )
 
 

@@ -59,12 +59,17 @@ class Follower:
         now_ms: Callable[[], int],
         monotonic_seconds: Callable[[], float],
         on_counted: Callable[[UsageDelta], None],
+        on_death: Callable[[], None] = lambda: None,
     ) -> None:
-        """Take the store; `on_counted` hears of what was counted, after its commit."""
+        """Take the store; `on_counted` hears of what was counted, after its commit.
+
+        `on_death` is told when a fault that nobody foresaw ends the thread.
+        """
         self._store = store
         self._now_ms = now_ms
         self._monotonic_seconds = monotonic_seconds
         self._on_counted = on_counted
+        self._on_death = on_death
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -97,6 +102,13 @@ class Follower:
         return sum(len(part) for part in segments)
 
     def _run(self) -> None:
+        try:
+            self._follow()
+        finally:
+            if not self._stopping.is_set():
+                self._on_death()
+
+    def _follow(self) -> None:
         while True:
             stopping = self._stopping.is_set()
             try:

@@ -19,10 +19,15 @@ METADATA_BYTES_MAX: Final = 8 * 1024
 
 # Batches that a producer may send ahead of its acks.
 BATCHES_IN_FLIGHT_MAX: Final = 16
-# Digests of a producer's last batches. A repeat older than that is answered as recorded, unread.
+# Digests of a producer's last batches. An older repeat cannot be compared, and is sent back.
 DIGESTS_KEPT: Final = 32
 # Set-aside events that an ack lists by name; the rest is only counted.
 SET_ASIDE_LISTED_MAX: Final = 100
+
+# Token classes in one batch, known or not: a column is made for each.
+BATCH_CLASSES_MAX: Final = 64
+# Serialised dimensions that are remembered by their bytes; longer ones are read each time.
+DIMENSIONS_BYTES_REMEMBERED: Final = 2_048
 
 # Strings, in characters.
 ACCOUNT_CHARS_MAX: Final = 64

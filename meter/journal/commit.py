@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -14,6 +14,14 @@ from meter.domain.outcome import Outcome
 from meter.journal.protocol import ProducerState, Verdict
 
 ProducerKey = tuple[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Release:
+    """A person's decision, made with an API key, to record a quarantine entry after all."""
+
+    quarantine_id: int
+    key_id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,7 +39,7 @@ class Submission:
     set_aside: Sequence[SetAside] = ()
     claims: Claims | None = None
     whole: bytes = b""
-    releases: int | None = None
+    releases: Release | None = None
     size_bytes: int = 0
 
 
@@ -117,7 +125,7 @@ class _Group:
         self._states: dict[ProducerKey, ProducerState] = {}
 
     def record(self, group: Sequence[Submission]) -> list[Result | MeterError | None]:
-        keys = sorted({_key(item) for item in group if item.origin.sequence})
+        keys = sorted({_key(item) for item in group if _is_numbered(item)})
         self._states = self._transaction.lock_producers(keys)
         results = [self._judge(item) for item in group]
         recorded = [
@@ -133,11 +141,12 @@ class _Group:
 
     def _judge(self, item: Submission) -> Result | MeterError | None:
         origin = item.origin
-        if item.releases is not None and not self._transaction.release(
-            item.releases, key_id=origin.key_id, now_ms=self._now_ms
+        release = item.releases
+        if release is not None and not self._transaction.release(
+            release.quarantine_id, key_id=release.key_id, now_ms=self._now_ms
         ):
             return Refused(Reason.RELEASE_REFUSED, "The entry was decided before.")
-        if not origin.sequence:
+        if not _is_numbered(item):
             return Result(verdict=Verdict.RECORD, set_aside=[(it, 0) for it in item.set_aside])
         state = self._states.get(_key(item))
         if state is None:
@@ -171,10 +180,11 @@ class _Group:
         known = self._transaction.claim_events(wanted, now_ms=self._now_ms) if wanted else {}
         batches = []
         taken: set[bytes] = set(known)
+        contents = {**wanted, **known}
         for item, result in items:
             batch = item.batch
             if item.claims is not None:
-                outcomes = _outcomes(item.claims, known={**wanted, **known}, taken=taken)
+                outcomes = _outcomes(item.claims, known=contents, taken=taken)
                 result.outcomes = outcomes
                 result.set_aside += [
                     (_conflict(item.claims, place), 0)
@@ -202,7 +212,7 @@ class _Group:
         self, group: Sequence[Submission], results: Sequence[Result | MeterError | None]
     ) -> None:
         items = [
-            (replace(submission.origin), entry)
+            (submission.origin, entry)
             for submission, result in zip(group, results, strict=True)
             if isinstance(result, Result)
             for entry, _ in result.set_aside
@@ -229,6 +239,11 @@ def _outcomes(claims: Claims, *, known: dict[bytes, bytes], taken: set[bytes]) -
 def _conflict(claims: Claims, place: int) -> SetAside:
     index = claims.indexes[place]
     return SetAside(index=index, outcome=Outcome.CONFLICT, payload=claims.payload(index))
+
+
+def _is_numbered(item: Submission) -> bool:
+    """Tell whether the producer's numbers decide: a released entry had its number before."""
+    return bool(item.origin.sequence) and item.releases is None
 
 
 def _key(item: Submission) -> ProducerKey:

@@ -40,8 +40,9 @@ class ProducerState:
             return Verdict.HOLE
         age = self.sequence - sequence
         if age >= len(self.digests) // DIGEST_BYTES:
-            # Too old to compare, or before a gap: it was recorded, and a repeat is success.
-            return Verdict.REPEATED
+            # Too old to compare, or passed over in a gap: nothing shows that these bytes were
+            # recorded, so nothing is acknowledged. Who keeps to the protocol is never here.
+            return Verdict.HOLE
         end = len(self.digests) - age * DIGEST_BYTES
         known = self.digests[end - DIGEST_BYTES : end]
         return Verdict.REPEATED if known == digest else Verdict.CHANGED

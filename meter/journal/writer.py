@@ -14,6 +14,7 @@ from meter.journal.commit import Result, Store, Submission, commit_group
 # A producer that another server holds is tried again this often before the call fails.
 _PUT_OFF_MAX = 50
 _PUT_OFF_SECONDS = 0.02
+_ROW_WEIGHT = 10
 # What the database has not decided so long after `stop` is answered without it; shorter than the
 # grace that the server gives its calls.
 _STOP_SECONDS = 2.0
@@ -127,7 +128,9 @@ class JournalWriter:
         group: list[tuple[Submission, asyncio.Future[Result]]] = []
         events = 0
         while self._waiting and len(group) < GROUP_SUBMISSIONS_MAX:
-            events += len(self._waiting[0][0].batch)
+            submission = self._waiting[0][0]
+            # An event for quarantine costs a row of its own.
+            events += len(submission.batch) + _ROW_WEIGHT * len(submission.set_aside)
             if group and events > GROUP_EVENTS_MAX:
                 break
             group.append(self._waiting.popleft())

@@ -3,7 +3,7 @@
 from collections import defaultdict
 
 import numpy as np
-from sqlalchemy import Engine, select
+from sqlalchemy import ARRAY, Engine, Integer, any_, literal, select
 
 from meter.counting.aggregate import UsageDelta
 from meter.domain.event import Int64Array
@@ -37,25 +37,20 @@ class DimensionReader:
         highest = int(ids.max(initial=0))
         if highest >= len(self._places):
             self._places = np.append(self._places, np.zeros(highest, np.int64))
-        if not self._places[ids].all():
-            self._read()
+        missing = ids[self._places[ids] == 0]
+        if len(missing):
+            self._read(missing)
         return self._places[ids]
 
-    def _read(self) -> None:
-        unknown = int(np.flatnonzero(self._places[1:] == 0).min(initial=0)) + 1
+    def _read(self, missing: Int64Array) -> None:
         statement = (
             select(dimensions.c.dimension_id, skus.c.tier, skus.c.model)
             .join(skus, skus.c.sku_id == dimensions.c.sku_id)
-            .where(dimensions.c.dimension_id >= unknown)
+            .where(dimensions.c.dimension_id == any_(literal(missing.tolist(), ARRAY(Integer))))
         )
         known = {label: place for place, label in enumerate(self._labels)}
         with store_faults(), self._engine.connect() as connection:
             rows = connection.execute(statement).all()
-        if rows:
-            highest = max(row.dimension_id for row in rows)
-            self._places = np.append(
-                self._places, np.zeros(max(0, highest + 1 - len(self._places)), np.int64)
-            )
         for row in rows:
             label = (row.tier, row.model)
             if label not in known:

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any, Final
 
 import numpy as np
@@ -204,8 +205,9 @@ class JournalStore:
             )
             with store_faults(), self._engine.begin() as connection:
                 connection.execute(text(insert_text), values)
-                for row in connection.execute(text(select_text), values):
-                    known[tuple(row[1:])] = row[0]
+                found = connection.execute(text(select_text), values).all()
+            # Only now: an id whose commit was lost does not exist.
+            known.update({tuple(row[1:]): row[0] for row in found})
         return [known[key] for key in keys]
 
 
@@ -331,8 +333,30 @@ class JournalTransaction:
 
     def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:
         """Put events into quarantine and return the entries' ids, in order."""
-        if not items:
-            return []
+        return [
+            quarantine_id
+            for whole, run in groupby(items, key=lambda item: item[1].index < 0)
+            for quarantine_id in (self._keep_batches(run) if whole else self._keep_events(run))
+        ]
+
+    def _keep_batches(self, items: Iterable[tuple[Origin, SetAside]]) -> Iterator[int]:
+        """Keep whole batches, each once however often it is sent: a release counts it once."""
+        for origin, item in items:
+            known = self._connection.execute(
+                select(quarantine.c.quarantine_id).where(
+                    quarantine.c.producer == origin.producer,
+                    quarantine.c.sequence == origin.sequence,
+                    quarantine.c.event_index == item.index,
+                    quarantine.c.key_id == origin.key_id,
+                    quarantine.c.payload == item.payload,
+                )
+            ).scalar()
+            if known is None:
+                yield from self._keep_events([(origin, item)])
+            else:
+                yield known
+
+    def _keep_events(self, items: Iterable[tuple[Origin, SetAside]]) -> list[int]:
         statement = insert(quarantine).returning(
             quarantine.c.quarantine_id, sort_by_parameter_order=True
         )

@@ -73,7 +73,7 @@ class UsageStore:
         """
         with _own_faults(), store_faults(), self._engine.begin() as connection:
             last = connection.execute(select(func.max(cuts.c.cut_time))).scalar()
-            if last is not None and _to_ms(last) // every_ms == now_ms // every_ms:
+            if last is not None and _to_ms(last) // every_ms >= now_ms // every_ms:
                 return None
             return self._take_cut(connection, now_ms=now_ms, every_ms=every_ms)
 
@@ -120,7 +120,7 @@ class UsageStore:
         cut_id, last = connection.execute(
             select(func.coalesce(func.max(cuts.c.cut_id), 0) + 1, func.max(cuts.c.cut_time))
         ).one()
-        if last is not None and _to_ms(last) // every_ms == now_ms // every_ms:
+        if last is not None and _to_ms(last) // every_ms >= now_ms // every_ms:
             return None
         connection.execute(insert(cuts).values(cut_id=cut_id, cut_time=_to_time(now_ms)))
         if marks:
@@ -191,6 +191,7 @@ class CountingStep:
             cursor.copy("COPY incoming_usage FROM STDIN (FORMAT binary)") as copy,
         ):
             copy.write(_copy_rows(delta))
+        self._check_dimensions()
         keys = "account_id, interval_start, sku_id, band, finish_class, cut_id"
         added = ", ".join(f"sum({name})" if name in sums else "0" for name in _SUMS)
         merged = ", ".join(f"{name} = u.{name} + EXCLUDED.{name}" for name in sums)
@@ -204,6 +205,19 @@ class CountingStep:
                 f" ON CONFLICT ({keys}) DO UPDATE SET {merged}"
             )
         )
+
+    def _check_dimensions(self) -> None:
+        """Refuse to count events whose dimensions are gone: they would vanish in the join."""
+        unknown = self._connection.execute(
+            text(
+                "SELECT min(dimension_id) FROM incoming_usage"
+                " LEFT JOIN dimensions USING (dimension_id) WHERE account_id IS NULL"
+            )
+        ).scalar()
+        if unknown is not None:
+            raise StoreRefusal(
+                Reason.INTERNAL, f"The journal names dimension {unknown}, which does not exist."
+            )
 
     def advance(self) -> None:
         """Move the watermark over what was read."""

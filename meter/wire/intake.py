@@ -8,6 +8,7 @@ import numpy as np
 
 from meter.domain import limits
 from meter.domain.credential import Credential
+from meter.domain.errors import InvalidArgument, Reason
 from meter.domain.event import (
     DEFAULTS,
     BoolArray,
@@ -20,7 +21,7 @@ from meter.domain.event import (
 from meter.domain.interval import interval_start_ms
 from meter.domain.outcome import FIRST_QUARANTINED, Outcome
 from meter.journal.check import Verdicts, check
-from meter.journal.commit import Submission
+from meter.journal.commit import Release, Submission
 from meter.registry import Registry
 from meter.wire.packed import unread_message_class
 from meter.wire.translate import Translator, UnusableBatch, id_bytes, to_event
@@ -50,7 +51,7 @@ class Intake:
         *,
         raw: bytes,
         any_age: bool = False,
-        releases: int | None = None,
+        releases: Release | None = None,
     ) -> tuple[Submission, Uint8Array]:
         """Return a stream's batch as a submission, and each event's outcome.
 
@@ -97,10 +98,20 @@ class Intake:
         origin: Origin,
         *,
         any_age: bool = False,
-        releases: int | None = None,
+        releases: Release | None = None,
+        size_bytes: int = 0,
     ) -> tuple[Submission, Uint8Array]:
-        """Return events that are counted by their ids, and each one's outcome before claiming."""
-        batch, wrong = self._translator.from_rows(events)
+        """Return events that are counted by their ids, and each one's outcome before claiming.
+
+        `size_bytes` is that of the call; raises InvalidArgument for too many token classes.
+        """
+        try:
+            batch, wrong = self._translator.from_rows(events)
+        except UnusableBatch as error:
+            rule = f"of at most {limits.BATCH_CLASSES_MAX} token classes in one call"
+            raise InvalidArgument(
+                Reason.ARGUMENT_INVALID, f"events must be {rule}.", field="events", rule=rule
+            ) from error
         wrong |= np.array([not event.event_id for event in events], np.bool_)
         outcomes = self._check(
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
@@ -126,7 +137,7 @@ class Intake:
                 payload=payload,
             ),
             releases=releases,
-            size_bytes=4 * _BYTES_PER_EVENT * len(events),
+            size_bytes=2 * size_bytes + 2 * _BYTES_PER_EVENT * len(events),
         )
         return submission, outcomes
 

@@ -16,11 +16,11 @@ from meter.domain.event import Origin
 from meter.domain.interval import is_on_edge
 from meter.domain.outcome import FIRST_QUARANTINED, Outcome
 from meter.domain.tokens import BAND_NAMES
-from meter.journal.commit import Result
+from meter.journal.commit import Release, Result
 from meter.quarantine import Quarantine, QuarantineEntry, QuarantineState
 from meter.registry import Registry
 from meter.usage import GroupBy, UsageQuery, UsageReader, UsageRow
-from meter.wire.auth import authenticate, require
+from meter.wire.auth import authenticate, require, scope_missing
 from meter.wire.stream import Stream, StreamParts
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 from tokenworks.meter.v1 import meter_service_pb2_grpc, usage_pb2
@@ -55,8 +55,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         self, request_iterator: AsyncIterator[Any], context: _Context
     ) -> None:
         """Serve a stream."""
-        self._caller(context)
-        stream = Stream(self._parts, context, authenticate=lambda: self._caller(context))
+        stream = Stream(self._parts, context, authenticate=lambda: self._reporter(context))
         with self._parts.metrics.streams_open.track_inprogress():
             await stream.run(request_iterator)
 
@@ -65,11 +64,14 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
     ) -> pb.RecordUsageResponse:
         """Record events by their ids."""
         arrival = self._clock.monotonic_seconds()
-        credential = self._caller(context)
+        credential = self._reporter(context)
         if not 1 <= len(request.events) <= limits.RECORD_EVENTS_MAX:
             raise _invalid("events", f"1–{limits.RECORD_EVENTS_MAX} events")
         submission, outcomes = self._parts.intake.from_events(
-            request.events, credential, self._origin(credential)
+            request.events,
+            credential,
+            self._origin(credential),
+            size_bytes=request.ByteSize(),
         )
         result = await self._parts.writer.submit(submission)
         places = iter(result.outcomes)
@@ -153,13 +155,20 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
     async def _release(self, entry: QuarantineEntry, credential: Credential) -> Result:
         if entry.outcome == Outcome.CONFLICT:
             raise _still(Outcome.CONFLICT)
-        # The releasing key reports in the name of the one that brought it: ids stay in its space.
-        origin = self._origin(credential, account_id=self._owner_of(entry.key_id))
+        # Recorded in the name of the key and the producer that brought it: ids stay in their space.
+        origin = Origin(
+            account_id=self._owner_of(entry.key_id),
+            key_id=entry.key_id,
+            received_ms=self._clock.now_ms(),
+            producer=entry.producer,
+            sequence=entry.sequence,
+        )
+        release = Release(quarantine_id=entry.quarantine_id, key_id=credential.key_id)
         intake = self._parts.intake
-        if entry.index >= 0 and not entry.sequence:
+        if not entry.producer:
             event = usage_pb2.UsageEvent.FromString(entry.payload)
             submission, outcomes = intake.from_events(
-                [event], credential, origin, any_age=True, releases=entry.quarantine_id
+                [event], credential, origin, any_age=True, releases=release
             )
         else:
             submission, outcomes = intake.from_batch(
@@ -168,7 +177,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
                 origin,
                 raw=entry.payload,
                 any_age=True,
-                releases=entry.quarantine_id,
+                releases=release,
             )
         if not len(outcomes):
             raise _still(Outcome(entry.outcome))
@@ -186,15 +195,21 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
             context.invocation_metadata(), self._registry, self._key_pepper, self._clock.now_ms()
         )
 
+    def _reporter(self, context: _Context) -> Credential:
+        credential = self._caller(context)
+        if not credential.roots(Permission.REPORT):
+            raise scope_missing(Permission.REPORT, on_installation=False)
+        return credential
+
     def _administrator(self, context: _Context) -> Credential:
         credential = self._caller(context)
         now_ms = self._clock.now_ms()
         require(credential, Permission.ADMINISTER, None, self._registry, now_ms)
         return credential
 
-    def _origin(self, credential: Credential, *, account_id: str | None = None) -> Origin:
+    def _origin(self, credential: Credential) -> Origin:
         return Origin(
-            account_id=(account_id if account_id is not None else credential.account_id) or "",
+            account_id=credential.account_id or "",
             key_id=credential.key_id,
             received_ms=self._clock.now_ms(),
         )

@@ -1,6 +1,7 @@
 """Between protobuf and the meter's words: events in rows or columns ⇄ `EventBatch`."""
 
 import hashlib
+import re
 import uuid
 from collections.abc import Sequence
 from typing import Any, Final
@@ -39,7 +40,7 @@ _EXTRA: Final = {
     "reported_input_count": "reported_input",
     "reported_output_count": "reported_output",
 }
-_UUID_HEX_CHARS: Final = 32
+_UUID_HEX: Final = re.compile("[0-9a-fA-F]{32}")
 # The calendar of google.protobuf.Timestamp, years 1 to 9999, less the reach of an offset.
 _FIRST_MS: Final = -62_135_596_800_000 + 2**31
 _LAST_MS: Final = 253_402_300_799_999 - 2**31
@@ -68,7 +69,10 @@ class Translator:
         Raises UnusableBatch, or DecodeError when a part is no protobuf at all.
         """
         blobs = list(columns.dimensions)
-        if len(blobs) > limits.BATCH_DIMENSIONS_MAX:
+        if (
+            len(blobs) > limits.BATCH_DIMENSIONS_MAX
+            or len(columns.tokens) > limits.BATCH_CLASSES_MAX
+        ):
             raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
         # A number takes at least a byte: a bomb is refused before it is unpacked.
         if sum(map(len, columns.dimensions_index)) > 5 * limits.BATCH_EVENTS_MAX:
@@ -131,7 +135,7 @@ class Translator:
         return batch, wrong
 
     def _room(self) -> DimensionTable:
-        if len(self._table) > limits.DIMENSIONS_INTERNED_MAX:
+        if max(len(self._table), len(self._handles)) > limits.DIMENSIONS_INTERNED_MAX:
             # Batches under way keep the old table; memory stays bounded.
             self._table, self._handles = DimensionTable(), {}
         return self._table
@@ -141,22 +145,26 @@ class Translator:
         known = self._handles
         handles = list(map(known.get, blobs))
         if None in handles:
-            for place, handle in enumerate(handles):
-                if handle is None:
-                    message = usage_pb2.Dimensions.FromString(blobs[place])
-                    handles[place] = known[blobs[place]] = self._intern(message)
+            for place, blob in enumerate(blobs):
+                if handles[place] is None:
+                    found = self._intern(usage_pb2.Dimensions.FromString(blob))
+                    handles[place] = found
+                    if len(blob) <= limits.DIMENSIONS_BYTES_REMEMBERED:
+                        known[blob] = found
         return np.array(handles, np.int64)
 
     def _intern(self, message: Any) -> int:  # noqa: ANN401
+        # A string is kept to one character beyond its limit: enough to be found too long.
+        served_model = message.served_model or message.model
         return self._table.intern(
             Dimensions(
-                message.account,
-                message.model,
-                message.served_model or message.model,
-                message.tier,
+                message.account[: limits.ACCOUNT_CHARS_MAX + 1],
+                message.model[: limits.MODEL_CHARS_MAX + 1],
+                served_model[: limits.MODEL_CHARS_MAX + 1],
+                message.tier[: limits.TIER_CHARS_MAX + 1],
                 message.mode or 1,
-                message.pool,
-                message.region,
+                message.pool[: limits.POOL_CHARS_MAX + 1],
+                message.region[: limits.REGION_CHARS_MAX + 1],
             )
         )
 
@@ -201,11 +209,8 @@ def id_bytes(event_id: str) -> bytes:
     if not event_id:
         return bytes(limits.EVENT_ID_BYTES)
     plain = event_id.replace("-", "")
-    if len(plain) == _UUID_HEX_CHARS:
-        try:
-            return bytes.fromhex(plain)
-        except ValueError:
-            pass
+    if _UUID_HEX.fullmatch(plain):
+        return bytes.fromhex(plain)
     return hashlib.blake2b(event_id.encode(), digest_size=limits.EVENT_ID_BYTES).digest()
 
 
@@ -216,6 +221,8 @@ def _row_tokens(events: Sequence[Any]) -> tuple[dict[int, Int64Array], BoolArray
         for item in event.tokens:
             counts = tokens.get(item.token_class)
             if counts is None:
+                if len(tokens) >= limits.BATCH_CLASSES_MAX:
+                    raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
                 counts = tokens[item.token_class] = np.zeros(len(events), np.int64)
             counts[place] = item.count
         if len(event.tokens) > 1:

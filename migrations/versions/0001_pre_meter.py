@@ -120,6 +120,7 @@ CREATE TABLE quarantine (
     decided_by text COLLATE "C",
     reason text
 );
+CREATE INDEX quarantine_whole_batches ON quarantine (producer, sequence) WHERE event_index < 0;
 CREATE INDEX quarantine_held ON quarantine (quarantine_id) WHERE state = 1;
 """
 

@@ -36,13 +36,13 @@ def state_after(last: int, *, kept: int) -> ProducerState:
         (5, 5, 1, 1, Verdict.REPEATED),
         (5, 5, 5, 4, Verdict.CHANGED),
         (5, 5, 1, 2, Verdict.CHANGED),
-        # The last digest that is kept still tells; one older is taken for a repeat.
+        # The last digest that is kept still tells; one older is never acknowledged.
         (99, 32, 68, 68, Verdict.REPEATED),
         (99, 32, 68, 0, Verdict.CHANGED),
-        (99, 32, 67, 67, Verdict.REPEATED),
-        (99, 32, 67, 0, Verdict.REPEATED),
+        (99, 32, 67, 67, Verdict.HOLE),
+        (99, 32, 67, 0, Verdict.HOLE),
         # Nothing is kept of what lies before a gap.
-        (99, 0, 99, 0, Verdict.REPEATED),
+        (99, 0, 99, 0, Verdict.HOLE),
         (99, 0, 100, 0, Verdict.RECORD),
     ],
 )
@@ -86,9 +86,9 @@ class Model:
         if sequence > self.last:
             return Verdict.RECORD if sequence == self.last + 1 else Verdict.HOLE
         is_kept = sequence >= self.known_from and sequence > self.last - DIGESTS_KEPT
-        if is_kept and self.contents[sequence] != content:
-            return Verdict.CHANGED
-        return Verdict.REPEATED
+        if not is_kept:
+            return Verdict.HOLE
+        return Verdict.REPEATED if self.contents[sequence] == content else Verdict.CHANGED
 
     def open(self, *, instance: int, first_sequence: int) -> None:
         """Begin with a newer instance."""

@@ -193,7 +193,7 @@ Global___StreamUsageRequest: _TypeAlias = StreamUsageRequest  # noqa: Y015
 
 @_typing.final
 class StreamOpened(_message.Message):
-    """Answers OpenStream; comes again after a hole: go back to this number."""
+    """Answers OpenStream; comes again after a hole, or a number too old to be compared: go to this number."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -376,7 +376,9 @@ class QueryUsageRequest(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     TIER_FIELD_NUMBER: _builtins.int
     account: _builtins.str
-    """Account id; its subtree as it was in each interval is included. Empty means the whole installation."""
+    """Account id; its subtree as it was in each interval is included. Empty means the whole installation. An account that
+    moved brings its own usage along: who may read the account now sees it for all times.
+    """
     model: _builtins.str
     """Only this model as asked for; empty means all."""
     tier: _builtins.str
