@@ -104,14 +104,13 @@ def test_stream__huge_string_is_not_multiplied(session: Session) -> None:
     """One long name that many events share is cut before it is kept with each of them."""
     events = [event(model="m" * 500_000, event_id="") for _ in range(2)]
     form = to_columns(events)
-    for name in ("dimensions_index", "end_offset_ms"):
-        field = getattr(form, name)
-        del field[:]
-        field.extend([0] * 2_000)
-    for name in ("duration_ms", "finish", "quality", "attempt", "request_id"):
-        form.ClearField(name)
-    for name in ("reported_input_count", "reported_output_count"):
-        form.ClearField(name)
+    form = usage_pb2.UsageColumns(
+        base_time=form.base_time,
+        dimensions=form.dimensions,
+        dimensions_index=[0] * 2_000,
+        end_offset_ms=[0] * 2_000,
+        tokens=form.tokens,
+    )
     del form.tokens[0].counts[:]
     form.tokens[0].counts.extend([1] * 2_000)
     ack = session.exchange(opening(), columns(1, form))[1].ack

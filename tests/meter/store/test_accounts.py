@@ -270,6 +270,8 @@ def test_rotate_key__two_live_keys(store: AccountStore, engine: Engine, clock: F
     """A successor has the same scopes, the old key goes on for the grace, and a third must wait."""
     store.create_account("a", handle="a", parent_id=None)
     first = store.create_key(minted(), account_id="a", scopes=REPORT_A, description="gateway")
+    # Keys are listed by creation: they are not of one millisecond.
+    clock.now += 1
     secret = minted()
     second = store.rotate_key(first.key_id, secret, grace_seconds=60)
     assert second == ApiKey(
