@@ -11,7 +11,7 @@ from sqlalchemy import Engine
 
 from meter.domain.errors import MeterError, Reason, Refused, Unavailable
 from meter.domain.outcome import Outcome
-from meter.journal.commit import Result, Submission, commit_group
+from meter.journal.commit import Release, Result, Submission, commit_group
 from meter.journal.protocol import Verdict
 from meter.store.journal import JournalStore, JournalTransaction
 from tests.meter.store.recording import (
@@ -330,10 +330,11 @@ def test_release__of_an_entry_is_one(store: JournalStore, database_url: str) -> 
     open_producer(store)
     (result,) = commit(store, numbered(1, set_aside=[aside()]))
     entry = result.set_aside[0][1]
-    releasing = Submission(origin=origin_of(""), batch=batch_of(9), releases=entry)
+    decision = Release(quarantine_id=entry, key_id="key_2")
+    releasing = Submission(origin=origin_of(""), batch=batch_of(9), releases=decision)
     first, second = commit_group(store, [releasing, releasing], now_ms=now_ms)
     assert isinstance(first, Result)
     assert isinstance(second, Refused)
     assert second.reason is Reason.RELEASE_REFUSED
     assert tokens_in_journal(database_url) == 9
-    assert ask(database_url, "SELECT state, decided_by FROM quarantine") == [(2, "key_1")]
+    assert ask(database_url, "SELECT state, decided_by FROM quarantine") == [(2, "key_2")]
