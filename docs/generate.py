@@ -118,6 +118,8 @@ def make_outcomes_page() -> str:
             "## Outcomes",
             outcome.comment,
             _table(("Number", "Outcome", "Quarantined", "Meaning"), outcomes),
+            "## Numbers of batches",
+            _table(("What comes on a stream", "What the meter answers"), _NUMBERS),
             "## Error reasons",
             reason.comment,
             _table(("Number", "Reason", "gRPC code", "Meaning"), reasons),
@@ -129,6 +131,20 @@ _OUTCOMES_INTRODUCTION = """\
 What is wrong with an event is its *outcome*: the call succeeds, and the other events are counted. \
 What is wrong with a call is its *error reason*: what was not acknowledged before it was not \
 recorded."""
+_NUMBERS = [
+    ("the number that is expected", "an ack: on disk, counted once"),
+    ("a number that was recorded, with the same bytes", "an ack again; nothing is added"),
+    ("a number that was recorded, with other bytes", "an ack that lists `BATCH_CHANGED`"),
+    (
+        "a number ahead of the expected one (a hole), or one too old to be compared",
+        "`opened` with the number to go to; nothing is recorded",
+    ),
+    (
+        "`open` whose oldest held batch lies beyond the expected number",
+        "`opened` with that number; what was passed over is a gap in `tokenworks_batches_missing`",
+    ),
+    ("anything of an instance that a newer one has followed", "`PRODUCER_TAKEN_OVER`"),
+]
 # The contract's own rule, in the comment of Outcome.
 _QUARANTINED_FROM = 10
 

@@ -36,6 +36,8 @@ from meter.wire.stream import StreamParts
 _log = logging.getLogger(__name__)
 # A change of an account or a key reaches every server within twice this.
 _REGISTRY_SECONDS = 1.0
+# Readiness ends when accounts and keys are older than this.
+_REGISTRY_SECONDS_STALE = 10.0
 _WATCH_SECONDS = 2.0
 _FORGET_SECONDS = 3600.0
 _GRACE_SECONDS = 3.0
@@ -163,7 +165,7 @@ class _Meter:
 
 def _build(options: MeterOptions, engine: Engine) -> _Meter:
     clock, metrics, reachable = SystemClock(), Metrics(), threading.Event()
-    dying, loop = asyncio.Event(), asyncio.get_running_loop()
+    dying = asyncio.Event()
     accounts = AccountStore(engine, clock)
     registry = Registry(accounts, clock)
     registry.refresh()
@@ -173,20 +175,8 @@ def _build(options: MeterOptions, engine: Engine) -> _Meter:
     usage = UsageStore(engine, shard=options.shard)
     usage.ensure_watermark()
     quarantine = QuarantineStore(engine)
-    names = DimensionReader(engine)
-
-    def counted(delta: UsageDelta) -> None:
-        _count_tokens(metrics, names, delta)
-
-    def lost() -> None:
-        loop.call_soon_threadsafe(dying.set)
-
-    follower = Follower(
-        usage,
-        now_ms=clock.now_ms,
-        monotonic_seconds=clock.monotonic_seconds,
-        on_counted=counted,
-        on_death=lost,
+    follower = _make_follower(
+        usage, metrics=metrics, names=DimensionReader(engine), clock=clock, dying=dying
     )
     writer = JournalWriter(
         journal,
@@ -203,23 +193,20 @@ def _build(options: MeterOptions, engine: Engine) -> _Meter:
         clock=clock,
         metrics=metrics,
     )
-    server = Server(
-        MeterServicer(
-            parts,
-            registry=registry,
-            reader=usage,
-            quarantine=quarantine,
-            clock=clock,
-            key_pepper=options.key_pepper,
-        ),
-        AccountServicer(
-            store=accounts,
-            registry=registry,
-            clock=clock,
-            key_pepper=options.key_pepper,
-            random_bytes=random_bytes,
-        ),
-        metrics=metrics,
+    meter_servicer = MeterServicer(
+        parts,
+        registry=registry,
+        reader=usage,
+        quarantine=quarantine,
+        clock=clock,
+        key_pepper=options.key_pepper,
+    )
+    account_servicer = AccountServicer(
+        store=accounts,
+        registry=registry,
+        clock=clock,
+        key_pepper=options.key_pepper,
+        random_bytes=random_bytes,
     )
     return _Meter(
         registry=registry,
@@ -230,16 +217,42 @@ def _build(options: MeterOptions, engine: Engine) -> _Meter:
         quarantine=quarantine,
         metrics=metrics,
         clock=clock,
-        server=server,
-        http=HttpServer(metrics, is_ready=reachable.is_set),
+        server=Server(meter_servicer, account_servicer, metrics=metrics),
+        http=HttpServer(
+            metrics,
+            is_ready=lambda: (
+                reachable.is_set() and registry.age_seconds() < _REGISTRY_SECONDS_STALE
+            ),
+        ),
         reachable=reachable,
         dying=dying,
     )
 
 
-def _count_tokens(metrics: Metrics, names: DimensionReader, delta: UsageDelta) -> None:
-    for (tier, model, token_class), count in names.sum_by_tier_and_model(delta).items():
-        metrics.tokens.labels(tier, model, token_class.name).inc(count)
+def _make_follower(
+    usage: UsageStore,
+    *,
+    metrics: Metrics,
+    names: DimensionReader,
+    clock: SystemClock,
+    dying: asyncio.Event,
+) -> Follower:
+    loop = asyncio.get_running_loop()
+
+    def counted(delta: UsageDelta) -> None:
+        for (tier, model, token_class), count in names.sum_by_tier_and_model(delta).items():
+            metrics.tokens.labels(tier, model, token_class.name).inc(count)
+
+    def lost() -> None:
+        loop.call_soon_threadsafe(dying.set)
+
+    return Follower(
+        usage,
+        now_ms=clock.now_ms,
+        monotonic_seconds=clock.monotonic_seconds,
+        on_counted=counted,
+        on_death=lost,
+    )
 
 
 async def _every(seconds: float, act: Callable[[], object]) -> None:

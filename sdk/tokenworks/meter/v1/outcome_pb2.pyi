@@ -31,12 +31,12 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     OUTCOME_BATCH_CHANGED: _Outcome.ValueType  # 10
     """The batch's number was recorded before with other bytes; concerns the whole batch."""
     OUTCOME_BATCH_MALFORMED: _Outcome.ValueType  # 11
-    """The batch cannot be read as events: columns of unequal length, a bad index, a class twice; concerns the whole batch."""
+    """The columns cannot be read as events: unequal lengths, a bad index, a class twice; concerns the whole batch."""
     OUTCOME_BATCH_TOO_LARGE: _Outcome.ValueType  # 12
-    """More events or dimensions than a batch may have; concerns the whole batch."""
+    """More events (10,000), dimensions (10,000) or token classes (64) than a batch may have; concerns the whole batch."""
     OUTCOME_FIELD_INVALID: _Outcome.ValueType  # 13
     """A string is too long, empty where it must not be, or has control characters; or an id is missing; or a number is
-    out of its range.
+    out of its range; or a row names a token class twice.
     """
     OUTCOME_ACCOUNT_UNKNOWN: _Outcome.ValueType  # 20
     """No account has this id."""
@@ -81,12 +81,12 @@ OUTCOME_DUPLICATE: Outcome.ValueType  # 2
 OUTCOME_BATCH_CHANGED: Outcome.ValueType  # 10
 """The batch's number was recorded before with other bytes; concerns the whole batch."""
 OUTCOME_BATCH_MALFORMED: Outcome.ValueType  # 11
-"""The batch cannot be read as events: columns of unequal length, a bad index, a class twice; concerns the whole batch."""
+"""The columns cannot be read as events: unequal lengths, a bad index, a class twice; concerns the whole batch."""
 OUTCOME_BATCH_TOO_LARGE: Outcome.ValueType  # 12
-"""More events or dimensions than a batch may have; concerns the whole batch."""
+"""More events (10,000), dimensions (10,000) or token classes (64) than a batch may have; concerns the whole batch."""
 OUTCOME_FIELD_INVALID: Outcome.ValueType  # 13
 """A string is too long, empty where it must not be, or has control characters; or an id is missing; or a number is
-out of its range.
+out of its range; or a row names a token class twice.
 """
 OUTCOME_ACCOUNT_UNKNOWN: Outcome.ValueType  # 20
 """No account has this id."""
