@@ -266,7 +266,8 @@ def test_stop__takes_nothing_more_and_loses_nothing(session: Session) -> None:
     wait_until(lambda: len(outcomes) > 20)
     assert session.meter.stop() == 0
     calling.join()
-    assert codes == [grpc.StatusCode.UNAVAILABLE]
+    # A call that the transport itself cut off is CANCELLED; either way it may be sent again.
+    assert codes[0] in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
     session.meter.start()
     counted = session.counted()[("acme", "high", INPUT)]
     # The last call may have been recorded without its answer having come through.
