@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
+from google.protobuf.message import DecodeError
 
 from meter.domain import limits
 from meter.domain.credential import Credential
@@ -62,8 +63,11 @@ class Intake:
                 batch, wrong = self._translator.from_rows(message.rows.events)
             else:
                 batch, wrong = self._translator.from_columns(message.columns), None
-        except UnusableBatch as error:
-            whole = SetAside(index=-1, outcome=error.outcome, payload=raw)
+        except (UnusableBatch, DecodeError) as error:
+            # Refused, such a batch would come again without end: kept, the stream goes on.
+            malformed = Outcome.BATCH_MALFORMED
+            outcome = error.outcome if isinstance(error, UnusableBatch) else malformed
+            whole = SetAside(index=-1, outcome=outcome, payload=raw)
             empty, _ = self._translator.from_rows([])
             submission = Submission(
                 origin=origin, batch=empty, set_aside=(whole,), whole=raw, size_bytes=len(raw)

@@ -1,6 +1,7 @@
 """MeterService: reads, asks, answers. Whoever calls is known by the API key."""
 
 import asyncio
+import re
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -28,6 +29,7 @@ from tokenworks.meter.v1 import meter_service_pb2_grpc, usage_pb2
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _PAGE: Final = 100
 _PAGE_MAX: Final = 1000
+_TOKEN: Final = re.compile("[0-9]{1,18}")
 
 
 class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
@@ -107,7 +109,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         self._administrator(context)
         if not 0 <= request.page_size <= _PAGE_MAX:
             raise _invalid("page_size", f"0–{_PAGE_MAX}")
-        if request.page_token and not request.page_token.isdecimal():
+        if request.page_token and not _TOKEN.fullmatch(request.page_token):
             raise _invalid("page_token", "a token from the last answer")
         if request.state and int(request.state) not in frozenset(QuarantineState):
             raise _invalid("state", "held, released or rejected")
@@ -140,8 +142,8 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
     ) -> pb.RejectQuarantineResponse:
         """Decide that an entry is never counted."""
         credential = self._administrator(context)
-        if not 1 <= len(request.reason) <= limits.DESCRIPTION_CHARS_MAX:
-            raise _invalid("reason", f"1–{limits.DESCRIPTION_CHARS_MAX} characters")
+        if not request.reason or not _is_text(request.reason, limits.DESCRIPTION_CHARS_MAX):
+            raise _invalid("reason", f"1–{limits.DESCRIPTION_CHARS_MAX} printable characters")
         await asyncio.to_thread(
             self._quarantine.reject,
             request.quarantine_id,
@@ -249,6 +251,12 @@ def _to_query(request: pb.QueryUsageRequest, *, account_id: str | None) -> Usage
         raise _invalid("group_by", "known fields, each once")
     if GroupBy.DAY in groups and GroupBy.INTERVAL in groups:
         raise _invalid("group_by", "day or interval, not both")
+    for field, length_max in (
+        ("model", limits.MODEL_CHARS_MAX),
+        ("tier", limits.TIER_CHARS_MAX),
+    ):
+        if not _is_text(getattr(request, field), length_max):
+            raise _invalid(field, f"at most {length_max} printable characters")
     start_ms = _edge(request.start_time, "start_time")
     end_ms = _edge(request.end_time, "end_time")
     if end_ms <= start_ms:
@@ -261,6 +269,10 @@ def _to_query(request: pb.QueryUsageRequest, *, account_id: str | None) -> Usage
         model=request.model,
         tier=request.tier,
     )
+
+
+def _is_text(text: str, length_max: int) -> bool:
+    return len(text) <= length_max and (not text or text.isprintable())
 
 
 def _edge(time: Timestamp, field: str) -> int:

@@ -163,10 +163,7 @@ class Stream:
         origin = self._origin(
             credential, self._producer, self._instance, sequence=message.sequence, raw=raw
         )
-        try:
-            submission, _ = self._parts.intake.from_batch(message, credential, origin, raw=raw)
-        except DecodeError as error:
-            raise unreadable() from error
+        submission, _ = self._parts.intake.from_batch(message, credential, origin, raw=raw)
         future = self._parts.writer.submit(submission)
         await self._answers.put(_Waiting(message.sequence, future, arrival))
 

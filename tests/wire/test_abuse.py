@@ -1,6 +1,7 @@
 """What a wrong or hostile reporter sends: it harms nobody else, and nothing is claimed falsely."""
 
 import time
+from typing import Any
 
 import grpc
 import psycopg
@@ -119,6 +120,36 @@ def test_stream__huge_string_is_not_multiplied(session: Session) -> None:
         kept = connection.execute("SELECT sum(octet_length(payload)) FROM quarantine").fetchone()
     assert kept is not None
     assert kept[0] < 2_000 * 1_000
+
+
+def test_stream__unreadable_dimensions_are_kept_whole(session: Session) -> None:
+    """Columns whose dimensions are no text go to quarantine under their number."""
+    broken = columns(1, to_columns([event()])).SerializeToString().replace(b"high", b"hi\xff\xfe")
+    call = session.channel.stream_stream(
+        "/tokenworks.meter.v1.MeterService/StreamUsage",
+        request_serializer=bytes,
+        response_deserializer=meter_service_pb2.StreamUsageResponse.FromString,
+    )
+    messages = [opening().SerializeToString(), broken, rows(2, event()).SerializeToString()]
+    answers = list(call(iter(messages), metadata=session.metadata, timeout=CALL_SECONDS_MAX))
+    assert answers[1].ack.set_aside[0].outcome == outcome_pb2.OUTCOME_BATCH_MALFORMED
+    assert session.counted() == {("acme", "high", INPUT): 3}
+
+
+@pytest.mark.parametrize(
+    ("name", "request_message"),
+    [
+        ("QueryUsage", meter_service_pb2.QueryUsageRequest(model="a\0b")),
+        ("QueryUsage", meter_service_pb2.QueryUsageRequest(tier="t" * 33)),
+        ("ListQuarantine", meter_service_pb2.ListQuarantineRequest(page_token="9" * 100)),
+        ("RejectQuarantine", meter_service_pb2.RejectQuarantineRequest(reason="a\0b")),
+    ],
+)
+def test_call__odd_text_is_refused(session: Session, name: str, request_message: Any) -> None:  # noqa: ANN401
+    """What the database could not take is a wrong argument, not a fault of the server."""
+    with pytest.raises(grpc.RpcError) as failure:
+        session.call(name, request_message)
+    assert reason_of(failure.value)[1] == "ARGUMENT_INVALID"
 
 
 def test_stream__too_many_token_classes(session: Session) -> None:

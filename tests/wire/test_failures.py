@@ -12,7 +12,7 @@ import pytest
 
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
-from tests.wire.session import Session, columns, event, opening, reason_of, rows, to_columns
+from tests.wire.session import Session, event, opening, reason_of, rows
 from tests.wire.talk import (
     MEBIBYTE,
     NOT_SERVING,
@@ -146,8 +146,6 @@ NOT_TEXT = b"hi\xff\xfe"
         opening("p1").SerializeToString()[:-1],
         opening("high").SerializeToString().replace(b"high", NOT_TEXT),
         rows(1, event()).SerializeToString().replace(b"high", NOT_TEXT),
-        columns(1, to_columns([event()])).SerializeToString().replace(b"high", NOT_TEXT),
-        columns(1, to_columns([event()])).SerializeToString().replace(b"\x22\x04high", b"\xff" * 6),
     ],
 )
 def test_message__unreadable_on_a_stream(shared: Session, message: bytes) -> None:
