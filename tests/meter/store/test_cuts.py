@@ -123,3 +123,10 @@ def test_follow__cuts_under_load_and_counts_before_it_ends(
     cut_taken.set()
     follower.stop()
     assert ask_one(database_url, TOTAL) == sum(recorded)
+
+
+def test_take_cut__clock_that_went_back(usage: UsageStore) -> None:
+    """A server whose clock is behind, or was set back, takes no second cut of a day."""
+    assert usage.take_cut_if_due(now_ms=20_000 * DAY_MS, every_ms=DAY_MS) == 1
+    assert usage.take_cut_if_due(now_ms=20_000 * DAY_MS - 1, every_ms=DAY_MS) is None
+    assert usage.take_cut_if_due(now_ms=20_001 * DAY_MS, every_ms=DAY_MS) == 2
