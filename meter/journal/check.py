@@ -121,7 +121,7 @@ def _check_numbers(batch: EventBatch, mark: _Mark) -> None:
         if values is not None:
             mark((values < 0) | (values > highest), Outcome.FIELD_INVALID)
     if batch.request_ids is not None:
-        wrong = [not _is_text(text, limits.REQUEST_ID_CHARS_MAX) for text in batch.request_ids]
+        wrong = [not is_text(text, limits.REQUEST_ID_CHARS_MAX) for text in batch.request_ids]
         mark(np.array(wrong, np.bool_), Outcome.FIELD_INVALID)
     finish = batch.extra.get("finish")
     if finish is not None:
@@ -149,14 +149,15 @@ def _are_fields_valid(dimensions: Dimensions) -> bool:
     return (
         len(dimensions.account) >= 1
         and len(dimensions.model) >= 1
-        and _is_text(dimensions.account, limits.ACCOUNT_CHARS_MAX)
-        and _is_text(dimensions.model, limits.MODEL_CHARS_MAX)
-        and _is_text(dimensions.served_model, limits.MODEL_CHARS_MAX)
-        and _is_text(dimensions.tier, limits.TIER_CHARS_MAX)
-        and _is_text(dimensions.pool, limits.POOL_CHARS_MAX)
-        and _is_text(dimensions.region, limits.REGION_CHARS_MAX)
+        and is_text(dimensions.account, limits.ACCOUNT_CHARS_MAX)
+        and is_text(dimensions.model, limits.MODEL_CHARS_MAX)
+        and is_text(dimensions.served_model, limits.MODEL_CHARS_MAX)
+        and is_text(dimensions.tier, limits.TIER_CHARS_MAX)
+        and is_text(dimensions.pool, limits.POOL_CHARS_MAX)
+        and is_text(dimensions.region, limits.REGION_CHARS_MAX)
     )
 
 
-def _is_text(text: str, length_max: int) -> bool:
+def is_text(text: str, length_max: int) -> bool:
+    """Tell whether a text is short enough and has no control characters; it may be empty."""
     return len(text) <= length_max and (text.isprintable() or not text)

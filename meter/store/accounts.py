@@ -9,7 +9,7 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, insert, or_, select, true, update
 
@@ -36,6 +36,7 @@ from meter.domain.interval import next_edge_ms
 from meter.store.account_rows import is_one_of, select_accounts, select_credentials, select_keys
 from meter.store.engine import store_faults
 from meter.store.tables import account_parents, accounts, api_key_scopes, api_keys, registry
+from meter.store.times import to_time
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -229,7 +230,7 @@ class _Change:
             insert(accounts).values(
                 account_id=account.account_id,
                 handle=account.handle,
-                create_time=_to_time(account.create_ms),
+                create_time=to_time(account.create_ms),
             )
         )
         self.insert_edge(account, start_ms=account.parents[0].start_ms)
@@ -239,7 +240,7 @@ class _Change:
         self._connection.execute(
             insert(account_parents).values(
                 account_id=account.account_id,
-                start_time=_to_time(start_ms),
+                start_time=to_time(start_ms),
                 parent_id=account.parent_at(start_ms),
             )
         )
@@ -250,7 +251,7 @@ class _Change:
         self._connection.execute(
             update(accounts)
             .where(accounts.c.account_id == account.account_id)
-            .values(close_time=_to_time(account.close_ms))
+            .values(close_time=to_time(account.close_ms))
         )
         self._put_account(account)
 
@@ -277,7 +278,7 @@ class _Change:
                 account_id=credential.account_id,
                 prefix=key.prefix,
                 secret_hash=secret_hash,
-                create_time=_to_time(key.create_ms),
+                create_time=to_time(key.create_ms),
                 rotated_from=key.rotated_from,
                 description=key.description,
             )
@@ -298,9 +299,7 @@ class _Change:
     def end_key(self, key: ApiKey, *, secret_hash: bytes, end_ms: int) -> ApiKey:
         """Write when a key ends, and return it so."""
         self._connection.execute(
-            update(api_keys)
-            .where(api_keys.c.key_id == key.key_id)
-            .values(end_time=_to_time(end_ms))
+            update(api_keys).where(api_keys.c.key_id == key.key_id).values(end_time=to_time(end_ms))
         )
         credential = replace(key.credential, end_ms=end_ms)
         self._put_credential(credential, secret_hash=secret_hash)
@@ -317,7 +316,3 @@ class _Change:
 def _select_version(connection: Connection) -> int:
     version: int = connection.execute(select(registry.c.version)).scalar_one()
     return version
-
-
-def _to_time(time_ms: int) -> datetime:
-    return _EPOCH + timedelta(milliseconds=time_ms)

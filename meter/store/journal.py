@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from itertools import groupby
 from typing import Any, Final
 
@@ -36,6 +35,7 @@ from meter.store.tables import (
     quarantine,
     shards,
 )
+from meter.store.times import to_time
 
 ProducerKey = tuple[str, str]
 _HELD: Final = 1
@@ -125,7 +125,7 @@ class JournalStore:
         names the newer one.
         """
         key = (origin.account_id, origin.producer)
-        now = _to_time(origin.received_ms)
+        now = to_time(origin.received_ms)
         blank = dict(zip(("account_id", "producer"), key, strict=True))
         with store_faults(), self._engine.begin() as connection:
             connection.execute(
@@ -177,7 +177,7 @@ class JournalStore:
 
     def forget_claims(self, *, before_ms: int) -> int:
         """Delete event ids claimed before a time at which no repeat is accepted any more."""
-        statement = delete(event_claims).where(event_claims.c.claim_time < _to_time(before_ms))
+        statement = delete(event_claims).where(event_claims.c.claim_time < to_time(before_ms))
         with store_faults(), self._engine.begin() as connection:
             return connection.execute(statement).rowcount
 
@@ -256,7 +256,7 @@ class JournalTransaction:
         self._connection.execute(
             statement,
             {
-                "now": _to_time(now_ms),
+                "now": to_time(now_ms),
                 "accounts": [account_id for account_id, _ in states],
                 "names": [name for _, name in states],
                 "sequences": [state.sequence for state in states.values()],
@@ -271,7 +271,7 @@ class JournalTransaction:
         values = {
             "keys": _to_uuid_array(keys),
             "hashes": _to_uuid_array([claims[key] for key in keys]),
-            "now": _to_time(now_ms),
+            "now": to_time(now_ms),
         }
         inserted = self._connection.execute(
             text(
@@ -310,8 +310,8 @@ class JournalTransaction:
             "position": owned.c.position,
             "epoch": self._epoch,
             "event_count": event_count,
-            "first_end_time": _to_time(first_ms),
-            "last_end_time": _to_time(last_ms),
+            "first_end_time": to_time(first_ms),
+            "last_end_time": to_time(last_ms),
             "commit_time": func.clock_timestamp(),
             "body": body,
         }
@@ -364,7 +364,7 @@ class JournalTransaction:
             {
                 "outcome": item.outcome,
                 "state": _HELD,
-                "received_time": _to_time(origin.received_ms),
+                "received_time": to_time(origin.received_ms),
                 "key_id": origin.key_id,
                 "producer": origin.producer,
                 "sequence": origin.sequence,
@@ -380,7 +380,7 @@ class JournalTransaction:
         statement = (
             update(quarantine)
             .where(quarantine.c.quarantine_id == quarantine_id, quarantine.c.state == _HELD)
-            .values(state=2, decide_time=_to_time(now_ms), decided_by=key_id)
+            .values(state=2, decide_time=to_time(now_ms), decided_by=key_id)
         )
         return bool(self._connection.execute(statement).rowcount)
 
@@ -392,7 +392,3 @@ def _to_uuid_array(keys: Sequence[bytes]) -> str:
 
 def _sku_key(row: Dimensions) -> tuple[str, str, str, int, str]:
     return (row.model, row.served_model, row.tier, row.mode, row.region)
-
-
-def _to_time(time_ms: int) -> datetime:
-    return datetime.fromtimestamp(time_ms / 1000, UTC)

@@ -1,7 +1,6 @@
 """The quarantine in Postgres."""
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Engine, func, select, update
@@ -10,6 +9,7 @@ from meter.domain.errors import NotFound, Reason, Refused
 from meter.quarantine import QuarantineEntry, QuarantineState
 from meter.store.engine import store_faults
 from meter.store.tables import quarantine
+from meter.store.times import to_ms, to_time
 
 
 class QuarantineStore:
@@ -54,7 +54,7 @@ class QuarantineStore:
             .where(quarantine.c.state == QuarantineState.HELD)
             .values(
                 state=QuarantineState.REJECTED,
-                decide_time=datetime.fromtimestamp(now_ms / 1000, UTC),
+                decide_time=to_time(now_ms),
                 decided_by=key_id,
                 reason=reason,
             )
@@ -79,7 +79,7 @@ def _from_row(row: Any) -> QuarantineEntry:  # noqa: ANN401
         quarantine_id=row.quarantine_id,
         outcome=row.outcome,
         state=QuarantineState(row.state),
-        received_ms=round(row.received_time.timestamp() * 1000),
+        received_ms=to_ms(row.received_time),
         key_id=row.key_id,
         producer=row.producer,
         sequence=row.sequence,

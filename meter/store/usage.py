@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
@@ -18,6 +18,7 @@ from meter.domain.limits import QUERY_ROWS_MAX
 from meter.domain.tokens import FinishClass, TokenClass
 from meter.store.engine import driver_connection, store_faults
 from meter.store.tables import counting, cut_positions, cuts, journal, shards
+from meter.store.times import to_ms, to_time
 from meter.usage import GroupBy, UsageQuery, UsageRow
 
 _CLASS_NAMES: Final = [token_class.name.lower() for token_class in TokenClass]
@@ -73,7 +74,7 @@ class UsageStore:
         """
         with _own_faults(), store_faults(), self._engine.begin() as connection:
             last = connection.execute(select(func.max(cuts.c.cut_time))).scalar()
-            if last is not None and _to_ms(last) // every_ms >= now_ms // every_ms:
+            if last is not None and to_ms(last) // every_ms >= now_ms // every_ms:
                 return None
             return self._take_cut(connection, now_ms=now_ms, every_ms=every_ms)
 
@@ -87,15 +88,15 @@ class UsageStore:
         )
         with store_faults(), self._engine.connect() as connection:
             count, oldest = connection.execute(statement).one()
-        return count, None if oldest is None else _to_ms(oldest)
+        return count, None if oldest is None else to_ms(oldest)
 
     def query(self, query: UsageQuery) -> tuple[Sequence[UsageRow], int]:
         """Return rows ordered by their keys, and until when (ms) all is counted."""
         statement = text(_query_text(query))
         values = {
             "root": query.account_id,
-            "start": _to_time(query.start_ms),
-            "end": _to_time(query.end_ms),
+            "start": to_time(query.start_ms),
+            "end": to_time(query.end_ms),
             "model": query.model,
             "tier": query.tier,
         }
@@ -120,9 +121,9 @@ class UsageStore:
         cut_id, last = connection.execute(
             select(func.coalesce(func.max(cuts.c.cut_id), 0) + 1, func.max(cuts.c.cut_time))
         ).one()
-        if last is not None and _to_ms(last) // every_ms >= now_ms // every_ms:
+        if last is not None and to_ms(last) // every_ms >= now_ms // every_ms:
             return None
-        connection.execute(insert(cuts).values(cut_id=cut_id, cut_time=_to_time(now_ms)))
+        connection.execute(insert(cuts).values(cut_id=cut_id, cut_time=to_time(now_ms)))
         if marks:
             connection.execute(
                 insert(cut_positions),
@@ -267,7 +268,7 @@ def _counted_until(connection: Connection) -> int:
         func.statement_timestamp(),
     ).select_from(counting.join(shards, shards.c.shard == counting.c.shard))
     behind, now = connection.execute(statement).one()
-    return _to_ms(now if behind is None else behind)
+    return to_ms(now if behind is None else behind)
 
 
 _KEY_SQL: Final = {
@@ -343,11 +344,3 @@ def _to_usage_row(row: Any, query: UsageQuery) -> UsageRow:  # noqa: ANN401
         delivered_output_count=sums["delivered_output_count"],
         estimated_count=sums["estimated_count"],
     )
-
-
-def _to_time(time_ms: int) -> datetime:
-    return datetime.fromtimestamp(time_ms / 1000, UTC)
-
-
-def _to_ms(time: datetime) -> int:
-    return round(time.timestamp() * 1000)

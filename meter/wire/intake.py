@@ -156,11 +156,9 @@ class Intake:
     ) -> Uint8Array:
         verdicts = self._verdicts_of(credential, batch, now_ms=now_ms)
         outcomes = check(batch, verdicts, now_ms=now_ms, any_age=any_age)
-        if wrong is not None and wrong.any():
-            outcomes[wrong & (outcomes != Outcome.RECORDED)] = np.minimum(
-                outcomes[wrong & (outcomes != Outcome.RECORDED)], Outcome.FIELD_INVALID
-            )
-            outcomes[wrong & (outcomes == Outcome.RECORDED)] = Outcome.FIELD_INVALID
+        if wrong is not None:
+            # No outcome of a single event comes before this one.
+            outcomes[wrong] = Outcome.FIELD_INVALID
         return outcomes
 
     def _verdicts_of(self, credential: Credential, batch: EventBatch, *, now_ms: int) -> Verdicts:

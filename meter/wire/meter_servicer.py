@@ -12,16 +12,18 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from meter.domain import limits
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential, Permission
-from meter.domain.errors import InvalidArgument, Reason, Refused
+from meter.domain.errors import Reason, Refused
 from meter.domain.event import Origin
 from meter.domain.interval import is_on_edge
 from meter.domain.outcome import FIRST_QUARANTINED, Outcome
 from meter.domain.tokens import BAND_NAMES
+from meter.journal.check import is_text
 from meter.journal.commit import Release, Result
 from meter.quarantine import Quarantine, QuarantineEntry, QuarantineState
 from meter.registry import Registry
 from meter.usage import GroupBy, UsageQuery, UsageReader, UsageRow
 from meter.wire.auth import authenticate, require, scope_missing
+from meter.wire.status import invalid
 from meter.wire.stream import Stream, StreamParts
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 from tokenworks.meter.v1 import meter_service_pb2_grpc, usage_pb2
@@ -68,7 +70,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         arrival = self._clock.monotonic_seconds()
         credential = self._reporter(context)
         if not 1 <= len(request.events) <= limits.RECORD_EVENTS_MAX:
-            raise _invalid("events", f"1–{limits.RECORD_EVENTS_MAX} events")
+            raise invalid("events", f"1–{limits.RECORD_EVENTS_MAX} events")
         submission, outcomes = self._parts.intake.from_events(
             request.events,
             credential,
@@ -108,11 +110,11 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         """List what was set aside."""
         self._administrator(context)
         if not 0 <= request.page_size <= _PAGE_MAX:
-            raise _invalid("page_size", f"0–{_PAGE_MAX}")
+            raise invalid("page_size", f"0–{_PAGE_MAX}")
         if request.page_token and not _TOKEN.fullmatch(request.page_token):
-            raise _invalid("page_token", "a token from the last answer")
+            raise invalid("page_token", "a token from the last answer")
         if request.state and int(request.state) not in frozenset(QuarantineState):
-            raise _invalid("state", "held, released or rejected")
+            raise invalid("state", "held, released or rejected")
         size = request.page_size or _PAGE
         entries = await asyncio.to_thread(
             self._quarantine.list_entries,
@@ -142,8 +144,8 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
     ) -> pb.RejectQuarantineResponse:
         """Decide that an entry is never counted."""
         credential = self._administrator(context)
-        if not request.reason or not _is_text(request.reason, limits.DESCRIPTION_CHARS_MAX):
-            raise _invalid("reason", f"1–{limits.DESCRIPTION_CHARS_MAX} printable characters")
+        if not request.reason or not is_text(request.reason, limits.DESCRIPTION_CHARS_MAX):
+            raise invalid("reason", f"1–{limits.DESCRIPTION_CHARS_MAX} printable characters")
         await asyncio.to_thread(
             self._quarantine.reject,
             request.quarantine_id,
@@ -248,19 +250,19 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
 def _to_query(request: pb.QueryUsageRequest, *, account_id: str | None) -> UsageQuery:
     groups = [int(group) for group in request.group_by]
     if any(group not in frozenset(GroupBy) for group in groups) or len(set(groups)) < len(groups):
-        raise _invalid("group_by", "known fields, each once")
+        raise invalid("group_by", "known fields, each once")
     if GroupBy.DAY in groups and GroupBy.INTERVAL in groups:
-        raise _invalid("group_by", "day or interval, not both")
+        raise invalid("group_by", "day or interval, not both")
     for field, length_max in (
         ("model", limits.MODEL_CHARS_MAX),
         ("tier", limits.TIER_CHARS_MAX),
     ):
-        if not _is_text(getattr(request, field), length_max):
-            raise _invalid(field, f"at most {length_max} printable characters")
+        if not is_text(getattr(request, field), length_max):
+            raise invalid(field, f"at most {length_max} printable characters")
     start_ms = _edge(request.start_time, "start_time")
     end_ms = _edge(request.end_time, "end_time")
     if end_ms <= start_ms:
-        raise _invalid("end_time", "after start_time")
+        raise invalid("end_time", "after start_time")
     return UsageQuery(
         account_id=account_id,
         start_ms=start_ms,
@@ -271,17 +273,13 @@ def _to_query(request: pb.QueryUsageRequest, *, account_id: str | None) -> Usage
     )
 
 
-def _is_text(text: str, length_max: int) -> bool:
-    return len(text) <= length_max and (not text or text.isprintable())
-
-
 def _edge(time: Timestamp, field: str) -> int:
     # Timestamps reach to the year 9999; one that was built by hand may lie beyond.
     if not 0 <= time.seconds < datetime(9999, 1, 1, tzinfo=UTC).timestamp():
-        raise _invalid(field, "between 1970 and 9999")
+        raise invalid(field, "between 1970 and 9999")
     time_ms = time.seconds * 1000 + time.nanos // 1_000_000
     if time.nanos or not is_on_edge(time_ms):
-        raise _invalid(field, "on a 15-minute edge")
+        raise invalid(field, "on a 15-minute edge")
     return time_ms
 
 
@@ -316,10 +314,4 @@ def _still(outcome: Outcome) -> Refused:
         Reason.RELEASE_REFUSED,
         f"The entry still fails the check: {outcome.name}. Mend the cause or reject the entry.",
         outcome=outcome.name,
-    )
-
-
-def _invalid(field: str, rule: str) -> InvalidArgument:
-    return InvalidArgument(
-        Reason.ARGUMENT_INVALID, f"{field} must be {rule}.", field=field, rule=rule
     )

@@ -62,6 +62,13 @@ def safely(deserialize: Callable[[bytes], Any] | None) -> Callable[[bytes], Any]
     return read
 
 
+def invalid(field: str, rule: str) -> errors.InvalidArgument:
+    """Return the error for a field of a message that must be something else."""
+    return errors.InvalidArgument(
+        Reason.ARGUMENT_INVALID, f"{field} must be {rule}.", field=field, rule=rule
+    )
+
+
 def unreadable() -> errors.InvalidArgument:
     """Return the error for bytes that are no message of this service."""
     return errors.InvalidArgument(

@@ -22,7 +22,7 @@ from meter.journal.protocol import DIGEST_BYTES, ProducerState, Verdict
 from meter.journal.writer import JournalWriter, shutting_down
 from meter.metrics import Metrics
 from meter.wire.intake import Intake
-from meter.wire.status import readable, unreadable
+from meter.wire.status import invalid, readable, unreadable
 from tokenworks.meter.v1 import meter_service_pb2
 
 _PRODUCER: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.PRODUCER_CHARS_MAX}}}")
@@ -129,11 +129,11 @@ class Stream:
         if self._producer:
             raise Refused(Reason.STREAM_NOT_OPENED, "OpenStream comes once.")
         if not _PRODUCER.fullmatch(message.producer):
-            raise _invalid("open.producer", "1–64 characters of [A-Za-z0-9._-]")
+            raise invalid("open.producer", "1–64 characters of [A-Za-z0-9._-]")
         if len(message.instance) != limits.INSTANCE_BYTES:
-            raise _invalid("open.instance", f"{limits.INSTANCE_BYTES} random bytes")
+            raise invalid("open.instance", f"{limits.INSTANCE_BYTES} random bytes")
         if message.first_sequence < 0:
-            raise _invalid("open.first_sequence", "0 or more")
+            raise invalid("open.first_sequence", "0 or more")
         origin = self._origin(credential, message.producer, message.instance)
         state = await asyncio.to_thread(
             self._parts.producers.open_producer, origin, first_sequence=message.first_sequence
@@ -156,9 +156,9 @@ class Stream:
         arrival: float,
     ) -> None:
         if message.sequence < 1:
-            raise _invalid("batch.sequence", "1 or more")
+            raise invalid("batch.sequence", "1 or more")
         if message.WhichOneof("events") is None:
-            raise _invalid("batch.events", "rows or columns")
+            raise invalid("batch.events", "rows or columns")
         await self._parts.writer.wait_for_room(seconds=_ROOM_SECONDS)
         origin = self._origin(
             credential, self._producer, self._instance, sequence=message.sequence, raw=raw
@@ -243,9 +243,3 @@ def _count_outcomes(metrics: Metrics, result: Result) -> None:
         metrics.events.labels(Outcome.RECORDED.name).inc(result.recorded_count)
     for outcome, count in Counter(item.outcome for item, _ in result.set_aside).items():
         metrics.events.labels(Outcome(outcome).name).inc(count)
-
-
-def _invalid(field: str, rule: str) -> InvalidArgument:
-    return InvalidArgument(
-        Reason.ARGUMENT_INVALID, f"{field} must be {rule}.", field=field, rule=rule
-    )

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
-from google.protobuf.message import DecodeError
 
 from meter.domain import limits
 from meter.domain.event import (
@@ -296,6 +295,3 @@ def _milliseconds(time: Any) -> int:  # noqa: ANN401
 def _fit(value: Any) -> int:  # noqa: ANN401
     """Return a number, or the end of 32 bits on its side, which no rule takes for valid either."""
     return min(max(int(value), -(2**31)), 2**31 - 1)
-
-
-__all__ = ["DecodeError", "Translator", "UnusableBatch", "id_bytes", "to_event"]
