@@ -5,29 +5,39 @@ import contextlib
 import logging
 import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import Engine
 
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import Follower
+from meter.domain.account import AccountTree
+from meter.domain.clock import Clock
 from meter.domain.errors import MeterError, Reason
 from meter.domain.limits import CLAIM_KEPT_MS
+from meter.domain.tokens import TokenClass
+from meter.hosting import Host, MakeResident
 from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
 from meter.metrics import Metrics
-from meter.options import Addresses, MeterOptions
+from meter.options import Addresses, JobOptions, MeterOptions
 from meter.registry import Registry
 from meter.runtime.clock import SystemClock
+from meter.runtime.engine import make_engine
 from meter.runtime.ids import random_bytes
 from meter.store.accounts import AccountStore
+from meter.store.cuts import CutStore
 from meter.store.dimensions import DimensionReader
-from meter.store.engine import make_engine
+from meter.store.evidence import EvidenceStore
+from meter.store.facts import FactStore
 from meter.store.journal import JournalStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.usage import UsageStore
+from meter.usage import CountedRow
 from meter.wire.account_servicer import AccountServicer
+from meter.wire.auth import RegistryDoor
 from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
 from meter.wire.server import Server
@@ -45,9 +55,15 @@ _SWITCH_SECONDS = 0.0005
 
 
 async def serve(
-    options: MeterOptions, *, stopping: asyncio.Event, ready: Callable[[Addresses], None]
+    options: MeterOptions,
+    *,
+    stopping: asyncio.Event,
+    ready: Callable[[Addresses], None],
+    residents: Sequence[MakeResident] = (),
 ) -> None:
     """Run a meter until `stopping` is set; `ready` hears the addresses once it listens.
+
+    `residents` make the services that run beside the meter's own.
 
     Raises `AddressTaken` or OSError when a port is taken and `Unavailable` when the database
     cannot be reached at the start. Later, an absent database is waited for.
@@ -57,7 +73,7 @@ async def serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     engine = make_engine(options.database_url, pool_size=12)
     try:
-        meter = _build(options, engine)
+        meter = _build(options, engine, residents=residents)
         async with meter.running():
             grpc_address = await meter.server.start(options)
             http_address = meter.http.start(options.http_address)
@@ -87,6 +103,18 @@ def create_installation_key(database_url: str, *, key_pepper: bytes, description
         return AccountStore(engine, SystemClock()).create_installation_key(
             pepper=key_pepper, random_bytes=random_bytes, description=description
         )
+    finally:
+        engine.dispose()
+
+
+@contextlib.contextmanager
+def open_host(options: JobOptions) -> Iterator[Host]:
+    """Lend what a job on the meter's database needs, without a server; raises Unavailable."""
+    engine = make_engine(options.database_url, pool_size=4)
+    try:
+        accounts = AccountStore(engine, SystemClock())
+        tree = accounts.load().tree
+        yield _make_host(engine, clock=SystemClock(), tiers=options.tiers, tree=lambda: tree)
     finally:
         engine.dispose()
 
@@ -163,7 +191,22 @@ class _Meter:
             await asyncio.to_thread(self.journal.forget_claims, before_ms=before_ms)
 
 
-def _build(options: MeterOptions, engine: Engine) -> _Meter:
+def _make_host(
+    engine: Engine, *, clock: Clock, tiers: tuple[str, ...], tree: Callable[[], AccountTree]
+) -> Host:
+    return Host(
+        engine=engine,
+        clock=clock,
+        is_driven=False,
+        tiers=tiers,
+        tree=tree,
+        facts=FactStore(engine),
+        cuts=CutStore(engine),
+        evidence=EvidenceStore(engine),
+    )
+
+
+def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeResident]) -> _Meter:
     clock, metrics, reachable = SystemClock(), Metrics(), threading.Event()
     dying = asyncio.Event()
     accounts = AccountStore(engine, clock)
@@ -175,8 +218,18 @@ def _build(options: MeterOptions, engine: Engine) -> _Meter:
     usage = UsageStore(engine, shard=options.shard)
     usage.ensure_watermark()
     quarantine = QuarantineStore(engine)
+    host = _make_host(engine, clock=clock, tiers=options.tiers, tree=lambda: registry.snapshot.tree)
+    door = RegistryDoor(registry, clock=clock, key_pepper=options.key_pepper)
+    lodged = [make(host, door, metrics.registry) for make in residents]
     follower = _make_follower(
-        usage, metrics=metrics, names=DimensionReader(engine), clock=clock, dying=dying
+        usage,
+        listeners=[
+            _count_tokens(metrics),
+            *(resident.on_counted for resident in lodged),
+        ],
+        names=DimensionReader(engine),
+        clock=clock,
+        dying=dying,
     )
     writer = JournalWriter(
         journal,
@@ -217,7 +270,12 @@ def _build(options: MeterOptions, engine: Engine) -> _Meter:
         quarantine=quarantine,
         metrics=metrics,
         clock=clock,
-        server=Server(meter_servicer, account_servicer, metrics=metrics),
+        server=Server(
+            meter_servicer,
+            account_servicer,
+            metrics=metrics,
+            residents={resident.name: resident.add_to for resident in lodged},
+        ),
         http=HttpServer(
             metrics,
             is_ready=lambda: (
@@ -232,16 +290,17 @@ def _build(options: MeterOptions, engine: Engine) -> _Meter:
 def _make_follower(
     usage: UsageStore,
     *,
-    metrics: Metrics,
+    listeners: Sequence[Callable[[Sequence[CountedRow]], None]],
     names: DimensionReader,
-    clock: SystemClock,
+    clock: Clock,
     dying: asyncio.Event,
 ) -> Follower:
     loop = asyncio.get_running_loop()
 
     def counted(delta: UsageDelta) -> None:
-        for (tier, model, token_class), count in names.sum_by_tier_and_model(delta).items():
-            metrics.tokens.labels(tier, model, token_class.name).inc(count)
+        rows = names.counted_rows(delta)
+        for listen in listeners:
+            listen(rows)
 
     def lost() -> None:
         loop.call_soon_threadsafe(dying.set)
@@ -253,6 +312,18 @@ def _make_follower(
         on_counted=counted,
         on_death=lost,
     )
+
+
+def _count_tokens(metrics: Metrics) -> Callable[[Sequence[CountedRow]], None]:
+    def count(rows: Sequence[CountedRow]) -> None:
+        sums: Counter[tuple[str, str, str, TokenClass]] = Counter()
+        for row in rows:
+            for token_class, tokens in row.fact.tokens.items():
+                sums[row.fact.tier, row.fact.model, row.pool, token_class] += tokens
+        for (tier, model, pool, token_class), tokens in sums.items():
+            metrics.tokens.labels(tier, model, pool, token_class.name).inc(tokens)
+
+    return count
 
 
 async def _every(seconds: float, act: Callable[[], object]) -> None:

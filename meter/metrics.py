@@ -23,7 +23,7 @@ TOKENS: Final = Entry(
     name="tokenworks_tokens_total",
     kind="counter",
     unit="tokens",
-    labels=("tier", "model", "token_class"),
+    labels=("tier", "model", "pool", "token_class"),
     meaning="Tokens counted into usage by this server. Its rate is the factory's output.",
 )
 REPORTS: Final = Entry(

@@ -25,6 +25,14 @@ class MeterOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class JobOptions:
+    """What a job on the meter's database is told; the tiers are as in `MeterOptions`."""
+
+    database_url: str
+    tiers: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
     """Where a running meter listens, with the ports that it really got."""
 

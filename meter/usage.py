@@ -1,11 +1,11 @@
 """Usage as others read it: the question, the rows, the watermark."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
-from meter.domain.tokens import TokenClass
+from meter.domain.tokens import FinishClass, Mode, TokenClass
 
 
 class GroupBy(IntEnum):
@@ -55,3 +55,69 @@ class UsageReader(Protocol):
     def query(self, query: UsageQuery) -> tuple[Sequence[UsageRow], int]:
         """Return rows ordered by their keys, and until when (ms) all is counted."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageFact:
+    """Usage of one account, sku, band and way of ending in one interval, up to a cut.
+
+    Counts are signed, so that corrections are facts too. `served_model` is never empty. `band` is a
+    place on the ladder of `meter.domain.tokens`. `tokens` has no zero counts.
+    """
+
+    account_id: str
+    interval_start_ms: int
+    model: str
+    served_model: str
+    tier: str
+    mode: Mode
+    region: str
+    band: int
+    finish_class: FinishClass
+    tokens: Mapping[TokenClass, int]
+    request_count: int
+
+
+class UsageFacts(Protocol):
+    """Reads usage as it is kept: what is priced, and what explains a price."""
+
+    def facts(
+        self, *, account_ids: Collection[str], start_ms: int, end_ms: int, cut_id: int | None
+    ) -> Iterator[UsageFact]:
+        """Yield the facts in `[start_ms, end_ms)`, on edges, by account, interval and key.
+
+        With a `cut_id`, only what lies at or below that cut: it never changes. Of one snapshot.
+        """
+        ...
+
+    def accounts_with_usage(self, *, start_ms: int, end_ms: int) -> frozenset[str]:
+        """Return the ids of the accounts that have any usage in `[start_ms, end_ms)`."""
+        ...
+
+    def counted_until_ms(self) -> int:
+        """Return until when all that was acknowledged is counted."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cut:
+    """A cut that was taken: usage with a `cut_id` up to its own never changes again."""
+
+    cut_id: int
+    cut_ms: int
+
+
+class Cuts(Protocol):
+    """Takes cuts."""
+
+    def take_cut(self, *, now_ms: int) -> Cut:
+        """Take a cut now, whenever the last one was; what is counted later carries a later one."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CountedRow:
+    """What a round of counting has just added for one key: as a fact, with the pool that served."""
+
+    fact: UsageFact
+    pool: str

@@ -18,7 +18,7 @@ BROAD_EXCEPT_EDGES = {
     "sdk/tokenworks/client/foreign.py",
 }
 CATCH_ALL_NAMES = {"common", "helper", "helpers", "misc", "shared", "util", "utils"}
-GENERATED = re.compile(r"sdk/tokenworks/meter/v1/\w+_pb2(_grpc)?\.pyi?")
+GENERATED = re.compile(r"sdk/tokenworks/(meter|billing)/v1/\w+_pb2(_grpc)?\.pyi?")
 TEST_NAME = re.compile(r"test_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9]+(_[a-z0-9]+)*")
 MIGRATION_NAME = re.compile(r"(\d{4})_(pre|post)_[a-z0-9]+(_[a-z0-9]+)*\.py")
 

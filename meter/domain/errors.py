@@ -50,8 +50,11 @@ class MeterError(Exception):
 
     retry_seconds: ClassVar[float | None] = None
 
-    def __init__(self, reason: Reason, message: str, **metadata: str) -> None:
-        """Take the reason, a sentence that says what to do, and facts for the caller."""
+    def __init__(self, reason: StrEnum, message: str, **metadata: str) -> None:
+        """Take the reason, a sentence that says what to do, and facts for the caller.
+
+        The reason is of `Reason`, or of the closed set of the service that runs beside the meter.
+        """
         super().__init__(message)
         self.reason = reason
         self.message = message

@@ -33,10 +33,10 @@ from meter.domain.credential import (
 )
 from meter.domain.errors import NotFound, Reason
 from meter.domain.interval import next_edge_ms
+from meter.domain.times import to_time
+from meter.runtime.engine import store_faults
 from meter.store.account_rows import is_one_of, select_accounts, select_credentials, select_keys
-from meter.store.engine import store_faults
 from meter.store.tables import account_parents, accounts, api_key_scopes, api_keys, registry
-from meter.store.times import to_time
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

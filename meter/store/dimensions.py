@@ -1,59 +1,79 @@
-"""The dictionary of dimensions, read back: for metrics by tier and model."""
+"""The dictionary of dimensions, read back: what a round of counting added, by name."""
 
-from collections import defaultdict
+from collections.abc import Sequence
 
-import numpy as np
 from sqlalchemy import ARRAY, Engine, Integer, any_, literal, select
 
 from meter.counting.aggregate import UsageDelta
-from meter.domain.event import Int64Array
-from meter.domain.tokens import TokenClass
-from meter.store.engine import store_faults
+from meter.domain.tokens import FinishClass, Mode
+from meter.runtime.engine import store_faults
 from meter.store.tables import dimensions, skus
+from meter.usage import CountedRow, UsageFact
+
+_Names = tuple[str, str, str, str, Mode, str, str]
 
 
 class DimensionReader:
-    """Knows each dimension's tier and model; reads new ones as they come."""
+    """Knows each dimension by its names; reads new ones as they come."""
 
     def __init__(self, engine: Engine) -> None:
         """Take the engine."""
         self._engine = engine
-        # By dimension_id, the place of its (tier, model) in `_labels`; 0 is not read yet.
-        self._places = np.zeros(1, np.int64)
-        self._labels: list[tuple[str, str]] = [("", "")]
+        self._names: dict[int, _Names] = {}
 
-    def sum_by_tier_and_model(self, delta: UsageDelta) -> dict[tuple[str, str, TokenClass], int]:
-        """Return a delta's tokens by tier, model and class; zero sums are left out."""
-        places = self._places_of(delta.dimension_id)
-        sums: dict[tuple[str, str, TokenClass], int] = defaultdict(int)
-        for token_class, counts in delta.tokens.items():
-            totals = np.zeros(len(self._labels), np.int64)
-            np.add.at(totals, places, counts)
-            for place in np.flatnonzero(totals):
-                sums[(*self._labels[place], token_class)] += int(totals[place])
-        return dict(sums)
-
-    def _places_of(self, ids: Int64Array) -> Int64Array:
-        highest = int(ids.max(initial=0))
-        if highest >= len(self._places):
-            self._places = np.append(self._places, np.zeros(highest, np.int64))
-        missing = ids[self._places[ids] == 0]
-        if len(missing):
-            self._read(missing)
-        return self._places[ids]
-
-    def _read(self, missing: Int64Array) -> None:
-        statement = (
-            select(dimensions.c.dimension_id, skus.c.tier, skus.c.model)
-            .join(skus, skus.c.sku_id == dimensions.c.sku_id)
-            .where(dimensions.c.dimension_id == any_(literal(missing.tolist(), ARRAY(Integer))))
+    def counted_rows(self, delta: UsageDelta) -> Sequence[CountedRow]:
+        """Return a delta's rows by name, in its order; counts of zero are left out."""
+        ids = delta.dimension_id.tolist()
+        self._read([it for it in set(ids) if it not in self._names])
+        classes = [(it, counts.tolist()) for it, counts in delta.tokens.items()]
+        columns = zip(
+            ids,
+            delta.interval_start_ms.tolist(),
+            delta.band.tolist(),
+            delta.finish_class.tolist(),
+            delta.request_count.tolist(),
+            strict=True,
         )
-        known = {label: place for place, label in enumerate(self._labels)}
+        rows = []
+        for place, (dimension_id, start_ms, band, finish_class, request_count) in enumerate(
+            columns
+        ):
+            account_id, model, served_model, tier, mode, region, pool = self._names[dimension_id]
+            fact = UsageFact(
+                account_id=account_id,
+                interval_start_ms=start_ms,
+                model=model,
+                served_model=served_model or model,
+                tier=tier,
+                mode=mode,
+                region=region,
+                band=band,
+                finish_class=FinishClass(finish),
+                tokens={it: counts[place] for it, counts in classes if counts[place]},
+                request_count=request_count,
+            )
+            rows.append(CountedRow(fact=fact, pool=pool))
+        return rows
+
+    def _read(self, missing: Sequence[int]) -> None:
+        if not missing:
+            return
+        statement = (
+            select(
+                dimensions.c.dimension_id,
+                dimensions.c.account_id,
+                skus.c.model,
+                skus.c.served_model,
+                skus.c.tier,
+                skus.c.mode,
+                skus.c.region,
+                dimensions.c.pool,
+            )
+            .join(skus, skus.c.sku_id == dimensions.c.sku_id)
+            .where(dimensions.c.dimension_id == any_(literal(list(missing), ARRAY(Integer))))
+        )
         with store_faults(), self._engine.connect() as connection:
-            rows = connection.execute(statement).all()
-        for row in rows:
-            label = (row.tier, row.model)
-            if label not in known:
-                known[label] = len(self._labels)
-                self._labels.append(label)
-            self._places[row.dimension_id] = known[label]
+            for row in connection.execute(statement):
+                _, account_id, model, served_model, tier, mode, region, pool = row
+                names = (account_id, model, served_model, tier, Mode(mode), region, pool)
+                self._names[row.dimension_id] = names

@@ -24,8 +24,9 @@ from sqlalchemy.exc import DBAPIError
 from meter.domain.errors import Reason, StoreRefusal, Unavailable
 from meter.domain.event import Dimensions, EventBatch, Int64Array, Origin, SetAside
 from meter.domain.limits import DIMENSIONS_INTERNED_MAX
+from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
-from meter.store.engine import store_faults
+from meter.runtime.engine import store_faults
 from meter.store.tables import (
     event_claims,
     journal,
@@ -35,7 +36,6 @@ from meter.store.tables import (
     quarantine,
     shards,
 )
-from meter.store.times import to_time
 
 ProducerKey = tuple[str, str]
 _HELD: Final = 1

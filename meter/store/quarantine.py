@@ -6,10 +6,10 @@ from typing import Any
 from sqlalchemy import Engine, func, select, update
 
 from meter.domain.errors import NotFound, Reason, Refused
+from meter.domain.times import to_ms, to_time
 from meter.quarantine import QuarantineEntry, QuarantineState
-from meter.store.engine import store_faults
+from meter.runtime.engine import store_faults
 from meter.store.tables import quarantine
-from meter.store.times import to_ms, to_time
 
 
 class QuarantineStore:

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 import psycopg
-from sqlalchemy import Connection, Engine, func, insert, select, text, update
+from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
 
@@ -15,10 +15,11 @@ from meter.counting.aggregate import UsageDelta
 from meter.domain.errors import InvalidArgument, Reason, StoreRefusal
 from meter.domain.event import Int64Array
 from meter.domain.limits import QUERY_ROWS_MAX
+from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import FinishClass, TokenClass
-from meter.store.engine import driver_connection, store_faults
-from meter.store.tables import counting, cut_positions, cuts, journal, shards
-from meter.store.times import to_ms, to_time
+from meter.runtime.engine import driver_connection, store_faults
+from meter.store.cuts import CutStore
+from meter.store.tables import counting, cut_positions, journal, shards
 from meter.usage import GroupBy, UsageQuery, UsageRow
 
 _CLASS_NAMES: Final = [token_class.name.lower() for token_class in TokenClass]
@@ -38,6 +39,7 @@ class UsageStore:
         """Take the engine and the shard that this process counts."""
         self._engine = engine
         self._shard = shard
+        self._cuts = CutStore(engine)
 
     def ensure_watermark(self) -> None:
         """Begin the shard's watermark at zero unless it is there.
@@ -67,16 +69,9 @@ class UsageStore:
             yield CountingStep(connection, shard=self._shard)
 
     def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
-        """Take a cut when the last one is `every_ms` old or of another day; return its id.
-
-        The watermarks are locked in order and read in the same transaction: what is counted
-        after it carries a later cut.
-        """
-        with _own_faults(), store_faults(), self._engine.begin() as connection:
-            last = connection.execute(select(func.max(cuts.c.cut_time))).scalar()
-            if last is not None and to_ms(last) // every_ms >= now_ms // every_ms:
-                return None
-            return self._take_cut(connection, now_ms=now_ms, every_ms=every_ms)
+        """Take a cut when the last one is `every_ms` old or of another day; return its id."""
+        cut = self._cuts.take_cut_if_due(now_ms=now_ms, every_ms=every_ms)
+        return None if cut is None else cut.cut_id
 
     def lag(self) -> tuple[int, int | None]:
         """Return how many segments are not counted, and when (ms) the oldest was recorded."""
@@ -112,27 +107,6 @@ class UsageStore:
                 rule=f"at most {QUERY_ROWS_MAX} rows",
             )
         return [_to_usage_row(row, query) for row in rows], until
-
-    def _take_cut(self, connection: Connection, *, now_ms: int, every_ms: int) -> int | None:
-        marks = connection.execute(
-            select(counting).order_by(counting.c.shard).with_for_update()
-        ).all()
-        # Another server may have taken it while this one waited for the locks.
-        cut_id, last = connection.execute(
-            select(func.coalesce(func.max(cuts.c.cut_id), 0) + 1, func.max(cuts.c.cut_time))
-        ).one()
-        if last is not None and to_ms(last) // every_ms >= now_ms // every_ms:
-            return None
-        connection.execute(insert(cuts).values(cut_id=cut_id, cut_time=to_time(now_ms)))
-        if marks:
-            connection.execute(
-                insert(cut_positions),
-                [
-                    {"cut_id": cut_id, "shard": mark.shard, "position": mark.position}
-                    for mark in marks
-                ],
-            )
-        return int(cut_id)
 
 
 class CountingStep:

@@ -1,8 +1,11 @@
 """Who calls, and whether they may: identity comes from the API key, never from what is sent."""
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
+import grpc
+
+from meter.domain.clock import Clock
 from meter.domain.credential import Credential, Permission, hash_api_key, parse_api_key
 from meter.domain.errors import PermissionDenied, Reason, Unauthenticated
 from meter.registry import Registry
@@ -49,6 +52,27 @@ def require(
     tree = registry.snapshot.tree
     if not credential.may(permission, account_id, tree=tree, at_ms=now_ms):
         raise scope_missing(permission, on_installation=account_id is None)
+
+
+class RegistryDoor:
+    """`authenticate` and `require` with the registry at hand, for services beside the meter's."""
+
+    def __init__(self, registry: Registry, *, clock: Clock, key_pepper: bytes) -> None:
+        """Take what calls are checked against."""
+        self._registry = registry
+        self._clock = clock
+        self._key_pepper = key_pepper
+
+    def caller(self, context: "grpc.aio.ServicerContext[Any, Any]") -> Credential:
+        """Return what the call's API key stands for; raises Unauthenticated."""
+        metadata = context.invocation_metadata()
+        return authenticate(metadata, self._registry, self._key_pepper, self._clock.now_ms())
+
+    def require(
+        self, credential: Credential, permission: Permission, account_id: str | None
+    ) -> None:
+        """Refuse what no scope covers; raises PermissionDenied (SCOPE_MISSING)."""
+        require(credential, permission, account_id, self._registry, self._clock.now_ms())
 
 
 def scope_missing(permission: Permission, *, on_installation: bool) -> PermissionDenied:

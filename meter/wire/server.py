@@ -1,5 +1,6 @@
 """The gRPC server: services, health, reflection, limits."""
 
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import grpc
@@ -47,16 +48,23 @@ class Server:
         accounts: account_service_pb2_grpc.AccountServiceServicer,
         *,
         metrics: Metrics,
+        residents: Mapping[str, Callable[[grpc.aio.Server], None]],
     ) -> None:
-        """Take the servicers; `start` opens the port."""
+        """Take the servicers, and by full name what registers further services.
+
+        `start` opens the port.
+        """
         self._server = grpc.aio.server(
             interceptors=[StatusInterceptor(metrics)], options=list(_OPTIONS)
         )
         meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meter, self._server)
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, self._server)
+        for add_to in residents.values():
+            add_to(self._server)
+        self._names = (*_SERVICES, *residents)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
-        names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
+        names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
     async def start(self, options: MeterOptions) -> str:
@@ -74,7 +82,7 @@ class Server:
         """Tell health checks whether reports can be recorded."""
         states = health_pb2.HealthCheckResponse
         state = states.SERVING if serving else states.NOT_SERVING
-        for name in ("", *_SERVICES):
+        for name in ("", *self._names):
             await self._health.set(name, state)
 
     async def stop(self, *, grace_seconds: float) -> None:

@@ -9,8 +9,8 @@ from sqlalchemy import Engine
 
 from meter.domain.errors import Unavailable
 from meter.registry import Registry
+from meter.runtime.engine import make_engine
 from meter.store.accounts import AccountStore
-from meter.store.engine import make_engine
 from tests.clock import FakeClock
 from tests.postgres import Cluster
 

@@ -13,8 +13,8 @@ from google.rpc import error_details_pb2, status_pb2
 from meter.domain.interval import INTERVAL_MS
 from meter.metrics import Metrics
 from meter.registry import Registry
+from meter.runtime.engine import make_engine
 from meter.store.accounts import AccountStore
-from meter.store.engine import make_engine
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.status import StatusInterceptor
 from tests.clock import FakeClock

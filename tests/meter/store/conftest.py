@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from meter.store.engine import make_engine
+from meter.runtime.engine import make_engine
 from meter.store.journal import JournalStore
 from meter.store.usage import UsageStore
 from tests.meter.store.recording import (

@@ -23,8 +23,8 @@ from meter.domain.credential import (
 )
 from meter.domain.errors import MeterError, NotFound, Reason, Refused, Unavailable
 from meter.domain.interval import INTERVAL_MS
+from meter.runtime.engine import make_engine
 from meter.store.accounts import AccountStore
-from meter.store.engine import make_engine
 from tests.clock import FakeClock
 
 WAIT_SECONDS_MAX = 30.0

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from meter.domain.errors import StoreRefusal
-from meter.store.engine import make_engine
+from meter.runtime.engine import make_engine
 from meter.store.journal import JournalStore
 from meter.store.usage import UsageStore
 

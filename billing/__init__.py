@@ -1,0 +1,1 @@
+"""What it costs: price books, contracts, rating, invoices."""

@@ -1,0 +1,1 @@
+"""An invoice as bytes: text, HTML, JSON, CSV. Pure."""

@@ -1,0 +1,1 @@
+"""Billing in Postgres: the only place of `billing` that speaks SQL."""

@@ -1,0 +1,1 @@
+"""Billing over gRPC: the only place of `billing` that speaks protobuf."""

@@ -1,0 +1,44 @@
+"""Where in the journal the events lie that a sum of usage was made of."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from meter.domain.tokens import Mode, TokenClass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceQuery:
+    """Events of these accounts and this key with an end in `[start_ms, end_ms)`, at or below a cut.
+
+    An empty `model` or `served_model` stands for any. `bands` are places on the ladder.
+    """
+
+    account_ids: Collection[str]
+    model: str
+    served_model: str
+    tier: str
+    mode: Mode
+    token_class: TokenClass
+    bands: Collection[int]
+    start_ms: int
+    end_ms: int
+    cut_id: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SegmentEvidence:
+    """A segment of the journal that holds such events: how many, and their tokens of the class."""
+
+    shard: int
+    position: int
+    event_count: int
+    token_count: int
+
+
+class Evidence(Protocol):
+    """Finds events in the journal."""
+
+    def find_segments(self, query: EvidenceQuery) -> Sequence[SegmentEvidence]:
+        """Return the segments with such events, by shard and position."""
+        ...

@@ -1,0 +1,95 @@
+"""Usage as it is kept, row by row: for whoever prices it."""
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any, Final
+
+from sqlalchemy import ARRAY, Engine, Text, any_, func, literal, select, text
+
+from meter.domain.times import to_ms, to_time
+from meter.domain.tokens import FinishClass, Mode, TokenClass
+from meter.runtime.engine import store_faults
+from meter.store.tables import counting, shards, skus, usage
+from meter.usage import UsageFact
+
+# Rows that are held at a time.
+_ROWS_AT_ONCE: Final = 10_000
+_COLUMNS: Final = {token_class: token_class.name.lower() for token_class in TokenClass}
+_SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+
+class FactStore:
+    """Reads facts in their order, a few thousand rows at a time."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+
+    def facts(
+        self, *, account_ids: Collection[str], start_ms: int, end_ms: int, cut_id: int | None
+    ) -> Iterator[UsageFact]:
+        """Yield the facts in `[start_ms, end_ms)`, summed over the cuts up to `cut_id`."""
+        keys = (usage.c.account_id, usage.c.interval_start, usage.c.sku_id)
+        keys = (*keys, usage.c.band, usage.c.finish_class)
+        sums = [func.sum(usage.c[name]).label(name) for name in _COLUMNS.values()]
+        statement = (
+            select(
+                *keys,
+                *(skus.c.model, skus.c.served_model, skus.c.tier, skus.c.mode, skus.c.region),
+                *sums,
+                func.sum(usage.c.request_count).label("request_count"),
+            )
+            .join(skus, skus.c.sku_id == usage.c.sku_id)
+            .where(
+                usage.c.account_id == any_(literal(list(account_ids), ARRAY(Text))),
+                usage.c.interval_start >= to_time(start_ms),
+                usage.c.interval_start < to_time(end_ms),
+            )
+            .group_by(*keys, skus.c.sku_id)
+            .order_by(*keys)
+        )
+        if cut_id is not None:
+            statement = statement.where(usage.c.cut_id <= cut_id)
+        with store_faults(), self._engine.connect() as connection:
+            connection.execute(_SNAPSHOT)
+            streamed = connection.execution_options(yield_per=_ROWS_AT_ONCE)
+            for row in streamed.execute(statement).mappings():
+                yield _to_fact(row)
+
+    def accounts_with_usage(self, *, start_ms: int, end_ms: int) -> frozenset[str]:
+        """Return the ids of the accounts that have any usage in `[start_ms, end_ms)`."""
+        statement = (
+            select(usage.c.account_id)
+            .where(
+                usage.c.interval_start >= to_time(start_ms),
+                usage.c.interval_start < to_time(end_ms),
+            )
+            .distinct()
+        )
+        with store_faults(), self._engine.connect() as connection:
+            return frozenset(connection.execute(statement).scalars())
+
+    def counted_until_ms(self) -> int:
+        """Return until when all that was acknowledged is counted, over all shards."""
+        statement = select(
+            func.min(counting.c.counted_until).filter(counting.c.position < shards.c.position),
+            func.statement_timestamp(),
+        ).select_from(counting.join(shards, shards.c.shard == counting.c.shard))
+        with store_faults(), self._engine.connect() as connection:
+            behind, now = connection.execute(statement).one()
+        return to_ms(now if behind is None else behind)
+
+
+def _to_fact(row: Mapping[Any, Any]) -> UsageFact:
+    return UsageFact(
+        account_id=row["account_id"],
+        interval_start_ms=to_ms(row["interval_start"]),
+        model=row["model"],
+        served_model=row["served_model"] or row["model"],
+        tier=row["tier"],
+        mode=Mode(row["mode"]),
+        region=row["region"],
+        band=row["band"],
+        finish_class=FinishClass(row["finish_class"]),
+        tokens={token_class: int(row[name]) for token_class, name in _COLUMNS.items() if row[name]},
+        request_count=int(row["request_count"]),
+    )
