@@ -35,9 +35,7 @@ class DimensionReader:
             strict=True,
         )
         rows = []
-        for place, (dimension_id, start_ms, band, finish_class, request_count) in enumerate(
-            columns
-        ):
+        for place, (dimension_id, start_ms, band, finish, request_count) in enumerate(columns):
             account_id, model, served_model, tier, mode, region, pool = self._names[dimension_id]
             fact = UsageFact(
                 account_id=account_id,
