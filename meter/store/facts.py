@@ -28,8 +28,8 @@ class FactStore:
         self, *, account_ids: Collection[str], start_ms: int, end_ms: int, cut_id: int | None
     ) -> Iterator[UsageFact]:
         """Yield the facts in `[start_ms, end_ms)`, summed over the cuts up to `cut_id`."""
-        keys = (usage.c.account_id, usage.c.interval_start, usage.c.sku_id)
-        keys = (*keys, usage.c.band, usage.c.finish_class)
+        names = ("account_id", "interval_start", "sku_id", "band", "finish_class")
+        keys = [usage.c[name] for name in names]
         sums = [func.sum(usage.c[name]).label(name) for name in _COLUMNS.values()]
         statement = (
             select(

@@ -1,0 +1,162 @@
+"""Contracts: who sells to whom, for which accounts, at which book's prices, in which months.
+
+A contract is a row of versions. One version is in force from its start until the next one's, or
+until its own end. The nearest contract upward from an account bills its usage, once.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from zoneinfo import ZoneInfo
+
+from billing.money import Currency
+from billing.periods import Month, Span, month_of, month_span
+from billing.price_book import Override
+from meter.domain.account import AccountTree
+
+
+class PriceBy(StrEnum):
+    """Which name of a model is sold: the one that was asked for, or the one that answered."""
+
+    REQUESTED = "requested"
+    SERVED = "served"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """A seller or buyer, as an invoice names it; `tax_id` may be empty."""
+
+    party_id: str
+    name: str
+    address: tuple[str, ...]
+    tax_id: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ContractVersion:
+    """A version of a contract, in force in `[start_ms, end_ms)`; an `end_ms` of None: open.
+
+    `covers` are account ids, each with all below it; the first one names the contract's account.
+    """
+
+    contract: str
+    start_ms: int
+    end_ms: int | None
+    zone: ZoneInfo
+    currency: Currency
+    book: str
+    price_by: PriceBy
+    covers: tuple[str, ...]
+    seller: Party
+    buyer: Party
+    series: str
+    po: str
+    terms_days: int
+    overrides: tuple[Override, ...]
+
+    def holds_at(self, at_ms: int) -> bool:
+        """Tell whether it is in force at an instant."""
+        return self.start_ms <= at_ms and (self.end_ms is None or at_ms < self.end_ms)
+
+    def sold_model(self, model: str, served_model: str) -> str:
+        """Return the name under which a request's model is sold."""
+        return served_model if self.price_by is PriceBy.SERVED else model
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillingPeriod:
+    """What one invoice is for: a month in the contract's zone, while the version is in force."""
+
+    version: ContractVersion
+    month: Month
+    span: Span
+
+
+class Contracts:
+    """All versions of all contracts; never changes."""
+
+    __slots__ = ("_covering", "_versions")
+
+    def __init__(self, versions: Iterable[ContractVersion] = ()) -> None:
+        """Take versions as they were written; each ends where its contract's next one begins."""
+        by_contract: dict[str, list[ContractVersion]] = {}
+        for version in versions:
+            by_contract.setdefault(version.contract, []).append(version)
+        self._versions = {
+            contract: _ended(by_contract[contract]) for contract in sorted(by_contract)
+        }
+        self._covering: dict[str, list[ContractVersion]] = {}
+        for version in self:
+            for account_id in version.covers:
+                self._covering.setdefault(account_id, []).append(version)
+
+    def __iter__(self) -> Iterator[ContractVersion]:
+        for versions in self._versions.values():
+            yield from versions
+
+    def versions(self, contract: str) -> Sequence[ContractVersion]:
+        """Return a contract's versions, oldest first; empty for one that is unknown."""
+        return self._versions.get(contract, ())
+
+    def covering(self, account_id: str, at_ms: int) -> list[ContractVersion]:
+        """Return the versions that name this very account at an instant; two would be a fault."""
+        return [it for it in self._covering.get(account_id, ()) if it.holds_at(at_ms)]
+
+    def find_billing(
+        self, tree: AccountTree, account_id: str, at_ms: int
+    ) -> ContractVersion | None:
+        """Return the version that bills an account's usage at an instant: the nearest upward."""
+        for account in tree.ancestry(account_id, at_ms=at_ms):
+            covering = self.covering(account.account_id, at_ms)
+            if covering:
+                return covering[0]
+        return None
+
+    def clashes(self, version: ContractVersion) -> list[tuple[str, ContractVersion]]:
+        """Return the accounts that other contracts cover at some time that this version does."""
+        return [
+            (account_id, other)
+            for account_id in version.covers
+            for other in self._covering.get(account_id, ())
+            if other.contract != version.contract and _meet(version, other)
+        ]
+
+
+def billing_periods(version: ContractVersion, month: Month) -> list[BillingPeriod]:
+    """Return what a month is billed as under a version: one period, or none outside its time."""
+    span = month_span(month, version.zone).meet(version.start_ms, version.end_ms)
+    return [] if span is None else [BillingPeriod(version=version, month=month, span=span)]
+
+
+def periods_until(version: ContractVersion, until_ms: int) -> Iterator[BillingPeriod]:
+    """Yield the version's periods that have ended at an instant, oldest first."""
+    month = month_of(version.start_ms, version.zone)
+    while True:
+        found = billing_periods(version, month)
+        if not found or found[0].span.end_ms > until_ms:
+            return
+        yield found[0]
+        month = month.next()
+
+
+def accounts_below(tree: AccountTree, roots: Sequence[str], span: Span) -> frozenset[str]:
+    """Return the accounts that lie in these subtrees at any time of a span."""
+    instants = [span.start_ms, *tree.later_moves_ms(span.start_ms, end_ms=span.end_ms)]
+    return frozenset(
+        below for at_ms in instants for root in roots for below in tree.subtree(root, at_ms=at_ms)
+    )
+
+
+def _ended(versions: list[ContractVersion]) -> tuple[ContractVersion, ...]:
+    versions = sorted(versions, key=lambda it: it.start_ms)
+    ended = []
+    for place, version in enumerate(versions):
+        next_ms = versions[place + 1].start_ms if place + 1 < len(versions) else None
+        ends = [it for it in (version.end_ms, next_ms) if it is not None]
+        ended.append(replace(version, end_ms=min(ends, default=None)))
+    return tuple(ended)
+
+
+def _meet(first: ContractVersion, second: ContractVersion) -> bool:
+    ends_after = first.end_ms is None or second.start_ms < first.end_ms
+    return ends_after and (second.end_ms is None or first.start_ms < second.end_ms)

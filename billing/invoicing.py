@@ -1,0 +1,151 @@
+"""From rated lines to an invoice: one rounding a line, and what it left over is kept. Pure."""
+
+from dataclasses import dataclass, replace
+from datetime import date, timedelta
+from decimal import Decimal
+from typing import Final
+
+from billing.contracts import BillingPeriod, ContractVersion
+from billing.money import Currency, add_up, amount_of, round_half_up, subtract
+from billing.periods import Span
+from billing.price_book import Price
+from billing.rating import RatedLine, Rating, Unpriced
+from meter.domain.times import to_time
+from meter.domain.tokens import Mode, TokenClass
+
+# Moves when the same usage and terms would come to another invoice.
+ENGINE_VERSION: Final = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class InvoiceLine:
+    """Tokens of one class at one unit price; `line` counts from 1.
+
+    `exact` = tokens × unit price / 1,000,000; `billed` is that in whole smallest units, and
+    `residue` what that left over, exact less billed.
+    """
+
+    line: int
+    model: str
+    tier: str
+    mode: Mode
+    token_class: TokenClass
+    price: Price
+    token_count: int
+    exact: Decimal
+    billed: Decimal
+    residue: Decimal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Issue:
+    """What makes a draft an invoice: its number, when it was issued, and when it is due."""
+
+    number: str
+    series: str
+    year: int
+    issue_ms: int
+    due: date
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invoice:
+    """An invoice, or with an `issue` of None the draft or preview of one.
+
+    `total` is the sum of the billed lines, `residue` that of what rounding left over. It is made of
+    usage at or below `cut_id`, or for a preview (None) of all that was counted until
+    `counted_until_ms`. `unpriced` is empty in an invoice. `is_sandbox` marks one that no real
+    month stands behind.
+    """
+
+    version: ContractVersion
+    span: Span
+    issue: Issue | None
+    cut_id: int | None
+    counted_until_ms: int
+    engine: int
+    is_sandbox: bool
+    lines: tuple[InvoiceLine, ...]
+    unpriced: tuple[Unpriced, ...]
+    total: Decimal
+    residue: Decimal
+
+    @property
+    def currency(self) -> Currency:
+        """The currency of all its amounts."""
+        return self.version.currency
+
+    @property
+    def account_id(self) -> str:
+        """The account that it is found by: the first that the contract covers."""
+        return self.version.covers[0]
+
+
+def draft(
+    period: BillingPeriod,
+    rating: Rating,
+    *,
+    cut_id: int | None,
+    counted_until_ms: int,
+    is_sandbox: bool,
+) -> Invoice:
+    """Return the draft of a period's invoice."""
+    currency = period.version.currency
+    lines = tuple(
+        _to_line(place, line, currency=currency) for place, line in enumerate(rating.lines, 1)
+    )
+    return Invoice(
+        version=period.version,
+        span=period.span,
+        issue=None,
+        cut_id=cut_id,
+        counted_until_ms=counted_until_ms,
+        engine=ENGINE_VERSION,
+        is_sandbox=is_sandbox,
+        lines=lines,
+        unpriced=rating.unpriced,
+        total=round_half_up(add_up(line.billed for line in lines), currency),
+        residue=add_up(line.residue for line in lines),
+    )
+
+
+def issue_year(version: ContractVersion, issue_ms: int) -> int:
+    """Return the year whose numbers an invoice takes: the issue's, where the contract is."""
+    return to_time(issue_ms).astimezone(version.zone).year
+
+
+def issue(invoice: Invoice, *, number: int, issue_ms: int) -> Invoice:
+    """Return the invoice that a draft becomes with the next number of its series and year."""
+    assert invoice.issue is None
+    assert not invoice.unpriced, "what has no price is not issued"
+    assert invoice.cut_id is not None, "an invoice is of a cut"
+    version = invoice.version
+    year = issue_year(version, issue_ms)
+    local_date = to_time(issue_ms).astimezone(version.zone).date()
+    return replace(
+        invoice,
+        issue=Issue(
+            number=f"{version.series}-{year}-{number:06d}",
+            series=version.series,
+            year=year,
+            issue_ms=issue_ms,
+            due=local_date + timedelta(days=version.terms_days),
+        ),
+    )
+
+
+def _to_line(place: int, line: RatedLine, *, currency: Currency) -> InvoiceLine:
+    exact = amount_of(line.token_count, unit_price=line.price.unit_price)
+    billed = round_half_up(exact, currency)
+    return InvoiceLine(
+        line=place,
+        model=line.model,
+        tier=line.tier,
+        mode=line.mode,
+        token_class=line.token_class,
+        price=line.price,
+        token_count=line.token_count,
+        exact=exact,
+        billed=billed,
+        residue=subtract(exact, billed),
+    )

@@ -1,0 +1,100 @@
+"""Exact money: currencies, products without rounding, and the one place that rounds.
+
+Amounts are `Decimal`s that were made without loss: the context below traps what would be inexact,
+so a rounding that nobody asked for is an error and not a cent. A price is per 1,000,000 tokens.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import (
+    ROUND_HALF_UP,
+    Clamped,
+    Context,
+    Decimal,
+    DivisionByZero,
+    Inexact,
+    InvalidOperation,
+    Overflow,
+)
+from typing import Final
+
+import iso4217
+
+TOKENS_PER_PRICE_EXPONENT: Final = 6
+
+# Wide enough for 10^18 tokens at a price of a hundred digits, times factors of a hundred more.
+_EXACT: Final = Context(
+    prec=1000,
+    rounding=ROUND_HALF_UP,
+    traps=[Clamped, DivisionByZero, Inexact, InvalidOperation, Overflow],
+)
+_ROUNDING: Final = Context(prec=1000, rounding=ROUND_HALF_UP, traps=[InvalidOperation, Overflow])
+ZERO: Final = Decimal(0)
+
+
+@dataclass(frozen=True, slots=True)
+class Currency:
+    """A currency: its ISO 4217 code, and how many decimals its smallest unit has (0 to 4)."""
+
+    code: str
+    exponent: int
+
+
+def find_currency(code: str) -> Currency | None:
+    """Return the currency of an ISO 4217 code in capitals; None for one that is unknown.
+
+    Codes without a smallest unit (gold, testing) are no currencies: nobody can pay 0.01 of them.
+    """
+    try:
+        known = iso4217.Currency(code)
+    except ValueError:
+        return None
+    return None if known.exponent is None else Currency(known.code, known.exponent)
+
+
+def multiply(first: Decimal, *others: Decimal) -> Decimal:
+    """Return the exact product."""
+    product = first
+    for factor in others:
+        product = _EXACT.multiply(product, factor)
+    return product
+
+
+def amount_of(token_count: int, *, unit_price: Decimal) -> Decimal:
+    """Return the exact amount of so many tokens (signed) at a price per 1,000,000."""
+    product = _EXACT.multiply(Decimal(token_count), unit_price)
+    return _EXACT.scaleb(product, -TOKENS_PER_PRICE_EXPONENT)
+
+
+def add_up(amounts: Iterable[Decimal]) -> Decimal:
+    """Return the exact sum."""
+    total = ZERO
+    for amount in amounts:
+        total = _EXACT.add(total, amount)
+    return total
+
+
+def subtract(first: Decimal, second: Decimal) -> Decimal:
+    """Return the exact difference."""
+    return _EXACT.subtract(first, second)
+
+
+def round_half_up(amount: Decimal, currency: Currency) -> Decimal:
+    """Return the amount in whole smallest units, halves away from zero: the one rounding."""
+    return _ROUNDING.quantize(amount, Decimal(1).scaleb(-currency.exponent))
+
+
+def write(amount: Decimal) -> str:
+    """Return a decimal as plain digits: no exponent, no zeros behind that say nothing.
+
+    `write_money` keeps the currency's decimals.
+    """
+    text = format(amount, "f")
+    if "." in text:
+        text = text.rstrip("0").rstrip(".")
+    return "0" if text in {"-0", ""} else text
+
+
+def write_money(amount: Decimal, currency: Currency) -> str:
+    """Return a rounded amount with exactly its currency's decimals, without separators."""
+    return format(round_half_up(amount, currency) + 0, "f")
