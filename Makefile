@@ -8,6 +8,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
+STACKS_INSTALLED := .venv/stacks-installed
 # More words for pytest: make test ARGS="-k accounts"
 ARGS ?=
 
@@ -36,22 +37,28 @@ test: $(INSTALLED) ## Run the tests that need nothing but .venv (Postgres comes 
 	$(BIN)/pytest -m "not stacks" $(ARGS)
 
 .PHONY: test-stacks
-test-stacks: $(INSTALLED) stacks ## Run the tests against heavy real components, and install those
+test-stacks: stacks ## Run the tests against heavy real components, and install those
 	$(BIN)/pytest -m stacks $(ARGS)
 	TOKENWORKS_TEST_PG_BIN=$(PG_OLDEST) $(BIN)/pytest -m "not stacks" $(TOUCHING_SQL) $(ARGS)
 
 .PHONY: stacks
-stacks:
-	@install() { \
-	  if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
-	    echo "make test-stacks needs this, which only root can install: $$1" >&2; exit 1; \
-	  fi; \
-	  apt-get update -qq; \
-	  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "$$1" </dev/null; \
-	}; \
-	test -x $(PG_OLDEST)/initdb || install postgresql-15; \
-	command -v node >/dev/null || install nodejs; \
-	command -v npm >/dev/null || install npm
+stacks: $(STACKS_INSTALLED) ## Set up what test-stacks needs beside .venv; as root, with apt
+	@missing=(); \
+	test -x $(PG_OLDEST)/initdb || missing+=(postgresql-15); \
+	command -v node >/dev/null || missing+=(nodejs); \
+	command -v npm >/dev/null || missing+=(npm); \
+	command -v promtool >/dev/null || missing+=(prometheus); \
+	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
+	  echo "make test-stacks needs this, which only root can install: $${missing[*]}" >&2; exit 1; \
+	fi; \
+	apt-get update -qq; \
+	DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+	  "$${missing[@]}" </dev/null
+
+$(STACKS_INSTALLED): constraints-stacks.txt $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --require-hashes -r constraints-stacks.txt
+	@touch $@
 
 .PHONY: lint
 lint: $(INSTALLED) ## Check form, types, layers, the wire's contract and generated files
@@ -100,13 +107,17 @@ generate: $(INSTALLED) ## Make the gRPC stubs anew from proto/
 docs: $(INSTALLED) ## Make the pages of docs/reference/ that come from the code
 	$(BIN)/python docs/generate.py
 
+# The second set holds only what `stacks` adds to the first, in versions that agree with it.
+RESOLVE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
+  --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 .PHONY: constraints
-constraints: $(INSTALLED) ## Resolve the dependencies anew into constraints.txt
+constraints: $(INSTALLED) ## Resolve the dependencies anew into constraints*.txt
 	$(BIN)/python -m pip install --quiet uv
-	$(BIN)/uv pip compile --quiet pyproject.toml --extra dev --upgrade \
-	  --universal --python-version 3.11 --generate-hashes \
-	  --no-emit-index-url --no-emit-find-links --no-annotate --no-header \
-	  --no-emit-package tokenworks-client --output-file constraints.txt
+	$(RESOLVE) pyproject.toml --extra dev --no-emit-package tokenworks-client \
+	  --output-file constraints.txt
+	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  print(*project["optional-dependencies"]["stacks"], sep="\n")' \
+	  | $(RESOLVE) - --constraint constraints.txt --output-file constraints-stacks.txt
 
 .PHONY: bench
 bench: $(INSTALLED) ## Measure, at smoke sizes, into build/bench.json

@@ -7,6 +7,8 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 FUNCTION_LINES_MAX = 70
 MODULE_LINES_MAX = 400
@@ -17,6 +19,7 @@ BROAD_EXCEPT_EDGES = {
     # The client: values of the caller's own making, whose code may raise anything.
     "sdk/tokenworks/client/foreign.py",
 }
+CONSTRAINTS = ["constraints.txt", "constraints-stacks.txt"]
 CATCH_ALL_NAMES = {"common", "helper", "helpers", "misc", "shared", "util", "utils"}
 GENERATED = re.compile(r"sdk/tokenworks/(meter|billing)/v1/\w+_pb2(_grpc)?\.pyi?")
 TEST_NAME = re.compile(r"test_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9]+(_[a-z0-9]+)*")
@@ -88,9 +91,10 @@ def test_tree__names_no_machine_and_no_index() -> None:
     ]
 
 
-def test_constraints__are_pinned_and_hashed() -> None:
+@pytest.mark.parametrize("path", CONSTRAINTS)
+def test_constraints__are_pinned_and_hashed(path: str) -> None:
     """Every requirement has one version and hashes, and no option says where to find it."""
-    requirements = _read("constraints.txt").replace("\\\n", " ").splitlines()
+    requirements = _read(path).replace("\\\n", " ").splitlines()
     shape = re.compile(r"[a-z0-9-]+==\S+( ; [^#]+?)?(\s+--hash=sha256:[0-9a-f]{64})+\s*")
     assert requirements
     assert not [line for line in requirements if not shape.fullmatch(line)]
@@ -98,7 +102,8 @@ def test_constraints__are_pinned_and_hashed() -> None:
 
 def test_dependency__is_pinned_and_has_its_reason() -> None:
     """Each dependency is in the constraints, and in the page that says what it is for."""
-    pinned = set(re.findall(r"^([a-z0-9-]+)==", _read("constraints.txt"), re.MULTILINE))
+    text = "".join(_read(path) for path in CONSTRAINTS)
+    pinned = set(re.findall(r"^([a-z0-9-]+)==", text, re.MULTILINE))
     reasons = _read("docs/decisions/0001-dependencies.md")
     names = set(_dependencies()) - {"tokenworks-client"}
     assert names <= pinned
