@@ -7,7 +7,7 @@ from typing import Final
 
 from billing.contracts import BillingPeriod, ContractVersion
 from billing.money import Currency, add_up, amount_of, round_half_up, subtract
-from billing.periods import Span
+from billing.periods import Month, Span, month_of
 from billing.price_book import Price
 from billing.rating import RatedLine, Rating, Unpriced
 from meter.domain.times import to_time
@@ -74,6 +74,11 @@ class Invoice:
     def currency(self) -> Currency:
         """The currency of all its amounts."""
         return self.version.currency
+
+    @property
+    def month(self) -> Month:
+        """The month that it is for, where its contract is."""
+        return month_of(self.span.start_ms, self.version.zone)
 
     @property
     def account_id(self) -> str:

@@ -4,7 +4,7 @@ Books are linear in counts: rating a quarter of an hour's sum is rating its even
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from billing.books import PriceBooks
@@ -79,21 +79,13 @@ class Rater:
         return book.start_ms, frozenset(windows)
 
 
-def rate(
-    facts: Iterable[UsageFact],
-    *,
-    version: ContractVersion,
-    books: PriceBooks,
-    is_billed: Callable[[UsageFact], bool],
-) -> Rating:
-    """Price the facts that `is_billed` names as this version's; tokens of 0 need no price."""
+def rate(facts: Iterable[UsageFact], *, version: ContractVersion, books: PriceBooks) -> Rating:
+    """Price the usage that a version of a contract bills; tokens of 0 need no price."""
     rater = Rater(version, books)
     sums: Counter[tuple[str, str, Mode, TokenClass, Price]] = Counter()
     missing: Counter[tuple[str, str, Mode, TokenClass, int]] = Counter()
     first_ms: dict[object, int] = {}
     for fact in facts:
-        if not is_billed(fact):
-            continue
         model = version.sold_model(fact.model, fact.served_model)
         for token_class, count in fact.tokens.items():
             if not count:

@@ -14,7 +14,12 @@ COMMANDS = {
     "db": ("cli.db:db", "Upgrade or check the database's schema."),
     "accounts": ("cli.accounts:accounts", "Create, list, show, move and close accounts."),
     "keys": ("cli.keys:keys", "Create, list, rotate and revoke API keys."),
+    "prices": ("cli.prices:prices", "Import, list, show and compare price books."),
+    "contracts": ("cli.contracts:contracts", "Set, list and show contracts."),
     "usage": ("cli.usage:usage", "Show, record and export usage; the quarantine."),
+    "invoices": ("cli.invoices:invoices", "Preview, list, show and explain invoices."),
+    "billing": ("cli.billing:billing", "Close a month; the sandbox's clock."),
+    "top": ("cli.top:top", "Watch tokens/s, watts, tokens per joule and $/MWh by tier."),
     "simulate": ("cli.simulate:simulate", "Run a fleet of reporting processes."),
     "version": ("cli.version:version", "Print the version."),
 }

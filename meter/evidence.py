@@ -1,6 +1,6 @@
 """Where in the journal the events lie that a sum of usage was made of."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,20 +9,19 @@ from meter.domain.tokens import Mode, TokenClass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvidenceQuery:
-    """Events of these accounts and this key with an end in `[start_ms, end_ms)`, at or below a cut.
+    """Events of one key, at or below a cut, in these intervals of these accounts.
 
+    `places` maps an account id to the starts of its intervals (ms, on edges), at least one in all.
     An empty `model` or `served_model` stands for any. `bands` are places on the ladder.
     """
 
-    account_ids: Collection[str]
+    places: Mapping[str, Collection[int]]
     model: str
     served_model: str
     tier: str
     mode: Mode
     token_class: TokenClass
     bands: Collection[int]
-    start_ms: int
-    end_ms: int
     cut_id: int
 
 

@@ -1,0 +1,57 @@
+"""The one place where billing's parts are built and joined."""
+
+from threading import Event
+
+from prometheus_client import CollectorRegistry
+
+from billing.closing import Closing
+from billing.explaining import Explaining
+from billing.metrics import BillingMetrics
+from billing.revenue import RevenueMeter
+from billing.store.invoices import InvoiceStore
+from billing.store.terms import TermsStore
+from billing.wire.servicer import BillingParts, BillingServicer
+from meter.hosting import Door, Host, Resident
+from tokenworks.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
+
+
+def make_resident(host: Host, door: Door, registry: CollectorRegistry) -> Resident:
+    """Return the billing service for a meter's process."""
+    parts = _build(host)
+    servicer = BillingServicer(parts, host=host, door=door)
+    revenue = RevenueMeter(parts.terms, tree=host.tree, metrics=BillingMetrics(registry))
+    return Resident(
+        name=billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"].full_name,
+        add_to=lambda server: billing_service_pb2_grpc.add_BillingServiceServicer_to_server(
+            servicer, server
+        ),
+        on_counted=revenue.counted,
+    )
+
+
+def make_closing(host: Host) -> Closing:
+    """Return what closes months, for a job on a meter's database."""
+    return _build(host).closing
+
+
+def _build(host: Host) -> BillingParts:
+    terms = TermsStore(host.engine, tiers=host.tiers, tree=host.tree)
+    invoices = InvoiceStore(host.engine)
+    closing = Closing(
+        terms=terms,
+        invoices=invoices,
+        facts=host.facts,
+        cuts=host.cuts,
+        clock=host.clock,
+        tree=host.tree,
+        pause=Event().wait,
+        is_sandbox=host.is_driven,
+    )
+    explaining = Explaining(
+        terms=terms,
+        invoices=invoices,
+        facts=host.facts,
+        evidence=host.evidence,
+        tree=host.tree,
+    )
+    return BillingParts(terms=terms, invoices=invoices, closing=closing, explaining=explaining)

@@ -1,0 +1,54 @@
+"""Which contract bills whose usage, at every instant; pure, and remembered by account."""
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Callable
+
+from billing.contracts import Contracts, ContractVersion
+from billing.periods import Span
+from meter.domain.account import AccountTree
+from meter.usage import UsageFact
+
+
+class Coverage:
+    """The answers of `Contracts.find_billing` on one tree of accounts.
+
+    They change only where an account moves, or a version begins or ends.
+    """
+
+    def __init__(self, contracts: Contracts, tree: AccountTree) -> None:
+        self._contracts = contracts
+        self._tree = tree
+        edges = {it.start_ms for it in contracts}
+        edges.update(it.end_ms for it in contracts if it.end_ms is not None)
+        edges.update(edge.start_ms for account in tree for edge in account.parents[1:])
+        self._edges = sorted(edges)
+        self._known: dict[tuple[str, int], ContractVersion | None] = {}
+
+    def find(self, account_id: str, at_ms: int) -> ContractVersion | None:
+        """Return the version that bills an account's usage at an instant, or None."""
+        key = (account_id, bisect_right(self._edges, at_ms))
+        if key not in self._known:
+            self._known[key] = self._contracts.find_billing(self._tree, account_id, at_ms)
+        return self._known[key]
+
+    def instants(self, span: Span) -> list[int]:
+        """Return the begin of a span and the instants in it at which an answer may change."""
+        first = bisect_right(self._edges, span.start_ms)
+        return [span.start_ms, *self._edges[first : bisect_left(self._edges, span.end_ms)]]
+
+    def is_billed_by(self, version: ContractVersion) -> Callable[[UsageFact], bool]:
+        """Return what tells whether a fact is this version's to bill."""
+
+        def is_billed(fact: UsageFact) -> bool:
+            return is_same(version, self.find(fact.account_id, fact.interval_start_ms))
+
+        return is_billed
+
+
+def is_same(version: ContractVersion, other: ContractVersion | None) -> bool:
+    """Tell whether both are the same version of one contract."""
+    return (
+        other is not None
+        and version.contract == other.contract
+        and version.start_ms == other.start_ms
+    )

@@ -1,0 +1,111 @@
+"""Drafts of invoices, from one look at the terms, the accounts and the usage."""
+
+from collections.abc import Iterator
+from typing import Final
+from zoneinfo import ZoneInfo
+
+from billing.contracts import BillingPeriod, accounts_below, billing_periods
+from billing.coverage import Coverage, is_same
+from billing.errors import BillingReason
+from billing.invoicing import Invoice, draft
+from billing.periods import Month, Span, month_span
+from billing.ports import Terms
+from billing.rating import rate
+from meter.domain.account import AccountTree
+from meter.domain.errors import NotFound
+from meter.usage import UsageFact, UsageFacts
+
+UTC_ZONE: Final = ZoneInfo("UTC")
+
+
+class Drafting:
+    """What is billed to whom, by the terms and the tree of one moment."""
+
+    def __init__(
+        self, terms: Terms, tree: AccountTree, facts: UsageFacts, *, is_sandbox: bool
+    ) -> None:
+        """Take all that an invoice depends on; `is_sandbox` marks what is drafted."""
+        self.terms = terms
+        self.tree = tree
+        self.coverage = Coverage(terms.contracts, tree)
+        self._facts = facts
+        self._is_sandbox = is_sandbox
+
+    def periods(self, month: Month, *, account_id: str | None) -> list[BillingPeriod]:
+        """Return what a month is billed as, by contract and time; for None under all contracts.
+
+        For an account: the periods that bill its usage at any time. Raises NotFound
+        (ACCOUNT_NOT_COVERED) when there is none.
+        """
+        every = [
+            period for version in self.terms.contracts for period in billing_periods(version, month)
+        ]
+        if account_id is None:
+            return every
+        found = [period for period in every if self._bills(period, account_id)]
+        if not found:
+            raise NotFound(
+                BillingReason.ACCOUNT_NOT_COVERED,
+                f"No contract bills account {account_id} in {month}.",
+                account=account_id,
+            )
+        return found
+
+    def facts(self, period: BillingPeriod, *, cut_id: int | None) -> Iterator[UsageFact]:
+        """Yield the usage that a period bills, at or below a cut (None: all that is counted)."""
+        span = period.span
+        found = self._facts.facts(
+            account_ids=accounts_below(self.tree, period.version.covers, span),
+            start_ms=span.start_ms,
+            end_ms=span.end_ms,
+            cut_id=cut_id,
+        )
+        return filter(self.coverage.is_billed_by(period.version), found)
+
+    def draft(self, period: BillingPeriod, *, cut_id: int | None) -> Invoice:
+        """Return the draft of a period's invoice, of what lies at or below a cut (None: of all)."""
+        # Read before the usage is: what is counted meanwhile makes the draft newer than it says.
+        counted_until_ms = self._facts.counted_until_ms()
+        rating = rate(
+            self.facts(period, cut_id=cut_id),
+            version=period.version,
+            books=self.terms.books,
+        )
+        return draft(
+            period,
+            rating,
+            cut_id=cut_id,
+            counted_until_ms=counted_until_ms,
+            is_sandbox=self._is_sandbox,
+        )
+
+    def has_usage(self, period: BillingPeriod) -> bool:
+        """Tell whether there is anything that a period bills."""
+        return any(any(fact.tokens.values()) for fact in self.facts(period, cut_id=None))
+
+    def uncovered(self, month: Month) -> tuple[str, ...]:
+        """Return the accounts with usage in a month, in UTC, that no contract bills."""
+        span = month_span(month, UTC_ZONE)
+        with_usage = self._facts.accounts_with_usage(start_ms=span.start_ms, end_ms=span.end_ms)
+        doubtful = {it for it in with_usage if not self._is_covered(it, span)}
+        facts = self._facts.facts(
+            account_ids=doubtful, start_ms=span.start_ms, end_ms=span.end_ms, cut_id=None
+        )
+        found = {
+            fact.account_id
+            for fact in facts
+            if self.coverage.find(fact.account_id, fact.interval_start_ms) is None
+        }
+        return tuple(sorted(found))
+
+    def _bills(self, period: BillingPeriod, account_id: str) -> bool:
+        return any(
+            is_same(period.version, self.coverage.find(account_id, at_ms))
+            for at_ms in self.coverage.instants(period.span)
+        )
+
+    def _is_covered(self, account_id: str, span: Span) -> bool:
+        return all(
+            self.coverage.find(account_id, at_ms) is not None
+            for at_ms in self.coverage.instants(span)
+        )

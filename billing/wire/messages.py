@@ -1,0 +1,178 @@
+"""Billing's values as messages, and the parts of requests that have rules of their own."""
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from billing.closing import Closed, CloseResult, Outcome
+from billing.contracts import BillingPeriod, ContractVersion
+from billing.invoicing import Invoice
+from billing.money import write, write_money
+from billing.periods import Month, Span, read_month
+from billing.price_book import Price, PriceBook
+from billing.rating import Unpriced
+from meter.domain.account import invalid_argument
+from meter.domain.interval import is_on_edge
+from meter.domain.tokens import BAND_NAMES
+from tokenworks.billing.v1 import billing_service_pb2 as pb
+
+_OUTCOMES: Final = {
+    Outcome.ISSUED: pb.CLOSE_OUTCOME_ISSUED,
+    Outcome.DRAFTED: pb.CLOSE_OUTCOME_DRAFTED,
+    Outcome.ALREADY_ISSUED: pb.CLOSE_OUTCOME_ALREADY_ISSUED,
+    Outcome.NO_USAGE: pb.CLOSE_OUTCOME_NO_USAGE,
+    Outcome.HELD_UNPRICED: pb.CLOSE_OUTCOME_HELD_UNPRICED,
+    Outcome.HELD_EARLIER: pb.CLOSE_OUTCOME_HELD_EARLIER,
+    Outcome.NOT_ENDED: pb.CLOSE_OUTCOME_NOT_ENDED,
+}
+_LAST_SECONDS: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
+
+
+def to_price_version(book: PriceBook) -> pb.PriceVersion:
+    """Return a version of a book in short."""
+    return pb.PriceVersion(
+        book=book.book,
+        start_time=to_timestamp(book.start_ms),
+        currency=book.currency.code,
+        model_count=len(book.models) + len(book.names),
+    )
+
+
+def to_contract_version(version: ContractVersion) -> pb.ContractVersion:
+    """Return a version of a contract in short."""
+    end_ms = version.end_ms
+    return pb.ContractVersion(
+        contract=version.contract,
+        start_time=to_timestamp(version.start_ms),
+        end_time=None if end_ms is None else to_timestamp(end_ms),
+        seller=version.seller.name,
+        buyer=version.buyer.name,
+        covers=version.covers,
+        book=version.book,
+        currency=version.currency.code,
+        zone=version.zone.key,
+    )
+
+
+def to_summary(invoice: Invoice) -> pb.InvoiceSummary:
+    """Return an invoice in short."""
+    message = pb.InvoiceSummary(
+        contract=invoice.version.contract,
+        account=invoice.account_id,
+        buyer=invoice.version.buyer.name,
+        month=str(invoice.month),
+        start_time=to_timestamp(invoice.span.start_ms),
+        end_time=to_timestamp(invoice.span.end_ms),
+        currency=invoice.currency.code,
+        total=write_money(invoice.total, invoice.currency),
+        line_count=len(invoice.lines),
+        sandbox=invoice.is_sandbox,
+    )
+    if invoice.issue is not None:
+        message.number = invoice.issue.number
+        message.issue_time.FromMilliseconds(invoice.issue.issue_ms)
+        message.due_date = invoice.issue.due.isoformat()
+    return message
+
+
+def to_unpriced(unpriced: Sequence[Unpriced]) -> list[pb.Unpriced]:
+    """Return tokens that have no price."""
+    messages = []
+    for it in unpriced:
+        message = pb.Unpriced(
+            model=it.model,
+            tier=it.tier,
+            band=BAND_NAMES[it.band],
+            token_count=it.token_count,
+            first_time=to_timestamp(it.first_ms),
+        )
+        message.mode = int(it.mode)  # type: ignore[assignment]
+        message.token_class = int(it.token_class)  # type: ignore[assignment]
+        messages.append(message)
+    return messages
+
+
+def to_explained_price(price: Price | None, book: PriceBook) -> pb.ExplainPriceResponse:
+    """Return a price factor by factor; None is a key that has none."""
+    if price is None:
+        return pb.ExplainPriceResponse(priced=False, version=to_price_version(book))
+    return pb.ExplainPriceResponse(
+        priced=True,
+        unit_price=write(price.unit_price),
+        base=write(price.base),
+        source=price.source,
+        factors=[pb.PriceFactor(source=it.source, value=write(it.value)) for it in price.factors],
+        above=price.above,
+        window=price.window,
+        version=to_price_version(book),
+    )
+
+
+def to_close_response(result: CloseResult) -> pb.CloseMonthResponse:
+    """Return what a close did."""
+    return pb.CloseMonthResponse(
+        month=str(result.month),
+        cut_id=result.cut_id or 0,
+        periods=[_to_closed(it) for it in result.closed],
+        uncovered=result.uncovered,
+    )
+
+
+def _to_closed(closed: Closed) -> pb.ClosedPeriod:
+    invoice = closed.invoice
+    message = pb.ClosedPeriod(
+        outcome=_OUTCOMES[closed.outcome],
+        invoice=_to_open(closed.period) if invoice is None else to_summary(invoice),
+        unpriced=to_unpriced(invoice.unpriced) if invoice is not None else (),
+        earlier_month=str(closed.earlier or ""),
+    )
+    if closed.number:
+        message.invoice.number = closed.number
+    return message
+
+
+def _to_open(period: BillingPeriod) -> pb.InvoiceSummary:
+    return pb.InvoiceSummary(
+        contract=period.version.contract,
+        account=period.version.covers[0],
+        buyer=period.version.buyer.name,
+        month=str(period.month),
+        start_time=to_timestamp(period.span.start_ms),
+        end_time=to_timestamp(period.span.end_ms),
+    )
+
+
+def to_timestamp(time_ms: int) -> Timestamp:
+    """Return the wire's form of an instant."""
+    message = Timestamp()
+    message.FromMilliseconds(time_ms)
+    return message
+
+
+def from_month(text: str) -> Month:
+    """Return the month of a request; raises InvalidArgument."""
+    try:
+        return read_month(text)
+    except ValueError as error:
+        raise invalid_argument("month", str(error)) from error
+
+
+def from_timestamp(time: Timestamp, field: str) -> int:
+    """Return the instant of a request in ms; raises InvalidArgument."""
+    # A timestamp that was built by hand may lie beyond the years that there are.
+    if not (0 <= time.seconds < _LAST_SECONDS and 0 <= time.nanos < 10**9):
+        raise invalid_argument(field, "between 1970 and 9999")
+    return time.seconds * 1000 + time.nanos // 10**6
+
+
+def from_span(start: Timestamp, end: Timestamp) -> Span:
+    """Return the span of a request; raises InvalidArgument."""
+    start_ms, end_ms = from_timestamp(start, "start_time"), from_timestamp(end, "end_time")
+    for field, time_ms in (("start_time", start_ms), ("end_time", end_ms)):
+        if not is_on_edge(time_ms):
+            raise invalid_argument(field, "on a 15-minute edge")
+    if end_ms <= start_ms:
+        raise invalid_argument("end_time", "after start_time")
+    return Span(start_ms=start_ms, end_ms=end_ms)
