@@ -1,0 +1,43 @@
+{{/* What the pods of the meter and of the jobs have in common. */}}
+{{- define "tokenworks.podSpec" -}}
+# Nothing here speaks to the Kubernetes API, and nothing is found by environment variables.
+automountServiceAccountToken: false
+enableServiceLinks: false
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  fsGroup: 10001
+  seccompProfile:
+    type: RuntimeDefault
+{{- with .Values.image.pullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{- define "tokenworks.container" -}}
+image: {{ printf "%s:%s" .Values.image.repository (.Values.image.tag | default .Chart.AppVersion) | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities:
+    drop: [ALL]
+{{- end -}}
+
+{{/* The environment of every `tokenworks` process. */}}
+{{- define "tokenworks.env" -}}
+- name: TOKENWORKS_DATABASE_URL
+  valueFrom:
+    secretKeyRef:
+      name: {{ .Values.database.existingSecret }}
+      key: {{ .Values.database.key }}
+{{- range $name, $value := .Values.settings }}
+- name: TOKENWORKS_{{ upper $name }}
+  {{- /* A number is a float here, and would be written as 2.68435456e+08. */}}
+  value: {{ kindIs "float64" $value | ternary (printf "%.0f" $value) $value | quote }}
+{{- end }}
+{{- end -}}

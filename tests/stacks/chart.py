@@ -1,0 +1,101 @@
+"""The chart as Helm's own engine renders it, and values to render it with."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+CHART = Path(__file__).parents[2] / "helm/tokenworks"
+OLDEST_KUBERNETES = "1.27"
+RELEASE = "tokenworks"
+
+# An object of Kubernetes: JSON.
+Manifest = dict[str, Any]
+Values = dict[str, Any]
+
+MINIMAL: Values = {
+    "image": {"repository": "registry.example.com/tokenworks"},
+    "database": {"existingSecret": "database"},
+    "keyPepper": {"existingSecret": "pepper"},
+}
+TLS: Values = MINIMAL | {"insecure": False, "tls": {"existingSecret": "certificate"}}
+WITHOUT_BILLING: Values = MINIMAL | {"billingClose": {"enabled": False}}
+EVERYTHING: Values = {
+    "image": {
+        "repository": "registry.example.com/tokenworks",
+        "tag": "1.2.3",
+        "pullPolicy": "Always",
+        "pullSecrets": ["registry"],
+    },
+    "database": {"existingSecret": "database", "key": "uri"},
+    "keyPepper": {"existingSecret": "pepper", "key": "hex"},
+    "insecure": False,
+    "tls": {"existingSecret": "certificate"},
+    "settings": {"tiers": "free,high", "buffer_bytes_max": 536_870_912, "log_level": "debug"},
+    "resources": {"requests": {"cpu": 4, "memory": "4Gi"}, "limits": {"memory": "4Gi"}},
+    "billingClose": {"schedule": "30 5 6 * *", "timeZone": "America/Los_Angeles"},
+    "monitoring": {
+        "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "operator"}},
+        "prometheusRule": {"enabled": True, "labels": {"release": "operator"}},
+        "dashboard": {"enabled": True, "labels": {"grafana": "yes"}},
+    },
+}
+CASES: Mapping[str, Values] = {
+    "minimal": MINIMAL,
+    "tls": TLS,
+    "without_billing": WITHOUT_BILLING,
+    "everything": EVERYTHING,
+}
+
+
+class Engine:
+    """Helm's engine on a chart."""
+
+    def __init__(self, helm: ModuleType, *, chart: Path = CHART) -> None:
+        """Load the chart."""
+        self._helm = helm
+        self._path = chart
+        self._chart = helm.Chart.load(chart)
+
+    def lint(self, values: Values) -> list[str]:
+        """What `helm lint --strict` finds worth more than a remark, for the oldest Kubernetes."""
+        report = self._helm.lint(
+            self._path, values, strict=True, kube_version=f"v{OLDEST_KUBERNETES}.0"
+        )
+        remarks = {0, 1}
+        return [
+            *report["errors"],
+            *(each["error"] for each in report["messages"] if each["severity"] not in remarks),
+        ]
+
+    def find_refusal(self, values: Values) -> str | None:
+        """What the schema says against the values; None when it accepts them."""
+        try:
+            self._chart.validate_schema(values)
+        except self._helm.HelmValuesError as error:
+            return str(error)
+        return None
+
+    def render(self, values: Values, *, release: str = RELEASE) -> list[Manifest]:
+        """The objects of a release, read from YAML as Kubernetes reads it."""
+        return list(self._objects(values, release=release))
+
+    def get(self, kind: str, *, values: Values = EVERYTHING) -> Manifest:
+        """The only object of this kind."""
+        (found,) = [each for each in self.render(values) if each["kind"] == kind]
+        return found
+
+    def _objects(self, values: Values, *, release: str) -> Iterator[Manifest]:
+        texts = self._chart.render(values, name=release, namespace="till")
+        for name, text in texts.items():
+            # Every template makes one object or none.
+            if name.endswith(".yaml") and text.strip():
+                yield self._helm.values_from_yaml(text)
+
+
+def find_pod(manifest: Manifest) -> Manifest | None:
+    """The spec of the pods that an object starts; None when it starts none."""
+    spec = manifest.get("spec", {})
+    spec = spec.get("jobTemplate", {}).get("spec", spec)
+    found: Manifest | None = spec.get("template", {}).get("spec")
+    return found

@@ -1,0 +1,28 @@
+// The types of those who read what the chart renders, for JSON: an enum is its text there.
+
+import type { Dashboard as AnyDashboard } from "@grafana/schema";
+import type { Options as BarGauge } from "@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen";
+import type { Options as Stat } from "@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen";
+import type {
+  FieldConfig as TimeSeriesField,
+  Options as TimeSeries,
+} from "@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen";
+
+export type {
+  IPrometheusRule,
+  IServiceMonitor,
+} from "@kubernetes-models/prometheus-operator/monitoring.coreos.com/v1";
+
+type Written<T> = T extends string
+  ? `${T}`
+  : T extends object
+    ? { [Key in keyof T]: Written<T[Key]> }
+    : T;
+
+export type Dashboard = Written<AnyDashboard>;
+export interface Options {
+  bargauge: Written<BarGauge>;
+  stat: Written<Stat>;
+  timeseries: Written<TimeSeries>;
+}
+export type Custom = Written<TimeSeriesField>;

@@ -1,0 +1,127 @@
+"""The chart: what its values may be, what it makes of them, and that its pods can run."""
+
+import json
+import shutil
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from tests.stacks.chart import (
+    CASES,
+    CHART,
+    EVERYTHING,
+    MINIMAL,
+    OLDEST_KUBERNETES,
+    Engine,
+    Values,
+)
+
+pytestmark = pytest.mark.stacks
+ALWAYS = ["CronJob", "Deployment", "Job", "Service"]
+RELEASE_CHARS_MAX = 53
+NAME_CHARS_MAX = 63
+CRON_JOB_NAME_CHARS_MAX = 52
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_lint__finds_nothing(engine: Engine, case: str) -> None:
+    """Helm's own lint has no error and no warning, on the oldest Kubernetes that is supported."""
+    assert engine.lint(CASES[case]) == []
+
+
+REFUSED: list[tuple[Values, list[str]]] = [
+    ({}, ["'/image': missing property 'repository'", "'/database'", "'/keyPepper'"]),
+    (MINIMAL | {"insecure": False}, ["'/insecure': value must be true", "'/tls/existingSecret'"]),
+    (MINIMAL | {"replicas": 2}, ["additional properties 'replicas' not allowed"]),
+    (MINIMAL | {"database": {"url": "postgresql://u:p@h/d"}}, ["'/database'", "'url' not allowed"]),
+    (MINIMAL | {"settings": {"sandbox_clock": "2026-10-01T00:00:00Z"}}, ["'sandbox_clock'"]),
+    (MINIMAL | {"settings": {"database_url": "postgresql://u:p@h/d"}}, ["'database_url'"]),
+    (MINIMAL | {"settings": {"tiers": "Free, high"}}, ["'/settings/tiers'"]),
+    (MINIMAL | {"settings": {"buffer_bytes_max": "256Mi"}}, ["'/settings/buffer_bytes_max'"]),
+    (MINIMAL | {"billingClose": {"schedule": "@monthly"}}, ["'/billingClose/schedule'"]),
+    (MINIMAL | {"billingClose": {"schedule": "TZ=UTC 0 6 4 * *"}}, ["'/billingClose/schedule'"]),
+    (MINIMAL | {"billingClose": {"timeZone": ""}}, ["'/billingClose/timeZone'"]),
+    (MINIMAL | {"monitoring": {"dashboard": {"labels": {"a": 1}}}}, ["'/monitoring/dashboard"]),
+]
+
+
+@pytest.mark.parametrize(("values", "told"), REFUSED)
+def test_values__refused(engine: Engine, values: Values, told: list[str]) -> None:
+    """What makes no sense is refused before anything is rendered, by the name of the value."""
+    message = engine.find_refusal(values) or ""
+    assert not [words for words in told if words not in message], message
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_values__accepted(engine: Engine, case: str) -> None:
+    """The values that the other tests render are those that the schema allows."""
+    assert engine.find_refusal(CASES[case]) is None
+
+
+@pytest.mark.parametrize(
+    ("case", "kinds"),
+    [
+        ("minimal", ALWAYS),
+        ("tls", ALWAYS),
+        ("without_billing", ["Deployment", "Job", "Service"]),
+        ("everything", sorted([*ALWAYS, "ConfigMap", "PrometheusRule", "ServiceMonitor"])),
+    ],
+)
+def test_render__makes_what_was_asked_for(engine: Engine, case: str, kinds: list[str]) -> None:
+    """What needs something else in the cluster is made when asked for, and not before."""
+    assert sorted(each["kind"] for each in engine.render(CASES[case])) == kinds
+
+
+def test_render__as_part_of_another_chart(helm: ModuleType, tmp_path: Path) -> None:
+    """A chart that has this one among its own may render it, with values of its name."""
+    (tmp_path / "Chart.yaml").write_text("{apiVersion: v2, name: factory, version: 1.0.0}", "utf-8")
+    shutil.copytree(CHART, tmp_path / "charts/tokenworks")
+    factory = Engine(helm, chart=tmp_path)
+    assert factory.find_refusal({"tokenworks": MINIMAL}) is None
+    assert len(factory.render({"tokenworks": MINIMAL})) == len(ALWAYS)
+
+
+@pytest.mark.parametrize("version", [OLDEST_KUBERNETES, "newest"])
+@pytest.mark.parametrize("case", CASES)
+def test_manifest__is_of_kubernetes(
+    engine: Engine,
+    kubernetes: ModuleType,
+    case: str,
+    version: str,
+) -> None:
+    """Each object is one of the oldest and of the newest Kubernetes, to the last key."""
+    version = kubernetes.latest_version() if version == "newest" else version
+    for manifest in engine.render(CASES[case]):
+        if not manifest["apiVersion"].startswith("monitoring.coreos.com/"):
+            kubernetes.validate(manifest, version, strict=True)
+
+
+def test_manifest__misspelt(engine: Engine, kubernetes: ModuleType) -> None:
+    """The check above tells a key that Kubernetes does not know."""
+    job = engine.get("CronJob")
+    job["spec"]["concurencyPolicy"] = job["spec"].pop("concurrencyPolicy")
+    with pytest.raises(kubernetes.ValidationError, match="concurencyPolicy"):
+        kubernetes.validate(job, OLDEST_KUBERNETES, strict=True)
+
+
+def test_kubernetes__oldest_is_that_of_the_chart(helm: ModuleType) -> None:
+    """The chart refuses what is older than the oldest that it is checked for."""
+    with helm.Chart.load(CHART) as chart:
+        assert chart.metadata["kubeVersion"] == f">={OLDEST_KUBERNETES}.0-0"
+
+
+def test_name__of_a_long_release(engine: Engine) -> None:
+    """A release may have the longest name that Helm allows."""
+    for manifest in engine.render(EVERYTHING, release="x" * RELEASE_CHARS_MAX):
+        is_cron_job = manifest["kind"] == "CronJob"
+        limit = CRON_JOB_NAME_CHARS_MAX if is_cron_job else NAME_CHARS_MAX
+        assert len(manifest["metadata"]["name"]) <= limit
+
+
+def test_dashboard__is_carried_unchanged(engine: Engine) -> None:
+    """The ConfigMap holds the very file, under the labels that the sidecar looks for."""
+    carried = engine.get("ConfigMap")
+    (text,) = carried["data"].values()
+    assert json.loads(text) == json.loads((CHART / "dashboards/factory.json").read_text("utf-8"))
+    assert carried["metadata"]["labels"]["grafana"] == "yes"
