@@ -113,7 +113,12 @@ class Contracts:
         return None
 
     def clashes(self, version: ContractVersion) -> list[tuple[str, ContractVersion]]:
-        """Return the accounts that other contracts cover at some time that this version does."""
+        """Return the accounts that other contracts cover at some time that this version does.
+
+        The version may be a new one; it ends where its contract's next one begins.
+        """
+        others = (it for it in self.versions(version.contract) if it.start_ms != version.start_ms)
+        version = next(it for it in _ended([*others, version]) if it.start_ms == version.start_ms)
         return [
             (account_id, other)
             for account_id in version.covers

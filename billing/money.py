@@ -97,4 +97,5 @@ def write(amount: Decimal) -> str:
 
 def write_money(amount: Decimal, currency: Currency) -> str:
     """Return a rounded amount with exactly its currency's decimals, without separators."""
-    return format(round_half_up(amount, currency) + 0, "f")
+    # Plus makes 0 of the -0 that a small loss is rounded to.
+    return format(_EXACT.plus(round_half_up(amount, currency)), "f")

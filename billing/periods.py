@@ -9,12 +9,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from meter.domain.interval import INTERVAL_MS, is_on_edge
+from meter.domain.interval import INTERVAL_MS, interval_start_ms, is_on_edge
 from meter.domain.times import to_ms, to_time
 
 YEAR_MIN: Final = 1980
 YEAR_MAX: Final = 2200
-_STEP: Final = timedelta(minutes=15)
+_STEP: Final = timedelta(milliseconds=INTERVAL_MS)
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# The longest that clocks ever went over: a whole day, where the date line was moved.
+_GAP_STEPS_MAX: Final = 24 * 4 + 2
+# Of the machine, not of a place; and zones that count leap seconds, whose edges lie on no grid.
+_NO_ZONES: Final = frozenset({"localtime", "posixrules", "Factory"})
+_NO_ZONE_FOLDERS: Final = ("posix/", "right/")
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -66,6 +72,8 @@ class OffGrid(ValueError):
 
 def find_zone(name: str) -> ZoneInfo | None:
     """Return the time zone of an IANA name; None when there is none."""
+    if name in _NO_ZONES or name.startswith(_NO_ZONE_FOLDERS):
+        return None
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, OSError):
@@ -114,23 +122,45 @@ def month_of(at_ms: int, zone: ZoneInfo) -> Month:
 def read_local(local: datetime, zone: ZoneInfo) -> int:
     """Return the instant (ms) of a naive local time; of one that comes twice, the first.
 
-    Raises ValueError for one that the clocks went over, OffGrid for one between two edges.
+    Raises ValueError for one of another age, or that the clocks went over, and OffGrid, which
+    offers local times, for one between two edges.
     """
     assert local.tzinfo is None
-    aware = local.replace(tzinfo=zone)
-    instant = aware.astimezone(UTC)
-    if instant.astimezone(zone).replace(tzinfo=None) != local:
-        raise ValueError(f"{local.isoformat()} does not exist in {zone.key}: clocks went over it")
-    return check_edge(to_ms(instant))
+    if not YEAR_MIN <= local.year <= YEAR_MAX:
+        raise ValueError(f"{local.isoformat()}: times are of {YEAR_MIN} to {YEAR_MAX}")
+    instant = local.replace(tzinfo=zone).astimezone(UTC)
+    if not _exists(local, zone):
+        floor = local.replace(minute=local.minute - local.minute % 15, second=0, microsecond=0)
+        later = (floor + _STEP * count for count in range(1, _GAP_STEPS_MAX))
+        after = next(it for it in later if _exists(it, zone))
+        raise ValueError(
+            f"{local.isoformat()} does not exist in {zone.key}: the clocks went over it, to"
+            f" {after.isoformat()}"
+        )
+    before = instant - (instant - _EPOCH) % _STEP
+    if before != instant:
+        edges = (it.astimezone(zone).replace(tzinfo=None) for it in (before, before + _STEP))
+        raise OffGrid(_off_grid(local.isoformat(), *(it.isoformat() for it in edges)))
+    return to_ms(instant)
 
 
 def check_edge(at_ms: int) -> int:
     """Return an instant that is an edge of an interval; raises OffGrid."""
     if not is_on_edge(at_ms):
-        before = at_ms - at_ms % INTERVAL_MS
-        edges = " and ".join(to_time(it).isoformat() for it in (before, before + INTERVAL_MS))
-        raise OffGrid(f"not on a 15-minute edge; the nearest are {edges}")
+        before = interval_start_ms(at_ms)
+        times = (to_time(it).isoformat() for it in (at_ms, before, before + INTERVAL_MS))
+        raise OffGrid(_off_grid(*times))
     return at_ms
+
+
+def _exists(local: datetime, zone: ZoneInfo) -> bool:
+    """Tell whether a clock in the zone ever shows a naive time."""
+    shown = local.replace(tzinfo=zone).astimezone(UTC).astimezone(zone)
+    return shown.replace(tzinfo=None) == local
+
+
+def _off_grid(time: str, before: str, after: str) -> str:
+    return f"{time} is not on a 15-minute edge; the nearest are {before} and {after}"
 
 
 def _is_in(instant: datetime, month: Month, zone: ZoneInfo) -> bool:

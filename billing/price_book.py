@@ -4,10 +4,9 @@ The rules stand in `docs/reference/price-book.md`. Prices are per 1,000,000 toke
 factors, and a unit price is their exact product.
 """
 
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import time, timedelta
+from datetime import timedelta
 from decimal import Decimal
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -122,7 +121,8 @@ class ModelPrices:
 class Window:
     """Hours of days at another price. `hours` are minutes of the day, the second up to a day later.
 
-    An empty tuple of models (names or patterns), tiers or modes stands for all of them.
+    An empty tuple of models (names or patterns), tiers or modes stands for all of them. A model is
+    meant by the name that it is sold under, and by the key that its prices stand under.
     """
 
     name: str
@@ -147,10 +147,10 @@ class Window:
             for begin, end in self.hours
         )
 
-    def is_for(self, key: PriceKey) -> bool:
-        """Tell whether it is for the key's model, tier and mode."""
+    def is_for(self, key: PriceKey, *, model_key: str | None) -> bool:
+        """Tell whether it is for the key's model, which the book has at `model_key`, and so on."""
         return (
-            (not self.models or any(matches(it, key.model) for it in self.models))
+            is_meant(key.model, by=self.models, model_key=model_key)
             and (not self.tiers or key.tier in self.tiers)
             and (not self.modes or key.mode in self.modes)
         )
@@ -160,7 +160,8 @@ class Window:
 class Override:
     """A contract's own terms for some keys: a factor, or prices by class (or all of them).
 
-    An empty tuple of models (names or patterns), tiers, modes or classes stands for all.
+    An empty tuple of models (names or patterns), tiers, modes or classes stands for all. A model is
+    meant by the name that it is sold under, and by the key that its prices stand under.
     """
 
     index: int
@@ -172,15 +173,38 @@ class Override:
     prices: Mapping[TokenClass, Decimal]
     all: Decimal | None
 
-    def is_for(self, key: PriceKey) -> bool:
-        """Tell whether it has terms for the key."""
+    def is_for(self, key: PriceKey, *, model_key: str | None) -> bool:
+        """Tell whether it has terms for the key, whose model the book has at `model_key`."""
         return (
-            (not self.models or any(matches(it, key.model) for it in self.models))
+            is_meant(key.model, by=self.models, model_key=model_key)
             and (not self.tiers or key.tier in self.tiers)
             and (not self.modes or key.mode in self.modes)
             and (not self.classes or key.token_class in self.classes)
             and (self.factor is not None or key.token_class in self.prices or self.all is not None)
         )
+
+
+class ModelKeys:
+    """Finds a book's key for a model: its own name, an alias, else the longest pattern.
+
+    `exact` maps each name to its key, and so does `patterns`, the longest first.
+    """
+
+    __slots__ = ("exact", "patterns")
+
+    def __init__(self, keys: Iterable[str], *, names: Mapping[str, str]) -> None:
+        """Take the keys of the models, and the key that each further name stands for."""
+        by_name = {**names, **{key: key for key in keys}}
+        self.exact = {it: key for it, key in by_name.items() if not is_pattern(it)}
+        patterns = [(it, key) for it, key in by_name.items() if is_pattern(it)]
+        self.patterns = tuple(sorted(patterns, key=lambda pair: (-len(pair[0]), pair[0])))
+
+    def find(self, model: str) -> str | None:
+        """Return the key, or None."""
+        key = self.exact.get(model)
+        if key is not None:
+            return key
+        return next((key for it, key in self.patterns if matches(it, model)), None)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,36 +226,29 @@ class PriceBook:
     windows: tuple[Window, ...]
     models: Mapping[str, ModelPrices]
     names: Mapping[str, str]
-    _patterns: tuple[tuple[str, str], ...] = field(init=False, repr=False, compare=False)
+    _keys: ModelKeys = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        patterns = {it: it for it in self.models if is_pattern(it)}
-        patterns |= {it: key for it, key in self.names.items() if is_pattern(it)}
-        ordered = sorted(patterns.items(), key=lambda pair: (-len(pair[0]), pair[0]))
-        object.__setattr__(self, "_patterns", tuple(ordered))
+        object.__setattr__(self, "_keys", ModelKeys(self.models, names=self.names))
 
     def find_model(self, sold_model: str) -> str | None:
-        """Return the book's key for a model: its own name, an alias, else the longest pattern."""
-        if sold_model in self.models and not is_pattern(sold_model):
-            return sold_model
-        alias = self.names.get(sold_model)
-        if alias is not None and not is_pattern(sold_model):
-            return alias
-        return next((key for it, key in self._patterns if matches(it, sold_model)), None)
+        """Return the book's key for a model, or None."""
+        return self._keys.find(sold_model)
 
     def find_price(self, key: PriceKey, overrides: Sequence[Override] = ()) -> Price | None:
         """Return the price of a key with the first override that is for it; None without one."""
-        override = next((it for it in overrides if it.is_for(key)), None)
+        model_key = self.find_model(key.model)
+        override = next((it for it in overrides if it.is_for(key, model_key=model_key)), None)
         if override is not None and override.factor is None:
             return self._replaced(key, override)
-        found = self._find_base(key)
+        found = self._find_base(key, model_key=model_key)
         if found is None:
             return None
         source, hit, factors = found
         mode = self.modes.get(key.mode)
         if mode is not None:
             factors.append(Factor(source=f"modes.{MODE_NAMES[key.mode]}", value=mode))
-        window = self._find_window(key)
+        window = self._find_window(key, model_key=model_key)
         if window is not None:
             factors.append(Factor(source=f"windows.{window.name}", value=window.factor))
         if override is not None and override.factor is not None:
@@ -263,8 +280,9 @@ class PriceBook:
             version_start_ms=self.start_ms,
         )
 
-    def _find_base(self, key: PriceKey) -> tuple[str, Hit, list[Factor]] | None:
-        model_key = self.find_model(key.model)
+    def _find_base(
+        self, key: PriceKey, *, model_key: str | None
+    ) -> tuple[str, Hit, list[Factor]] | None:
         if model_key is None:
             return None
         prices = self.models[model_key]
@@ -282,11 +300,12 @@ class PriceBook:
             return source, hit, []
         return source, hit, [Factor(source=f"tiers.{key.tier}", value=self.tiers[key.tier])]
 
-    def _find_window(self, key: PriceKey) -> Window | None:
-        return next(
-            (it for it in self.windows if it.is_for(key) and it.holds_at(key.at_ms, self.zone)),
-            None,
-        )
+    def _find_window(self, key: PriceKey, *, model_key: str | None) -> Window | None:
+        for window in self.windows:
+            is_for = window.is_for(key, model_key=model_key)
+            if is_for and window.holds_at(key.at_ms, self.zone):
+                return window
+        return None
 
 
 def is_pattern(name: str) -> bool:
@@ -295,11 +314,48 @@ def is_pattern(name: str) -> bool:
 
 
 def matches(name_or_pattern: str, model: str) -> bool:
-    """Tell whether a model is meant by a name or a pattern, whose `*` stands for any characters."""
-    if not is_pattern(name_or_pattern):
-        return name_or_pattern == model
-    parts = map(re.escape, name_or_pattern.split("*"))
-    return re.fullmatch(".*".join(parts), model, re.DOTALL) is not None
+    """Tell whether a model is meant by a name or a pattern, whose `*` stands for any characters.
+
+    Takes no longer than both are: each part between two `*` is looked for once, as far left as it
+    can be.
+    """
+    head, *parts = name_or_pattern.split("*")
+    if not parts:
+        return model == head
+    *parts, tail = parts
+    place, end = len(head), len(model) - len(tail)
+    if end < place or not (model.startswith(head) and model.endswith(tail)):
+        return False
+    for part in parts:
+        found = model.find(part, place, end)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
+
+
+def can_meet(first: str, second: str) -> bool:
+    """Tell whether some name is meant by both of two names or patterns, at whatever length.
+
+    Of two patterns, nothing but what is before the first and behind the last `*` can be at odds:
+    between, the parts of one may follow those of the other.
+    """
+    if not is_pattern(first) or not is_pattern(second):
+        return matches(first, second) or matches(second, first)
+    heads = (first.partition("*")[0], second.partition("*")[0])
+    tails = (first.rpartition("*")[2], second.rpartition("*")[2])
+    return (heads[0].startswith(heads[1]) or heads[1].startswith(heads[0])) and (
+        tails[0].endswith(tails[1]) or tails[1].endswith(tails[0])
+    )
+
+
+def is_meant(model: str, *, by: Sequence[str], model_key: str | None) -> bool:
+    """Tell whether names and patterns mean a model, which the book has at `model_key`.
+
+    No names at all mean every model.
+    """
+    names = (model,) if model_key is None else (model, model_key)
+    return not by or any(matches(it, name) for it in by for name in names)
 
 
 def explain(price: Price) -> str:
@@ -309,11 +365,6 @@ def explain(price: Price) -> str:
 
 
 _DAY_MINUTES: Final = 24 * 60
-
-
-def minutes_of(clock: time) -> int:
-    """Return a time of day in minutes."""
-    return clock.hour * 60 + clock.minute
 
 
 def _find(
