@@ -5,22 +5,27 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Concatenate, TypeVar
+from typing import Any, Concatenate, TypeVar
 
 import click
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
 from cli.credentials import Credentials, find_credentials
-from cli.process import CommandError, Exit
+from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings, SettingsError, is_loopback, read_settings
+from meter.runtime.clock import SystemClock
+from tokenworks.billing.v1.billing_service_pb2_grpc import BillingServiceStub
+from tokenworks.meter.v1 import clock_service_pb2
 from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
+from tokenworks.meter.v1.clock_service_pb2_grpc import ClockServiceStub
 from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
 
 CREDENTIALS = Path(".tokenworks") / "credentials.json"
 CALL_SECONDS_MAX = 60.0
 # A usage query's 100,000 rows, with room to spare; gRPC's own limit is 4 MiB.
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
+SANDBOX_KEY = "tokenworks-sandbox-clock"
 
 _Request = TypeVar("_Request")
 _Answer = TypeVar("_Answer")
@@ -35,6 +40,8 @@ class Client:
 
     meter: MeterServiceStub
     accounts: AccountServiceStub
+    clock: ClockServiceStub
+    billing: BillingServiceStub
     as_json: bool
 
 
@@ -87,15 +94,24 @@ def load_settings(config: Path | None, *, flags: Mapping[str, object]) -> Settin
 def connect(*, settings: Settings, as_json: bool = False) -> Iterator[Client]:
     """A client for the time of the block; failed calls in it become a CommandError."""
     target = find_target(settings)
-    with open_channel(target, ca_certificate=settings.ca_certificate) as channel:
+    with open_channel(target, ca_certificate=settings.ca_certificate) as plain:
+        channel = grpc.intercept_channel(plain, _SandboxTold())
         try:
             yield Client(
                 meter=MeterServiceStub(channel),
                 accounts=AccountServiceStub(channel),
+                clock=ClockServiceStub(channel),
+                billing=BillingServiceStub(channel),
                 as_json=as_json,
             )
         except grpc.RpcError as error:
             raise explain(error, address=target.address) from error
+
+
+def find_now_ms(client: Client) -> int:
+    """Now in ms since 1970: a sandbox's time, else this machine's."""
+    answer = client.clock.GetClock(clock_service_pb2.GetClockRequest())
+    return answer.now.ToMilliseconds() if answer.driven else SystemClock().now_ms()
 
 
 def find_target(settings: Settings) -> Target:
@@ -229,3 +245,28 @@ class _ApiKey(grpc.UnaryUnaryClientInterceptor):
             compression=client_call_details.compression,
         )
         return continuation(details, request)
+
+
+class _SandboxTold(grpc.UnaryUnaryClientInterceptor):
+    """Says on stderr, once, that what answers is a sandbox: an error of one as well."""
+
+    def __init__(self) -> None:
+        self._is_told = False
+
+    def intercept_unary_unary(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, _Request], _Answer],
+        client_call_details: grpc.ClientCallDetails,
+        request: _Request,
+    ) -> _Answer:
+        """Send the call on, and look at what comes back."""
+        answer = continuation(client_call_details, request)
+        if isinstance(answer, grpc.Future):
+            answer.add_done_callback(self._tell)
+        return answer
+
+    def _tell(self, done: Any) -> None:  # noqa: ANN401
+        now = dict(done.trailing_metadata() or ()).get(SANDBOX_KEY)
+        if now is not None and not self._is_told:
+            self._is_told = True
+            report_progress(format_sandbox(now))

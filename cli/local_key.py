@@ -10,9 +10,9 @@ import grpc
 import meter.app
 from cli.connection import Target, open_channel
 from cli.credentials import Credentials, find_credentials, write_credentials
-from cli.process import CommandError
+from cli.process import CommandError, Exit
 from cli.settings import Settings, is_loopback
-from meter.domain.errors import MeterError
+from meter.domain.errors import MeterError, Refused
 from meter.options import Addresses, MeterOptions
 from tokenworks.meter.v1.account_service_pb2 import ListAccountsRequest
 from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
@@ -57,8 +57,13 @@ def provide_credentials(
 def _make_key(options: MeterOptions) -> str:
     try:
         return meter.app.create_installation_key(
-            options.database_url, key_pepper=options.key_pepper, description="made by tokenworks up"
+            options.database_url,
+            key_pepper=options.key_pepper,
+            description="made by tokenworks up",
+            sandbox_clock_ms=options.sandbox_clock_ms,
         )
+    except Refused as error:
+        raise CommandError(error.message, code=Exit.REFUSED) from error
     except MeterError as error:
         raise CommandError(f"no API key could be made: {error.message}") from error
 

@@ -10,10 +10,12 @@ from dataclasses import asdict
 from types import FrameType, TracebackType
 from typing import Self
 
+import billing.app
 import meter.app
-from cli.process import CommandError, Exit
+from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings, is_loopback
-from meter.domain.errors import MeterError
+from meter.domain.errors import MeterError, Refused
+from meter.domain.times import to_iso, to_ms
 from meter.options import Addresses, MeterOptions
 
 _log = logging.getLogger("tokenworks")
@@ -72,6 +74,7 @@ def refuse_exposure(settings: Settings) -> None:
 
 def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) -> MeterOptions:
     """What the meter is told."""
+    sandbox_clock = settings.sandbox_clock
     return MeterOptions(
         database_url=database_url,
         grpc_address=settings.grpc_address,
@@ -82,6 +85,7 @@ def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) ->
         tiers=settings.tiers,
         shard=settings.shard,
         buffer_bytes_max=settings.buffer_bytes_max,
+        sandbox_clock_ms=None if sandbox_clock is None else to_ms(sandbox_clock),
     )
 
 
@@ -96,10 +100,13 @@ def run_meter(
 ) -> None:
     """Serve until `stop`; `ready` is called in a thread of its own once calls are answered.
 
-    Raises CommandError when it cannot listen, or the database does not answer at the start.
+    Raises CommandError when it cannot listen, the database lives on another clock, or it does not
+    answer at the start.
     """
     try:
         asyncio.run(_serve(options, stop=stop, ready=ready))
+    except Refused as error:
+        raise CommandError(error.message, code=Exit.REFUSED) from error
     except MeterError as error:
         raise CommandError(error.message) from error
     except OSError as error:
@@ -116,13 +123,21 @@ async def _serve(
     addresses: asyncio.Future[Addresses] = loop.create_future()
 
     async def announce() -> None:
+        driven_ms = (await addresses).driven_ms
+        if driven_ms is not None:
+            report_progress(_sandbox_banner(driven_ms))
         # In a thread, for it may call the server, which answers on this one.
-        await asyncio.to_thread(ready, await addresses)
+        await asyncio.to_thread(ready, addresses.result())
         _log.info("meter_started", extra=asdict(addresses.result()))
 
     stop.notify = lambda: loop.call_soon_threadsafe(stopping.set)
     serving = asyncio.ensure_future(
-        meter.app.serve(options, stopping=stopping, ready=addresses.set_result)
+        meter.app.serve(
+            options,
+            stopping=stopping,
+            ready=addresses.set_result,
+            residents=[billing.app.make_resident],
+        )
     )
     announcing = asyncio.ensure_future(announce())
     await asyncio.wait({serving, announcing}, return_when=asyncio.FIRST_COMPLETED)
@@ -135,6 +150,15 @@ async def _serve(
         announcing.cancel()
     if announcing.done() and not announcing.cancelled():
         announcing.result()
+
+
+def _sandbox_banner(driven_ms: int) -> str:
+    lines = [
+        format_sandbox(to_iso(driven_ms)),
+        "It stands still until `tokenworks billing clock --to TIME`. Nothing in it is real.",
+    ]
+    rule = "*" * max(map(len, lines))
+    return "\n".join([rule, *lines, rule])
 
 
 def _check_port(address: str, *, flag: str) -> None:

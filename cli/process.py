@@ -23,6 +23,11 @@ class CommandError(click.ClickException):
         self.exit_code = int(code)  # type: ignore[misc]
 
 
+def format_sandbox(now: str) -> str:
+    """The line that everybody reads who has to do with a sandbox; `now` is ISO 8601 in UTC."""
+    return f"SANDBOX: this installation lives on a driven clock, now {now}"
+
+
 def report_progress(line: str) -> None:
     """Tell whoever watches what is going on; results go to stdout, this does not."""
     click.echo(line, err=True)

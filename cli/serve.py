@@ -55,10 +55,14 @@ def serve(
     configure_logging(settings.log_level)
 
     def tell(addresses: Addresses) -> None:
+        clock = addresses.sandbox_clock
         if as_json:
-            click.echo(json.dumps({"grpc": addresses.grpc, "http": addresses.http}))
+            told = {"grpc": addresses.grpc, "http": addresses.http, "sandbox_clock": clock}
+            click.echo(json.dumps(told))
         else:
             click.echo(f"gRPC {addresses.grpc}\nHTTP {addresses.http}")
+            if clock is not None:
+                click.echo(f"Clock {clock}, driven: SANDBOX")
 
     with StopRequest() as stop:
         run_meter(options, stop=stop, ready=tell)

@@ -9,6 +9,7 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,18 @@ def _tiers(value: object) -> tuple[str, ...]:
             " separated by commas"
         )
     return tiers
+
+
+def _instant(value: object) -> datetime:
+    rule = "must be an instant in UTC of the years 2000 to 2199, for instance 2026-10-01T00:00:00Z"
+    try:
+        # TOML has times of its own.
+        time = value if isinstance(value, datetime) else datetime.fromisoformat(_text(value))
+    except ValueError as error:
+        raise ValueError(rule) from error
+    if time.utcoffset() != timedelta(0) or time.year not in range(2000, 2200):
+        raise ValueError(rule)
+    return time
 
 
 def _log_level(value: object) -> str:
@@ -196,6 +209,18 @@ class Settings:
             "buffer_bytes_max",
             _integer(minimum=_MEBIBYTE, maximum=64 * 1024 * _MEBIBYTE),
             meaning="Bytes that may wait for their commit; more is refused with OVERLOADED.",
+        ),
+    )
+    sandbox_clock: datetime | None = field(
+        default=None,
+        metadata=_told(
+            "sandbox_clock",
+            _instant,
+            meaning="Makes a sandbox of an empty database: it lives on a driven clock, which begins"
+            " at this instant (2026-10-01T00:00:00Z) and stands still until `tokenworks billing"
+            " clock --to` moves it. Later starts need the setting too, and any instant will do. A"
+            " database that has lived on the real clock refuses it."
+            " [What it is for](../operating/sandbox.md).",
         ),
     )
     log_level: str = field(

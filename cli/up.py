@@ -99,7 +99,14 @@ def up(
             credentials = provide_credentials(
                 key_file, api_key=api_key, options=options, addresses=addresses, settings=settings
             )
-            _tell(folder, credentials=credentials, postgres=postgres, lock=lock, as_json=as_json)
+            _tell(
+                folder,
+                credentials=credentials,
+                postgres=postgres,
+                lock=lock,
+                sandbox_clock=addresses.sandbox_clock,
+                as_json=as_json,
+            )
 
         run_meter(options, stop=stop, ready=tell)
         report_progress("the meter has stopped")
@@ -164,6 +171,7 @@ def _tell(
     credentials: Credentials,
     postgres: Postgres | None,
     lock: FolderLock,
+    sandbox_clock: str | None,
     as_json: bool,
 ) -> None:
     """Say where everything is, on stdout and to the next `up`, and what to type next."""
@@ -176,6 +184,7 @@ def _tell(
             "grpc": credentials.target,
             "http": credentials.http,
             "credentials": str(key_file),
+            "sandbox_clock": sandbox_clock,
         }
         click.echo(json.dumps(told))
         return
@@ -183,6 +192,7 @@ def _tell(
         where = "the one of TOKENWORKS_DATABASE_URL"
     else:
         where = f"postgresql://{place} (password in {folder / 'postgres' / 'password'})"
+    clock = f"Clock     {sandbox_clock}, driven: SANDBOX\n" if sandbox_clock is not None else ""
     found_by_itself = folder == DEFAULT_FOLDER.absolute()
     prefix = "" if found_by_itself else f"TOKENWORKS_CREDENTIALS_FILE={key_file} "
     click.echo(
@@ -190,6 +200,7 @@ def _tell(
         f"gRPC      {credentials.target}\n"
         f"HTTP      http://{credentials.http}/metrics\n"
         f"API key   {key_file}\n"
+        f"{clock}"
         "\n"
         "Tokenworks is running; Ctrl-C stops all of it. Next, in another terminal:\n"
         f"  {prefix}tokenworks accounts create acme --id acme"

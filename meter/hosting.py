@@ -25,7 +25,7 @@ class Host:
     """The meter's side of a service: its clock, its accounts as last known, and what it may read.
 
     `engine` connects in the service's role. `tiers` are the names that this installation sells.
-    `is_driven` says that the clock is a sandbox's.
+    `is_driven` says that the clock is a sandbox's, which stands still until it is moved.
     """
 
     engine: Engine

@@ -98,6 +98,14 @@ class UsageFacts(Protocol):
         """Return until when all that was acknowledged is counted."""
         ...
 
+    def recorded_up_to(self) -> Mapping[int, int]:
+        """Return the position of the newest segment of each shard of the journal."""
+        ...
+
+    def is_counted(self, positions: Mapping[int, int]) -> bool:
+        """Tell whether each shard is counted up to its position."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:

@@ -7,9 +7,11 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import meter.app
+from meter.domain.times import to_ms
 
 TOKENWORKS = Path(sys.executable).parent / "tokenworks"
 PEPPER = bytes(range(32))
@@ -25,8 +27,12 @@ class RunningMeter:
 
     def __init__(self, database_url: str, *, folder: Path, settings: Mapping[str, str]) -> None:
         self.database_url = database_url
+        begin = settings.get("sandbox_clock")
         self.api_key = meter.app.create_installation_key(
-            database_url, key_pepper=PEPPER, description="for tests"
+            database_url,
+            key_pepper=PEPPER,
+            description="for tests",
+            sandbox_clock_ms=None if begin is None else to_ms(datetime.fromisoformat(begin)),
         )
         self.target = "127.0.0.1:0"
         self.http = "127.0.0.1:0"

@@ -10,14 +10,18 @@ from meter.domain.errors import Reason
 from meter.domain.outcome import Outcome
 from meter.metrics import CATALOGUE
 from tests.plugins.evidence import EVIDENCE
-from tokenworks.meter.v1 import account_service_pb2, meter_service_pb2
+from tokenworks.meter.v1 import account_service_pb2, clock_service_pb2, meter_service_pb2
 
 
 def test_rpc__was_called_over_a_real_server(pytestconfig: pytest.Config) -> None:
     """Each RPC of the contract was answered by a server during this run."""
     services: list[ServiceDescriptor] = [
         service
-        for file in (account_service_pb2.DESCRIPTOR, meter_service_pb2.DESCRIPTOR)
+        for file in (
+            account_service_pb2.DESCRIPTOR,
+            clock_service_pb2.DESCRIPTOR,
+            meter_service_pb2.DESCRIPTOR,
+        )
         for service in file.services_by_name.values()
     ]
     rpcs = {f"/{service.full_name}/{rpc.name}" for service in services for rpc in service.methods}

@@ -18,6 +18,7 @@ from cli.simulate.server import MeterAddress, Progress, Replay
 from cli.simulate.trace import TraceUnreadable
 from cli.simulate.workload import Customers, Workload
 from tokenworks.client.clock import time_ns
+from tokenworks.meter.v1.clock_service_pb2 import GetClockRequest
 
 TIERS: Final = ("medium", "high", "free", "premium", "ultra")
 MODELS: Final = ("atlas-large", "atlas-small", "breeze-mini")
@@ -165,8 +166,9 @@ def simulate(
 ) -> None:
     """Run a fleet of processes that report to a meter over gRPC, through the client.
 
-    Times are laid so that the last request ends when the replay does. Each server writes what it
-    is about to report to its truth file first. Fails when anything is not acknowledged in time.
+    Times are laid so that the last request ends when the replay does, in a sandbox at the time of
+    its clock. Each server writes what it is about to report to its truth file first. Fails when
+    anything is not acknowledged in time.
     """
     if 0 < speed < 1:
         raise click.BadParameter("must be 0, or at least 1", param_hint="--speed")
@@ -177,11 +179,13 @@ def simulate(
     )
     workload = Workload(traces=traces, request_count=request_count, seed=seed, customers=customers)
     requests_total, span_ms = _measure(workload)
+    report_end_ms = time_ns() // 1_000_000 + (int(span_ms / speed) if speed else 0)
     replay = Replay(
         workload=workload,
         meter=meter,
         server_count=server_count,
-        end_ms=time_ns() // 1_000_000 + (int(span_ms / speed) if speed else 0),
+        end_ms=_find_end_ms(client, report_end_ms=report_end_ms),
+        report_end_ms=report_end_ms,
         speed=speed,
         resend_percent=resend_percent,
         deadline_seconds=deadline_seconds,
@@ -191,6 +195,12 @@ def simulate(
     servers = _run(replay, requests_total=requests_total)
     click.echo(_as_json(servers, replay=replay) if client.as_json else _as_table(servers, replay))
     _demand_acknowledgement(servers, replay=replay)
+
+
+def _find_end_ms(client: Client, *, report_end_ms: int) -> int:
+    """When the last request ends: as it is reported, or now in a sandbox, whose time stands."""
+    answer = client.clock.GetClock(GetClockRequest())
+    return answer.now.ToMilliseconds() if answer.driven else report_end_ms
 
 
 def _find_meter() -> MeterAddress:

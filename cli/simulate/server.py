@@ -31,8 +31,10 @@ class MeterAddress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replay:
-    """What every server of a fleet is told. `end_ms` is when the last request ends.
+    """What every server of a fleet is told.
 
+    `end_ms` is when the last request ends, by the meter's clock; `report_end_ms` is when it is
+    reported, by this machine's: both are one unless the meter is a sandbox.
     `speed` is how many seconds of the trace pass in one; 0 means as fast as possible, else ≥ 1.
     `deadline_seconds` bounds each wait for the meter. `truth` is the folder of the truth files.
     """
@@ -41,6 +43,7 @@ class Replay:
     meter: MeterAddress
     server_count: int
     end_ms: int
+    report_end_ms: int
     speed: float
     resend_percent: float
     deadline_seconds: float
@@ -135,7 +138,7 @@ class _Server:
         """Wait for the request's end at the fleet's speed; False when told to stop."""
         if self._replay.speed == 0:
             return not self._stop.is_set()
-        due_ms = self._replay.end_ms + request.offset_ms / self._replay.speed
+        due_ms = self._replay.report_end_ms + request.offset_ms / self._replay.speed
         while (wait_ms := due_ms - time_ns() / 1_000_000) > 0:
             if self._stop.wait(min(wait_ms / 1_000, REPORT_SECONDS)):
                 return False

@@ -11,7 +11,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from cli.accounts import format_time, resolve
-from cli.connection import Client, client_command, find_reason
+from cli.connection import Client, client_command, find_now_ms, find_reason
 from cli.process import CommandError, report_progress
 from cli.usage.query import (
     MODES,
@@ -23,10 +23,9 @@ from cli.usage.query import (
     to_request,
     tokens_of,
 )
-from cli.usage.span import Span, check_time, to_span
+from cli.usage.span import Span, check_order, check_time, to_span
 from meter.domain.interval import INTERVAL_MS, interval_start_ms
 from meter.domain.limits import QUERY_ROWS_MAX
-from meter.runtime.clock import SystemClock
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 
 _DAY_MS: Final = 86_400_000
@@ -60,7 +59,8 @@ def export(
     """
     if set(by) & set(TIMES):
         raise click.BadParameter("the interval is always there.", param_hint="--by")
-    span = to_span(since, until, now_ms=SystemClock().now_ms())
+    check_order(since, until)
+    span = to_span(since, until, now_ms=find_now_ms(client))
     root = resolve(client.accounts, account) if account else ""
     groups = ("interval", *by)
     writer = csv.writer(sys.stdout)

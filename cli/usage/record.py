@@ -10,13 +10,12 @@ import grpc
 from google.protobuf.json_format import ParseDict
 
 from cli.accounts import resolve
-from cli.connection import Client, client_command
+from cli.connection import Client, client_command, find_now_ms
 from cli.process import CommandError, Exit, report_progress
 from cli.usage.query import FINISHES, MODES, QUALITIES, TOKEN_CLASSES
 from cli.usage.span import check_time, to_ms
 from meter.domain.limits import ATTEMPT_MAX, DURATION_MS_MAX, TOKEN_COUNT_MAX
 from meter.domain.outcome import FIRST_QUARANTINED
-from meter.runtime.clock import SystemClock
 from meter.runtime.ids import random_bytes
 from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
@@ -132,7 +131,8 @@ def record(client: Client, *, account: str, event_id: str | None, **details: obj
     """
     if all(details[name] is None for name in TOKEN_CLASSES.values()):
         raise click.UsageError("give at least one count: --input N, --output N, --cache-read N, …")
-    event = _to_event(details, account_id=resolve(client.accounts, account))
+    account_id = resolve(client.accounts, account)
+    event = _to_event(details, account_id=account_id, now_ms=find_now_ms(client))
     event.event_id = event_id or str(uuid.UUID(bytes=random_bytes(_ID_BYTES), version=4))
     request = meter_service_pb2.RecordUsageRequest(events=[event])
     try:
@@ -159,7 +159,7 @@ def record(client: Client, *, account: str, event_id: str | None, **details: obj
         click.echo(f"\nNext:\n  tokenworks usage show {account} --since {since}")
 
 
-def _to_event(details: dict[str, object], *, account_id: str) -> usage_pb2.UsageEvent:
+def _to_event(details: dict[str, object], *, account_id: str, now_ms: int) -> usage_pb2.UsageEvent:
     places = ("model", "served_model", "tier", "pool", "region")
     content = {
         "dimensions": {
@@ -177,7 +177,6 @@ def _to_event(details: dict[str, object], *, account_id: str) -> usage_pb2.Usage
         **{name: details[name] for name in ("duration_ms", "request_id", "attempt")},
     }
     event = ParseDict(content, usage_pb2.UsageEvent())
-    now_ms = SystemClock().now_ms()
     ended = details["end_time"]
     event.end_time.FromMilliseconds(now_ms if ended is None else to_ms(str(ended), now_ms=now_ms))
     return event

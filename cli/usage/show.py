@@ -7,11 +7,10 @@ from itertools import groupby
 import click
 
 from cli.accounts import resolve
-from cli.connection import Client, client_command
+from cli.connection import Client, client_command, find_now_ms
 from cli.usage.query import MODES, row_to_json, split_groups, to_request, tokens_of
-from cli.usage.span import Span, check_time, to_span
+from cli.usage.span import Span, check_order, check_time, to_span
 from cli.usage.table import UsageLine, print_usage
-from meter.runtime.clock import SystemClock
 from tokenworks.meter.v1 import account_service_pb2, meter_service_pb2
 from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
 
@@ -57,7 +56,8 @@ def show(
 
     Usage is kept by quarters of an hour: the times are widened to their edges.
     """
-    span = to_span(since, until, now_ms=SystemClock().now_ms())
+    check_order(since, until)
+    span = to_span(since, until, now_ms=find_now_ms(client))
     root = resolve(client.accounts, account) if account else ""
     answer = client.meter.QueryUsage(
         to_request(span, account_id=root, by=by, model=model, tier=tier)

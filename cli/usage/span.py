@@ -50,6 +50,17 @@ def to_ms(text: str, *, now_ms: int) -> int:
     return round(time.timestamp() * 1000)
 
 
+def check_order(since: str, until: str | None) -> None:
+    """Refuse two times of which the first is not earlier, whatever the clock says.
+
+    Raises click.BadParameter. A time and a time ago are compared by `to_span` alone.
+    """
+    if until is None or bool(_AGO.fullmatch(since)) is not bool(_AGO.fullmatch(until)):
+        return
+    if to_ms(until, now_ms=0) <= to_ms(since, now_ms=0):
+        raise _wrong_order(since, until)
+
+
 def to_span(since: str, until: str | None, *, now_ms: int) -> Span:
     """Return the span between two times, snapped outward; without `until` now is its last moment.
 
@@ -58,11 +69,15 @@ def to_span(since: str, until: str | None, *, now_ms: int) -> Span:
     begin_ms = to_ms(since, now_ms=now_ms)
     end_ms = now_ms + 1 if until is None else to_ms(until, now_ms=now_ms)
     if end_ms <= begin_ms:
-        end = "now" if until is None else until
-        raise click.BadParameter(f"{since} is not before {end}.", param_hint="--since")
+        raise _wrong_order(since, until)
     return Span(start_ms=interval_start_ms(begin_ms), end_ms=next_edge_ms(end_ms))
 
 
 def format_edge(time_ms: int) -> str:
     """Return a time for people to read, to the minute."""
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _wrong_order(since: str, until: str | None) -> click.BadParameter:
+    end = "now" if until is None else until
+    return click.BadParameter(f"{since} is not before {end}.", param_hint="--since")

@@ -51,6 +51,12 @@ LATE_MS_MAX: Final = 35 * 24 * 3600 * 1000
 # Event ids are remembered longer than a late event can be repeated.
 CLAIM_KEPT_MS: Final = LATE_MS_MAX + FUTURE_MS_MAX + 24 * 3600 * 1000
 
+# How far one call moves a sandbox's clock, which never goes back: a wrong year is refused, a
+# quarter of a year with its late events is not.
+CLOCK_ADVANCE_MS_MAX: Final = 100 * 24 * 3600 * 1000
+# How long that clock waits at a midnight for what was acknowledged before it to be counted.
+CLOCK_COUNTED_SECONDS_MAX: Final = 60.0
+
 # One group commit: bounded so that one fsync never holds up more than this much work.
 GROUP_EVENTS_MAX: Final = 400_000
 GROUP_SUBMISSIONS_MAX: Final = 4_096

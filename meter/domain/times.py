@@ -11,6 +11,12 @@ def to_time(time_ms: int) -> datetime:
     return _EPOCH + timedelta(milliseconds=time_ms)
 
 
+def to_iso(time_ms: int) -> str:
+    """Return an instant as ISO 8601 in UTC: whole seconds, or milliseconds where there are any."""
+    form = "milliseconds" if time_ms % 1000 else "seconds"
+    return to_time(time_ms).isoformat(timespec=form).replace("+00:00", "Z")
+
+
 def to_ms(time: datetime) -> int:
     """Return the instant of an aware time, to the nearest millisecond."""
     return round((time - _EPOCH) / timedelta(milliseconds=1))

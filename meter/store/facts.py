@@ -8,6 +8,7 @@ from sqlalchemy import ARRAY, Engine, Text, any_, func, literal, select, text
 from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import FinishClass, Mode, TokenClass
 from meter.runtime.engine import store_faults
+from meter.store.installation import installation_time
 from meter.store.tables import counting, shards, skus, usage
 from meter.usage import UsageFact
 
@@ -52,8 +53,10 @@ class FactStore:
         with store_faults(), self._engine.connect() as connection:
             connection.execute(_SNAPSHOT)
             streamed = connection.execution_options(yield_per=_ROWS_AT_ONCE)
-            for row in streamed.execute(statement).mappings():
-                yield _to_fact(row)
+            # Closed also when whoever asked has seen enough.
+            with streamed.execute(statement) as rows:
+                for row in rows.mappings():
+                    yield _to_fact(row)
 
     def accounts_with_usage(self, *, start_ms: int, end_ms: int) -> frozenset[str]:
         """Return the ids of the accounts that have any usage in `[start_ms, end_ms)`."""
@@ -72,11 +75,24 @@ class FactStore:
         """Return until when all that was acknowledged is counted, over all shards."""
         statement = select(
             func.min(counting.c.counted_until).filter(counting.c.position < shards.c.position),
-            func.statement_timestamp(),
+            installation_time(func.statement_timestamp()),
         ).select_from(counting.join(shards, shards.c.shard == counting.c.shard))
         with store_faults(), self._engine.connect() as connection:
             behind, now = connection.execute(statement).one()
         return to_ms(now if behind is None else behind)
+
+    def recorded_up_to(self) -> Mapping[int, int]:
+        """Return the position of the newest segment of each shard of the journal."""
+        with store_faults(), self._engine.connect() as connection:
+            rows = connection.execute(select(shards.c.shard, shards.c.position))
+            return {row.shard: row.position for row in rows}
+
+    def is_counted(self, positions: Mapping[int, int]) -> bool:
+        """Tell whether each shard is counted up to its position."""
+        with store_faults(), self._engine.connect() as connection:
+            rows = connection.execute(select(counting.c.shard, counting.c.position))
+            counted = {row.shard: row.position for row in rows}
+        return all(counted.get(shard, 0) >= position for shard, position in positions.items())
 
 
 def _to_fact(row: Mapping[Any, Any]) -> UsageFact:

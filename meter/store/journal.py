@@ -27,6 +27,7 @@ from meter.domain.limits import DIMENSIONS_INTERNED_MAX
 from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
 from meter.runtime.engine import store_faults
+from meter.store.installation import installation_time
 from meter.store.tables import (
     event_claims,
     journal,
@@ -312,7 +313,7 @@ class JournalTransaction:
             "event_count": event_count,
             "first_end_time": to_time(first_ms),
             "last_end_time": to_time(last_ms),
-            "commit_time": func.clock_timestamp(),
+            "commit_time": installation_time(func.clock_timestamp()),
             "body": body,
         }
         columns: list[Any] = [

@@ -19,6 +19,15 @@ from meter.domain.tokens import TokenClass
 metadata = MetaData()
 _Time = DateTime(timezone=True)
 
+# One row from the first start on; its time is there and moves where the clock is driven.
+installation = Table(
+    "installation",
+    metadata,
+    Column("singleton", Boolean, primary_key=True),
+    Column("driven", Boolean, nullable=False),
+    Column("driven_time", _Time),
+)
+
 # One row; its version moves with every change of accounts and keys.
 registry = Table(
     "registry",

@@ -47,7 +47,9 @@ class UsageStore:
         Raises StoreRefusal when it lies behind a cut that was taken: parts of the database are
         older than others, and counting on would count again what a cut has sealed.
         """
-        statement = upsert(counting).values(shard=self._shard, position=0, counted_until=func.now())
+        statement = upsert(counting).values(
+            shard=self._shard, position=0, counted_until=installation_time(func.now())
+        )
         sealed = select(func.max(cut_positions.c.position)).filter_by(shard=self._shard)
         with store_faults(), self._engine.begin() as connection:
             connection.execute(statement.on_conflict_do_nothing())
@@ -239,7 +241,7 @@ def _counted_until(connection: Connection) -> int:
     """Return the time before which all that was acknowledged is counted, over all shards."""
     statement = select(
         func.min(counting.c.counted_until).filter(counting.c.position < shards.c.position),
-        func.statement_timestamp(),
+        installation_time(func.statement_timestamp()),
     ).select_from(counting.join(shards, shards.c.shard == counting.c.shard))
     behind, now = connection.execute(statement).one()
     return to_ms(now if behind is None else behind)

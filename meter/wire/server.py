@@ -10,10 +10,13 @@ from grpc_reflection.v1alpha import reflection
 from meter.domain.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX
 from meter.metrics import Metrics
 from meter.options import MeterOptions
+from meter.runtime.driven_clock import DrivenClock
 from meter.wire.status import StatusInterceptor
 from tokenworks.meter.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
+    clock_service_pb2,
+    clock_service_pb2_grpc,
     meter_service_pb2,
     meter_service_pb2_grpc,
 )
@@ -21,6 +24,7 @@ from tokenworks.meter.v1 import (
 _SERVICES: Final = (
     meter_service_pb2.DESCRIPTOR.services_by_name["MeterService"].full_name,
     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,
+    clock_service_pb2.DESCRIPTOR.services_by_name["ClockService"].full_name,
 )
 _OPTIONS: Final = (
     # The transport refuses what is more than twice too large, without our words.
@@ -46,19 +50,22 @@ class Server:
         self,
         meter: meter_service_pb2_grpc.MeterServiceServicer,
         accounts: account_service_pb2_grpc.AccountServiceServicer,
+        clock: clock_service_pb2_grpc.ClockServiceServicer,
         *,
         metrics: Metrics,
+        driven: DrivenClock | None,
         residents: Mapping[str, Callable[[grpc.aio.Server], None]],
     ) -> None:
         """Take the servicers, and by full name what registers further services.
 
-        `start` opens the port.
+        `driven` is a sandbox's clock, which every answer tells. `start` opens the port.
         """
         self._server = grpc.aio.server(
-            interceptors=[StatusInterceptor(metrics)], options=list(_OPTIONS)
+            interceptors=[StatusInterceptor(metrics, driven=driven)], options=list(_OPTIONS)
         )
         meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meter, self._server)
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, self._server)
+        clock_service_pb2_grpc.add_ClockServiceServicer_to_server(clock, self._server)
         for add_to in residents.values():
             add_to(self._server)
         self._names = (*_SERVICES, *residents)

@@ -13,13 +13,16 @@ from google.rpc import error_details_pb2, status_pb2
 from meter.domain import errors
 from meter.domain.errors import MeterError, Reason
 from meter.domain.limits import MESSAGE_BYTES_MAX
+from meter.domain.times import to_iso
 from meter.metrics import Metrics
+from meter.runtime.driven_clock import DrivenClock
 from meter.runtime.ids import random_bytes
 
 _log = logging.getLogger(__name__)
 DOMAIN: Final = "tokenworks"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 REASON_KEY: Final = "tokenworks-error-reason"
+SANDBOX_KEY: Final = "tokenworks-sandbox-clock"
 
 _CODES: Final[dict[type[MeterError], grpc.StatusCode]] = {
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
@@ -84,11 +87,15 @@ def readable(request: Any) -> Any:  # noqa: ANN401
 
 
 class StatusInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps every handler: errors of the tree become their status, any other one INTERNAL."""
+    """Wraps every handler: errors of the tree become their status, any other one INTERNAL.
 
-    def __init__(self, metrics: Metrics) -> None:
-        """Take the metrics in which failed calls are counted."""
+    In a sandbox every answer and every error tells where its clock stands.
+    """
+
+    def __init__(self, metrics: Metrics, *, driven: DrivenClock | None = None) -> None:
+        """Take the metrics in which failed calls are counted, and a sandbox's clock."""
         self._metrics = metrics
+        self._driven = driven
 
     async def intercept_service(
         self,
@@ -113,9 +120,11 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     def _unary(self, call: Callable[[Any, Any], Awaitable[Any]]) -> Any:  # noqa: ANN401
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401
             try:
-                return await call(readable(request), context)
+                answer = await call(readable(request), context)
             except Exception as error:  # noqa: BLE001  the RPC edge
                 return await self._fail(context, error)
+            context.set_trailing_metadata(self._marks())
+            return answer
 
         return wrapped
 
@@ -127,6 +136,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 await call(requests, context)
             except Exception as error:  # noqa: BLE001  the RPC edge
                 await self._fail(context, error)
+            context.set_trailing_metadata(self._marks())
 
         return wrapped
 
@@ -144,8 +154,14 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             (
                 (DETAILS_KEY, _status(error).SerializeToString()),
                 (REASON_KEY, str(error.reason)),
+                *self._marks(),
             ),
         )
+
+    def _marks(self) -> tuple[tuple[str, str], ...]:
+        if self._driven is None:
+            return ()
+        return ((SANDBOX_KEY, to_iso(self._driven.now_ms())),)
 
 
 def code_of(error: MeterError) -> grpc.StatusCode:

@@ -7,12 +7,11 @@ from typing import Any
 
 import psycopg
 
-from cli.connection import Client, Target, find_reason, open_channel
+from cli.connection import Client, connect, find_reason
+from cli.settings import Settings
 from tests.running_meter import RunningMeter, running_meter_on
 from tokenworks.meter.v1.account_service_pb2 import CreateAccountRequest
-from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
 from tokenworks.meter.v1.meter_service_pb2 import RecordUsageRequest
-from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
 from tokenworks.meter.v1.outcome_pb2 import OUTCOME_RECORDED, OUTCOME_TIER_UNKNOWN
 from tokenworks.meter.v1.usage_pb2 import TOKEN_CLASS_INPUT, Dimensions, TokenCount, UsageEvent
 
@@ -76,11 +75,9 @@ def _fill(client: Client) -> tuple[list[Any], Any]:
 @contextmanager
 def _client(running: RunningMeter) -> Iterator[Client]:
     """The stubs, with an account to report for."""
-    target = Target(address=running.target, api_key=running.api_key, tls=False)
-    with open_channel(target, ca_certificate=None) as channel:
-        accounts = AccountServiceStub(channel)
-        accounts.CreateAccount(CreateAccountRequest(handle="acme", account="acme"))
-        yield Client(meter=MeterServiceStub(channel), accounts=accounts, as_json=False)
+    with connect(settings=Settings(server=running.target, api_key=running.api_key)) as client:
+        client.accounts.CreateAccount(CreateAccountRequest(handle="acme", account="acme"))
+        yield client
 
 
 def _request(name: str, *, tier: str = "free", count: int = 1) -> RecordUsageRequest:

@@ -13,6 +13,7 @@ from typing import Any
 import grpc
 
 from tokenworks.meter.v1 import account_service_pb2 as account_messages
+from tokenworks.meter.v1 import clock_service_pb2 as clock_messages
 from tokenworks.meter.v1 import meter_service_pb2 as messages
 from tokenworks.meter.v1.usage_pb2 import UsageBatch, UsageColumns
 
@@ -21,8 +22,10 @@ API_KEY = "fake-key"
 
 @dataclass
 class FakeMeter:
-    """What a fleet calls of the two services."""
+    """What a fleet calls of the three services."""
 
+    driven_ms: int | None = None
+    """Where its clock stands, when it is a sandbox."""
     is_silent: bool = False
     """Never acknowledges."""
     cut_at: int = 0
@@ -88,6 +91,19 @@ class FakeMeter:
         self.accounts[account.account] = account
         return account_messages.CreateAccountResponse(account=account)
 
+    def get_clock(
+        self,
+        _: clock_messages.GetClockRequest,
+        context: grpc.ServicerContext,  # noqa: ARG002
+    ) -> clock_messages.GetClockResponse:
+        """The time of a sandbox, else the machine's."""
+        answer = clock_messages.GetClockResponse(driven=self.driven_ms is not None)
+        if self.driven_ms is None:
+            answer.now.GetCurrentTime()
+        else:
+            answer.now.FromMilliseconds(self.driven_ms)
+        return answer
+
     def columns(self) -> list[UsageColumns]:
         """What was kept, each batch once."""
         return [batch.columns for kept in self.batches.values() for batch in kept.values()]
@@ -151,6 +167,16 @@ def _handlers(meter: FakeMeter) -> tuple[grpc.GenericRpcHandler, ...]:
                     request_deserializer=account_messages.CreateAccountRequest.FromString,
                     response_serializer=account_messages.CreateAccountResponse.SerializeToString,
                 ),
+            },
+        ),
+        grpc.method_handlers_generic_handler(
+            "tokenworks.meter.v1.ClockService",
+            {
+                "GetClock": grpc.unary_unary_rpc_method_handler(
+                    meter.get_clock,
+                    request_deserializer=clock_messages.GetClockRequest.FromString,
+                    response_serializer=clock_messages.GetClockResponse.SerializeToString,
+                )
             },
         ),
     )

@@ -78,6 +78,7 @@ def _replay(meter: FakeMeter, *, truth: Path) -> Replay:
         ),
         server_count=1,
         end_ms=time.time_ns() // 1_000_000,
+        report_end_ms=0,
         speed=0.0,
         resend_percent=0.0,
         deadline_seconds=30.0,

@@ -83,6 +83,16 @@ def test_simulate__paced(tmp_path: Path) -> None:
     assert before_ms < max(ends) <= time.time_ns() // 1_000_000
 
 
+@pytest.mark.parametrize("speed", ["0", "20"])
+def test_simulate__sandbox(tmp_path: Path, speed: str) -> None:
+    """On a clock that stands still the last request ends where it stands, at every speed."""
+    driven_ms = 1_790_812_800_000
+    with running(FakeMeter(driven_ms=driven_ms)) as meter:
+        _simulate(meter, "--requests", "300", "--speed", speed, "--out", str(tmp_path / "out"))
+    ends = [event["end_time_ms"] for event in read_truth(tmp_path / "out")]
+    assert (max(ends), len(ends)) == (driven_ms, 300)
+
+
 def test_simulate__resend(tmp_path: Path) -> None:
     """The share of batches that was asked for arrives twice, the same each time."""
     with running(FakeMeter()) as meter:
@@ -204,13 +214,15 @@ def test_run_fleet__server_killed(tmp_path: Path) -> None:
 
 def _replay(meter: FakeMeter, *, truth: Path) -> Replay:
     customers = Customers(accounts=("a",), tiers=("high",), models=("m",))
+    end_ms = time.time_ns() // 1_000_000 + 3_000
     return Replay(
         workload=Workload(traces=(), request_count=300, seed=1, customers=customers),
         meter=MeterAddress(
             target=meter.target, api_key=API_KEY, root_certificates=None, insecure=True
         ),
         server_count=2,
-        end_ms=time.time_ns() // 1_000_000 + 3_000,
+        end_ms=end_ms,
+        report_end_ms=end_ms,
         speed=20.0,
         resend_percent=0.0,
         deadline_seconds=30.0,

@@ -70,6 +70,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the entry was released or rejected before, or still fails the check (its outcome is in the
     metadata).
     """
+    ERROR_REASON_CLOCK_REFUSED: _ErrorReason.ValueType  # 48
+    """FAILED_PRECONDITION: the installation lives on the real clock, which nobody moves; or the driven clock stands later
+    than where it is to go.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
     """INTERNAL: a fault of the server; its log has the call's `error_id`."""
 
@@ -125,6 +129,10 @@ ERROR_REASON_ROTATION_REFUSED: ErrorReason.ValueType  # 46
 ERROR_REASON_RELEASE_REFUSED: ErrorReason.ValueType  # 47
 """FAILED_PRECONDITION: the entry was released or rejected before, or still fails the check (its outcome is in the
 metadata).
+"""
+ERROR_REASON_CLOCK_REFUSED: ErrorReason.ValueType  # 48
+"""FAILED_PRECONDITION: the installation lives on the real clock, which nobody moves; or the driven clock stands later
+than where it is to go.
 """
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """INTERNAL: a fault of the server; its log has the call's `error_id`."""

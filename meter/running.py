@@ -1,0 +1,122 @@
+"""A meter while it runs: its writer, its follower and its watchers, from start to end."""
+
+import asyncio
+import contextlib
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+
+from meter.counting.follower import Follower
+from meter.domain.clock import Clock
+from meter.domain.errors import MeterError
+from meter.domain.limits import CLAIM_KEPT_MS
+from meter.http import HttpServer
+from meter.journal.writer import JournalWriter
+from meter.metrics import Metrics
+from meter.registry import Registry
+from meter.runtime.driven_clock import ClockDriver
+from meter.store.journal import JournalStore
+from meter.store.quarantine import QuarantineStore
+from meter.store.usage import UsageStore
+from meter.wire.server import Server
+
+_log = logging.getLogger(__name__)
+# A change of an account or a key reaches every server within twice this.
+_REGISTRY_SECONDS = 1.0
+_WATCH_SECONDS = 2.0
+_FORGET_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meter:
+    """The parts that run, and those that they are watched by."""
+
+    registry: Registry
+    journal: JournalStore
+    writer: JournalWriter
+    follower: Follower
+    usage: UsageStore
+    quarantine: QuarantineStore
+    metrics: Metrics
+    clock: Clock
+    driver: ClockDriver | None
+    server: Server
+    http: HttpServer
+    reachable: threading.Event
+    dying: asyncio.Event
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Run the writer, the follower and the watchers; end them in the order of the flow."""
+        writing = asyncio.create_task(self.writer.run())
+        watching = [
+            asyncio.create_task(_every(_REGISTRY_SECONDS, self._refresh)),
+            asyncio.create_task(_every(_WATCH_SECONDS, self._watch)),
+            asyncio.create_task(_every(_FORGET_SECONDS, self._forget)),
+        ]
+        for task in (writing, *watching):
+            task.add_done_callback(self._ended)
+        self.follower.start()
+        try:
+            yield
+        finally:
+            self.writer.stop()
+            await writing
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
+            await asyncio.to_thread(self.follower.stop)
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        # A meter without its writer or its watchers would look alive: keys that were revoked
+        # would go on, and nothing would be counted. It ends, and is started anew.
+        if not task.cancelled() and task.exception() is not None:
+            _log.error("part_ended", exc_info=task.exception())
+            self.dying.set()
+
+    async def _refresh(self) -> None:
+        reached = self.reachable.is_set()
+        try:
+            await asyncio.to_thread(self.registry.refresh)
+            if self.driver is not None:
+                await asyncio.to_thread(self.driver.follow)
+            self.reachable.set()
+        except MeterError:
+            self.reachable.clear()
+        if reached != self.reachable.is_set():
+            _log.warning("database_reachable" if not reached else "database_lost")
+            await self.server.set_serving(serving=self.reachable.is_set())
+
+    async def _watch(self) -> None:
+        with _absent_store():
+            lag, oldest_ms = await asyncio.to_thread(self.usage.lag)
+            self.metrics.counting_lag.set(lag)
+            behind_ms = 0 if oldest_ms is None else max(0, self.clock.now_ms() - oldest_ms)
+            self.metrics.counting_behind.set(behind_ms / 1000)
+            held = await asyncio.to_thread(self.quarantine.held_count)
+            self.metrics.quarantine_held.set(held)
+            missing = await asyncio.to_thread(self.journal.missing_batch_count)
+            self.metrics.batches_missing.set(missing)
+
+    async def _forget(self) -> None:
+        with _absent_store():
+            before_ms = self.clock.now_ms() - CLAIM_KEPT_MS
+            await asyncio.to_thread(self.journal.forget_claims, before_ms=before_ms)
+
+
+async def _every(seconds: float, act: Callable[[], object]) -> None:
+    while True:
+        result = act()
+        if asyncio.iscoroutine(result):
+            await result
+        await asyncio.sleep(seconds)
+
+
+@contextlib.contextmanager
+def _absent_store() -> Iterator[None]:
+    """Let a watcher pass over a round in which the database is away; `_refresh` reports it."""
+    try:
+        yield
+    except MeterError:
+        _log.debug("watch_skipped")
