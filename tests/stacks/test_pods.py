@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cli.meter_process import refuse_exposure
-from cli.process import CommandError
+from cli.process import CommandError, Exit
 from cli.settings import Settings, is_loopback, read_settings
 from tests.postgres import Cluster
 from tests.running_meter import PEPPER, TOKENWORKS
@@ -139,7 +139,11 @@ def test_billing_close__is_never_run_twice_at_a_time(engine: Engine) -> None:
     assert (spec["schedule"], spec["timeZone"]) == ("0 6 4 * *", "Etc/UTC")
     assert spec["concurrencyPolicy"] == "Forbid"
     assert spec["startingDeadlineSeconds"] == 43_200
-    assert spec["jobTemplate"]["spec"]["backoffLimit"] == 2
+    job = spec["jobTemplate"]["spec"]
+    assert job["backoffLimit"] == 2
+    (rule,) = job["podFailurePolicy"]["rules"]
+    assert (rule["action"], rule["onExitCodes"]["values"]) == ("FailJob", [int(Exit.REFUSED)])
+    assert job["template"]["spec"]["restartPolicy"] == "Never"
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,0 +1,94 @@
+"""A real Prometheus for the tests: Debian's, scraping one target every second."""
+
+import json
+import re
+import subprocess
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.acceptance.counted import wait_until
+
+START_SECONDS_MAX = 30
+QUERY_SECONDS_MAX = 10
+LISTENS = re.compile(r'msg="Listening on" address=(\S+)')
+
+# A sample: its labels and its value.
+Sample = tuple[dict[str, str], float]
+
+
+class Prometheus:
+    """A running Prometheus, asked by its HTTP API."""
+
+    def __init__(self, address: str) -> None:
+        """Take its host:port."""
+        self._address = address
+
+    def query(self, expression: str) -> list[Sample]:
+        """The value of an expression now; fails where it is wrong or gives a warning."""
+        answer = self._get("query", query=expression)
+        assert "warnings" not in answer, (expression, answer)
+        assert answer["data"]["resultType"] == "vector", (expression, answer)
+        return [(each["metric"], float(each["value"][1])) for each in answer["data"]["result"]]
+
+    def rules(self) -> list[dict[str, Any]]:
+        """All rules, with how their last evaluation went."""
+        groups = self._get("rules")["data"]["groups"]
+        return [rule for group in groups for rule in group["rules"]]
+
+    def _get(self, path: str, **arguments: str) -> dict[str, Any]:
+        url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(arguments)}"
+        try:
+            with urllib.request.urlopen(url, timeout=QUERY_SECONDS_MAX) as answer:
+                content: dict[str, Any] = json.load(answer)
+        except urllib.error.HTTPError as error:
+            raise AssertionError(f"{arguments}: {error.read().decode()}") from error
+        return content
+
+
+@contextmanager
+def running_prometheus(*, folder: Path, target: str, rules: Path) -> Iterator[Prometheus]:
+    """A Prometheus for the time of the block, which scrapes `target` and evaluates `rules`."""
+    config = {
+        "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
+        "rule_files": [str(rules)],
+        "scrape_configs": [{"job_name": "tokenworks", "static_configs": [{"targets": [target]}]}],
+    }
+    # JSON is YAML.
+    (folder / "prometheus.yml").write_text(json.dumps(config), "utf-8")
+    log = folder / "prometheus.log"
+    with log.open("wb") as written:
+        process = subprocess.Popen(
+            [
+                "prometheus",
+                f"--config.file={folder / 'prometheus.yml'}",
+                f"--storage.tsdb.path={folder / 'prometheus'}",
+                "--web.listen-address=127.0.0.1:0",
+            ],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=written,
+        )
+    try:
+        yield Prometheus(_find_address(process, log=log))
+    finally:
+        process.kill()
+        process.wait()
+
+
+def _find_address(process: subprocess.Popen[bytes], *, log: Path) -> str:
+    """Wait until it listens, on a port of its own choice."""
+
+    def is_ready() -> bool:
+        text = log.read_text("utf-8")
+        assert process.poll() is None, text
+        return "Server is ready to receive web requests" in text
+
+    wait_until(is_ready, seconds_max=START_SECONDS_MAX, what="Prometheus is ready")
+    found = LISTENS.search(log.read_text("utf-8"))
+    assert found is not None
+    return found[1]
