@@ -17,7 +17,7 @@ from tokenworks.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 
 def make_resident(host: Host, door: Door, registry: CollectorRegistry) -> Resident:
     """Return the billing service for a meter's process."""
-    parts = _build(host)
+    parts = make_parts(host)
     servicer = BillingServicer(parts, host=host, door=door)
     revenue = RevenueMeter(parts.terms, tree=host.tree, metrics=BillingMetrics(registry))
     return Resident(
@@ -31,10 +31,11 @@ def make_resident(host: Host, door: Door, registry: CollectorRegistry) -> Reside
 
 def make_closing(host: Host) -> Closing:
     """Return what closes months, for a job on a meter's database."""
-    return _build(host).closing
+    return make_parts(host).closing
 
 
-def _build(host: Host) -> BillingParts:
+def make_parts(host: Host) -> BillingParts:
+    """Return the use cases and stores, joined."""
     terms = TermsStore(host.engine, tiers=host.tiers, tree=host.tree)
     invoices = InvoiceStore(host.engine)
     closing = Closing(

@@ -148,16 +148,8 @@ class TermsStore:
             read_book(row.toml, tiers=None)
             for row in connection.execute(select(price_books.c.toml)).all()
         )
-        loaded = [
-            read_contract(
-                row.toml,
-                tiers=None,
-                find_account=lambda written, _, row=row: row.covers.get(written),
-                find_currency_of_book=lambda book: _currency_of(books, book),
-            )
-            for row in _select_contracts(connection)
-        ]
-        self._known = Terms(version=version, books=books, contracts=Contracts(loaded))
+        contracts_of = Contracts(_read(row, books=books) for row in _select_contracts(connection))
+        self._known = Terms(version=version, books=books, contracts=contracts_of)
         return self._known
 
 
@@ -167,6 +159,20 @@ def _as_invalid(reason: BillingReason) -> Iterator[None]:
         yield
     except FileFaults as faults:
         raise InvalidArgument(reason, str(faults), field="toml", rule="no faults") from faults
+
+
+def _read(row: _Row, *, books: PriceBooks) -> ContractVersion:
+    """Read a contract that was taken in, with the accounts that it meant then."""
+
+    def find_account(written: str, _: int) -> str | None:
+        return row.covers.get(written)
+
+    def find_currency(book: str) -> Currency | None:
+        return _currency_of(books, book)
+
+    return read_contract(
+        row.toml, tiers=None, find_account=find_account, find_currency_of_book=find_currency
+    )
 
 
 def _select_contracts(connection: Connection) -> Iterator[_Row]:

@@ -1,0 +1,190 @@
+"""Books and contracts on a real Postgres: immutable, dated, one contract an account."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+
+import pytest
+
+from billing.errors import BillingReason
+from billing.periods import read_month
+from meter.domain.errors import InvalidArgument, MeterError, Refused
+from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
+
+
+def ms(text: str) -> int:
+    """Return an instant that is written in UTC."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+@pytest.fixture
+def town(database_url: str) -> Iterator[Town]:
+    """A town in mid-November, with accounts acme, acme's team, and other."""
+    with town_on(database_url, now_ms=ms("2026-11-15")) as town:
+        town.add_account("acme")
+        town.add_account("team", moves=((0, "acme"),))
+        town.add_account("other")
+        yield town
+
+
+def refusal(error: pytest.ExceptionInfo[MeterError]) -> object:
+    """Return the reason of an error."""
+    return error.value.reason
+
+
+def issue_october(town: Town) -> str:
+    """Bill October of acme under a contract; return the number."""
+    town.import_book(book_toml())
+    town.set_contract(contract_toml())
+    town.record(TownEvent(account="acme", end_ms=ms("2026-10-10"), classes={"input": 10}))
+    result = town.billing.closing.close_month(read_month("2026-10"), account_id=None, dry_run=False)
+    invoice = result.closed[0].invoice
+    assert invoice is not None
+    assert invoice.issue is not None
+    return invoice.issue.number
+
+
+def test_add_book__again_changes_nothing(town: Town) -> None:
+    """The same file twice is one version; what moved is the terms' version, once."""
+    terms = town.billing.terms
+    before = terms.load().version
+    _, first = terms.add_book(book_toml(), key_id="key_1", now_ms=1)
+    _, second = terms.add_book(book_toml(), key_id="key_1", now_ms=2)
+    assert (first, second) == (True, False)
+    assert terms.load().version == before + 1
+    assert len(terms.load().books.versions("list")) == 1
+
+
+def test_add_book__another_under_the_same_date(town: Town) -> None:
+    """A version never changes: other prices from the same instant are refused."""
+    town.import_book(book_toml('all = "3"'))
+    with pytest.raises(Refused) as error:
+        town.import_book(book_toml('all = "4"'))
+    assert refusal(error) is BillingReason.BOOK_CHANGED
+
+
+def test_add_book__another_currency(town: Town) -> None:
+    """A book keeps its currency from version to version."""
+    town.import_book(book_toml())
+    later = book_toml(start="2027-01-01T00:00:00").replace("USD", "EUR")
+    with pytest.raises(Refused) as error:
+        town.import_book(later)
+    assert refusal(error) is BillingReason.BOOK_CHANGED
+
+
+def test_add_book__faults(town: Town) -> None:
+    """A file with faults is refused with all of them, and nothing is kept."""
+    with pytest.raises(InvalidArgument) as error:
+        town.import_book(book_toml("all = 3", 'tier.gold = { all = "1" }'))
+    assert refusal(error) is BillingReason.BOOK_INVALID
+    assert "gold" in error.value.message
+    assert len(error.value.message.splitlines()) >= 2
+    assert "list" not in town.billing.terms.load().books
+
+
+def test_add_book__prices_of_an_issued_month(town: Town) -> None:
+    """Prices cannot begin inside a month that an invoice was issued for; afterwards they can."""
+    issue_october(town)
+    with pytest.raises(Refused) as error:
+        town.import_book(book_toml('all = "9"', start="2026-10-31T00:00:00"))
+    assert refusal(error) is BillingReason.PERIOD_ISSUED
+    # Berlin's October ends an hour before UTC's.
+    town.import_book(book_toml('all = "9"', start="2026-10-31T23:00:00"))
+
+
+def test_load__survives_a_tier_that_is_sold_no_more(town: Town, database_url: str) -> None:
+    """What was taken in stays readable when the installation sells other tiers."""
+    town.import_book(book_toml('tier.ultra = { all = "150" }'))
+    with town_on(database_url, now_ms=town.clock.now) as other:
+        assert "list" in other.billing.terms.load().books
+
+
+def test_set_contract__again_and_anew(town: Town) -> None:
+    """The same file changes nothing; another one is its next revision while none is issued."""
+    terms = town.billing.terms
+    town.import_book(book_toml())
+    assert terms.set_contract(contract_toml(), key_id="k", now_ms=1)[1]
+    assert not terms.set_contract(contract_toml(), key_id="k", now_ms=2)[1]
+    assert terms.set_contract(contract_toml(extra='po = "7"\n'), key_id="k", now_ms=3)[1]
+    (version,) = terms.load().contracts.versions("acme-2026")
+    stored = terms.find_contract_text("acme-2026", version.start_ms)
+    assert stored is not None
+    assert (version.po, stored.revision) == ("7", 2)
+
+
+def test_set_contract__account_taken(town: Town) -> None:
+    """Two contracts cannot cover one account at one time; one after the other they can."""
+    town.import_book(book_toml())
+    town.set_contract(contract_toml("first", until="2026-12-01T00:00:00"))
+    with pytest.raises(Refused) as error:
+        town.set_contract(contract_toml("second", start="2026-11-30T00:00:00"))
+    assert refusal(error) is BillingReason.COVER_TAKEN
+    town.set_contract(contract_toml("second", start="2026-12-01T00:00:00"))
+    town.set_contract(contract_toml("below", covers="team"))
+
+
+def test_set_contract__two_at_once(town: Town) -> None:
+    """Of two that come at the same moment for one account, one is refused."""
+    town.import_book(book_toml())
+
+    def put(name: str) -> bool:
+        try:
+            town.set_contract(contract_toml(name))
+        except Refused:
+            return False
+        return True
+
+    with ThreadPoolExecutor(4) as pool:
+        done = list(pool.map(put, ["a", "b", "c", "d"]))
+    assert sum(done) == 1
+
+
+def test_set_contract__inside_an_issued_month(town: Town) -> None:
+    """A version cannot begin in a month that was issued, of this contract or of the one above."""
+    number = issue_october(town)
+    for toml in (
+        contract_toml(start="2026-10-20T00:00:00"),
+        contract_toml("below", covers="team", start="2026-10-20T00:00:00"),
+    ):
+        with pytest.raises(Refused) as error:
+            town.set_contract(toml)
+        assert refusal(error) is BillingReason.PERIOD_ISSUED
+        assert number in error.value.message
+    town.set_contract(contract_toml(start="2026-11-01T00:00:00"))
+    town.set_contract(contract_toml("below", covers="team", start="2026-11-01T00:00:00"))
+    town.set_contract(contract_toml("aside", covers="other", start="2026-10-20T00:00:00"))
+
+
+def test_set_contract__issued_stays_as_it_is(town: Town) -> None:
+    """Under a version that an invoice was issued for nothing is set anew."""
+    issue_october(town)
+    with pytest.raises(Refused) as error:
+        town.set_contract(contract_toml(extra='po = "7"\n'))
+    assert refusal(error) is BillingReason.PERIOD_ISSUED
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("id:acme", "id:nobody", "nobody"),
+        ("Europe/Berlin", "Europe/Bielefeld", "Bielefeld"),
+        ('book = "list"', 'book = "unknown"', "unknown"),
+        ('currency = "USD"', 'currency = "EUR"', "USD"),
+    ],
+)
+def test_set_contract__faults(town: Town, old: str, new: str, says: str) -> None:
+    """What does not exist, or is not the book's, is named."""
+    town.import_book(book_toml())
+    with pytest.raises(InvalidArgument) as error:
+        town.set_contract(contract_toml().replace(old, new))
+    assert refusal(error) is BillingReason.CONTRACT_INVALID
+    assert says in error.value.message
+
+
+def test_terms__an_account_that_moved_is_still_meant(town: Town) -> None:
+    """Covers are whom they meant when the contract was set, wherever that account is now."""
+    town.import_book(book_toml())
+    town.set_contract(contract_toml(covers="team"))
+    town.accounts.move_account("team", parent_id="other", start_ms=None)
+    (version,) = town.billing.terms.load().contracts.versions("acme-2026")
+    assert version.covers == ("team",)

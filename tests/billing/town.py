@@ -1,0 +1,173 @@
+"""A town on a real Postgres: accounts, recorded and counted events, and billing over them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from billing.app import make_parts
+from billing.wire.servicer import BillingParts
+from meter.counting.follower import Follower
+from meter.domain.event import Dimensions, DimensionTable, Origin
+from meter.domain.tokens import TokenClass
+from meter.hosting import Host
+from meter.journal.commit import Submission, commit_group
+from meter.runtime.engine import make_engine
+from meter.store.accounts import AccountStore
+from meter.store.cuts import CutStore
+from meter.store.evidence import EvidenceStore
+from meter.store.facts import FactStore
+from meter.store.journal import JournalStore
+from meter.store.usage import UsageStore
+from tests.clock import FakeClock
+from tests.meter.plain_events import PlainEvent, to_batch
+
+TIERS = ("free", "medium", "high", "premium", "ultra")
+Moves = Sequence[tuple[int, str | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TownEvent:
+    """An event by names; `classes` as truth files write them."""
+
+    account: str
+    end_ms: int
+    classes: Mapping[str, int]
+    model: str = "llama-4"
+    served_model: str = ""
+    tier: str = "high"
+    mode: str = "online"
+    request_id: str = ""
+
+
+class Town:
+    """What billing's tests stand on; all of it goes through the product's own stores."""
+
+    def __init__(self, database_url: str, *, now_ms: int) -> None:
+        self.database_url = database_url
+        self.clock = FakeClock(now_ms)
+        self.engine = make_engine(database_url, pool_size=8)
+        self.accounts = AccountStore(self.engine, self.clock)
+        self._journal = JournalStore(self.engine, shard=0)
+        self._journal.take_ownership()
+        self._usage = UsageStore(self.engine, shard=0)
+        self._usage.ensure_watermark()
+        self.host = Host(
+            engine=self.engine,
+            clock=self.clock,
+            is_driven=True,
+            tiers=TIERS,
+            tree=lambda: self.accounts.load().tree,
+            facts=FactStore(self.engine),
+            cuts=CutStore(self.engine),
+            evidence=EvidenceStore(self.engine),
+        )
+        self.billing: BillingParts = make_parts(self.host)
+
+    def add_account(self, account_id: str, *, moves: Moves = ((0, None),)) -> None:
+        """Add an account whose parents are as told, from instants on edges; no rule is asked."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            connection.execute(
+                "INSERT INTO accounts VALUES (%s, %s, to_timestamp(%s))",
+                (account_id, account_id, moves[0][0] / 1000),
+            )
+            for start_ms, parent_id in moves:
+                connection.execute(
+                    "INSERT INTO account_parents VALUES (%s, to_timestamp(%s), %s)",
+                    (account_id, start_ms / 1000, parent_id),
+                )
+            connection.execute("UPDATE registry SET version = version + 1")
+
+    def record(self, *events: TownEvent, count: bool = True) -> None:
+        """Record events as one segment; without `count` they are not in usage yet."""
+        table = DimensionTable()
+        plain = [
+            PlainEvent(
+                dimension=table.intern(_dimensions(event)),
+                end_ms=event.end_ms,
+                tokens={int(TokenClass[it.upper()]): n for it, n in event.classes.items()},
+                request_id=event.request_id,
+            )
+            for event in events
+        ]
+        origin = Origin(account_id="", key_id="key_1", received_ms=self.clock.now)
+        submission = Submission(origin=origin, batch=to_batch(plain, table=table))
+        commit_group(self._journal, [submission], now_ms=self.clock.now_ms)
+        if count:
+            self.count()
+
+    def count(self) -> None:
+        """Add all that was recorded to usage."""
+        follower = Follower(
+            self._usage,
+            now_ms=self.clock.now_ms,
+            monotonic_seconds=lambda: 0.0,
+            on_counted=lambda _: None,
+        )
+        while follower.count_once():
+            pass
+
+    def import_book(self, toml: str) -> None:
+        """Take in a version of a price book."""
+        self.billing.terms.add_book(toml, key_id="key_1", now_ms=self.clock.now)
+
+    def set_contract(self, toml: str) -> None:
+        """Take in a version of a contract."""
+        self.billing.terms.set_contract(toml, key_id="key_1", now_ms=self.clock.now)
+
+    def ask(self, question: str) -> list[tuple[object, ...]]:
+        """Return the rows of a question put by the superuser."""
+        with psycopg.connect(self.database_url, autocommit=True) as connection:
+            return connection.execute(question.encode()).fetchall()
+
+
+@contextmanager
+def town_on(database_url: str, *, now_ms: int) -> Iterator[Town]:
+    """A town for the time of the block."""
+    town = Town(database_url, now_ms=now_ms)
+    try:
+        yield town
+    finally:
+        town.engine.dispose()
+
+
+def book_toml(
+    *prices: str, book: str = "list", start: str = "2026-01-01T00:00:00", zone: str = "UTC"
+) -> str:
+    """Return a price book for llama-4 with these lines, or with everything at 3."""
+    lines = "\n".join(prices or ('all = "3"',))
+    return (
+        f'format = 1\nbook = "{book}"\nfrom = {start}\nzone = "{zone}"\ncurrency = "USD"\n'
+        f'missing = "hold"\n[models."llama-4"]\n{lines}\n'
+    )
+
+
+def contract_toml(
+    contract: str = "acme-2026",
+    *,
+    covers: str = "acme",
+    start: str = "2026-10-01T00:00:00",
+    until: str = "",
+    zone: str = "Europe/Berlin",
+    book: str = "list",
+    series: str = "NG",
+    extra: str = "",
+) -> str:
+    """Return a contract's file."""
+    end = f"until = {until}\n" if until else ""
+    return (
+        f'format = 1\ncontract = "{contract}"\nfrom = {start}\n{end}zone = "{zone}"\n'
+        f'currency = "USD"\nbook = "{book}"\ncovers = ["id:{covers}"]\n'
+        'seller = "nimbus-gmbh"\nbuyer = "acme-sa"\n'
+        '[parties.nimbus-gmbh]\nname = "Nimbus GmbH"\naddress = ["Torstr. 1", "10119 Berlin"]\n'
+        'tax_id = "DE123456789"\n'
+        '[parties.acme-sa]\nname = "ACME SA"\naddress = ["1 rue X", "75001 Paris"]\n'
+        f'[document]\nkind = "invoice"\nseries = "{series}"\n{extra}'
+    )
+
+
+def _dimensions(event: TownEvent) -> Dimensions:
+    mode = {"online": 1, "batch": 2}[event.mode]
+    served = event.served_model or event.model
+    return Dimensions(event.account, event.model, served, event.tier, mode, "", "")
