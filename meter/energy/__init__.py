@@ -1,0 +1,1 @@
+"""From the counters of accelerators to energy by pool, interval and tier, exact in millijoules."""

@@ -1,0 +1,102 @@
+"""Fetches an exporter's page over HTTP, within a time and a size, and nothing but that page."""
+
+import http.client
+import io
+import socket
+from collections.abc import Callable
+from enum import StrEnum
+from typing import Final
+from urllib.parse import urlsplit
+
+from meter.domain.limits import ENERGY_PAGE_BYTES_MAX
+from meter.energy.exporter import Page, read_page
+
+_PORT: Final = 80
+_REQUEST: Final = (
+    "GET {path} HTTP/1.1\r\nHost: {host}\r\nAccept: text/plain\r\nConnection: close\r\n\r\n"
+)
+
+
+class ScrapeFailure(StrEnum):
+    """Why a read of an exporter gave less than it should; the values are the metric's."""
+
+    # No connection, no whole answer in time, or one that is not HTTP.
+    UNREACHABLE = "unreachable"
+    # Another status than 200: a redirect is not followed.
+    REFUSED = "refused"
+    # Larger than a page ever is.
+    TOO_LARGE = "too_large"
+    # Some or all of its energy samples make no sense; the others are used.
+    UNREADABLE = "unreadable"
+    # A page without energy counters.
+    NO_COUNTERS = "no_counters"
+
+
+class ScrapeFailed(Exception):
+    """There is nothing to read from this page."""
+
+    def __init__(self, failure: ScrapeFailure) -> None:
+        """Take why."""
+        super().__init__(failure.value)
+        self.failure = failure
+
+
+def scrape(url: str, *, seconds_max: float, monotonic_seconds: Callable[[], float]) -> Page:
+    """Return what an exporter says; all of it takes at most `seconds_max`. Raises ScrapeFailed."""
+    end = monotonic_seconds() + seconds_max
+    try:
+        body = _fetch(url, left_seconds=lambda: end - monotonic_seconds())
+    except (OSError, http.client.HTTPException) as error:
+        raise ScrapeFailed(ScrapeFailure.UNREACHABLE) from error
+    try:
+        page = read_page(body.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ScrapeFailed(ScrapeFailure.UNREADABLE) from error
+    if not page.counters_mj and not page.unreadable_count:
+        raise ScrapeFailed(ScrapeFailure.NO_COUNTERS)
+    return page
+
+
+def _fetch(url: str, *, left_seconds: Callable[[], float]) -> bytes:
+    place = urlsplit(url)
+    assert place.scheme == "http", "settings take nothing else"
+    path = f"{place.path or '/'}?{place.query}" if place.query else place.path or "/"
+    request = _REQUEST.format(path=path, host=place.netloc)
+    address = (place.hostname or "", place.port or _PORT)
+    with socket.create_connection(address, timeout=left_seconds()) as connection:
+        connection.sendall(request.encode("ascii"))
+        answer = http.client.HTTPResponse(_Timed(connection, left_seconds))  # type: ignore[arg-type]  # all it wants is a file
+        with answer:
+            answer.begin()
+            if answer.status != http.HTTPStatus.OK:
+                raise ScrapeFailed(ScrapeFailure.REFUSED)
+            body = answer.read(ENERGY_PAGE_BYTES_MAX + 1)
+            if len(body) > ENERGY_PAGE_BYTES_MAX:
+                raise ScrapeFailed(ScrapeFailure.TOO_LARGE)
+            if answer.length:
+                raise http.client.IncompleteRead(body, answer.length)
+    return body
+
+
+class _Timed(io.RawIOBase):
+    """A connection's bytes, as long as there is time: one byte a second never ends otherwise."""
+
+    def __init__(self, connection: socket.socket, left_seconds: Callable[[], float]) -> None:
+        self._connection = connection
+        self._left_seconds = left_seconds
+
+    def makefile(self, _mode: str) -> io.BufferedReader:
+        """Return itself, as a socket does."""
+        return io.BufferedReader(self)
+
+    def readable(self) -> bool:
+        """Say that it can be read."""
+        return True
+
+    def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]  # what BufferedReader gives
+        """Wait for bytes, no longer than there is time; raises TimeoutError."""
+        left = self._left_seconds()
+        if left <= 0:
+            raise TimeoutError("the exporter takes too long")
+        self._connection.settimeout(left)
+        return self._connection.recv_into(buffer)

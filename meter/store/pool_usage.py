@@ -1,0 +1,52 @@
+"""Usage by pool, added beside usage itself: what a pool's energy is shared out by."""
+
+from collections.abc import Collection
+
+from sqlalchemy import Connection, text
+
+from meter.domain.tokens import OUTPUT_CLASSES, TokenClass
+
+# Those rows alone whose events name a pool.
+_ADD: str = """
+INSERT INTO pool_usage AS u
+    (pool, interval_start, sku_id, output_tokens, total_tokens, request_count)
+SELECT d.pool, i.interval_start, d.sku_id, sum({output}), sum({total}), sum(i.request_count)
+FROM incoming_usage i JOIN dimensions d ON d.dimension_id = i.dimension_id AND d.pool <> ''
+GROUP BY 1, 2, 3
+ORDER BY 1, 2, 3
+ON CONFLICT (pool, interval_start, sku_id) DO UPDATE
+SET output_tokens = u.output_tokens + EXCLUDED.output_tokens,
+    total_tokens = u.total_tokens + EXCLUDED.total_tokens,
+    request_count = u.request_count + EXCLUDED.request_count
+RETURNING pool, interval_start
+"""
+# In the order of the key, and after the rows above: whoever attributes locks these first.
+_MARK_CHANGED = text("""
+INSERT INTO pool_intervals AS i (pool, interval_start)
+SELECT DISTINCT pool, interval_start
+FROM unnest(CAST(:pools AS text[]), CAST(:starts AS timestamptz[])) AS n (pool, interval_start)
+ORDER BY 1, 2
+ON CONFLICT (pool, interval_start) DO UPDATE SET version = i.version + 1
+""")
+
+
+def add_pool_usage(connection: Connection, *, classes: Collection[TokenClass]) -> None:
+    """Add what lies in `incoming_usage`, which has a column for each of these token classes.
+
+    The pools' intervals are marked as changed, and so attributed anew.
+    """
+    values = {
+        "output": _sum(OUTPUT_CLASSES.intersection(classes)),
+        "total": _sum(classes),
+    }
+    rows = connection.execute(text(_ADD.format(**values))).all()
+    if rows:
+        changed = {
+            "pools": [row.pool for row in rows],
+            "starts": [row.interval_start for row in rows],
+        }
+        connection.execute(_MARK_CHANGED, changed)
+
+
+def _sum(classes: Collection[TokenClass]) -> str:
+    return " + ".join(f"i.{it.name.lower()}" for it in sorted(classes)) or "0"

@@ -1,0 +1,191 @@
+"""EnergyService: takes readings of energy counters, and tells what the tokens took."""
+
+import asyncio
+from typing import Any, Final, TypeAlias
+
+import grpc
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from meter.domain import limits
+from meter.domain.clock import Clock
+from meter.domain.credential import Permission
+from meter.domain.interval import is_on_edge
+from meter.energy.counters import Reading
+from meter.energy.efficiency import (
+    Efficiency,
+    EfficiencyGroup,
+    EfficiencyQuery,
+    EfficiencyReader,
+    EfficiencyRow,
+    PoolEnergy,
+)
+from meter.energy.recorder import EnergyRecorder, SourceState
+from meter.journal.check import is_text
+from meter.wire.auth import RegistryDoor
+from meter.wire.status import invalid
+from tokenworks.meter.v1 import energy_service_pb2 as pb
+from tokenworks.meter.v1 import energy_service_pb2_grpc
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+# The last second that a timestamp may name: the year 9999 ends.
+_SECONDS_MAX: Final = 253_402_300_799
+_TIMES: Final = (EfficiencyGroup.INTERVAL, EfficiencyGroup.HOUR, EfficiencyGroup.DAY)
+
+
+class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
+    """Thin: each method lets in, translates, and hands on to a thread."""
+
+    def __init__(
+        self,
+        recorder: EnergyRecorder,
+        *,
+        reader: EfficiencyReader,
+        door: RegistryDoor,
+        clock: Clock,
+    ) -> None:
+        """Take who records and who answers."""
+        self._recorder = recorder
+        self._reader = reader
+        self._door = door
+        self._clock = clock
+
+    async def RecordEnergy(
+        self, request: pb.RecordEnergyRequest, context: _Context
+    ) -> pb.RecordEnergyResponse:
+        """Record readings. Scope: report on the whole installation."""
+        self._door.require(self._door.caller(context), Permission.REPORT, None)
+        if not 1 <= len(request.readings) <= limits.RECORD_READINGS_MAX:
+            raise invalid("readings", f"1–{limits.RECORD_READINGS_MAX} readings")
+        now_ms = self._clock.now_ms()
+        readings = [_to_reading(reading, now_ms=now_ms) for reading in request.readings]
+        count = await asyncio.to_thread(self._recorder.record, readings)
+        return pb.RecordEnergyResponse(recorded_count=count, ignored_count=len(readings) - count)
+
+    async def QueryEfficiency(
+        self, request: pb.QueryEfficiencyRequest, context: _Context
+    ) -> pb.QueryEfficiencyResponse:
+        """Sum tokens and energy. Scope: read on the whole installation."""
+        self._door.require(self._door.caller(context), Permission.READ, None)
+        query = _to_query(request)
+        # Asked first: what it names as attributed is in the sums.
+        until_ms = self._recorder.attributed_until_ms
+        answer = await asyncio.to_thread(self._reader.query, query)
+        response = _to_response(answer)
+        if until_ms is not None:
+            response.attributed_until.FromMilliseconds(until_ms)
+        return response
+
+    async def ListEnergySources(
+        self, _: pb.ListEnergySourcesRequest, context: _Context
+    ) -> pb.ListEnergySourcesResponse:
+        """List sources and pools. Scope: read on the whole installation."""
+        self._door.require(self._door.caller(context), Permission.READ, None)
+        pools, silent = await asyncio.to_thread(self._recorder.power)
+        response = pb.ListEnergySourcesResponse(
+            sources=[_to_source(state) for state in self._recorder.source_states()]
+        )
+        for power in pools:
+            pool = response.pools.add(
+                pool=power.pool,
+                valid=power.is_valid,
+                device_count=power.device_count,
+                fresh_count=power.fresh_count,
+            )
+            pool.last_sample_time.FromMilliseconds(power.last_sample_ms)
+        for it in silent:
+            device = response.silent_devices.add(pool=it.pool, device=it.device, source=it.source)
+            device.last_sample_time.FromMilliseconds(it.last_sample_ms)
+        return response
+
+
+def _to_reading(reading: pb.EnergyReading, *, now_ms: int) -> Reading:
+    for field, text, length_max in (
+        ("pool", reading.pool, limits.POOL_CHARS_MAX),
+        ("device", reading.device, limits.DEVICE_CHARS_MAX),
+    ):
+        if not text or not is_text(text, length_max):
+            raise invalid(field, f"1–{length_max} printable characters")
+    time_ms = reading.time.seconds * 1000 + reading.time.nanos // 1_000_000
+    if not now_ms - limits.LATE_MS_MAX <= time_ms <= now_ms + limits.FUTURE_MS_MAX:
+        raise invalid("time", "at most 35 days ago and 5 minutes ahead")
+    if reading.counter_mj < 0:
+        raise invalid("counter_mj", "0 or more")
+    return Reading(
+        pool=reading.pool, device=reading.device, time_ms=time_ms, counter_mj=reading.counter_mj
+    )
+
+
+def _to_query(request: pb.QueryEfficiencyRequest) -> EfficiencyQuery:
+    groups = [int(group) for group in request.group_by]
+    known = frozenset(EfficiencyGroup)
+    if any(group not in known for group in groups) or len(set(groups)) < len(groups):
+        raise invalid("group_by", "known fields, each once")
+    if len(set(groups).intersection(_TIMES)) > 1:
+        raise invalid("group_by", "one of interval, hour and day")
+    if not is_text(request.pool, limits.POOL_CHARS_MAX):
+        raise invalid("pool", f"at most {limits.POOL_CHARS_MAX} printable characters")
+    start_ms = _edge(request.start_time, "start_time")
+    end_ms = _edge(request.end_time, "end_time")
+    if end_ms <= start_ms:
+        raise invalid("end_time", "after start_time")
+    return EfficiencyQuery(
+        start_ms=start_ms,
+        end_ms=end_ms,
+        group_by=tuple(EfficiencyGroup(group) for group in groups),
+        pool=request.pool,
+    )
+
+
+def _edge(time: Timestamp, field: str) -> int:
+    if not 0 <= time.seconds <= _SECONDS_MAX or time.nanos or not is_on_edge(time.seconds * 1000):
+        raise invalid(field, "a 15-minute edge in the years 1970 to 9999")
+    return time.seconds * 1000
+
+
+def _to_response(answer: Efficiency) -> pb.QueryEfficiencyResponse:
+    return pb.QueryEfficiencyResponse(
+        rows=[_to_row(row) for row in answer.rows], pools=[_to_pool(it) for it in answer.pools]
+    )
+
+
+def _to_row(row: EfficiencyRow) -> pb.EfficiencyRow:
+    keys = row.keys
+    message = pb.EfficiencyRow(
+        pool=str(keys.get(EfficiencyGroup.POOL, "")),
+        tier=str(keys.get(EfficiencyGroup.TIER, "")),
+        model=str(keys.get(EfficiencyGroup.MODEL, "")),
+        output_tokens=row.output_tokens,
+        total_tokens=row.total_tokens,
+        request_count=row.request_count,
+        energy_mj=row.energy_mj,
+    )
+    for key in _TIMES:
+        if key in keys:
+            message.start_time.FromMilliseconds(int(keys[key]))
+    return message
+
+
+def _to_pool(pool: PoolEnergy) -> pb.PoolEnergy:
+    message = pb.PoolEnergy(
+        pool=pool.pool,
+        measured_mj=pool.measured_mj,
+        attributed_mj=pool.attributed_mj,
+        gap_ms=pool.gap_ms,
+        reset_count=pool.reset_count,
+    )
+    for reason, energy_mj in pool.unattributed_mj.items():
+        number = pb.UnattributedReason.Value(f"UNATTRIBUTED_REASON_{reason.upper()}")
+        message.unattributed.add(reason=number, energy_mj=energy_mj)
+    return message
+
+
+def _to_source(state: SourceState) -> pb.EnergySource:
+    message = pb.EnergySource(
+        pool=state.source.pool,
+        url=state.source.url,
+        device_count=state.device_count,
+        failure=state.failure or "",
+    )
+    if state.read_ms is not None:
+        message.read_time.FromMilliseconds(state.read_ms)
+    return message
