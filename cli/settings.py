@@ -12,8 +12,10 @@ from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
-from meter.domain.limits import TIER_CHARS_MAX
+from meter.domain.limits import ENERGY_SOURCES_MAX, POOL_CHARS_MAX, TIER_CHARS_MAX
+from meter.options import EnergySource
 
 PREFIX = "TOKENWORKS_"
 CONFIG = "TOKENWORKS_CONFIG"
@@ -21,6 +23,8 @@ CONFIG = "TOKENWORKS_CONFIG"
 # be called tokenworks.
 _OF_KUBERNETES = re.compile(r"TOKENWORKS(_\w+)?_(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)")
 _TIER = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}")
+# Printable ASCII without blanks: it goes into a request as it is.
+_URL = re.compile(r"[!-~]{1,1000}")
 _MEBIBYTE = 1024 * 1024
 _LOG_LEVELS = ("debug", "info", "warning", "error")
 
@@ -89,6 +93,32 @@ def _tiers(value: object) -> tuple[str, ...]:
             " separated by commas"
         )
     return tiers
+
+
+def _energy_sources(value: object) -> tuple[EnergySource, ...]:
+    written = value if isinstance(value, list) else _text(value).split(",")
+    if len(written) > ENERGY_SOURCES_MAX:
+        raise ValueError(f"must be at most {ENERGY_SOURCES_MAX}")
+    sources = tuple(_energy_source(_text(each)) for each in written)
+    if len({source.url for source in sources}) < len(sources):
+        raise ValueError("must each have a URL of its own: what it shows belongs to one pool")
+    return sources
+
+
+def _energy_source(written: str) -> EnergySource:
+    pool, _, url = (part.strip() for part in written.partition("="))
+    if not pool or not pool.isprintable() or len(pool) > POOL_CHARS_MAX:
+        raise ValueError("must be pool=URL, separated by commas")
+    place = urlsplit(url)
+    try:
+        # What a name of a machine cannot be, and ports out of range, are ValueErrors too.
+        (place.hostname or "").encode("idna")
+        is_whole = bool(place.hostname) and place.port != 0
+    except ValueError:
+        is_whole = False
+    if not is_whole or place.scheme != "http" or "@" in place.netloc or not _URL.fullmatch(url):
+        raise ValueError(f"{url or written} must be like http://127.0.0.1:9400/metrics")
+    return EnergySource(pool=pool, url=url)
 
 
 def _instant(value: object) -> datetime:
@@ -221,6 +251,25 @@ class Settings:
             " clock --to` moves it. Later starts need the setting too, and any instant will do. A"
             " database that has lived on the real clock refuses it."
             " [What it is for](../operating/sandbox.md).",
+        ),
+    )
+    energy_sources: tuple[EnergySource, ...] = field(
+        default=(),
+        metadata=_told(
+            "energy_sources",
+            _energy_sources,
+            meaning="Where energy is read, pool=URL separated by commas: dcgm-exporter's page of"
+            " each node (`h100=http://node-1:9400/metrics`). A pool may have many."
+            " [How to set it up](../operating/energy.md).",
+        ),
+    )
+    energy_scrape_seconds: int = field(
+        default=15,
+        metadata=_told(
+            "energy_scrape_seconds",
+            _integer(minimum=1, maximum=3600),
+            meaning="How often the energy sources are read, in seconds. In a sandbox they are read"
+            " at each edge of an interval instead.",
         ),
     )
     log_level: str = field(

@@ -202,7 +202,7 @@ def _read_contract() -> dict[str, descriptor_pb2.FileDescriptorProto]:
 
 def _write_default(value: object) -> str:
     match value:
-        case None:
+        case None | ():
             return "none"
         case bool():
             return f"`{str(value).lower()}`"

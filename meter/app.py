@@ -14,7 +14,10 @@ from meter.counting.follower import Follower
 from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
 from meter.domain.errors import MeterError, Reason
-from meter.domain.tokens import TokenClass
+from meter.domain.interval import INTERVAL_MS
+from meter.domain.tokens import OUTPUT_CLASSES, TokenClass
+from meter.energy.live import LiveEnergy
+from meter.energy.recorder import EnergyRecorder
 from meter.hosting import Host, MakeResident
 from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
@@ -29,6 +32,8 @@ from meter.runtime.ids import random_bytes
 from meter.store.accounts import AccountStore
 from meter.store.cuts import CutStore
 from meter.store.dimensions import DimensionReader
+from meter.store.efficiency import EfficiencyStore
+from meter.store.energy import EnergyStore
 from meter.store.evidence import EvidenceStore
 from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
@@ -39,6 +44,7 @@ from meter.usage import CountedRow
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.auth import RegistryDoor
 from meter.wire.clock_servicer import ClockServicer
+from meter.wire.energy_servicer import EnergyServicer
 from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
 from meter.wire.server import Server
@@ -156,10 +162,13 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
     host = _make_host(engine, clock=clock, tiers=options.tiers, tree=lambda: registry.snapshot.tree)
     door = RegistryDoor(registry, clock=clock, key_pepper=options.key_pepper)
     lodged = [make(host, door, metrics.registry) for make in residents]
+    live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
+    energy = _make_energy(options, engine=engine, live=live, clock=clock)
     follower = _make_follower(
         usage,
         listeners=[
             _count_tokens(metrics),
+            _count_pool_tokens(live),
             *(resident.on_counted for resident in lodged),
         ],
         names=DimensionReader(engine),
@@ -174,7 +183,7 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
         buffer_bytes_max=options.buffer_bytes_max,
         on_commit=follower.wake,
     )
-    driver = _make_driver(clock, engine=engine, wake_counting=follower.wake)
+    driver = _make_driver(clock, engine=engine, wake_counting=follower.wake, energy=energy)
     metrics.sandbox.set(0 if driver is None else 1)
     parts = StreamParts(
         intake=Intake(registry=registry, tiers=options.tiers),
@@ -193,10 +202,13 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
         metrics=metrics,
         clock=clock,
         driver=driver,
+        energy=energy,
+        energy_scrape_seconds=options.energy_scrape_seconds,
         server=Server(
             _make_meter_servicer(options, parts, engine=engine, registry=registry, usage=usage),
             _make_account_servicer(options, accounts, registry=registry, clock=clock),
             ClockServicer(clock, driver=driver, door=door),
+            EnergyServicer(energy, reader=EfficiencyStore(engine), door=door, clock=clock),
             metrics=metrics,
             driven=clock if isinstance(clock, DrivenClock) else None,
             residents={resident.name: resident.add_to for resident in lodged},
@@ -246,8 +258,23 @@ def _clock_at(driven_ms: int | None) -> Clock:
     return SystemClock() if driven_ms is None else DrivenClock(driven_ms)
 
 
+def _make_energy(
+    options: MeterOptions, *, engine: Engine, live: LiveEnergy, clock: Clock
+) -> EnergyRecorder:
+    is_driven = isinstance(clock, DrivenClock)
+    return EnergyRecorder(
+        EnergyStore(engine),
+        sources=options.energy_sources,
+        cadence_ms=INTERVAL_MS if is_driven else options.energy_scrape_seconds * 1000,
+        live=live,
+        power=EfficiencyStore(engine),
+        counted=FactStore(engine),
+        clock=clock,
+    )
+
+
 def _make_driver(
-    clock: Clock, *, engine: Engine, wake_counting: Callable[[], None]
+    clock: Clock, *, engine: Engine, wake_counting: Callable[[], None], energy: EnergyRecorder
 ) -> ClockDriver | None:
     if not isinstance(clock, DrivenClock):
         return None
@@ -257,7 +284,7 @@ def _make_driver(
         counted=FactStore(engine),
         cuts=CutStore(engine),
         wake_counting=wake_counting,
-        on_edge=(),
+        on_edge=(lambda _: energy.read_sources_now(),),
     )
 
 
@@ -296,5 +323,18 @@ def _count_tokens(metrics: Metrics) -> Callable[[Sequence[CountedRow]], None]:
                 sums[row.fact.tier, row.fact.model, row.pool, token_class] += tokens
         for (tier, model, pool, token_class), tokens in sums.items():
             metrics.tokens.labels(tier, model, pool, token_class.name).inc(tokens)
+
+    return count
+
+
+def _count_pool_tokens(live: LiveEnergy) -> Callable[[Sequence[CountedRow]], None]:
+    def count(rows: Sequence[CountedRow]) -> None:
+        sums: Counter[tuple[str, str]] = Counter()
+        for row in rows:
+            if row.pool:
+                for token_class in OUTPUT_CLASSES & row.fact.tokens.keys():
+                    sums[row.pool, row.fact.tier] += row.fact.tokens[token_class]
+        for (pool, tier), tokens in sums.items():
+            live.add_tokens(pool=pool, tier=tier, output_tokens=tokens)
 
     return count

@@ -1,23 +1,12 @@
 """Every Prometheus metric: name, kind, unit, labels, and what it means when it moves."""
 
-from dataclasses import dataclass
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from meter.domain.metric import Entry
+
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Entry:
-    """A metric; `name` is as Prometheus shows it, without a histogram's suffixes."""
-
-    name: str
-    kind: str
-    unit: str
-    labels: tuple[str, ...]
-    meaning: str
-
 
 TOKENS: Final = Entry(
     name="tokenworks_tokens_total",
@@ -96,6 +85,78 @@ MISSING: Final = Entry(
     labels=(),
     meaning="Batch numbers that producers passed over: usage that was lost before it came here.",
 )
+SANDBOX: Final = Entry(
+    name="tokenworks_sandbox",
+    kind="gauge",
+    unit="installations",
+    labels=(),
+    meaning="1 where the installation lives on a driven clock: none of it is real. Else 0.",
+)
+ENERGY: Final = Entry(
+    name="tokenworks_energy_joules_total",
+    kind="counter",
+    unit="joules",
+    labels=("pool", "source"),
+    meaning="Energy that the pools' counters measured, by source (dcgm, reported). Each board is in"
+    " it once. Attributed and unattributed energy add up to it.",
+)
+ENERGY_ATTRIBUTED: Final = Entry(
+    name="tokenworks_energy_attributed_joules_total",
+    kind="counter",
+    unit="joules",
+    labels=("pool", "tier"),
+    meaning="Measured energy by the tier that it served: at each scrape, in proportion to the"
+    " output tokens counted since the one before. SQL has it by whole intervals.",
+)
+ENERGY_UNATTRIBUTED: Final = Entry(
+    name="tokenworks_energy_unattributed_joules_total",
+    kind="counter",
+    unit="joules",
+    labels=("pool", "reason"),
+    meaning="Measured energy that served no tier: gap (samples too far apart), no_tokens (none were"
+    " counted since the scrape before).",
+)
+ENERGY_RESETS: Final = Entry(
+    name="tokenworks_energy_counter_resets_total",
+    kind="counter",
+    unit="resets",
+    labels=("pool",),
+    meaning="Energy counters that went back, or leapt further than their device can have used. A"
+    " driver was loaded anew, a board was changed, or an exporter errs.",
+)
+ENERGY_GAP: Final = Entry(
+    name="tokenworks_energy_gap_seconds_total",
+    kind="counter",
+    unit="seconds",
+    labels=("pool",),
+    meaning="Time between samples that lay too far apart, or without known energy, added up over"
+    " the pool's devices when the next sample comes.",
+)
+ENERGY_SCRAPES_FAILED: Final = Entry(
+    name="tokenworks_energy_scrapes_failed_total",
+    kind="counter",
+    unit="scrapes",
+    labels=("pool", "reason"),
+    meaning="Reads of an exporter that gave less than they should: unreachable, refused (not status"
+    " 200), too_large, unreadable (samples without sense; the others are used), no_counters.",
+)
+POWER_VALID: Final = Entry(
+    name="tokenworks_power_valid",
+    kind="gauge",
+    unit="pools",
+    labels=("pool",),
+    meaning="1 while each device of the pool that was seen in the last 6 hours has a fresh sample,"
+    " and there is one; else 0: ratios of its energy are not to be believed. A sample is fresh for"
+    " 4 scrapes, a minute at least; a reported one for 15 minutes. A counter that stands still is"
+    " no sample.",
+)
+ENERGY_LAST_SAMPLE: Final = Entry(
+    name="tokenworks_energy_last_sample_timestamp_seconds",
+    kind="gauge",
+    unit="seconds",
+    labels=("pool",),
+    meaning="When a counter of the pool last moved, in seconds since 1970.",
+)
 CATALOGUE: Final = (
     TOKENS,
     REPORTS,
@@ -108,6 +169,15 @@ CATALOGUE: Final = (
     QUARANTINE,
     STREAMS,
     MISSING,
+    SANDBOX,
+    ENERGY,
+    ENERGY_ATTRIBUTED,
+    ENERGY_UNATTRIBUTED,
+    ENERGY_RESETS,
+    ENERGY_GAP,
+    ENERGY_SCRAPES_FAILED,
+    POWER_VALID,
+    ENERGY_LAST_SAMPLE,
 )
 
 
@@ -128,6 +198,15 @@ class Metrics:
         self.quarantine_held = self._gauge(QUARANTINE)
         self.streams_open = self._gauge(STREAMS)
         self.batches_missing = self._gauge(MISSING)
+        self.sandbox = self._gauge(SANDBOX)
+        self.energy_joules = self._counter(ENERGY)
+        self.energy_attributed = self._counter(ENERGY_ATTRIBUTED)
+        self.energy_unattributed = self._counter(ENERGY_UNATTRIBUTED)
+        self.energy_resets = self._counter(ENERGY_RESETS)
+        self.energy_gap_seconds = self._counter(ENERGY_GAP)
+        self.energy_scrapes_failed = self._counter(ENERGY_SCRAPES_FAILED)
+        self.power_valid = self._gauge(POWER_VALID)
+        self.energy_last_sample = self._gauge(ENERGY_LAST_SAMPLE)
 
     def committed(self, *, seconds: float, submissions: int, events: int) -> None:  # noqa: ARG002
         """Note a group's commit."""

@@ -3,6 +3,19 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from meter.domain.times import to_iso
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnergySource:
+    """Where the energy counters of a pool's accelerators are read: dcgm-exporter's page, by HTTP.
+
+    A pool may have many, one for each of its nodes.
+    """
+
+    pool: str
+    url: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MeterOptions:
@@ -10,7 +23,9 @@ class MeterOptions:
 
     Addresses are `host:port`, port 0 for any free one. `key_pepper` keys the hash of API keys.
     `tiers` are the names that this installation sells. `shard` is the journal shard that this
-    process owns. `buffer_bytes_max` bounds what waits for its commit.
+    process owns. `buffer_bytes_max` bounds what waits for its commit. `sandbox_clock_ms` asks for a
+    driven clock, and is where one begins that is new; None asks for the real one. The
+    `energy_sources` are read every `energy_scrape_seconds`, on a driven clock at each edge.
     """
 
     database_url: str
@@ -22,6 +37,9 @@ class MeterOptions:
     tiers: tuple[str, ...]
     shard: int
     buffer_bytes_max: int
+    sandbox_clock_ms: int | None
+    energy_sources: tuple[EnergySource, ...]
+    energy_scrape_seconds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +52,16 @@ class JobOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Addresses:
-    """Where a running meter listens, with the ports that it really got."""
+    """Where a running meter listens, with the ports that it really got.
+
+    `driven_ms` is where a sandbox's clock stands at the start; None on the real one.
+    """
 
     grpc: str
     http: str
+    driven_ms: int | None
+
+    @property
+    def sandbox_clock(self) -> str | None:
+        """Where a sandbox's clock stands at the start, in ISO 8601."""
+        return None if self.driven_ms is None else to_iso(self.driven_ms)

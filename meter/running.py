@@ -11,6 +11,7 @@ from meter.counting.follower import Follower
 from meter.domain.clock import Clock
 from meter.domain.errors import MeterError
 from meter.domain.limits import CLAIM_KEPT_MS
+from meter.energy.recorder import EnergyRecorder
 from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
 from meter.metrics import Metrics
@@ -41,6 +42,8 @@ class Meter:
     metrics: Metrics
     clock: Clock
     driver: ClockDriver | None
+    energy: EnergyRecorder
+    energy_scrape_seconds: int
     server: Server
     http: HttpServer
     reachable: threading.Event
@@ -54,6 +57,8 @@ class Meter:
             asyncio.create_task(_every(_REGISTRY_SECONDS, self._refresh)),
             asyncio.create_task(_every(_WATCH_SECONDS, self._watch)),
             asyncio.create_task(_every(_FORGET_SECONDS, self._forget)),
+            asyncio.create_task(self._measure()),
+            asyncio.create_task(_every(_WATCH_SECONDS, self._attribute)),
         ]
         for task in (writing, *watching):
             task.add_done_callback(self._ended)
@@ -66,6 +71,7 @@ class Meter:
             for task in watching:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
+            await asyncio.to_thread(self.energy.stop)
             await asyncio.to_thread(self.follower.stop)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
@@ -103,6 +109,26 @@ class Meter:
         with _absent_store():
             before_ms = self.clock.now_ms() - CLAIM_KEPT_MS
             await asyncio.to_thread(self.journal.forget_claims, before_ms=before_ms)
+            await asyncio.to_thread(self.energy.forget)
+
+    async def _measure(self) -> None:
+        # Where a sandbox begins; from then on its clock has the sources read, at each edge.
+        await self._record_energy(self.energy.read_sources_now)
+        is_driven = self.driver is not None
+        act = self.energy.settle if is_driven else self.energy.read_sources_now
+        while True:
+            await asyncio.sleep(self.energy_scrape_seconds)
+            await self._record_energy(act)
+
+    async def _record_energy(self, act: Callable[[], None]) -> None:
+        try:
+            await asyncio.to_thread(act)
+        except MeterError as error:
+            _log.warning("energy_waits", extra={"fault": str(error)})
+
+    async def _attribute(self) -> None:
+        with _absent_store():
+            await asyncio.to_thread(self.energy.attribute_due)
 
 
 async def _every(seconds: float, act: Callable[[], object]) -> None:

@@ -64,8 +64,46 @@ GROUP_SUBMISSIONS_MAX: Final = 4_096
 COUNT_EVENTS_MAX: Final = 2_000_000
 # Distinct dimensions kept resolved in memory before the table starts anew.
 DIMENSIONS_INTERNED_MAX: Final = 1_000_000
-# Rows of one QueryUsage answer.
+# Rows of one QueryUsage or QueryEfficiency answer.
 QUERY_ROWS_MAX: Final = 100_000
+
+# Exporters of energy counters that one meter reads: a hall of racks of one each.
+ENERGY_SOURCES_MAX: Final = 256
+# Of them at a time: each read costs a thread, which mostly waits.
+ENERGY_READS_AT_ONCE_MAX: Final = 16
+# The whole of one read, from connecting to the last byte. An exporter answers from its memory.
+ENERGY_READ_SECONDS_MAX: Final = 5.0
+# One exporter's page. A node of 16 GPUs with every field switched on stays below 1 MiB.
+ENERGY_PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+# Devices of one page: an exporter sees a node's, or a rack's, not more.
+ENERGY_PAGE_DEVICES_MAX: Final = 1_024
+# Readings of one RecordEnergy call: each locks a row, and the caller waits.
+RECORD_READINGS_MAX: Final = 1_000
+# An accelerator's name: NVIDIA's UUIDs have 40 characters, with the part of a board (MIG) 60.
+DEVICE_CHARS_MAX: Final = 64
+# A counter in mJ fits a signed 64-bit column; a megawatt takes 290 years to fill it.
+COUNTER_MJ_MAX: Final = 2**63 - 1
+# What a scraped board never draws, several times what the largest do: more is no energy but a
+# counter of something else, or of another board.
+BOARD_WATTS_MAX: Final = 10_000
+# The same of a reported device, which may be a whole rack.
+DEVICE_WATTS_MAX: Final = 1_000_000
+# How much older than its reading a counter may be: an exporter keeps what it collected for half a
+# minute.
+COUNTER_SLACK_MS: Final = 60_000
+# Scraped samples this many scrapes apart leave a gap, but none below a minute: exporters collect
+# twice a minute.
+GAP_SCRAPES: Final = 4
+GAP_MS_MIN: Final = 60_000
+# A device that is silent for longer was taken out: it no longer makes its pool's power invalid.
+DEVICE_KNOWN_MS: Final = 6 * 3600 * 1000
+# A counter that is silent for longer begins anew, its energy unknown: a week's intervals of a large
+# pool are still written in one transaction.
+COUNTER_KEPT_MS: Final = 7 * 24 * 3600 * 1000
+# Pools' intervals that are attributed in one transaction.
+ATTRIBUTE_INTERVALS_MAX: Final = 500
+# Silent devices that ListEnergySources names; the rest is only counted.
+SILENT_LISTED_MAX: Final = 100
 # Depth of the tree of accounts.
 ACCOUNT_DEPTH_MAX: Final = 16
 
@@ -76,3 +114,4 @@ assert CLAIM_KEPT_MS > LATE_MS_MAX + FUTURE_MS_MAX
 assert GROUP_EVENTS_MAX >= BATCH_EVENTS_MAX
 assert COUNT_EVENTS_MAX >= GROUP_EVENTS_MAX
 assert COUNT_EVENTS_MAX * TOKEN_COUNT_MAX < 2**63, "a sum of one count fits 64 bits"
+assert COUNTER_KEPT_MS > DEVICE_KNOWN_MS, "a device that is known has its counter"

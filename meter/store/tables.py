@@ -193,3 +193,49 @@ usage = Table(
     Column("delivered_output_count", BigInteger, nullable=False),
     Column("estimated_count", BigInteger, nullable=False),
 )
+# Where each device's counter stood when it was last seen to move.
+energy_counters = Table(
+    "energy_counters",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("device", Text, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("counter_mj", BigInteger, nullable=False),
+    Column("sample_time", _Time, nullable=False),
+)
+# What a pool measured in an interval. `version` moves with its energy and with its tokens; its
+# energy is attributed as it stood at `attributed_version`.
+pool_intervals = Table(
+    "pool_intervals",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("interval_start", _Time, primary_key=True),
+    Column("measured_mj", BigInteger, nullable=False),
+    Column("gap_mj", BigInteger, nullable=False),
+    Column("gap_ms", BigInteger, nullable=False),
+    Column("reset_count", Integer, nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("attributed_version", BigInteger, nullable=False),
+)
+# Usage by the pool that served it: what its energy is shared out by.
+pool_usage = Table(
+    "pool_usage",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("interval_start", _Time, primary_key=True),
+    Column("sku_id", Integer, primary_key=True),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("total_tokens", BigInteger, nullable=False),
+    Column("request_count", BigInteger, nullable=False),
+)
+# A share is the sum over its revisions; one without a sku is unattributed and has a reason.
+energy_shares = Table(
+    "energy_shares",
+    metadata,
+    Column("pool", Text, nullable=False),
+    Column("interval_start", _Time, nullable=False),
+    Column("sku_id", Integer),
+    Column("reason", Text, nullable=False),
+    Column("revision", Integer, nullable=False),
+    Column("energy_mj", BigInteger, nullable=False),
+)

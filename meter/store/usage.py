@@ -19,6 +19,8 @@ from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import FinishClass, TokenClass
 from meter.runtime.engine import driver_connection, store_faults
 from meter.store.cuts import CutStore
+from meter.store.installation import installation_time
+from meter.store.pool_usage import add_pool_usage
 from meter.store.tables import counting, cut_positions, journal, shards
 from meter.usage import GroupBy, UsageQuery, UsageRow
 
@@ -182,6 +184,7 @@ class CountingStep:
                 f" ON CONFLICT ({keys}) DO UPDATE SET {merged}"
             )
         )
+        add_pool_usage(self._connection, classes=delta.tokens)
 
     def _check_dimensions(self) -> None:
         """Refuse to count events whose dimensions are gone: they would vanish in the join."""

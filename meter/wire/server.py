@@ -17,6 +17,8 @@ from tokenworks.meter.v1 import (
     account_service_pb2_grpc,
     clock_service_pb2,
     clock_service_pb2_grpc,
+    energy_service_pb2,
+    energy_service_pb2_grpc,
     meter_service_pb2,
     meter_service_pb2_grpc,
 )
@@ -25,6 +27,7 @@ _SERVICES: Final = (
     meter_service_pb2.DESCRIPTOR.services_by_name["MeterService"].full_name,
     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,
     clock_service_pb2.DESCRIPTOR.services_by_name["ClockService"].full_name,
+    energy_service_pb2.DESCRIPTOR.services_by_name["EnergyService"].full_name,
 )
 _OPTIONS: Final = (
     # The transport refuses what is more than twice too large, without our words.
@@ -51,6 +54,7 @@ class Server:
         meter: meter_service_pb2_grpc.MeterServiceServicer,
         accounts: account_service_pb2_grpc.AccountServiceServicer,
         clock: clock_service_pb2_grpc.ClockServiceServicer,
+        energy: energy_service_pb2_grpc.EnergyServiceServicer,
         *,
         metrics: Metrics,
         driven: DrivenClock | None,
@@ -66,6 +70,7 @@ class Server:
         meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meter, self._server)
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, self._server)
         clock_service_pb2_grpc.add_ClockServiceServicer_to_server(clock, self._server)
+        energy_service_pb2_grpc.add_EnergyServiceServicer_to_server(energy, self._server)
         for add_to in residents.values():
             add_to(self._server)
         self._names = (*_SERVICES, *residents)
