@@ -3,8 +3,9 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
+from meter.domain.event import Dimensions
 from meter.domain.tokens import FinishClass, Mode, TokenClass
 
 
@@ -123,9 +124,13 @@ class Cuts(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CountedRow:
-    """What a round of counting has just added for one key: as a fact, with the pool that served."""
+class CountedRow(NamedTuple):
+    """What a round of counting has just added for one key; a tuple, for there are many a second.
 
-    fact: UsageFact
-    pool: str
+    `tokens` has no zero counts.
+    """
+
+    dimensions: Dimensions
+    interval_start_ms: int
+    band: int
+    tokens: Mapping[TokenClass, int]

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 from sqlalchemy import ARRAY, Engine, Integer, any_, literal, select
 
 from meter.counting.aggregate import UsageDelta
-from meter.domain.tokens import FinishClass, Mode
+from meter.domain.event import Dimensions
 from meter.runtime.engine import store_faults
 from meter.store.tables import dimensions, skus
-from meter.usage import CountedRow, UsageFact
-
-_Names = tuple[str, str, str, str, Mode, str, str]
+from meter.usage import CountedRow
 
 
 class DimensionReader:
@@ -19,39 +17,26 @@ class DimensionReader:
     def __init__(self, engine: Engine) -> None:
         """Take the engine."""
         self._engine = engine
-        self._names: dict[int, _Names] = {}
+        self._known: dict[int, Dimensions] = {}
 
     def counted_rows(self, delta: UsageDelta) -> Sequence[CountedRow]:
-        """Return a delta's rows by name, in its order; counts of zero are left out."""
+        """Return a delta's rows by name, in its order."""
         ids = delta.dimension_id.tolist()
-        self._read([it for it in set(ids) if it not in self._names])
-        classes = [(it, counts.tolist()) for it, counts in delta.tokens.items()]
+        self._read([it for it in set(ids) if it not in self._known])
+        names = list(delta.tokens)
+        counts = zip(*(column.tolist() for column in delta.tokens.values()), strict=True)
         columns = zip(
-            ids,
-            delta.interval_start_ms.tolist(),
-            delta.band.tolist(),
-            delta.finish_class.tolist(),
-            delta.request_count.tolist(),
-            strict=True,
+            ids, delta.interval_start_ms.tolist(), delta.band.tolist(), counts, strict=True
         )
-        rows = []
-        for place, (dimension_id, start_ms, band, finish, request_count) in enumerate(columns):
-            account_id, model, served_model, tier, mode, region, pool = self._names[dimension_id]
-            fact = UsageFact(
-                account_id=account_id,
-                interval_start_ms=start_ms,
-                model=model,
-                served_model=served_model or model,
-                tier=tier,
-                mode=mode,
-                region=region,
-                band=band,
-                finish_class=FinishClass(finish),
-                tokens={it: counts[place] for it, counts in classes if counts[place]},
-                request_count=request_count,
+        return [
+            CountedRow(
+                self._known[dimension_id],
+                start_ms,
+                band,
+                {name: count for name, count in zip(names, row, strict=True) if count},
             )
-            rows.append(CountedRow(fact=fact, pool=pool))
-        return rows
+            for dimension_id, start_ms, band, row in columns
+        ]
 
     def _read(self, missing: Sequence[int]) -> None:
         if not missing:
@@ -72,6 +57,7 @@ class DimensionReader:
         )
         with store_faults(), self._engine.connect() as connection:
             for row in connection.execute(statement):
-                _, account_id, model, served_model, tier, mode, region, pool = row
-                names = (account_id, model, served_model, tier, Mode(mode), region, pool)
-                self._names[row.dimension_id] = names
+                dimension_id, account_id, model, served_model, tier, mode, region, pool = row
+                self._known[dimension_id] = Dimensions(
+                    account_id, model, served_model, tier, mode, pool, region
+                )
