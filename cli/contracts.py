@@ -9,7 +9,7 @@ import click
 
 from cli.accounts import format_time, print_table
 from cli.connection import Client, client_command
-from cli.prices import read_text, to_timestamp
+from cli.prices import faults_of, read_text, to_timestamp
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 
 _FLAGS: Final = ("contract", "start", "zone", "currency", "book", "covers", "seller", "buyer")
@@ -46,7 +46,8 @@ def set_contract(client: Client, *, file: Path | None, **flags: object) -> None:
     if file is not None and given:
         raise click.UsageError("give a FILE or flags, not both")
     toml = _write(given) if file is None else read_text(file)
-    answer = client.billing.SetContract(pb.SetContractRequest(toml=toml))
+    with faults_of("the flags' file" if file is None else file):
+        answer = client.billing.SetContract(pb.SetContractRequest(toml=toml))
     if client.as_json:
         told = {**_version_to_json(answer.version), "changed": answer.changed, "toml": toml}
         click.echo(json.dumps(told, indent=2))

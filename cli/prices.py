@@ -4,11 +4,13 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 import click
+import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from billing.shipped import SHIPPED
@@ -19,6 +21,7 @@ from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
 
 _KEYS: Final = ("model", "tier", "mode", "class", "prompt", "at", "contract")
+_FAULTY: Final = frozenset({"BOOK_INVALID", "CONTRACT_INVALID"})
 _AT: Final = re.compile(r"(?P<book>[^@]+)@(?P<time>.+)")
 
 
@@ -41,7 +44,8 @@ def import_book(client: Client, *, source: str) -> None:
         request = pb.ImportPriceBookRequest(shipped=source)
     else:
         request = pb.ImportPriceBookRequest(toml=read_text(path))
-    answer = client.billing.ImportPriceBook(request)
+    with faults_of(source):
+        answer = client.billing.ImportPriceBook(request)
     if client.as_json:
         told = {**_version_to_json(answer.version), "imported": answer.imported}
         click.echo(json.dumps(told, indent=2))
@@ -50,7 +54,7 @@ def import_book(client: Client, *, source: str) -> None:
     state = "imported" if answer.imported else "there already, nothing changed:"
     click.echo(
         f"{state} {version.book} from {format_time(version.start_time)}, {version.currency},"
-        f" {version.model_count} models and patterns"
+        f" models by {version.model_count} names and patterns"
     )
 
 
@@ -68,7 +72,7 @@ def list_books(client: Client, *, book: str | None) -> None:
         click.echo("no price book is imported; one is shipped: tokenworks prices import keynote")
         return
     print_table(
-        ["book", "from", "currency", "models and patterns"],
+        ["book", "from", "currency", "names and patterns"],
         (
             [it.book, format_time(it.start_time), it.currency, str(it.model_count)]
             for it in versions
@@ -127,6 +131,19 @@ def read_text(path: Path) -> str:
         return path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise CommandError(f"{path} cannot be read: {error}", code=Exit.USAGE) from error
+
+
+@contextmanager
+def faults_of(source: object) -> Iterator[None]:
+    """Name the file in each line of the faults that the server found in it."""
+    try:
+        yield
+    except grpc.RpcError as error:
+        faults = _find_faults(error)
+        if faults is None:
+            raise
+        message = "\n".join(f"{source}:{line}" for line in faults.splitlines())
+        raise CommandError(message, code=Exit.USAGE) from error
 
 
 def compare(

@@ -106,7 +106,8 @@ def _price(explanation: Explanation) -> Iterator[str]:
     width = max(map(len, texts))
     for text, (_, _, source) in zip(texts, steps, strict=True):
         yield f"{_INDENT}{text.rjust(width)}   {printable(source)}"
-    yield f"{_INDENT}{explain(price)}"
+    if price.factors:
+        yield f"{_INDENT}{explain(price)}"
 
 
 def _amount(explanation: Explanation) -> Iterator[str]:
@@ -135,7 +136,7 @@ def _usage(explanation: Explanation) -> Iterator[str]:
         )
 
     yield from _shortened([row(it) for it in shares])
-    yield _total(len(shares), "intervals", sum(it.token_count for it in shares), explanation)
+    yield _total(len(shares), "interval", sum(it.token_count for it in shares), explanation)
 
 
 def _journal(explanation: Explanation) -> Iterator[str]:
@@ -143,12 +144,12 @@ def _journal(explanation: Explanation) -> Iterator[str]:
     yield "Journal, by shard and position"
     yield from _shortened(
         [
-            f"{_INDENT}{it.shard}/{it.position:<12}{group_count(it.event_count):>12} events"
+            f"{_INDENT}{it.shard}/{it.position:<12}{_count(it.event_count, 'event'):>18}"
             f"{group_count(it.token_count):>18}"
             for it in segments
         ]
     )
-    yield _total(len(segments), "segments", sum(it.token_count for it in segments), explanation)
+    yield _total(len(segments), "segment", sum(it.token_count for it in segments), explanation)
 
 
 def _shortened(rows: Sequence[str]) -> Iterator[str]:
@@ -164,4 +165,8 @@ def _shortened(rows: Sequence[str]) -> Iterator[str]:
 def _total(count: int, what: str, tokens: int, explanation: Explanation) -> str:
     difference = tokens - explanation.line.token_count
     verdict = "as billed" if difference == 0 else f"{difference:+,} against what was billed"
-    return f"{_INDENT}{count:,} {what}: {group_count(tokens)} tokens, {verdict}"
+    return f"{_INDENT}{_count(count, what)}: {_count(tokens, 'token')}, {verdict}"
+
+
+def _count(count: int, what: str) -> str:
+    return f"{group_count(count)} {what}{'' if count == 1 else 's'}"

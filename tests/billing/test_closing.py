@@ -247,7 +247,7 @@ class _Stop(Exception):
 
 
 def _statements(town: Town, *, stop_at: int | None) -> int:
-    """Close October, stopped before the n-th statement; return how many there were."""
+    """Close October, stopped before the n-th statement or commit; return how many there were."""
     seen = 0
 
     def count(*_: object) -> None:
@@ -256,13 +256,15 @@ def _statements(town: Town, *, stop_at: int | None) -> int:
         if seen == stop_at:
             raise _Stop
 
-    event.listen(town.engine, "before_cursor_execute", count)
+    for moment in ("before_cursor_execute", "commit"):
+        event.listen(town.engine, moment, count)
     try:
         close(town)
     except _Stop:
         pass
     finally:
-        event.remove(town.engine, "before_cursor_execute", count)
+        for moment in ("before_cursor_execute", "commit"):
+            event.remove(town.engine, moment, count)
     return seen
 
 
