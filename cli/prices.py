@@ -169,6 +169,12 @@ def to_timestamp(text: str) -> Timestamp:
     return message
 
 
+def _find_faults(error: Exception) -> str | None:
+    if not isinstance(error, grpc.Call) or find_reason(error) not in _FAULTY:
+        return None
+    return str(error.details())
+
+
 def _explain(client: Client, book: str, *, at: Timestamp | None, key: Mapping[str, str]) -> None:
     contract = key.get("contract", "")
     request = pb.ExplainPriceRequest(

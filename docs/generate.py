@@ -13,12 +13,14 @@ from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 
+import billing.metrics
+import meter.metrics
 from cli.settings import Settings
-from meter.metrics import CATALOGUE
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 _CONTRACT = "tokenworks/meter/v1"
+_BILLING_CONTRACT = "tokenworks/billing/v1"
 _MADE = "<!-- Made by `make docs`: change {source} instead. -->"
 
 
@@ -58,11 +60,11 @@ def make_metrics_page() -> str:
     """The Prometheus metrics, one row each."""
     rows = [
         (f"`{metric.name}`", metric.kind, metric.unit, _codes(metric.labels), metric.meaning)
-        for metric in CATALOGUE
+        for metric in (*meter.metrics.CATALOGUE, *billing.metrics.CATALOGUE)
     ]
     return _page(
         "Metrics",
-        source="`meter/metrics.py`",
+        source="`meter/metrics.py` and `billing/metrics.py`",
         body=[
             "Served at `/metrics` of the HTTP port in the Prometheus text form.",
             _table(("Name", "Kind", "Unit", "Labels", "Meaning"), rows),
@@ -107,12 +109,11 @@ def make_outcomes_page() -> str:
         (str(number), f"`{name}`", "yes" if number >= _QUARANTINED_FROM else "no", comment)
         for number, name, comment in outcome.values
     ]
-    reasons = [
-        (str(number), f"`{name}`", *_split_reason(text)) for number, name, text in reason.values
-    ]
+    of_billing = _Enum.find(files[f"{_BILLING_CONTRACT}/error_reason.proto"], name="ErrorReason")
     return _page(
         "Outcomes and error reasons",
-        source=f"the comments in `proto/{_CONTRACT}/outcome.proto` and `error_reason.proto`",
+        source=f"the comments in `proto/{_CONTRACT}/outcome.proto` and the `error_reason.proto` of"
+        " both services",
         body=[
             _OUTCOMES_INTRODUCTION,
             "## Outcomes",
@@ -122,9 +123,18 @@ def make_outcomes_page() -> str:
             _table(("What comes on a stream", "What the meter answers"), _NUMBERS),
             "## Error reasons",
             reason.comment,
-            _table(("Number", "Reason", "gRPC code", "Meaning"), reasons),
+            _table(("Number", "Reason", "gRPC code", "Meaning"), _reason_rows(reason)),
+            "## Error reasons of billing",
+            of_billing.comment,
+            _table(("Number", "Reason", "gRPC code", "Meaning"), _reason_rows(of_billing)),
         ],
     )
+
+
+def _reason_rows(reasons: "_Enum") -> list[tuple[str, ...]]:
+    return [
+        (str(number), f"`{name}`", *_split_reason(text)) for number, name, text in reasons.values
+    ]
 
 
 _OUTCOMES_INTRODUCTION = """\

@@ -6,10 +6,13 @@ Runs last and only when the whole of `make test` does; see `tests/plugins/eviden
 import pytest
 from google.protobuf.descriptor import ServiceDescriptor
 
+import billing.metrics
+import meter.metrics
+from billing.errors import BillingReason
 from meter.domain.errors import Reason
 from meter.domain.outcome import Outcome
-from meter.metrics import CATALOGUE
 from tests.plugins.evidence import EVIDENCE
+from tokenworks.billing.v1 import billing_service_pb2
 from tokenworks.meter.v1 import account_service_pb2, clock_service_pb2, meter_service_pb2
 
 
@@ -19,6 +22,7 @@ def test_rpc__was_called_over_a_real_server(pytestconfig: pytest.Config) -> None
         service
         for file in (
             account_service_pb2.DESCRIPTOR,
+            billing_service_pb2.DESCRIPTOR,
             clock_service_pb2.DESCRIPTOR,
             meter_service_pb2.DESCRIPTOR,
         )
@@ -38,13 +42,14 @@ def test_outcome__was_provoked_from_outside(pytestconfig: pytest.Config) -> None
 
 def test_reason__was_provoked_from_outside(pytestconfig: pytest.Config) -> None:
     """Each error reason was given to a caller during this run."""
-    names = {reason.value for reason in Reason}
+    names = {reason.value for each in (Reason, BillingReason) for reason in each}
     missing = names - pytestconfig.stash[EVIDENCE].reasons
     assert not missing, sorted(missing)
 
 
 def test_metric__moved(pytestconfig: pytest.Config) -> None:
     """Each metric had a value other than 0 in some meter during this run."""
-    names = {metric.name for metric in CATALOGUE}
+    catalogue = (*meter.metrics.CATALOGUE, *billing.metrics.CATALOGUE)
+    names = {metric.name for metric in catalogue}
     missing = names - pytestconfig.stash[EVIDENCE].metrics
     assert not missing, sorted(missing)
