@@ -1,0 +1,1 @@
+"""Tests of an invoice's documents."""
