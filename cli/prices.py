@@ -15,7 +15,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from billing.shipped import SHIPPED
 from cli.accounts import format_time, print_table
-from cli.connection import Client, client_command
+from cli.connection import Client, client_command, find_reason
 from cli.process import CommandError, Exit
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2

@@ -11,22 +11,26 @@ from pathlib import Path
 import sqlalchemy
 from google.protobuf.descriptor import EnumDescriptor
 
+import billing.store.tables
 import meter.store.tables
+from billing.errors import BillingReason
 from cli.settings import Settings
 from meter.domain.errors import Reason
 from meter.domain.outcome import Outcome
 from meter.domain.tokens import TokenClass
+from tokenworks.billing.v1 import error_reason_pb2 as billing_reason_pb2
 from tokenworks.meter.v1 import error_reason_pb2, outcome_pb2, usage_pb2
 
 ROOT = Path(__file__).resolve().parent.parent
 # The name in the code and the name in the database.
 TABLES = {
     name: table.name
-    for name, table in vars(meter.store.tables).items()
+    for module in (meter.store.tables, billing.store.tables)
+    for name, table in vars(module).items()
     if isinstance(table, sqlalchemy.Table)
 }
 WRITERS = {"insert", "upsert", "update", "delete"}
-READERS = {"select", "exists", "select_from", "join", "outerjoin"}
+READERS = {"select", "exists", "select_from", "join", "outerjoin", "returning"}
 WRITTEN_IN_SQL = re.compile(r"\b(?:INSERT INTO|COPY|UPDATE|DELETE FROM)\s+(\w+)", re.IGNORECASE)
 READ_IN_SQL = re.compile(r"(?<!DELETE )\b(?:FROM|JOIN)\s+(\w+)|^(\w+) \w JOIN", re.IGNORECASE)
 # Stands for what a formatted text is given.
@@ -49,7 +53,8 @@ def test_page__is_fresh() -> None:
 def test_enum__is_that_of_the_contract() -> None:
     """The meter's own words for outcomes, reasons and token classes are those of the wire."""
     assert _numbers(outcome_pb2.Outcome.DESCRIPTOR) == {word.name: word.value for word in Outcome}
-    assert set(_numbers(error_reason_pb2.ErrorReason.DESCRIPTOR)) == {word.value for word in Reason}
+    for reasons, words in ((error_reason_pb2, Reason), (billing_reason_pb2, BillingReason)):
+        assert set(_numbers(reasons.ErrorReason.DESCRIPTOR)) == {word.value for word in words}
     assert _numbers(usage_pb2.TokenClass.DESCRIPTOR) == {
         word.name: word.value for word in TokenClass
     }
@@ -59,12 +64,17 @@ def test_table__is_written_and_read_by_the_store() -> None:
     """No table only fills up, and none is asked that nobody fills."""
     written: set[str] = set()
     read: set[str] = set()
-    for module in (ROOT / "meter/store").rglob("*.py"):
+    for module in (*(ROOT / "meter/store").rglob("*.py"), *(ROOT / "billing/store").rglob("*.py")):
         if module.name != "tables.py":
             tree = ast.parse(module.read_text(encoding="utf-8"))
             written.update(_tables_written(tree))
             read.update(_tables_read(tree))
-    assert set(TABLES.values()) == set(meter.store.tables.metadata.tables)
+    # What others read, they read through views.
+    for migration in (ROOT / "migrations/versions").glob("*.py"):
+        tree = ast.parse(migration.read_text(encoding="utf-8"))
+        read.update(_tables_in_sql(tree, pattern=READ_IN_SQL))
+    described = {*meter.store.tables.metadata.tables, *billing.store.tables.metadata.tables}
+    assert set(TABLES.values()) == described
     assert not [name for name in TABLES if not {name, TABLES[name]} & written]
     assert not [name for name in TABLES if not {name, TABLES[name]} & read]
 

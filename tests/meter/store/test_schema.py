@@ -9,11 +9,16 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy import Engine, create_engine
 
+import billing.store.tables
 import migrations
 from meter.domain.tokens import TokenClass
-from meter.store.tables import metadata
+from meter.store.tables import metadata as meter_metadata
 from tests.postgres import Cluster
 
+METADATA = sqlalchemy.MetaData()
+for each in (meter_metadata, billing.store.tables.metadata):
+    for described in each.tables.values():
+        described.to_metadata(METADATA)
 VERSIONS = Path(migrations.__file__).parent / "versions"
 
 
@@ -36,7 +41,7 @@ def test_tables__equal_the_migrated_database(administrator: Engine) -> None:
         )
         differences = [
             it
-            for it in compare_metadata(context, metadata)
+            for it in compare_metadata(context, METADATA)
             if it[0] not in {"remove_index", "remove_constraint", "add_index", "remove_fk"}
         ]
     assert differences == []
@@ -45,7 +50,7 @@ def test_tables__equal_the_migrated_database(administrator: Engine) -> None:
 def test_tables__primary_keys_equal_the_migrated_database(administrator: Engine) -> None:
     """Each table's key in the code is the database's, where the code names one."""
     inspector = sqlalchemy.inspect(administrator)
-    for table in metadata.tables.values():
+    for table in METADATA.tables.values():
         described = [column.name for column in table.primary_key]
         if described:
             found = inspector.get_pk_constraint(table.name)["constrained_columns"]
