@@ -175,15 +175,9 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
         clock=clock,
         dying=dying,
     )
-    writer = JournalWriter(
-        journal,
-        observer=metrics,
-        now_ms=clock.now_ms,
-        monotonic_seconds=clock.monotonic_seconds,
-        buffer_bytes_max=options.buffer_bytes_max,
-        on_commit=follower.wake,
-    )
-    driver = _make_driver(clock, engine=engine, wake_counting=follower.wake, energy=energy)
+    writer = _make_writer(options, journal, metrics=metrics, clock=clock, follower=follower)
+    reads = [lambda _: energy.read_sources_now()] if options.energy_sources else []
+    driver = _make_driver(clock, engine=engine, wake_counting=follower.wake, on_edge=reads)
     metrics.sandbox.set(0 if driver is None else 1)
     parts = StreamParts(
         intake=Intake(registry=registry, tiers=options.tiers),
@@ -221,6 +215,24 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
         ),
         reachable=reachable,
         dying=dying,
+    )
+
+
+def _make_writer(
+    options: MeterOptions,
+    journal: JournalStore,
+    *,
+    metrics: Metrics,
+    clock: Clock,
+    follower: Follower,
+) -> JournalWriter:
+    return JournalWriter(
+        journal,
+        observer=metrics,
+        now_ms=clock.now_ms,
+        monotonic_seconds=clock.monotonic_seconds,
+        buffer_bytes_max=options.buffer_bytes_max,
+        on_commit=follower.wake,
     )
 
 
@@ -274,7 +286,11 @@ def _make_energy(
 
 
 def _make_driver(
-    clock: Clock, *, engine: Engine, wake_counting: Callable[[], None], energy: EnergyRecorder
+    clock: Clock,
+    *,
+    engine: Engine,
+    wake_counting: Callable[[], None],
+    on_edge: Sequence[Callable[[int], None]],
 ) -> ClockDriver | None:
     if not isinstance(clock, DrivenClock):
         return None
@@ -284,7 +300,7 @@ def _make_driver(
         counted=FactStore(engine),
         cuts=CutStore(engine),
         wake_counting=wake_counting,
-        on_edge=(lambda _: energy.read_sources_now(),),
+        on_edge=on_edge,
     )
 
 
@@ -319,8 +335,9 @@ def _count_tokens(metrics: Metrics) -> Callable[[Sequence[CountedRow]], None]:
     def count(rows: Sequence[CountedRow]) -> None:
         sums: Counter[tuple[str, str, str, TokenClass]] = Counter()
         for row in rows:
-            for token_class, tokens in row.fact.tokens.items():
-                sums[row.fact.tier, row.fact.model, row.pool, token_class] += tokens
+            of = row.dimensions
+            for token_class, tokens in row.tokens.items():
+                sums[of.tier, of.model, of.pool, token_class] += tokens
         for (tier, model, pool, token_class), tokens in sums.items():
             metrics.tokens.labels(tier, model, pool, token_class.name).inc(tokens)
 
@@ -331,9 +348,9 @@ def _count_pool_tokens(live: LiveEnergy) -> Callable[[Sequence[CountedRow]], Non
     def count(rows: Sequence[CountedRow]) -> None:
         sums: Counter[tuple[str, str]] = Counter()
         for row in rows:
-            if row.pool:
-                for token_class in OUTPUT_CLASSES & row.fact.tokens.keys():
-                    sums[row.pool, row.fact.tier] += row.fact.tokens[token_class]
+            if row.dimensions.pool:
+                for token_class in OUTPUT_CLASSES & row.tokens.keys():
+                    sums[row.dimensions.pool, row.dimensions.tier] += row.tokens[token_class]
         for (pool, tier), tokens in sums.items():
             live.add_tokens(pool=pool, tier=tier, output_tokens=tokens)
 
