@@ -6,7 +6,7 @@ from types import ModuleType
 from typing import Any
 
 CHART = Path(__file__).parents[2] / "helm/tokenworks"
-OLDEST_KUBERNETES = "1.27"
+OLDEST_KUBERNETES = "1.29"
 RELEASE = "tokenworks"
 
 # An object of Kubernetes: JSON.
@@ -31,7 +31,13 @@ EVERYTHING: Values = {
     "keyPepper": {"existingSecret": "pepper", "key": "hex"},
     "insecure": False,
     "tls": {"existingSecret": "certificate"},
-    "settings": {"tiers": "free,high", "buffer_bytes_max": 536_870_912, "log_level": "debug"},
+    "settings": {
+        "tiers": ["free", "high"],
+        "energy_sources": ["a=http://127.0.0.1:9400/metrics", "a b=http://127.0.0.1:9401/metrics"],
+        "energy_scrape_seconds": 3600,
+        "buffer_bytes_max": 536_870_912,
+        "log_level": "debug",
+    },
     "resources": {"requests": {"cpu": 4, "memory": "4Gi"}, "limits": {"memory": "4Gi"}},
     "billingClose": {"schedule": "30 5 6 * *", "timeZone": "America/Los_Angeles"},
     "monitoring": {

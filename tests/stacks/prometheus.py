@@ -40,6 +40,10 @@ class Prometheus:
         groups = self._get("rules")["data"]["groups"]
         return [rule for group in groups for rule in group["rules"]]
 
+    def alerts(self) -> set[str]:
+        """The names of the alerts that are pending or fire."""
+        return {each["labels"]["alertname"] for each in self._get("alerts")["data"]["alerts"]}
+
     def _get(self, path: str, **arguments: str) -> dict[str, Any]:
         url = f"http://{self._address}/api/v1/{path}?{urllib.parse.urlencode(arguments)}"
         try:

@@ -157,6 +157,10 @@ def test_deployment__may_be_reached(
     assert not is_loopback(settings.grpc_address)
     assert (settings.tls_certificate is not None) == ("tls" in CASES[case])
     refuse_exposure(settings)
+    if "settings" in CASES[case]:
+        assert settings.tiers == ("free", "high")
+        assert [source.pool for source in settings.energy_sources] == ["a", "a b"]
+        assert settings.buffer_bytes_max == 536_870_912
     # In the clear only where the values say so.
     exposed = dataclasses.replace(settings, tls_certificate=None, insecure=False)
     with pytest.raises(CommandError):

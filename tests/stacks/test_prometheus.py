@@ -8,69 +8,102 @@ import pytest
 
 from tests.acceptance.counted import wait_until
 from tests.postgres import Cluster
-from tests.running_meter import running_meter_on
 from tests.stacks.chart import Engine
+from tests.stacks.factory import POOL, USD_PER_OUTPUT_TOKEN, Factory, running_factory
 from tests.stacks.prometheus import Prometheus, running_prometheus
-from tests.stacks.queries import WINDOWS, dashboard_queries, rule_queries, write_rules
-from tests.wire.session import Session, event
-from tokenworks.meter.v1.usage_pb2 import TOKEN_CLASS_INPUT, TOKEN_CLASS_OUTPUT
+from tests.stacks.queries import dashboard_queries, rule_groups, rule_queries, write_rules
+from tests.wire.talk import read_metric
 
 pytestmark = [
     pytest.mark.stacks,
+    pytest.mark.timeout(300),
     pytest.mark.skipif(shutil.which("prometheus") is None, reason="prometheus is not installed"),
 ]
-DATA_SECONDS_MAX = 60
-# What cannot be without a sample once tokens were reported.
-MUST_HAVE_DATA = [
-    name.replace("5m", window)
-    for window in WINDOWS
-    for name in [
-        "pool_tier:tokenworks_output_tokens:rate5m",
-        "tier:tokenworks_output_tokens:rate5m",
-    ]
-]
+DATA_SECONDS_MAX = 90
+
+
+@pytest.fixture(scope="module")
+def factory(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Factory]:
+    """A factory at work, whose power is valid: ratios want it so all the while."""
+    with (
+        cluster.database() as url,
+        running_factory(url, folder=tmp_path_factory.mktemp("factory")) as running,
+    ):
+
+        def is_valid() -> bool:
+            running.serve_requests()
+            return read_metric(running.meter, "tokenworks_power_valid", pool=POOL) == 1
+
+        wait_until(is_valid, seconds_max=DATA_SECONDS_MAX, what="the power is valid")
+        yield running
 
 
 @pytest.fixture(scope="module")
 def prometheus(
-    engine: Engine, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+    factory: Factory, engine: Engine, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Prometheus]:
-    """Prometheus beside a meter that is reported to, until all that must have data has some."""
+    """Prometheus beside it, once each recorded series and each panel has data, and not only 0."""
     folder = tmp_path_factory.mktemp("prometheus")
     rules = folder / "rules.json"
     write_rules(engine, rules)
-    with (
-        cluster.database() as url,
-        running_meter_on(url, folder=folder) as meter,
-        running_prometheus(folder=folder, target=meter.http, rules=rules) as running,
-    ):
-        session = Session(meter)
-        account = session.create_account("acme")
+    rules_that_record = [
+        rule for group in rule_groups(engine) for rule in group["rules"] if "record" in rule
+    ]
+    missing = [*(rule["record"] for rule in rules_that_record), *dashboard_queries()]
+    with running_prometheus(folder=folder, target=factory.meter.http, rules=rules) as running:
 
         def has_data() -> bool:
-            tokens = {TOKEN_CLASS_INPUT: 500, TOKEN_CLASS_OUTPUT: 100}
-            session.record(event(account, tier="high", pool="hall-1", tokens=tokens))
-            samples = [running.query(expression) for expression in MUST_HAVE_DATA]
-            return all(found and found[0][1] > 0 for found in samples)
+            factory.serve_requests()
+            missing[:] = [
+                expression
+                for expression in missing
+                if not any(value > 0 for _, value in running.query(expression))
+            ]
+            return not missing
 
-        wait_until(has_data, seconds_max=DATA_SECONDS_MAX, what="all that must have data has some")
+        try:
+            wait_until(has_data, seconds_max=DATA_SECONDS_MAX, what="there is data")
+        except AssertionError as error:
+            raise AssertionError(f"no data: {missing}") from error
         yield running
 
 
 def test_rules__are_evaluated(prometheus: Prometheus) -> None:
-    """Every rule, alerts included, was evaluated without a fault."""
-    assert {(rule["health"], rule.get("lastError")) for rule in prometheus.rules()} == {
-        ("ok", None)
-    }
+    """Every rule, alerts included, is evaluated without a fault."""
+    found = {(rule["health"], rule.get("lastError")) for rule in prometheus.rules()}
+    assert found == {("ok", None)}
 
 
 @pytest.mark.parametrize("expression", list(dashboard_queries()))
 def test_panel__is_answered(prometheus: Prometheus, expression: str) -> None:
-    """Prometheus understands what a panel asks, and no answer is infinite or no number."""
-    assert all(math.isfinite(value) for _, value in prometheus.query(expression))
+    """Prometheus understands what a panel asks, and answers with finite numbers."""
+    values = [value for _, value in prometheus.query(expression)]
+    assert values
+    assert all(math.isfinite(value) for value in values)
 
 
 def test_rules__are_answered(prometheus: Prometheus, engine: Engine) -> None:
-    """So it does with each rule's expression and what it recorded, asked by hand."""
+    """So it does when each rule's expression, and what it recorded, is asked by hand."""
     for expression in rule_queries(engine):
         assert all(math.isfinite(value) for _, value in prometheus.query(expression)), expression
+
+
+def test_ratios__are_in_the_units_of_their_names(prometheus: Prometheus) -> None:
+    """Dollars per megawatt-hour are tokens per joule, times what a token brings, times 3.6e9."""
+    ((_, found),) = prometheus.query(
+        "factory:tokenworks_usd_per_megawatt_hour:ratio_rate5m"
+        " / factory:tokenworks_tokens_per_joule:ratio_rate5m"
+    )
+    # Loose, for a scrape may come between the tokens of a request and its money.
+    assert found == pytest.approx(USD_PER_OUTPUT_TOKEN * 3.6e9, rel=0.2)
+
+
+def test_alerts__tell_of_tokens_without_a_price(prometheus: Prometheus, factory: Factory) -> None:
+    """No alert fires while all is well; one does when a model without a price is served."""
+    assert prometheus.alerts() == set()
+    factory.serve_requests(model="unknown")
+    wait_until(
+        lambda: prometheus.alerts() == {"TokenworksTokensUnpriced"},
+        seconds_max=DATA_SECONDS_MAX,
+        what="the alert fires",
+    )

@@ -37,7 +37,13 @@ securityContext:
       key: {{ .Values.database.key }}
 {{- range $name, $value := .Values.settings }}
 - name: TOKENWORKS_{{ upper $name }}
-  {{- /* A number is a float here, and would be written as 2.68435456e+08. */}}
-  value: {{ kindIs "float64" $value | ternary (printf "%.0f" $value) $value | quote }}
+  {{- if kindIs "slice" $value }}
+  value: {{ join "," $value | quote }}
+  {{- else if kindIs "float64" $value }}
+  {{- /* Every number here is a float, and would be written as 2.68435456e+08. */}}
+  value: {{ printf "%.0f" $value | quote }}
+  {{- else }}
+  value: {{ $value | quote }}
+  {{- end }}
 {{- end }}
 {{- end -}}
