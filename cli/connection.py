@@ -19,6 +19,7 @@ from tokenworks.billing.v1.billing_service_pb2_grpc import BillingServiceStub
 from tokenworks.meter.v1 import clock_service_pb2
 from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
 from tokenworks.meter.v1.clock_service_pb2_grpc import ClockServiceStub
+from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
 from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
 
 CREDENTIALS = Path(".tokenworks") / "credentials.json"
@@ -42,6 +43,7 @@ class Client:
     accounts: AccountServiceStub
     clock: ClockServiceStub
     billing: BillingServiceStub
+    energy: EnergyServiceStub
     as_json: bool
 
 
@@ -102,6 +104,7 @@ def connect(*, settings: Settings, as_json: bool = False) -> Iterator[Client]:
                 accounts=AccountServiceStub(channel),
                 clock=ClockServiceStub(channel),
                 billing=BillingServiceStub(channel),
+                energy=EnergyServiceStub(channel),
                 as_json=as_json,
             )
         except grpc.RpcError as error:

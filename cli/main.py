@@ -19,6 +19,7 @@ COMMANDS = {
     "usage": ("cli.usage:usage", "Show, record and export usage; the quarantine."),
     "invoices": ("cli.invoices:invoices", "Preview, list, show and explain invoices."),
     "billing": ("cli.billing:billing", "Close a month; the sandbox's clock."),
+    "energy": ("cli.energy:energy", "Show what the tokens took, and where that is measured."),
     "top": ("cli.top:top", "Watch tokens/s, watts, tokens per joule and $/MWh by tier."),
     "simulate": ("cli.simulate:simulate", "Run a fleet of reporting processes."),
     "version": ("cli.version:version", "Print the version."),

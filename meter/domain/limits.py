@@ -75,14 +75,17 @@ ENERGY_READS_AT_ONCE_MAX: Final = 16
 ENERGY_READ_SECONDS_MAX: Final = 5.0
 # One exporter's page. A node of 16 GPUs with every field switched on stays below 1 MiB.
 ENERGY_PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
+# One line of it. With all of a pod's labels they have some hundred characters; the time that the
+# parser takes grows with the square.
+ENERGY_LINE_CHARS_MAX: Final = 4_096
 # Devices of one page: an exporter sees a node's, or a rack's, not more.
 ENERGY_PAGE_DEVICES_MAX: Final = 1_024
 # Readings of one RecordEnergy call: each locks a row, and the caller waits.
 RECORD_READINGS_MAX: Final = 1_000
 # An accelerator's name: NVIDIA's UUIDs have 40 characters, with the part of a board (MIG) 60.
 DEVICE_CHARS_MAX: Final = 64
-# A counter in mJ fits a signed 64-bit column; a megawatt takes 290 years to fill it.
-COUNTER_MJ_MAX: Final = 2**63 - 1
+# A counter in mJ: a megawatt takes 146 years. DCGM writes "no value" as numbers just below 2**63.
+COUNTER_MJ_MAX: Final = 2**62
 # What a scraped board never draws, several times what the largest do: more is no energy but a
 # counter of something else, or of another board.
 BOARD_WATTS_MAX: Final = 10_000

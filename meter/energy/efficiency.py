@@ -36,7 +36,8 @@ class EfficiencyQuery:
 class EfficiencyRow:
     """Sums under the keys that were asked for.
 
-    `energy_mj` is what was attributed to these tokens, None when that is not known.
+    `energy_mj` is what was attributed, None when that is not known; `attributed_output_tokens` are
+    those of the output tokens that it was attributed to, and that a ratio is made of.
     """
 
     keys: Mapping[EfficiencyGroup, str | int]
@@ -44,6 +45,7 @@ class EfficiencyRow:
     total_tokens: int
     request_count: int
     energy_mj: int | None
+    attributed_output_tokens: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

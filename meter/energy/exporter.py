@@ -6,7 +6,12 @@ from typing import Final
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from meter.domain.limits import COUNTER_MJ_MAX, DEVICE_CHARS_MAX, ENERGY_PAGE_DEVICES_MAX
+from meter.domain.limits import (
+    COUNTER_MJ_MAX,
+    DEVICE_CHARS_MAX,
+    ENERGY_LINE_CHARS_MAX,
+    ENERGY_PAGE_DEVICES_MAX,
+)
 
 # Millijoules of one unit, by the counter's name: what a number is in is never guessed from it.
 _MJ_OF_UNIT: Final = {
@@ -41,7 +46,8 @@ def read_page(text: str) -> Page:
             continue
         try:
             device, counter_mj = _read_sample(line, mj_of_unit=_MJ_OF_UNIT[name])
-        except ValueError:
+        except (ValueError, IndexError):
+            # The parser of torn lines looks behind their end.
             unreadable_count += 1
             continue
         if device not in counters and len(counters) == ENERGY_PAGE_DEVICES_MAX:
@@ -53,6 +59,8 @@ def read_page(text: str) -> Page:
 
 def _read_sample(line: str, *, mj_of_unit: int) -> tuple[str, int]:
     """Return the device and its counter in mJ, rounded down; raises ValueError."""
+    if len(line) > ENERGY_LINE_CHARS_MAX:
+        raise ValueError("no line of an exporter")
     # A line at a time: one that is torn does not take the others with it.
     ((sample,),) = (family.samples for family in text_string_to_metric_families(line))
     device = next((sample.labels[it] for it in _DEVICE_LABELS if it in sample.labels), "")

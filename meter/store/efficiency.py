@@ -32,16 +32,20 @@ _KEY_SQL: Final = {
     EfficiencyGroup.DAY: "extract(epoch FROM date_trunc('day', p.interval_start, 'UTC'))::bigint"
     " * 1000",
 }
-# Tokens without energy leave the sum of energy NULL, not 0: it is not known.
+# Tokens without energy leave the sum of energy NULL, not 0: it is not known. Whatever has a share
+# has tokens.
 _PARTS: Final = """
 (
-    SELECT pool, interval_start, sku_id, output_tokens, total_tokens, request_count,
-           NULL::bigint AS energy_mj
-    FROM pool_usage
-    WHERE interval_start >= :start AND interval_start < :end AND (:pool = '' OR pool = :pool)
-    UNION ALL
-    SELECT pool, interval_start, sku_id, 0, 0, 0, energy_mj
-    FROM energy_shares
+    SELECT u.pool, u.interval_start, u.sku_id, u.output_tokens, u.total_tokens, u.request_count,
+           a.energy_mj
+    FROM pool_usage u
+    LEFT JOIN (
+        SELECT pool, interval_start, sku_id, nullif(sum(energy_mj), 0) AS energy_mj
+        FROM energy_shares
+        WHERE interval_start >= :start AND interval_start < :end AND (:pool = '' OR pool = :pool)
+          AND sku_id IS NOT NULL
+        GROUP BY 1, 2, 3
+    ) AS a USING (pool, interval_start, sku_id)
     WHERE interval_start >= :start AND interval_start < :end AND (:pool = '' OR pool = :pool)
 ) AS p JOIN skus s USING (sku_id)
 """
@@ -156,7 +160,8 @@ def _rows_text(query: EfficiencyQuery) -> str:
         "coalesce(sum(p.output_tokens), 0)::bigint",
         "coalesce(sum(p.total_tokens), 0)::bigint",
         "coalesce(sum(p.request_count), 0)::bigint",
-        "nullif(sum(p.energy_mj), 0)::bigint",
+        "sum(p.energy_mj)::bigint",
+        "coalesce(sum(p.output_tokens) FILTER (WHERE p.energy_mj IS NOT NULL), 0)::bigint",
     ]
     places = ", ".join(str(place + 1) for place in range(len(keys)))
     return (
@@ -167,13 +172,14 @@ def _rows_text(query: EfficiencyQuery) -> str:
 
 
 def _to_row(row: Any, query: EfficiencyQuery) -> EfficiencyRow:  # noqa: ANN401
-    *keys, output_tokens, total_tokens, request_count, energy_mj = row
+    *keys, output_tokens, total_tokens, request_count, energy_mj, attributed_tokens = row
     return EfficiencyRow(
         keys=dict(zip(query.group_by, keys, strict=True)),
         output_tokens=output_tokens,
         total_tokens=total_tokens,
         request_count=request_count,
         energy_mj=energy_mj,
+        attributed_output_tokens=attributed_tokens,
     )
 
 

@@ -108,8 +108,8 @@ def _to_reading(reading: pb.EnergyReading, *, now_ms: int) -> Reading:
     time_ms = reading.time.seconds * 1000 + reading.time.nanos // 1_000_000
     if not now_ms - limits.LATE_MS_MAX <= time_ms <= now_ms + limits.FUTURE_MS_MAX:
         raise invalid("time", "at most 35 days ago and 5 minutes ahead")
-    if reading.counter_mj < 0:
-        raise invalid("counter_mj", "0 or more")
+    if not 0 <= reading.counter_mj <= limits.COUNTER_MJ_MAX:
+        raise invalid("counter_mj", f"0 to {limits.COUNTER_MJ_MAX}")
     return Reading(
         pool=reading.pool, device=reading.device, time_ms=time_ms, counter_mj=reading.counter_mj
     )
@@ -158,6 +158,7 @@ def _to_row(row: EfficiencyRow) -> pb.EfficiencyRow:
         total_tokens=row.total_tokens,
         request_count=row.request_count,
         energy_mj=row.energy_mj,
+        attributed_output_tokens=row.attributed_output_tokens,
     )
     for key in _TIMES:
         if key in keys:

@@ -59,24 +59,33 @@ CREATE INDEX energy_shares_by_time ON energy_shares (interval_start);
 # attributed yet is `pending`, so that the sum over all rows is always what was measured.
 _VIEW = """
 CREATE VIEW efficiency_hourly AS
-WITH parts AS (
+WITH attributed AS (
+    SELECT pool, interval_start, sku_id, nullif(sum(energy_mj), 0) AS energy_mj
+    FROM energy_shares
+    WHERE sku_id IS NOT NULL
+    GROUP BY 1, 2, 3
+), parts AS (
     SELECT u.interval_start, u.pool, s.tier, s.model, '' AS reason,
-           u.output_tokens, u.total_tokens, NULL::bigint AS energy_mj
-    FROM pool_usage u JOIN skus s USING (sku_id)
+           u.output_tokens, u.total_tokens, a.energy_mj,
+           CASE WHEN a.energy_mj IS NULL THEN 0 ELSE u.output_tokens END
+               AS attributed_output_tokens
+    FROM pool_usage u
+    JOIN skus s USING (sku_id)
+    LEFT JOIN attributed a USING (pool, interval_start, sku_id)
     UNION ALL
-    SELECT e.interval_start, e.pool, coalesce(s.tier, ''), coalesce(s.model, ''), e.reason,
-           0, 0, e.energy_mj
-    FROM energy_shares e LEFT JOIN skus s USING (sku_id)
+    SELECT interval_start, pool, '', '', reason, 0, 0, energy_mj, 0
+    FROM energy_shares WHERE sku_id IS NULL
     UNION ALL
-    SELECT interval_start, pool, '', '', 'pending', 0, 0, measured_mj FROM pool_intervals
+    SELECT interval_start, pool, '', '', 'pending', 0, 0, measured_mj, 0 FROM pool_intervals
     UNION ALL
-    SELECT interval_start, pool, '', '', 'pending', 0, 0, -energy_mj FROM energy_shares
+    SELECT interval_start, pool, '', '', 'pending', 0, 0, -energy_mj, 0 FROM energy_shares
 )
 SELECT date_trunc('hour', interval_start, 'UTC') AS hour, pool, tier, model,
        sum(output_tokens)::bigint AS output_tokens,
        sum(total_tokens)::bigint AS total_tokens,
-       nullif(sum(energy_mj), 0)::bigint AS energy_mj,
-       reason
+       sum(energy_mj)::bigint AS energy_mj,
+       reason,
+       sum(attributed_output_tokens)::bigint AS attributed_output_tokens
 FROM parts
 GROUP BY 1, 2, 3, 4, reason
 HAVING reason = '' OR sum(energy_mj) <> 0;

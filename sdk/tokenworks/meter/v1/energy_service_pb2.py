@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(tokenworks/meter/v1/energy_service.proto\x12\x13tokenworks.meter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"k\n\rEnergyReading\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncounter_mj\x18\x04 \x01(\x03\"K\n\x13RecordEnergyRequest\x12\x34\n\x08readings\x18\x01 \x03(\x0b\x32\".tokenworks.meter.v1.EnergyReading\"E\n\x14RecordEnergyResponse\x12\x16\n\x0erecorded_count\x18\x01 \x01(\x05\x12\x15\n\rignored_count\x18\x02 \x01(\x05\"\xbe\x01\n\x16QueryEfficiencyRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x08group_by\x18\x03 \x03(\x0e\x32&.tokenworks.meter.v1.EfficiencyGroupBy\x12\x0c\n\x04pool\x18\x04 \x01(\t\"\xd4\x01\n\rEfficiencyRow\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\routput_tokens\x18\x05 \x01(\x03\x12\x14\n\x0ctotal_tokens\x18\x06 \x01(\x03\x12\x15\n\rrequest_count\x18\x07 \x01(\x03\x12\x16\n\tenergy_mj\x18\x08 \x01(\x03H\x00\x88\x01\x01\x42\x0c\n\n_energy_mj\"`\n\x12UnattributedEnergy\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\'.tokenworks.meter.v1.UnattributedReason\x12\x11\n\tenergy_mj\x18\x02 \x01(\x03\"\xaa\x01\n\nPoolEnergy\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x13\n\x0bmeasured_mj\x18\x02 \x01(\x03\x12\x15\n\rattributed_mj\x18\x03 \x01(\x03\x12=\n\x0cunattributed\x18\x04 \x03(\x0b\x32\'.tokenworks.meter.v1.UnattributedEnergy\x12\x0e\n\x06gap_ms\x18\x05 \x01(\x03\x12\x13\n\x0breset_count\x18\x06 \x01(\x03\"\xb1\x01\n\x17QueryEfficiencyResponse\x12\x30\n\x04rows\x18\x01 \x03(\x0b\x32\".tokenworks.meter.v1.EfficiencyRow\x12.\n\x05pools\x18\x02 \x03(\x0b\x32\x1f.tokenworks.meter.v1.PoolEnergy\x12\x34\n\x10\x61ttributed_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1a\n\x18ListEnergySourcesRequest\"\x7f\n\x0c\x45nergySource\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65vice_count\x18\x04 \x01(\x05\x12\x0f\n\x07\x66\x61ilure\x18\x05 \x01(\t\"\x89\x01\n\tPoolPower\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05valid\x18\x02 \x01(\x08\x12\x14\n\x0c\x64\x65vice_count\x18\x03 \x01(\x05\x12\x13\n\x0b\x66resh_count\x18\x04 \x01(\x05\x12\x34\n\x10last_sample_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"r\n\x0cSilentDevice\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x34\n\x10last_sample_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x01\n\x19ListEnergySourcesResponse\x12\x32\n\x07sources\x18\x01 \x03(\x0b\x32!.tokenworks.meter.v1.EnergySource\x12-\n\x05pools\x18\x02 \x03(\x0b\x32\x1e.tokenworks.meter.v1.PoolPower\x12\x39\n\x0esilent_devices\x18\x03 \x03(\x0b\x32!.tokenworks.meter.v1.SilentDevice*\xf0\x01\n\x11\x45\x66\x66iciencyGroupBy\x12#\n\x1f\x45\x46\x46ICIENCY_GROUP_BY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45\x46\x46ICIENCY_GROUP_BY_POOL\x10\x01\x12\x1c\n\x18\x45\x46\x46ICIENCY_GROUP_BY_TIER\x10\x02\x12\x1d\n\x19\x45\x46\x46ICIENCY_GROUP_BY_MODEL\x10\x03\x12 \n\x1c\x45\x46\x46ICIENCY_GROUP_BY_INTERVAL\x10\x04\x12\x1c\n\x18\x45\x46\x46ICIENCY_GROUP_BY_HOUR\x10\x05\x12\x1b\n\x17\x45\x46\x46ICIENCY_GROUP_BY_DAY\x10\x06*\x9a\x01\n\x12UnattributedReason\x12#\n\x1fUNATTRIBUTED_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17UNATTRIBUTED_REASON_GAP\x10\x01\x12!\n\x1dUNATTRIBUTED_REASON_NO_TOKENS\x10\x02\x12\x1f\n\x1bUNATTRIBUTED_REASON_PENDING\x10\x03\x32\xd6\x02\n\rEnergyService\x12\x63\n\x0cRecordEnergy\x12(.tokenworks.meter.v1.RecordEnergyRequest\x1a).tokenworks.meter.v1.RecordEnergyResponse\x12l\n\x0fQueryEfficiency\x12+.tokenworks.meter.v1.QueryEfficiencyRequest\x1a,.tokenworks.meter.v1.QueryEfficiencyResponse\x12r\n\x11ListEnergySources\x12-.tokenworks.meter.v1.ListEnergySourcesRequest\x1a..tokenworks.meter.v1.ListEnergySourcesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(tokenworks/meter/v1/energy_service.proto\x12\x13tokenworks.meter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"k\n\rEnergyReading\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x12\n\ncounter_mj\x18\x04 \x01(\x03\"K\n\x13RecordEnergyRequest\x12\x34\n\x08readings\x18\x01 \x03(\x0b\x32\".tokenworks.meter.v1.EnergyReading\"E\n\x14RecordEnergyResponse\x12\x16\n\x0erecorded_count\x18\x01 \x01(\x05\x12\x15\n\rignored_count\x18\x02 \x01(\x05\"\xbe\x01\n\x16QueryEfficiencyRequest\x12.\n\nstart_time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x38\n\x08group_by\x18\x03 \x03(\x0e\x32&.tokenworks.meter.v1.EfficiencyGroupBy\x12\x0c\n\x04pool\x18\x04 \x01(\t\"\xf6\x01\n\rEfficiencyRow\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0c\n\x04tier\x18\x02 \x01(\t\x12\r\n\x05model\x18\x03 \x01(\t\x12.\n\nstart_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x15\n\routput_tokens\x18\x05 \x01(\x03\x12\x14\n\x0ctotal_tokens\x18\x06 \x01(\x03\x12\x15\n\rrequest_count\x18\x07 \x01(\x03\x12\x16\n\tenergy_mj\x18\x08 \x01(\x03H\x00\x88\x01\x01\x12 \n\x18\x61ttributed_output_tokens\x18\t \x01(\x03\x42\x0c\n\n_energy_mj\"`\n\x12UnattributedEnergy\x12\x37\n\x06reason\x18\x01 \x01(\x0e\x32\'.tokenworks.meter.v1.UnattributedReason\x12\x11\n\tenergy_mj\x18\x02 \x01(\x03\"\xaa\x01\n\nPoolEnergy\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x13\n\x0bmeasured_mj\x18\x02 \x01(\x03\x12\x15\n\rattributed_mj\x18\x03 \x01(\x03\x12=\n\x0cunattributed\x18\x04 \x03(\x0b\x32\'.tokenworks.meter.v1.UnattributedEnergy\x12\x0e\n\x06gap_ms\x18\x05 \x01(\x03\x12\x13\n\x0breset_count\x18\x06 \x01(\x03\"\xb1\x01\n\x17QueryEfficiencyResponse\x12\x30\n\x04rows\x18\x01 \x03(\x0b\x32\".tokenworks.meter.v1.EfficiencyRow\x12.\n\x05pools\x18\x02 \x03(\x0b\x32\x1f.tokenworks.meter.v1.PoolEnergy\x12\x34\n\x10\x61ttributed_until\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x1a\n\x18ListEnergySourcesRequest\"\x7f\n\x0c\x45nergySource\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0b\n\x03url\x18\x02 \x01(\t\x12-\n\tread_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0c\x64\x65vice_count\x18\x04 \x01(\x05\x12\x0f\n\x07\x66\x61ilure\x18\x05 \x01(\t\"\x89\x01\n\tPoolPower\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\r\n\x05valid\x18\x02 \x01(\x08\x12\x14\n\x0c\x64\x65vice_count\x18\x03 \x01(\x05\x12\x13\n\x0b\x66resh_count\x18\x04 \x01(\x05\x12\x34\n\x10last_sample_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"r\n\x0cSilentDevice\x12\x0c\n\x04pool\x18\x01 \x01(\t\x12\x0e\n\x06\x64\x65vice\x18\x02 \x01(\t\x12\x0e\n\x06source\x18\x03 \x01(\t\x12\x34\n\x10last_sample_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xb9\x01\n\x19ListEnergySourcesResponse\x12\x32\n\x07sources\x18\x01 \x03(\x0b\x32!.tokenworks.meter.v1.EnergySource\x12-\n\x05pools\x18\x02 \x03(\x0b\x32\x1e.tokenworks.meter.v1.PoolPower\x12\x39\n\x0esilent_devices\x18\x03 \x03(\x0b\x32!.tokenworks.meter.v1.SilentDevice*\xf0\x01\n\x11\x45\x66\x66iciencyGroupBy\x12#\n\x1f\x45\x46\x46ICIENCY_GROUP_BY_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45\x46\x46ICIENCY_GROUP_BY_POOL\x10\x01\x12\x1c\n\x18\x45\x46\x46ICIENCY_GROUP_BY_TIER\x10\x02\x12\x1d\n\x19\x45\x46\x46ICIENCY_GROUP_BY_MODEL\x10\x03\x12 \n\x1c\x45\x46\x46ICIENCY_GROUP_BY_INTERVAL\x10\x04\x12\x1c\n\x18\x45\x46\x46ICIENCY_GROUP_BY_HOUR\x10\x05\x12\x1b\n\x17\x45\x46\x46ICIENCY_GROUP_BY_DAY\x10\x06*\x9a\x01\n\x12UnattributedReason\x12#\n\x1fUNATTRIBUTED_REASON_UNSPECIFIED\x10\x00\x12\x1b\n\x17UNATTRIBUTED_REASON_GAP\x10\x01\x12!\n\x1dUNATTRIBUTED_REASON_NO_TOKENS\x10\x02\x12\x1f\n\x1bUNATTRIBUTED_REASON_PENDING\x10\x03\x32\xd6\x02\n\rEnergyService\x12\x63\n\x0cRecordEnergy\x12(.tokenworks.meter.v1.RecordEnergyRequest\x1a).tokenworks.meter.v1.RecordEnergyResponse\x12l\n\x0fQueryEfficiency\x12+.tokenworks.meter.v1.QueryEfficiencyRequest\x1a,.tokenworks.meter.v1.QueryEfficiencyResponse\x12r\n\x11ListEnergySources\x12-.tokenworks.meter.v1.ListEnergySourcesRequest\x1a..tokenworks.meter.v1.ListEnergySourcesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenworks.meter.v1.energy_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EFFICIENCYGROUPBY']._serialized_start=1816
-  _globals['_EFFICIENCYGROUPBY']._serialized_end=2056
-  _globals['_UNATTRIBUTEDREASON']._serialized_start=2059
-  _globals['_UNATTRIBUTEDREASON']._serialized_end=2213
+  _globals['_EFFICIENCYGROUPBY']._serialized_start=1850
+  _globals['_EFFICIENCYGROUPBY']._serialized_end=2090
+  _globals['_UNATTRIBUTEDREASON']._serialized_start=2093
+  _globals['_UNATTRIBUTEDREASON']._serialized_end=2247
   _globals['_ENERGYREADING']._serialized_start=98
   _globals['_ENERGYREADING']._serialized_end=205
   _globals['_RECORDENERGYREQUEST']._serialized_start=207
@@ -45,23 +45,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUERYEFFICIENCYREQUEST']._serialized_start=356
   _globals['_QUERYEFFICIENCYREQUEST']._serialized_end=546
   _globals['_EFFICIENCYROW']._serialized_start=549
-  _globals['_EFFICIENCYROW']._serialized_end=761
-  _globals['_UNATTRIBUTEDENERGY']._serialized_start=763
-  _globals['_UNATTRIBUTEDENERGY']._serialized_end=859
-  _globals['_POOLENERGY']._serialized_start=862
-  _globals['_POOLENERGY']._serialized_end=1032
-  _globals['_QUERYEFFICIENCYRESPONSE']._serialized_start=1035
-  _globals['_QUERYEFFICIENCYRESPONSE']._serialized_end=1212
-  _globals['_LISTENERGYSOURCESREQUEST']._serialized_start=1214
-  _globals['_LISTENERGYSOURCESREQUEST']._serialized_end=1240
-  _globals['_ENERGYSOURCE']._serialized_start=1242
-  _globals['_ENERGYSOURCE']._serialized_end=1369
-  _globals['_POOLPOWER']._serialized_start=1372
-  _globals['_POOLPOWER']._serialized_end=1509
-  _globals['_SILENTDEVICE']._serialized_start=1511
-  _globals['_SILENTDEVICE']._serialized_end=1625
-  _globals['_LISTENERGYSOURCESRESPONSE']._serialized_start=1628
-  _globals['_LISTENERGYSOURCESRESPONSE']._serialized_end=1813
-  _globals['_ENERGYSERVICE']._serialized_start=2216
-  _globals['_ENERGYSERVICE']._serialized_end=2558
+  _globals['_EFFICIENCYROW']._serialized_end=795
+  _globals['_UNATTRIBUTEDENERGY']._serialized_start=797
+  _globals['_UNATTRIBUTEDENERGY']._serialized_end=893
+  _globals['_POOLENERGY']._serialized_start=896
+  _globals['_POOLENERGY']._serialized_end=1066
+  _globals['_QUERYEFFICIENCYRESPONSE']._serialized_start=1069
+  _globals['_QUERYEFFICIENCYRESPONSE']._serialized_end=1246
+  _globals['_LISTENERGYSOURCESREQUEST']._serialized_start=1248
+  _globals['_LISTENERGYSOURCESREQUEST']._serialized_end=1274
+  _globals['_ENERGYSOURCE']._serialized_start=1276
+  _globals['_ENERGYSOURCE']._serialized_end=1403
+  _globals['_POOLPOWER']._serialized_start=1406
+  _globals['_POOLPOWER']._serialized_end=1543
+  _globals['_SILENTDEVICE']._serialized_start=1545
+  _globals['_SILENTDEVICE']._serialized_end=1659
+  _globals['_LISTENERGYSOURCESRESPONSE']._serialized_start=1662
+  _globals['_LISTENERGYSOURCESRESPONSE']._serialized_end=1847
+  _globals['_ENERGYSERVICE']._serialized_start=2250
+  _globals['_ENERGYSERVICE']._serialized_end=2592
 # @@protoc_insertion_point(module_scope)

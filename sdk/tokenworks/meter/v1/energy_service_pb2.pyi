@@ -103,7 +103,7 @@ class EnergyReading(_message.Message):
     device: _builtins.str
     """Name of the device, one for each counter, the same for ever; 1–64 printable characters. NVIDIA's is the UUID."""
     counter_mj: _builtins.int
-    """Energy used since the counter began, in millijoules, from 0. A lower one than before begins anew. More than a
+    """Energy used since the counter began, in millijoules, 0 to 2^62. A lower one than before begins anew. More than a
     megawatt since the last reading is no energy.
     """
     @_builtins.property
@@ -232,6 +232,7 @@ class EfficiencyRow(_message.Message):
     TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
     REQUEST_COUNT_FIELD_NUMBER: _builtins.int
     ENERGY_MJ_FIELD_NUMBER: _builtins.int
+    ATTRIBUTED_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Pool."""
     tier: _builtins.str
@@ -245,7 +246,11 @@ class EfficiencyRow(_message.Message):
     request_count: _builtins.int
     """Requests."""
     energy_mj: _builtins.int
-    """Energy that was attributed to them, in millijoules. Absent when none is: no ratio of it makes sense."""
+    """Energy that was attributed, in millijoules. Absent when none is: no ratio of it makes sense."""
+    attributed_output_tokens: _builtins.int
+    """Those of the output tokens that it was attributed to: divide these by it. The others were served where no energy is
+    measured, or their interval is not attributed yet.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Begin of the interval, hour or day."""
@@ -261,10 +266,11 @@ class EfficiencyRow(_message.Message):
         total_tokens: _builtins.int = ...,
         request_count: _builtins.int = ...,
         energy_mj: _builtins.int | None = ...,
+        attributed_output_tokens: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj", "energy_mj", b"energy_mj", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj", "energy_mj", b"energy_mj", "model", b"model", "output_tokens", b"output_tokens", "pool", b"pool", "request_count", b"request_count", "start_time", b"start_time", "tier", b"tier", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj", "attributed_output_tokens", b"attributed_output_tokens", "energy_mj", b"energy_mj", "model", b"model", "output_tokens", b"output_tokens", "pool", b"pool", "request_count", b"request_count", "start_time", b"start_time", "tier", b"tier", "total_tokens", b"total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_mj: _TypeAlias = _typing.Literal["energy_mj"]  # noqa: Y015
     _WhichOneofArgType__energy_mj: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj"]  # noqa: Y015

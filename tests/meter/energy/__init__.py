@@ -1,0 +1,1 @@
+"""Tests of energy: counters, attribution, exporters, what is recorded."""
