@@ -122,14 +122,16 @@ class ClockDriver:
 
         Raises Refused (CLOCK_REFUSED) for a time before now, InvalidArgument for one too far away,
         Unavailable when the database is away, counting does not catch up, or the server stops: the
-        clock then stands at the last edge. `is_given_up` is asked at each edge.
+        clock then stands at the last edge. `is_given_up` is asked all the way.
         """
         start_ms = self._clock.now_ms()
         _check(to_ms, start_ms=start_ms)
         edges = range(next_edge_ms(start_ms + 1), to_ms + 1, INTERVAL_MS)
         for edge_ms in edges:
-            if self._stopping.is_set() or is_given_up():
-                raise self._ended(Reason.SHUTTING_DOWN, "The drive was ended")
+            self._go_on(is_given_up)
+            if edge_ms % _DAY_MS == 0:
+                # While the clock stands before it: the follower takes a cut as soon as one is due.
+                self._wait_until_counted(is_given_up)
             self._pass(edge_ms, is_last=edge_ms == to_ms)
         if to_ms > self._clock.now_ms():
             self._move_to(to_ms, is_waited_for=True)
@@ -139,9 +141,6 @@ class ClockDriver:
     def _pass(self, edge_ms: int, *, is_last: bool) -> None:
         """Go to the next edge, and do what is due there."""
         is_midnight = edge_ms % _DAY_MS == 0
-        if is_midnight:
-            # While the clock stands before it: the follower takes a cut as soon as one is due.
-            self._wait_until_counted()
         self._move_to(edge_ms, is_waited_for=is_midnight or is_last)
         for act in self._on_edge:
             act(edge_ms)
@@ -153,7 +152,12 @@ class ClockDriver:
         self._kept.move_to(time_ms, is_waited_for=is_waited_for)
         self._clock.move_to(time_ms)
 
-    def _wait_until_counted(self) -> None:
+    def _go_on(self, is_given_up: Callable[[], bool]) -> None:
+        """Return unless nobody wants to go on."""
+        if self._stopping.is_set() or is_given_up():
+            raise self._ended(Reason.SHUTTING_DOWN, "The drive was ended")
+
+    def _wait_until_counted(self, is_given_up: Callable[[], bool]) -> None:
         """Wait until all that was acknowledged up to now is in usage."""
         recorded = self._counted.recorded_up_to()
         give_up_time = self._clock.monotonic_seconds() + self._counted_seconds_max
@@ -164,8 +168,8 @@ class ClockDriver:
                     f"What was recorded is not counted after {self._counted_seconds_max:g} s",
                 )
             self._wake_counting()
-            if self._stopping.wait(_POLL_SECONDS):
-                raise self._ended(Reason.SHUTTING_DOWN, "The drive was ended")
+            self._stopping.wait(_POLL_SECONDS)
+            self._go_on(is_given_up)
 
     def _ended(self, reason: Reason, why: str) -> Unavailable:
         stands = to_iso(self._clock.now_ms())

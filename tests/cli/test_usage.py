@@ -1,12 +1,15 @@
 """`tokenworks usage show|record`: the real command against a real meter."""
 
+from pathlib import Path
+
 import pytest
 
 from cli.process import Exit
 from cli.usage.query import GROUPS, TOKEN_CLASSES
 from cli.usage.span import to_span
 from tests.cli.shell import Shell, shell_of, to_iso
-from tests.running_meter import RunningMeter
+from tests.postgres import Cluster
+from tests.running_meter import RunningMeter, running_meter_on
 from tokenworks.client.clock import time_ns
 
 INTERVAL_MS = 900_000
@@ -118,12 +121,25 @@ def test_record__wrong_options(lonely_shell: Shell, words: tuple[str, ...], said
     assert said in lonely_shell.run("usage", "record", *event, code=Exit.USAGE).stderr
 
 
-def test_record__meter_away(lonely_shell: Shell) -> None:
+def test_record__database_away(private_cluster: Cluster, tmp_path: Path) -> None:
     """When it is not known whether it was recorded, the command says how to repeat it safely."""
     words = ("--account", "id:acme", "--model", "m", "--tier", "high", "--input", "5")
-    said = lonely_shell.run("usage", "record", *words, code=Exit.UNREACHABLE).stderr
+    with private_cluster.database() as url:
+        with running_meter_on(url, folder=tmp_path) as meter:
+            shell = shell_of(meter)
+            private_cluster.stop()
+            said = shell.run("usage", "record", *words, code=Exit.FAILED).stderr
+        private_cluster.start()
+    assert "STORE_UNAVAILABLE" in said
     assert "to repeat it safely, add: --event-id" in said
     assert "--end-time 20" in said
+
+
+def test_record__meter_away(lonely_shell: Shell) -> None:
+    """Where no meter answers nothing was sent, and there is nothing to repeat."""
+    words = ("--account", "id:acme", "--model", "m", "--tier", "high", "--input", "5")
+    said = lonely_shell.run("usage", "record", *words, code=Exit.UNREACHABLE).stderr
+    assert "to repeat it safely" not in said
 
 
 def test_show__by_everything(shell: Shell) -> None:
