@@ -280,7 +280,7 @@ def _read_override_prices(
     table = None if entry is None else entry.table((*CLASSES, ALL))
     if entry is None or table is None:
         return {}, None
-    if not table.entries:
+    if not entry.value:
         entry.note("is empty")
     for name, each in table.entries.items():
         if classes and name != ALL and CLASSES[name] not in classes:

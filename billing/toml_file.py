@@ -21,7 +21,7 @@ from billing.limits import (
     NESTING_MAX,
     QUOTE_CHARS_MAX,
 )
-from billing.toml_lines import TomlPath, find_lines, find_too_deep
+from billing.toml_lines import TomlPath, find_end, find_lines, find_too_deep
 
 Choice = TypeVar("Choice")
 # Python writes no number of thousands of digits; a price has none.
@@ -303,7 +303,8 @@ def _to_fault(message: str, text: str) -> Fault:
     match = _WHERE.search(message)
     if match is None:
         return Fault(1, "", message)
-    line = int(match[1]) if match[1] else text.count("\n") + 1
+    # Of a text that is not closed tomllib says that it goes on to the end.
+    line = int(match[1]) if match[1] else find_end(text)
     return Fault(line, "", f"no TOML: {message[: match.start()]}")
 
 

@@ -55,6 +55,17 @@ def find_too_deep(text: str, *, nesting_max: int) -> int | None:
     return None
 
 
+def find_end(text: str) -> int:
+    """Return the line, from 1, of a character that is no TOML, such as a quote without another.
+
+    It is the last line when there is none.
+    """
+    line = 1
+    for token in _tokens(text):
+        line = token.line
+    return line
+
+
 def find_lines(text: str) -> Mapping[TomlPath, int]:
     """Return the line, from 1, of each path of a text that is TOML.
 

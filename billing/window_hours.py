@@ -1,7 +1,7 @@
 """The hours of windows: a week of quarters of an hour, in which no two may meet for one key."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Final
@@ -76,7 +76,12 @@ def check_own_hours(days: Iterable[int], hours: Sequence[tuple[Entry, Hours]]) -
 
 def check_windows(windows: Sequence[tuple[Entry, Window]], keys: ModelKeys) -> None:
     """Note windows of which two could hold at once for a key."""
-    known = [(entry, window, _week(window), _reach(window, keys)) for entry, window in windows]
+    listed = {it: keys.find(it) for _, window in windows for it in window.models}
+    names = {it: key for it, key in listed.items() if key is not None and not is_pattern(it)}
+    names |= keys.exact
+    known = [
+        (entry, window, _week(window), _reach(window, keys, names)) for entry, window in windows
+    ]
     for first, second in combinations(known, 2):
         earlier, later = sorted((first, second), key=lambda it: it[0].line)
         both = first[2] & second[2]
@@ -116,14 +121,10 @@ class _Reach:
     patterns: tuple[tuple[str, ...], ...]
 
 
-def _reach(window: Window, keys: ModelKeys) -> _Reach:
-    listed = [it for it in window.models if not is_pattern(it)]
-    exact = {**{it: keys.find(it) for it in listed}, **keys.exact}
+def _reach(window: Window, keys: ModelKeys, names: Mapping[str, str]) -> _Reach:
     return _Reach(
         names=frozenset(
-            name
-            for name, key in exact.items()
-            if key is not None and is_meant(name, by=window.models, model_key=key)
+            name for name, key in names.items() if is_meant(name, by=window.models, model_key=key)
         ),
         patterns=tuple(_part_of(pattern, key, window, keys) for pattern, key in keys.patterns),
     )
