@@ -1,0 +1,1 @@
+"""`tokenworks top`, from a page to a screen."""
