@@ -324,6 +324,38 @@ def test_up__for_people(folder: Path) -> None:
     assert process.returncode == 0
 
 
+def test_up__sandbox(start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sandbox is told where it starts, its first key is of its own time, and it stays one."""
+    monkeypatch.setenv("TOKENWORKS_SANDBOX_CLOCK", "2026-10-01T00:00:00Z")
+    up = start()
+    assert up.told["sandbox_clock"] == "2026-10-01T00:00:00Z"
+    assert "SANDBOX: this installation lives on a driven clock, now 2026-10" in up.read_errors()
+    with psycopg.connect(up.database_url()) as connection:
+        created = connection.execute("SELECT create_time::text FROM api_keys").fetchall()
+        assert created == [("2026-10-01 00:00:00+00",)]
+    assert up.stop() == 0
+    monkeypatch.delenv("TOKENWORKS_SANDBOX_CLOCK")
+    refused = _run("up", "--dir", str(folder), *ANY_PORTS)
+    assert (refused.returncode, "TOKENWORKS_SANDBOX_CLOCK" in refused.stderr) == (3, True)
+
+
+def test_up__sandbox_for_people(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock stands among the addresses of a sandbox."""
+    monkeypatch.setenv("TOKENWORKS_SANDBOX_CLOCK", "2026-10-01T00:00:00Z")
+    process = subprocess.Popen(
+        [TOKENWORKS, "up", "--dir", folder, *ANY_PORTS],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    lines = [process.stdout.readline().strip() for _ in range(5)]
+    process.terminate()
+    process.communicate()
+    assert (lines[4], process.returncode) == ("Clock     2026-10-01T00:00:00Z, driven: SANDBOX", 0)
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="all other tests here run as a user already")
 def test_up__as_a_user(start: Start) -> None:
     """Whoever is not root runs all of it as himself."""

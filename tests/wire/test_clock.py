@@ -107,7 +107,7 @@ def test_clock__real(running_meter: RunningMeter) -> None:
 
 
 def test_clock__stands_still(sandbox: RunningMeter) -> None:
-    """A sandbox begins at the instant that it was told, and stays there; it is ready like others."""
+    """A sandbox begins at the instant that it was told, stays there, and is as ready as others."""
     clock = Clock(sandbox)
     assert [clock.ask().driven, clock.now_ms(), clock.now_ms()] == [True, BEGIN_MS, BEGIN_MS]
     assert read_metric(sandbox, "tokenworks_sandbox") == 1
