@@ -1,5 +1,6 @@
 """The one reading of environment and file."""
 
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,12 @@ def test_read_settings__all_faults_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("tiers", "low,low", "different names"),
         ("tiers", "Low", "different names"),
         ("tls_key", "/no/such/file", "is no file"),
+        ("sandbox_clock", "soon", "instant in UTC"),
+        ("sandbox_clock", "2026-10-01", "instant in UTC"),
+        ("sandbox_clock", "2026-10-01T00:00:00", "instant in UTC"),
+        ("sandbox_clock", "2026-10-01T00:00:00+02:00", "instant in UTC"),
+        ("sandbox_clock", "1999-12-31T23:59:59Z", "2000 to 2199"),
+        ("sandbox_clock", "2200-01-01T00:00:00Z", "2000 to 2199"),
     ],
 )
 def test_read_settings__wrong_value(
@@ -69,6 +76,14 @@ def test_read_settings__wrong_value(
     monkeypatch.setenv(f"TOKENWORKS_{name.upper()}", text)
     with pytest.raises(SettingsError, match=f"^TOKENWORKS_{name.upper()}: .*{rule}"):
         read_settings()
+
+
+@pytest.mark.parametrize("written", ["2026-10-01T00:00:00Z", '"2026-10-01T00:00:00Z"'])
+def test_read_settings__instant_in_file(tmp_path: Path, written: str) -> None:
+    """An instant is a time of TOML, or a text."""
+    config = tmp_path / "tokenworks.toml"
+    config.write_text(f"sandbox_clock = {written}\n")
+    assert read_settings(config=config).sandbox_clock == datetime(2026, 10, 1, tzinfo=UTC)
 
 
 def test_read_settings__wrong_kind_in_file(tmp_path: Path) -> None:
