@@ -21,12 +21,26 @@ DAY_MS = 96 * EDGE_MS
 CUTS = "SELECT (extract(epoch FROM cut_time) * 1000)::bigint FROM cuts ORDER BY cut_id"
 
 
+class Witness(InstallationStore):
+    """Keeps the time, and notes what the clock showed when it was kept."""
+
+    def __init__(self, engine: Engine, clock: DrivenClock) -> None:
+        super().__init__(engine)
+        self._clock = clock
+        self.kept: list[tuple[int, int]] = []
+
+    def move_to(self, time_ms: int, *, is_waited_for: bool) -> None:
+        """Keep it."""
+        self.kept.append((time_ms, self._clock.now_ms()))
+        super().move_to(time_ms, is_waited_for=is_waited_for)
+
+
 class Driven:
     """A clock, whoever drives it, and where it stood and was kept at each edge that was heard."""
 
     def __init__(self, engine: Engine, *, begin_ms: int) -> None:
-        self.kept = InstallationStore(engine)
         self.clock = DrivenClock(begin_ms)
+        self.kept = Witness(engine, self.clock)
         self.heard: list[tuple[int, int, int | None]] = []
         self.driver = ClockDriver(
             self.clock,
@@ -77,6 +91,13 @@ def test_drive__passes_each_edge(driven: Driven, to_ms: int, edges: Sequence[int
     assert (done.start_ms, done.end_ms) == (BEGIN_MS + 120_000, to_ms)
     assert (done.edge_count, done.cut_count) == (len(edges), 96 in edges)
     assert driven.stands == {to_ms}
+
+
+def test_drive__keeps_before_it_shows(driven: Driven) -> None:
+    """A time is on its way to the disk before anybody can be told it: no crash takes it back."""
+    driven.driver.drive(BEGIN_MS + 2 * EDGE_MS + 7)
+    times = [BEGIN_MS + it for it in (120_000, EDGE_MS, 2 * EDGE_MS, 2 * EDGE_MS + 7)]
+    assert driven.kept.kept == list(zip(times[1:], times, strict=False))
 
 
 def test_drive__cuts_at_each_midnight(driven: Driven, database_url: str) -> None:
