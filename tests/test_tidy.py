@@ -20,6 +20,13 @@ BROAD_EXCEPT_EDGES = {
     "sdk/tokenworks/client/foreign.py",
 }
 CONSTRAINTS = ["constraints.txt", "constraints-stacks.txt"]
+# Where billing has numbers that are not exact; none of them is money that anybody pays.
+INEXACT_EDGES = {
+    # Prometheus has nothing but floats.
+    "billing/metrics.py",
+    # Seconds to wait.
+    "billing/closing.py",
+}
 CATCH_ALL_NAMES = {"common", "helper", "helpers", "misc", "shared", "util", "utils"}
 GENERATED = re.compile(r"sdk/tokenworks/(meter|billing)/v1/\w+_pb2(_grpc)?\.pyi?")
 TEST_NAME = re.compile(r"test_[a-z0-9]+(_[a-z0-9]+)*__[a-z0-9]+(_[a-z0-9]+)*")
@@ -52,6 +59,13 @@ def test_except__is_broad_at_the_edges_only() -> None:
     """What nobody foresaw is caught once at each edge, and nowhere hides a mistake."""
     found = {path for path in _sources() if any(_is_broad(node) for node in _nodes(path))}
     assert found == BROAD_EXCEPT_EDGES
+
+
+def test_billing__is_exact_but_at_the_edges() -> None:
+    """Money meets no float and no division, which rounds where nobody sees it."""
+    billing = [path for path in _sources() if path.startswith("billing/")]
+    found = {path for path in billing if any(_is_inexact(node) for node in _nodes(path))}
+    assert found == INEXACT_EDGES
 
 
 def test_test__has_an_operation_and_a_case() -> None:
@@ -169,6 +183,14 @@ def _is_broad(node: ast.AST) -> bool:
         return True
     caught = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
     return bool({"Exception", "BaseException"} & {ast.unparse(name) for name in caught})
+
+
+def _is_inexact(node: ast.AST) -> bool:
+    if isinstance(node, ast.BinOp | ast.AugAssign):
+        return isinstance(node.op, ast.Div)
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, float)
+    return isinstance(node, ast.Name) and node.id == "float"
 
 
 def _dependencies() -> Iterator[str]:
