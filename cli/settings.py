@@ -107,17 +107,17 @@ def _energy_sources(value: object) -> tuple[EnergySource, ...]:
 
 def _energy_source(written: str) -> EnergySource:
     pool, _, url = (part.strip() for part in written.partition("="))
-    if not pool or not pool.isprintable() or len(pool) > POOL_CHARS_MAX:
+    if not url or not pool or not pool.isprintable() or len(pool) > POOL_CHARS_MAX:
         raise ValueError("must be pool=URL, separated by commas")
-    place = urlsplit(url)
     try:
-        # What a name of a machine cannot be, and ports out of range, are ValueErrors too.
+        place = urlsplit(url)
+        # What the name of a machine cannot be, and ports out of range, are ValueErrors too.
         (place.hostname or "").encode("idna")
         is_whole = bool(place.hostname) and place.port != 0
     except ValueError:
         is_whole = False
     if not is_whole or place.scheme != "http" or "@" in place.netloc or not _URL.fullmatch(url):
-        raise ValueError(f"{url or written} must be like http://127.0.0.1:9400/metrics")
+        raise ValueError(f"{url!r} must be like http://127.0.0.1:9400/metrics")
     return EnergySource(pool=pool, url=url)
 
 

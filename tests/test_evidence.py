@@ -13,7 +13,12 @@ from meter.domain.errors import Reason
 from meter.domain.outcome import Outcome
 from tests.plugins.evidence import EVIDENCE
 from tokenworks.billing.v1 import billing_service_pb2
-from tokenworks.meter.v1 import account_service_pb2, clock_service_pb2, meter_service_pb2
+from tokenworks.meter.v1 import (
+    account_service_pb2,
+    clock_service_pb2,
+    energy_service_pb2,
+    meter_service_pb2,
+)
 
 
 def test_rpc__was_called_over_a_real_server(pytestconfig: pytest.Config) -> None:
@@ -24,6 +29,7 @@ def test_rpc__was_called_over_a_real_server(pytestconfig: pytest.Config) -> None
             account_service_pb2.DESCRIPTOR,
             billing_service_pb2.DESCRIPTOR,
             clock_service_pb2.DESCRIPTOR,
+            energy_service_pb2.DESCRIPTOR,
             meter_service_pb2.DESCRIPTOR,
         )
         for service in file.services_by_name.values()

@@ -208,10 +208,11 @@ class EnergyRecorder:
         if failure is not None:
             self._live.add_failure(failure, pool=source.pool)
         now_ms = self._clock.now_ms()
+        has_counters = bool(page.counters_mj)
         read = SourceState(
             source=source,
-            read_ms=now_ms if page.counters_mj else state.read_ms,
-            device_count=len(page.counters_mj),
+            read_ms=now_ms if has_counters else state.read_ms,
+            device_count=len(page.counters_mj) if has_counters else state.device_count,
             failure=failure,
         )
         return read, [

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.settings import Settings, SettingsError, is_loopback, read_settings
+from meter.options import EnergySource
 
 
 def test_read_settings__nothing_given() -> None:
@@ -67,6 +68,29 @@ def test_read_settings__all_faults_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("sandbox_clock", "2026-10-01T00:00:00+02:00", "instant in UTC"),
         ("sandbox_clock", "1999-12-31T23:59:59Z", "2000 to 2199"),
         ("sandbox_clock", "2200-01-01T00:00:00Z", "2000 to 2199"),
+        ("energy_scrape_seconds", "0", "1 to 3600"),
+        ("energy_sources", "http://node-1/metrics", "must be pool=URL"),
+        ("energy_sources", "=http://node-1/metrics", "must be pool=URL"),
+        ("energy_sources", "h100=", "must be pool=URL"),
+        ("energy_sources", "p" * 65 + "=http://node-1/metrics", "must be pool=URL"),
+        *(
+            ("energy_sources", f"h100={url}", "must be like http://")
+            for url in (
+                "node-1:9400/metrics",
+                "https://node-1/metrics",
+                "file:///etc/passwd",
+                "http:///metrics",
+                "http://node-1:99999/metrics",
+                "http://node-1:0/metrics",
+                "http://user:password@node-1/metrics",
+                "http://node-1/me trics",
+                "http://node-1/metrics\r\nHost: other",
+                "http://[::1/metrics",
+                f"http://{'n' * 64}/metrics",
+            )
+        ),
+        ("energy_sources", "a=http://n/m,b=http://n/m", "a URL of its own"),
+        ("energy_sources", ",".join(f"a=http://n/{n}" for n in range(257)), "at most 256"),
     ],
 )
 def test_read_settings__wrong_value(
@@ -84,6 +108,17 @@ def test_read_settings__instant_in_file(tmp_path: Path, written: str) -> None:
     config = tmp_path / "tokenworks.toml"
     config.write_text(f"sandbox_clock = {written}\n")
     assert read_settings(config=config).sandbox_clock == datetime(2026, 10, 1, tzinfo=UTC)
+
+
+def test_read_settings__energy_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sources are pool=URL, in a line or in a list; a pool may have many, an URL one pool."""
+    first = EnergySource(pool="h100", url="http://node-1:9400/metrics")
+    second = EnergySource(pool="h100", url="http://[::1]/metrics?a=b")
+    config = tmp_path / "tokenworks.toml"
+    config.write_text(f'energy_sources = ["h100={first.url}", "h100={second.url}"]\n')
+    assert read_settings(config=config).energy_sources == (first, second)
+    monkeypatch.setenv("TOKENWORKS_ENERGY_SOURCES", f" h100 = {first.url} , h100={second.url}")
+    assert read_settings().energy_sources == (first, second)
 
 
 def test_read_settings__wrong_kind_in_file(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tests.wire.talk import SERVING, health_of, read_http
 METER = "tokenworks.meter.v1.MeterService"
 ACCOUNTS = "tokenworks.meter.v1.AccountService"
 CLOCK = "tokenworks.meter.v1.ClockService"
+ENERGY = "tokenworks.meter.v1.EnergyService"
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def meter(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
 
 
-@pytest.mark.parametrize("service", ["", METER, ACCOUNTS, CLOCK])
+@pytest.mark.parametrize("service", ["", METER, ACCOUNTS, CLOCK, ENERGY])
 def test_health__serves(meter: RunningMeter, service: str) -> None:
     """The server as a whole and each of its services say that they serve, without an API key."""
     assert health_of(Session(meter), service) == SERVING
@@ -60,6 +61,7 @@ def test_reflection__lists_the_services(meter: RunningMeter) -> None:
         METER,
         ACCOUNTS,
         CLOCK,
+        ENERGY,
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }
