@@ -271,11 +271,13 @@ def _print_pool(pool: pb.PoolEnergy) -> None:
         f" = attributed {_joules(pool.attributed_mj)} + unattributed {unattributed}"
         + (f" ({', '.join(parts)})" if parts else "")
     )
-    if pool.reset_count or pool.gap_ms:
-        click.echo(
-            f"{pool.pool}: {pool.reset_count:,} resets of counters,"
-            f" {pool.gap_ms / 1000:,.0f} s without known energy, over all devices"
-        )
+    notes = []
+    if pool.reset_count:
+        notes.append(f"counters that began anew or leapt: {pool.reset_count:,}")
+    if pool.gap_ms:
+        notes.append(f"time without known energy, over all devices: {pool.gap_ms / 1000:,.0f} s")
+    if notes:
+        click.echo(f"{pool.pool}: {'; '.join(notes)}")
 
 
 def _read_state(source: pb.EnergySource) -> tuple[str, str]:

@@ -1,0 +1,211 @@
+"""`tokenworks energy show|sources`: the real command against a real meter and an exporter."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from cli.energy import GROUPS
+from cli.process import Exit
+from tests.cli.shell import Shell, shell_of, to_iso
+from tests.exporter import Exporter, running_exporter
+from tests.postgres import Cluster
+from tests.running_meter import RunningMeter, running_meter_on
+from tests.wire.energy_caller import EDGE_MS, EnergyCaller, reading
+from tests.wire.talk import wait_until
+from tokenworks.client.clock import time_ns
+
+# Two hours ago, in an interval that has ended.
+BEGIN_MS = (time_ns() // 1_000_000 // EDGE_MS - 8) * EDGE_MS
+SPAN = ("--since", to_iso(BEGIN_MS), "--until", to_iso(BEGIN_MS + 2 * EDGE_MS))
+
+
+@pytest.fixture(scope="module")
+def exporter() -> Iterator[Exporter]:
+    """An exporter with two boards."""
+    with running_exporter() as running:
+        running.boards = {"GPU-1": 5, "GPU-2": 7}
+        yield running
+
+
+@pytest.fixture(scope="module")
+def meter(
+    cluster: Cluster, exporter: Exporter, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningMeter]:
+    """A meter with two pools, of which one has energy, that reads the exporter."""
+    settings = {"energy_sources": f"h100={exporter.url}", "energy_scrape_seconds": "1"}
+    folder = tmp_path_factory.mktemp("energy")
+    with (
+        cluster.database() as url,
+        running_meter_on(url, folder=folder, settings=settings) as running,
+    ):
+        caller = EnergyCaller(running)
+        caller.measure(1_234_567, start_ms=BEGIN_MS)
+        caller.record(reading(10**9, time_ms=BEGIN_MS + EDGE_MS, device="changed"))
+        caller.record(reading(9, time_ms=BEGIN_MS + EDGE_MS + 65_000, device="changed"))
+        shell = shell_of(running)
+        for tier, output, pool in (("free", 100, "h100"), ("high", 300, "h100"), ("high", 7, "b")):
+            place = ("--pool", pool, "--end-time", to_iso(BEGIN_MS))
+            shell.record("--input", "1000", "--output", str(output), *place, tier=tier)
+        caller.session.counted()
+        caller.wait_until_attributed(start_ms=BEGIN_MS, end_ms=BEGIN_MS + 2 * EDGE_MS)
+        yield running
+
+
+@pytest.fixture
+def shell(meter: RunningMeter) -> Shell:
+    """A shell of whoever may do everything."""
+    return Shell(meter.target, meter.api_key)
+
+
+@pytest.fixture
+def lonely_shell() -> Shell:
+    """A shell whose meter does not run."""
+    return Shell("127.0.0.1:1", "none")
+
+
+def cells_of(shown: str) -> list[list[str]]:
+    """Return the words of each line."""
+    return [line.split() for line in shown.splitlines() if line.strip(" ─")]
+
+
+def test_show__tokens_and_energy_by_tier(shell: Shell) -> None:
+    """The table has each tier's tokens, energy and ratio, and their totals."""
+    lines = cells_of(shell.run_process("energy", "show", *SPAN, "--pool", "h100").stdout)
+    assert lines[0][:3] == ["energy", "of", "h100,"]
+    titles = ["tier", "output tokens", "all tokens", "energy (kJ)", "output tokens/J"]
+    assert " ".join(lines[1]) == " ".join(titles)
+    assert lines[2:5] == [
+        ["free", "100", "1,100", "0.309", "0.324"],
+        ["high", "300", "1,300", "0.926", "0.324"],
+        ["total", "400", "2,400", "1.235", "0.324"],
+    ]
+
+
+def test_show__measured_is_attributed_and_unattributed(shell: Shell) -> None:
+    """Below the table each pool's energy adds up to the millijoule, and what went wrong is told."""
+    shown = shell.run("energy", "show", *SPAN).stdout
+    assert (
+        "h100: measured 1,234.576 J = attributed 1,234.567 J + unattributed 0.009 J"
+        " (no tokens 0.009 J)"
+    ) in shown
+    assert "h100: counters that began anew or leapt: 1\n" in shown
+    assert "attributed until 20" in shown
+
+
+def test_show__without_energy_there_is_no_ratio(shell: Shell) -> None:
+    """Where no energy is known, a dash stands for it and for the ratio: neither 0 nor infinite."""
+    shown = cells_of(shell.run("energy", "show", *SPAN, "--by", "pool,tier").stdout)
+    assert ["b", "high", "7", "1,007", "-", "-"] in shown
+    (row,) = shell.run_json("energy", "show", *SPAN, "--pool", "b")["rows"]
+    assert (row["energy_mj"], row["output_tokens_per_joule"]) == (None, None)
+    # Its tokens are no part of the total's ratio.
+    assert ["total", "407", "3,407", "1.235", "0.324"] in shown
+
+
+def test_show__as_json(shell: Shell) -> None:
+    """JSON has whole millijoules, and the same sums."""
+    said = shell.run_json("energy", "show", *SPAN, "--by", "tier,interval", "--pool", "h100")
+    assert said["rows"][0] == {
+        "tier": "free",
+        "start_time": to_iso(BEGIN_MS),
+        "output_tokens": 100,
+        "total_tokens": 1_100,
+        "request_count": 1,
+        "energy_mj": 308_642,
+        "attributed_output_tokens": 100,
+        "output_tokens_per_joule": 100_000 / 308_642,
+    }
+    (pool,) = said["pools"]
+    assert pool == {
+        "pool": "h100",
+        "measured_mj": 1_234_576,
+        "attributed_mj": 1_234_567,
+        "unattributed_mj": {"no_tokens": 9},
+        "gap_ms": 0,
+        "reset_count": 1,
+    }
+    assert said["attributed_until"] > said["end_time"]
+
+
+def test_show__by_everything(shell: Shell) -> None:
+    """Rows can be split by each thing, which is then a column and a field of its own."""
+    for name in GROUPS:
+        row = shell.run_json("energy", "show", *SPAN, "--by", name)["rows"][0]
+        assert ("start_time" if name in {"interval", "hour", "day"} else name) in row
+        title = cells_of(shell.run("energy", "show", *SPAN, "--by", name).stdout)[1]
+        assert title[0] == name
+
+
+def test_show__nothing(shell: Shell) -> None:
+    """Where there is nothing, the reader is told what to type next."""
+    shown = shell.run("energy", "show", "--pool", "none").stdout
+    assert "No tokens of a pool were counted in this time." in shown
+    assert "tokenworks energy sources" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--by", "account"), "'account' is none of pool, tier, model"),
+        (("--by", "tier,tier"), "at most once"),
+        (("--by", "day,hour"), "one of interval, hour and day"),
+        (("--since", "yesterday"), "yesterday is no time"),
+        (("--since", "1h", "--until", "2h"), "1h is not before 2h"),
+    ],
+)
+def test_show__wrong_options(lonely_shell: Shell, words: tuple[str, ...], said: str) -> None:
+    """What cannot be asked is a usage error that says what can."""
+    assert said in lonely_shell.run("energy", "show", *words, code=Exit.USAGE).stderr
+
+
+def test_show__without_permission(shell: Shell) -> None:
+    """An API key of an account may not ask: pools belong to nobody's account."""
+    key = shell.run_json("keys", "create", "acme", "--scope", "read")["secret"]
+    said = shell.run("energy", "show", "--api-key", key, code=Exit.REFUSED).stderr
+    assert "SCOPE_MISSING" in said
+
+
+def test_sources__exporters_pools_and_silent_devices(shell: Shell, exporter: Exporter) -> None:
+    """Sources, how well each pool's power is known, and devices that are silent."""
+
+    def has_read() -> bool:
+        (source,) = shell.run_json("energy", "sources")["sources"]
+        return source["device_count"] == 2 and source["failure"] is None
+
+    wait_until(has_read)
+    shown = cells_of(shell.run_process("energy", "sources").stdout)
+    (source,) = (line for line in shown if exporter.url in line)
+    assert (source[0], source[2], source[-1]) == ("h100", "2", "ok")
+    # Two boards of the exporter, and two devices of hours ago.
+    (pool,) = shell.run_json("energy", "sources")["pools"]
+    assert (pool["pool"], pool["valid"], pool["device_count"]) == ("h100", False, 4)
+    assert ["h100", "not", "valid"] in [line[:3] for line in shown]
+    silent = shell.run_json("energy", "sources")["silent_devices"]
+    assert {"pool": "h100", "device": "changed", "source": "reported"}.items() <= silent[-1].items()
+    assert "changed" in shell.run("energy", "sources").stdout
+
+
+def test_sources__exporter_away(shell: Shell, exporter: Exporter) -> None:
+    """A source that cannot be read says why."""
+    exporter.vanish()
+
+    def is_away() -> bool:
+        (source,) = shell.run_json("energy", "sources")["sources"]
+        return bool(source["failure"] == "unreachable" and source["read_time"])
+
+    wait_until(is_away)
+    assert "unreachable" in shell.run("energy", "sources").stdout
+    exporter.open()
+
+
+def test_sources__none(running_meter: RunningMeter) -> None:
+    """Without any source the setting is named."""
+    shown = Shell(running_meter.target, running_meter.api_key).run("energy", "sources").stdout
+    assert "TOKENWORKS_ENERGY_SOURCES" in shown
+
+
+def test_show__in_a_terminal(shell: Shell) -> None:
+    """In a terminal no number is cut."""
+    lines = shell.run_in_terminal("energy", "show", *SPAN, columns=100)
+    shown = "\n".join(lines).split()
+    assert {"total", "407", "3,407", "1.235"} <= set(shown)
