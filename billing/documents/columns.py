@@ -11,15 +11,15 @@ from billing.documents.format import group_by_model, group_count, group_money, g
 from billing.invoicing import Invoice
 
 # Of tokens, price and amount. What is longer goes on in the next row.
-_NUMBER_WIDTHS_MIN: Final = (8, 11, 10)
+_NUMBER_WIDTHS_MIN: Final = (8, 12, 10)
 _NUMBER_WIDTHS_MAX: Final = (21, 14, 18)
 _TIER_WIDTH_MIN: Final = 5
 # The longest class, and the gaps between all columns.
 _CLASS_WIDTH: Final = 14
 _GAPS_WIDTH: Final = 9
 # Between the margins of a page, in the ordinary size and in a smaller one for long numbers.
-_PAGE_WIDTH: Final = 70
-_DENSE_PAGE_WIDTH: Final = 82
+_PAGE_WIDTH: Final = 74
+_DENSE_PAGE_WIDTH: Final = 86
 # Prices with more decimals do not have their points below each other.
 _DECIMALS_MAX: Final = 8
 

@@ -7,9 +7,9 @@ from billing.documents.markup import css_text
 
 # Faces whose figures can be of one width; then those of Chinese, Japanese and Korean.
 _FACES: Final = (
-    'Inter, "Helvetica Neue", "Segoe UI", Roboto, "Noto Sans", "Liberation Sans", Arial,'
-    ' "PingFang SC", "Hiragino Sans", "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic",'
-    ' "Malgun Gothic", "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", sans-serif'
+    '"Helvetica Neue", "Segoe UI", "Liberation Sans", Arial, "PingFang SC", "Hiragino Sans",'
+    ' "Apple SD Gothic Neo", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic",'
+    ' "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", sans-serif'
 )
 
 
@@ -64,6 +64,7 @@ tbody td { border-bottom: 1px solid var(--hair); }
 tbody tr:last-child td { border-bottom: 0; }
 td.line { padding-top: 8.75px; }
 td.number, th.number { text-align: right; }
+th.number { white-space: nowrap; }
 .again { color: var(--faint); }
 .fraction { display: inline-block; min-width: calc(var(--decimals) * 1ch + .3em);
   text-align: left; }

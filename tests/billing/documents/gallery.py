@@ -46,7 +46,6 @@ WRITERS: Final[Mapping[str, Callable[[Invoice], bytes]]] = {
     "csv": to_csv,
 }
 TIERS: Final = ("free", "medium", "high", "premium", "ultra")
-# 350 ways to say "large language model", as some name theirs.
 LONG_MODEL: Final = (
     "lora/acme-corporation-customer-service/glm-5.1-fp8-instruct-long-context-2026-09-17"
     "-finetuned-on-tickets-and-calls-r64-alpha128-v3"
@@ -154,12 +153,12 @@ def long_names() -> Invoice:
         *_grid(("glm-5.1", LONG_MODEL), TIERS[:3], (INPUT, TokenClass.CACHE_WRITE_12H)),
         Sold(CJK_MODEL, "medium", TokenClass.AUDIO_CACHE_READ, 999_999_999_999_999),
         Sold(CJK_MODEL, "high", OUTPUT, 12_345_678, mode=Mode.BATCH),
-        Sold("한국어-모델", "ultra", OUTPUT, 7),
+        Sold("한국어-모델", "ultra", OUTPUT, 7_771),
     ]
     tiers = {tier: Decimal(place) for place, tier in enumerate((*TIERS, "a" * 32), 1)}
     books = (replace(book(), tiers=tiers),)
     return make_invoice(
-        [*sold, Sold("한국어-모델", "a" * 32, OUTPUT, 70)], version=version, books=books
+        [*sold, Sold("한국어-모델", "a" * 32, OUTPUT, 70_707)], version=version, books=books
     )
 
 
