@@ -5,10 +5,13 @@ Whatever is drawn is valid; so that random worlds meet each other's terms, names
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain, product
 from random import Random
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 from tests.acceptance.oracle_bills import BAND_EDGES, CLASSES
+from tests.acceptance.oracle_terms import fits
 
 TIERS: Final = ("free", "medium", "high", "premium", "ultra")
 # What is sold: keys of books, aliases, what patterns match, and what no book but one with `*` has.
@@ -58,16 +61,17 @@ class _Draw:
         """Draw a book's own tables, its windows and its models."""
         if self._maybe(0.6):
             same = self._sample(list(_SAME), low=1, high=3)
-            yield f"same = {_inline({name: _SAME[name] for name in same})}"
+            yield f"same = {_value({name: _SAME[name] for name in same})}"
         for name, keys in (("tiers", TIERS), ("modes", _MODES)):
             if self._maybe(0.6):
                 written = self._sample(keys, low=len(keys) if self._is_whole else 1, high=len(keys))
                 factors = {key: self._factor() for key in written}
-                yield f"{name} = {_inline(factors)}"
-        yield from self._windows()
-        models = self._sample(list(_NAMES), low=2, high=5)
-        for model in dict.fromkeys([*models, "*"] if self._is_whole else models):
-            yield from self._model(model)
+                yield f"{name} = {_value(factors)}"
+        models = self._sample(list(_NAMES), low=2, high=5) + (["*"] if self._is_whole else [])
+        names = {key: [it for it in _NAMES[key] if self._maybe(0.8)] for key in models}
+        yield from self._windows([*names, *chain(*names.values())])
+        for key, of_it in names.items():
+            yield from self._model(key, names=of_it)
 
     def contract(self) -> Iterable[str]:
         """Draw what stands behind a contract's `covers`."""
@@ -77,20 +81,21 @@ class _Draw:
         yield from ("[parties.nimbus-gmbh]", 'name = "Nimbus GmbH"', 'address = ["Torstr. 1"]')
         yield from ("[parties.acme-sa]", 'name = "ACME SA"', 'address = ["1 rue X", "Paris"]')
         yield from ("[document]", 'kind = "invoice"')
-        for _ in range(self._random.choice((0, 1, 2, 3))):
-            yield "[[overrides]]"
-            yield from self._override()
+        drawn = [self._override() for _ in range(self._random.choice((0, 1, 2, 3)))]
+        for index, override in enumerate(drawn):
+            if not any(_takes_all(override, before=it) for it in drawn[:index]):
+                yield "[[overrides]]"
+                yield from (f"{name} = {_value(it)}" for name, it in override.items())
 
-    def _model(self, key: str) -> Iterable[str]:
+    def _model(self, key: str, *, names: Sequence[str]) -> Iterable[str]:
         yield f"[models.{json.dumps(key)}]"
-        names = [name for name in _NAMES[key] if self._maybe(0.8)]
         if names:
             yield f"names = {json.dumps(names)}"
         prices = self._prices() | ({"all": self._price()} if self._is_whole else {})
         yield from (f"{name} = {json.dumps(price)}" for name, price in prices.items())
         for tier in self._sample(TIERS, low=0, high=1):
             table = {**self._prices(), "above": self._above()}
-            yield f"tier.{tier} = {_inline({name: it for name, it in table.items() if it})}"
+            yield f"tier.{tier} = {_value({name: it for name, it in table.items() if it})}"
         for part in self._above():
             yield f"[[models.{json.dumps(key)}.above]]"
             yield from (f"{name} = {json.dumps(it)}" for name, it in part.items())
@@ -115,43 +120,47 @@ class _Draw:
     def _factor(self) -> str:
         return self._random.choice(_FACTORS)
 
-    def _override(self) -> Iterable[str]:
-        models = self._sample(_WANTED, low=1, high=4)
-        yield f"models = {json.dumps(models)}"
-        yield from self._lists(
-            {"tiers": TIERS, "modes": _MODES, "classes": ("input", "output", *CLASSES)}
-        )
+    def _override(self) -> dict[str, Any]:
+        override: dict[str, Any] = {"models": self._sample(_WANTED, low=1, high=4)}
+        of_all = {"tiers": TIERS, "modes": _MODES, "classes": ("input", "output", *CLASSES)}
+        override |= self._lists(of_all)
         if self._maybe(0.5):
-            yield f'factor = "{self._factor()}"'
-        else:
-            names = self._sample(("all", "input", "output", *CLASSES), low=1, high=3)
-            yield f"prices = {_inline({name: self._price() for name in names})}"
+            return {**override, "factor": self._factor()}
+        classes = override.get("classes", ("input", "output", *CLASSES))
+        names = self._sample(("all", *classes), low=1, high=min(3, len(classes)))
+        return {**override, "prices": {name: self._price() for name in names}}
 
-    def _windows(self) -> Iterable[str]:
-        """Draw windows that never hold at once: for other hours, other days or other tiers."""
+    def _windows(self, names: Sequence[str]) -> Iterable[str]:
+        """Draw windows that never hold at once: for other hours, other days or other tiers.
+
+        `names` are the book's for models; a window is for some of those.
+        """
         marks = sorted(self._random.sample(range(97), k=self._random.choice((2, 4, 6))))
         hours = [*zip(marks[::2], marks[1::2], strict=True)]
         # From the second mark on, the last hours run past midnight.
         by_night = [*zip(marks[1::2], [*marks[2::2], marks[0]], strict=True)]
+        models = [it for it in _WANTED if any(fits(name, it) or fits(it, name) for name in names)]
+        window = partial(self._window, models=models)
         kind = self._random.choice(("none", "day", "night", "night", "weekend", "tiers"))
         if kind == "day":
-            yield from self._window("day", hours)
+            yield from window("day", hours)
         elif kind == "night" and marks[-1] < _DAY_MARKS:
-            yield from self._window("night", by_night[-1:])
+            yield from window("night", by_night[-1:])
             if by_night[:-1]:
-                yield from self._window("day", by_night[:-1])
+                yield from window("day", by_night[:-1])
         elif kind == "weekend":
-            yield from self._window("week", hours, days=_DAYS[:5])
-            yield from self._window("weekend", [(0, _DAY_MARKS)], days=_DAYS[5:])
+            yield from window("week", hours, days=_DAYS[:5])
+            yield from window("weekend", [(0, _DAY_MARKS)], days=_DAYS[5:])
         elif kind == "tiers" and marks[-1] < _DAY_MARKS:
-            yield from self._window("low", by_night, tiers=("free", "medium"))
-            yield from self._window("high", by_night, tiers=("high", "ultra"))
+            yield from window("low", by_night, tiers=("free", "medium"))
+            yield from window("high", by_night, tiers=("high", "ultra"))
 
     def _window(
         self,
         name: str,
         hours: Sequence[tuple[int, int]],
         *,
+        models: Sequence[str],
         days: Sequence[str] = _DAYS,
         tiers: Sequence[str] = (),
     ) -> Iterable[str]:
@@ -162,14 +171,15 @@ class _Draw:
         yield f'factor = "{self._factor()}"'
         if tiers:
             yield f"tiers = {json.dumps(tiers)}"
-        yield from self._lists(
-            {"models": _WANTED, "modes": _MODES} | ({} if tiers else {"tiers": TIERS})
-        )
+        lists = self._lists({"models": models, "modes": _MODES, "tiers": () if tiers else TIERS})
+        yield from (f"{name} = {_value(it)}" for name, it in lists.items())
 
-    def _lists(self, of_all: Mapping[str, Sequence[str]]) -> Iterable[str]:
-        for name, it in of_all.items():
-            if self._maybe(0.3):
-                yield f"{name} = {json.dumps(self._sample(it, low=1, high=min(6, len(it))))}"
+    def _lists(self, of_all: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+        return {
+            name: self._sample(it, low=1, high=min(6, len(it)))
+            for name, it in of_all.items()
+            if it and self._maybe(0.3)
+        }
 
     def _maybe(self, share: float) -> bool:
         return self._random.random() < share
@@ -179,13 +189,26 @@ class _Draw:
         return list(dict.fromkeys(self._random.sample(of_all, k=self._random.randint(low, high))))
 
 
-def _inline(table: Mapping[str, object]) -> str:
-    """Write an inline table; lists in it are of tables."""
-    cells = {
-        name: f"[{', '.join(map(_inline, it))}]" if isinstance(it, list) else json.dumps(it)
-        for name, it in table.items()
-    }
-    return f"{{ {', '.join(f'{name} = {cell}' for name, cell in cells.items())} }}"
+def _takes_all(override: Mapping[str, Any], *, before: Mapping[str, Any]) -> bool:
+    """Tell whether an override never comes up, for one before it is for all of its keys."""
+    models = [any(fits(it, name) for it in before["models"]) for name in override["models"]]
+    return all(models) and _keys_of(override) <= _keys_of(before)
+
+
+def _keys_of(override: Mapping[str, Any]) -> set[tuple[str, str, str]]:
+    of_all = {"tiers": TIERS, "modes": _MODES, "classes": CLASSES}
+    keys = product(*(override.get(name, it) for name, it in of_all.items()))
+    prices = override.get("prices", {"all": ""})
+    return {key for key in keys if "all" in prices or key[-1] in prices}
+
+
+def _value(value: object) -> str:
+    """Write a value as TOML; a dictionary is an inline table."""
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {_value(it)}' for name, it in value.items())} }}"
+    if isinstance(value, list):
+        return f"[{', '.join(map(_value, value))}]"
+    return json.dumps(value)
 
 
 def _clock(mark: int) -> str:
