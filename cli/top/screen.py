@@ -150,8 +150,12 @@ def _tiles(report: Report, *, columns: int) -> Table:
     total = report.total
     width = columns // _TILES
     efficiency = "output tokens/J" if width >= _TILE_COLUMNS_WIDE else "tokens/J"
-    joules = 1 / total.tokens_per_joule if total.tokens_per_joule else None
+    each = f"{write_number(1 / total.tokens_per_joule)} J each" if total.tokens_per_joule else ""
+    attributed = "no power known"
+    if report.attributed_ratio is not None:
+        attributed = f"{write_percent(report.attributed_ratio)} attributed"
     per_hour, per_mwh = total.revenue_per_hour.get(DOLLAR), total.revenue_per_mwh.get(DOLLAR)
+    hourly = "no price known" if per_hour is None else f"${write_number(per_hour)}/h"
     tiles = [
         (
             "tokens/s",
@@ -159,9 +163,9 @@ def _tiles(report: Report, *, columns: int) -> Table:
             total.tokens_per_second,
             f"{write_number(total.output_tokens_per_second)} output",
         ),
-        ("watts", "yellow", total.watts, f"{write_percent(report.attributed_ratio)} attributed"),
-        (efficiency, "green", total.tokens_per_joule, f"{write_number(joules)} J each"),
-        ("$/MWh", "magenta", per_mwh, f"${write_number(per_hour)}/h"),
+        ("watts", "yellow", total.watts, attributed),
+        (efficiency, "green", total.tokens_per_joule, each),
+        ("$/MWh", "magenta", per_mwh, hourly),
     ]
     grid = Table.grid(padding=0)
     grid.add_row(

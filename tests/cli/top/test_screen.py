@@ -169,6 +169,18 @@ def test_screen__power_missing() -> None:
     assert "no pool reports power" in "\n".join(_lines(empty))
 
 
+def test_screen__neither_power_nor_price() -> None:
+    """Where nothing is measured or priced, the headline says so, with dashes for numbers."""
+    text = "tokenworks_tokens_total 7"
+    samples = tuple(
+        parse_page(page, read_seconds=at) for at, page in enumerate(("tokenworks_sandbox 0", text))
+    )
+    frame = Frame(time_ms=0, samples=samples, report=to_report(samples), silence=None)
+    shown = [line.replace("│", "").split() for line in _lines(frame)[3:5]]
+    assert shown[0] == ["7.00", "–", "–", "–"]
+    assert " ".join(shown[1]) == "0 output no power known no price known"
+
+
 def test_screen__power_not_yet() -> None:
     """A pool whose power is valid, and whose counter has not moved, has no watts of 0."""
     idle = _frame(flows={("high", "a"): (4, 5, 0.0, 0.0)})
