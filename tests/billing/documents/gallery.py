@@ -104,6 +104,16 @@ def month() -> Invoice:
     return make_invoice(sold, version=version, books=books)
 
 
+def two_lines() -> Invoice:
+    """The example of `docs/reference/invoice.md`: one of them a batch at the contract's terms."""
+    version = replace(VERSION, overrides=(override(models=("glm-5.1",), factor=Decimal("0.85")),))
+    sold = [
+        Sold("glm-5.1", "medium", OUTPUT, 92_410_021, mode=Mode.BATCH),
+        Sold("kimi-k2.6", "high", INPUT, 1_234_567),
+    ]
+    return make_invoice(sold, version=version)
+
+
 def sixty_lines() -> Invoice:
     """Six models, five tiers, two classes."""
     models = (
@@ -262,7 +272,16 @@ def _unpriced(
 SAMPLES: Final[Mapping[str, Callable[[], Invoice]]] = {
     it.__name__: it
     for it in (
-        *(month, sixty_lines, one_long_model, many_models, long_names, all_free, no_lines),
+        *(
+            month,
+            two_lines,
+            sixty_lines,
+            one_long_model,
+            many_models,
+            long_names,
+            all_free,
+            no_lines,
+        ),
         *(preview, sandbox, sandbox_preview, taken_back, yen, dinar),
     )
 }
