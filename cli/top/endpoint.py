@@ -89,8 +89,9 @@ def _split(url: str) -> SplitResult:
         raise ValueError("is no URL that begins with http:// or https://")
     if "@" in place.netloc:
         raise ValueError("has a user name: the metrics page needs none")
-    # Read once, for it raises where the port is no number of a port.
-    assert place.port is None or place.port >= 0
+    # It raises by itself where the port is no number of one.
+    if place.port == 0:
+        raise ValueError("has a port that nobody listens to")
     return place._replace(path="/metrics") if place.path in {"", "/"} else place
 
 

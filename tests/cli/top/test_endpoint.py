@@ -182,6 +182,7 @@ def _certificate(folder: Path) -> tuple[Path, Path]:
         "http:///metrics",
         "http://127.0.0.1:port",
         "http://127.0.0.1:99999",
+        "http://127.0.0.1:0",
         "http://user:secret@127.0.0.1:7412",
         "http://127.0.0.1:7412/a b",
         "http://127.0.0.1:7412/\x1b[2J",
