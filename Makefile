@@ -32,6 +32,10 @@ $(INSTALLED): constraints.txt pyproject.toml sdk/pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation -e sdk -e .
 	@touch $@
 
+.PHONY: demo
+demo: $(INSTALLED) ## Live through a month of a simulated factory, and check every token and cent
+	$(BIN)/tokenworks demo --out build/demo $(ARGS)
+
 .PHONY: test
 test: $(INSTALLED) ## Run the tests that need nothing but .venv (Postgres comes with it)
 	$(BIN)/pytest -m "not stacks" $(ARGS)

@@ -21,6 +21,7 @@ COMMANDS = {
     "billing": ("cli.billing:billing", "Close a month; the sandbox's clock."),
     "energy": ("cli.energy:energy", "Show what the tokens took, and where that is measured."),
     "top": ("cli.top:top", "Watch tokens/s, watts, tokens per joule and $/MWh by tier."),
+    "demo": ("cli.demo:demo", "Live through a month of a simulated factory, and check it."),
     "simulate": ("cli.simulate:simulate", "Run a fleet of reporting processes."),
     "version": ("cli.version:version", "Print the version."),
 }
