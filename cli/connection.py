@@ -122,7 +122,7 @@ def find_target(settings: Settings) -> Target:
 
     Raises CommandError when there is none, or when the key would leave the machine in the clear.
     """
-    stored = _find_credentials(settings)
+    stored = find_stored_credentials(settings)
     server = settings.server or (stored.target if stored is not None else None)
     if server is None:
         raise CommandError(
@@ -202,7 +202,7 @@ def find_reason(error: grpc.Call) -> str | None:
     return plain if isinstance(plain, str) else None
 
 
-def _find_credentials(settings: Settings) -> Credentials | None:
+def find_stored_credentials(settings: Settings) -> Credentials | None:
     """The credentials of the file that is named, else of the nearest folder's, if there is one."""
     if settings.credentials_file is not None:
         return find_credentials(settings.credentials_file)

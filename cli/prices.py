@@ -54,7 +54,7 @@ def import_book(client: Client, *, source: str) -> None:
     state = "imported" if answer.imported else "there already, nothing changed:"
     click.echo(
         f"{state} {version.book} from {format_time(version.start_time)}, {version.currency},"
-        f" models by {version.model_count} names and patterns"
+        f" {version.model_count} model entr{'y' if version.model_count == 1 else 'ies'}"
     )
 
 
@@ -72,7 +72,7 @@ def list_books(client: Client, *, book: str | None) -> None:
         click.echo("no price book is imported; one is shipped: tokenworks prices import keynote")
         return
     print_table(
-        ["book", "from", "currency", "names and patterns"],
+        ["book", "from", "currency", "model entries"],
         (
             [it.book, format_time(it.start_time), it.currency, str(it.model_count)]
             for it in versions

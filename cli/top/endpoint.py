@@ -8,7 +8,7 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import SplitResult, urlsplit
 from urllib.request import HTTPSHandler, OpenerDirector, ProxyHandler, Request, build_opener
 
-from cli.connection import _find_credentials
+from cli.connection import find_stored_credentials
 from cli.process import CommandError, Exit
 from cli.settings import Settings, is_loopback
 from cli.top.counters import PageUnreadable, Sample, parse_page
@@ -70,7 +70,7 @@ def find_url(settings: Settings) -> str:
     Raises CommandError where none is known; a file of another server than the settings name is
     of no use.
     """
-    stored = _find_credentials(settings)
+    stored = find_stored_credentials(settings)
     if stored is not None and settings.server in (None, stored.target):
         return f"http://{stored.http}/metrics"
     whose = f" of {settings.server}" if settings.server is not None else ""

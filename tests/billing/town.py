@@ -65,12 +65,14 @@ class Town:
         )
         self.billing: BillingParts = make_parts(self.host)
 
-    def add_account(self, account_id: str, *, moves: Moves = ((0, None),)) -> None:
+    def add_account(
+        self, account_id: str, *, handle: str = "", moves: Moves = ((0, None),)
+    ) -> None:
         """Add an account whose parents are as told, from instants on edges; no rule is asked."""
         with psycopg.connect(self.database_url, autocommit=True) as connection:
             connection.execute(
                 "INSERT INTO accounts VALUES (%s, %s, to_timestamp(%s))",
-                (account_id, account_id, moves[0][0] / 1000),
+                (account_id, handle or account_id, moves[0][0] / 1000),
             )
             for start_ms, parent_id in moves:
                 connection.execute(

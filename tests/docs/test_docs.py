@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -41,6 +42,8 @@ class Reader:
         self._target = ""
         # Stands for `make install`: the environment that it makes is the one that runs this test.
         (folder / ".venv").symlink_to(Path(sys.prefix))
+        path = f"{folder / '.venv/bin'}:{os.environ['PATH']}"
+        self._environment = os.environ | {"PATH": path}
 
     def type(self, line: str, *, expected: str | None) -> str:
         """Run a line as a shell does, and return what it printed; `expected` bears waiting for."""
@@ -49,12 +52,14 @@ class Reader:
             return ""
         if line.endswith("tokenworks up"):
             return self._start(line)
-        path = f"{self._folder / '.venv/bin'}:{os.environ['PATH']}"
+        if line.startswith("cd "):
+            self._folder /= line.removeprefix("cd ")
+            return ""
         for _ in range(TRIES_MAX):
             result = subprocess.run(
                 ["bash", "-c", line],
                 cwd=self._folder,
-                env=os.environ | {"PATH": path},
+                env=self._environment,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 text=True,
@@ -66,10 +71,9 @@ class Reader:
         assert not result.returncode or "Error: " in (expected or ""), (line, result.stdout)
         return result.stdout
 
-    def save(self, name: str, program: str) -> None:
-        """Save a program, with the meter's address, which the page leaves out."""
-        assert "Meter(" in program
-        text = program.replace("Meter(", f'Meter("{self._target}", ', 1)
+    def save(self, name: str, text: str) -> None:
+        """Save a file; a program with the meter's address, which the page leaves out."""
+        text = text.replace("Meter(", f'Meter("{self._target}", ', 1)
         (self._folder / name).write_text(text, "utf-8")
 
     def stop(self) -> None:
@@ -77,15 +81,15 @@ class Reader:
         if self._up is not None:
             self._up.send_signal(signal.SIGINT)
             self._up.communicate()
+            self._up = None
 
     def _start(self, line: str) -> str:
-        assert self._up is None
+        self.stop()
         flags = "--grpc-address 127.0.0.1:0 --http-address 127.0.0.1:0"
-        path = f"{self._folder / '.venv/bin'}:{os.environ['PATH']}"
         self._up = subprocess.Popen(
-            ["bash", "-c", f"exec {line} {flags}"],
+            ["bash", "-c", f"exec env {line} {flags}"],
             cwd=self._folder,
-            env=os.environ | {"PATH": path},
+            env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -134,9 +138,12 @@ def test_page__does_what_it_says(page: str, reader: Reader) -> None:
         elif language == "text":
             assert shape(printed) == shape(content)
         else:
-            assert language == "python"
-            compile(content, page, "exec")
-            names = re.findall(r"Save this as `(\S+)`:\n\n```python\n" + re.escape(content), text)
+            if language == "python":
+                compile(content, page, "exec")
+            else:
+                assert tomllib.loads(content)
+            fence = rf"```{language}\n{re.escape(content)}"
+            names = re.findall(r"Save this as `(\S+)`:\n\n" + fence, text)
             for name in names:
                 reader.save(name, content)
 
@@ -144,7 +151,8 @@ def test_page__does_what_it_says(page: str, reader: Reader) -> None:
 def test_link__leads_somewhere() -> None:
     """Each link between files of the tree leads to one that is there."""
     pages = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/**/*.md")]
-    pages += [ROOT / name / "README.md" for name in ("meter", "sdk", "benchmarks")]
+    folders = ("benchmarks", "billing", "helm/tokenworks", "meter", "sdk")
+    pages += [ROOT / name / "README.md" for name in folders]
     links = [
         (page, target)
         for page in pages
