@@ -13,10 +13,11 @@ from billing.wire.messages import to_close_response
 from cli.accounts import print_table, resolve
 from cli.connection import connect, load_settings
 from cli.invoices import summary_to_json
-from cli.process import CommandError, Exit
+from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings
 from meter.domain import errors
 from meter.domain.errors import MeterError
+from meter.domain.times import to_iso
 from meter.options import JobOptions
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
@@ -107,6 +108,8 @@ def _close_here(
     options = JobOptions(database_url=settings.database_url, tiers=settings.tiers)
     try:
         with meter.app.open_host(options) as host:
+            if host.is_driven:
+                report_progress(format_sandbox(to_iso(host.clock.now_ms())))
             closing = billing.app.make_closing(host)
             account_id = None
             if account is not None:

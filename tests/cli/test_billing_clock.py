@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 import meter.app
+from cli.main import tokenworks
 from cli.process import Exit
 from meter.options import JobOptions
 from tests.cli.shell import Shell, shell_of, to_iso
@@ -177,6 +179,13 @@ def test_open_host__of_a_sandbox(sandbox: RunningMeter, database_url: str) -> No
     Shell(sandbox.target, sandbox.api_key).run("billing", "clock", "--to", "2026-10-02")
     with meter.app.open_host(JobOptions(database_url=database_url, tiers=("high",))) as host:
         assert (host.is_driven, host.clock.now_ms()) == (True, BEGIN_MS + DAY_MS)
+
+
+def test_job__tells_the_sandbox(sandbox: RunningMeter) -> None:
+    """A job that asks no server says as loudly that its database is a sandbox's."""
+    environment = {"TOKENWORKS_DATABASE_URL": sandbox.database_url}
+    told = CliRunner().invoke(tokenworks, ["billing", "close", "2026-09"], env=environment)
+    assert told.stderr == LINE.format("2026-10-01T00:00:00Z")
 
 
 def test_open_host__real(running_meter: RunningMeter) -> None:
