@@ -123,7 +123,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 answer = await call(readable(request), context)
             except Exception as error:  # noqa: BLE001  the RPC edge
                 return await self._fail(context, error)
-            context.set_trailing_metadata(self._marks())
+            self._mark(context)
             return answer
 
         return wrapped
@@ -136,7 +136,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 await call(requests, context)
             except Exception as error:  # noqa: BLE001  the RPC edge
                 await self._fail(context, error)
-            context.set_trailing_metadata(self._marks())
+            self._mark(context)
 
         return wrapped
 
@@ -157,6 +157,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 *self._marks(),
             ),
         )
+
+    def _mark(self, context: grpc.aio.ServicerContext[Any, Any]) -> None:
+        if self._driven is not None:
+            context.set_trailing_metadata(self._marks())
 
     def _marks(self) -> tuple[tuple[str, str], ...]:
         if self._driven is None:
