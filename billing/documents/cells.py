@@ -77,7 +77,6 @@ def _parts(text: str, width: int) -> Iterator[str]:
 
 
 def _width(character: str) -> int:
-    if unicodedata.east_asian_width(character) in _WIDE:
-        return 2
-    is_mark = unicodedata.category(character) in _MARKS
-    return 0 if is_mark or ord(character) in _JOINING_JAMO else 1
+    if unicodedata.category(character) in _MARKS or ord(character) in _JOINING_JAMO:
+        return 0
+    return 2 if unicodedata.east_asian_width(character) in _WIDE else 1

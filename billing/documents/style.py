@@ -21,7 +21,7 @@ def style_sheet(*, running_head: str, warning: str) -> str:
 
 
 _SHEET: Final = Template(r"""
-:root { --ink: #15181c; --soft: #5d6670; --faint: #98a0a9; --hair: #dde1e5; --alarm: #a5180e; }
+:root { --ink: #15181c; --soft: #5d6670; --faint: #7a838c; --hair: #dde1e5; --alarm: #a5180e; }
 * { box-sizing: border-box; margin: 0; }
 html { background: #eef0f2; color: var(--ink); -webkit-text-size-adjust: 100%; }
 body { font: 400 14px/1.5 $faces; font-variant-numeric: tabular-nums lining-nums;
