@@ -1,11 +1,14 @@
 """`tokenworks energy show|sources`: the real command against a real meter and an exporter."""
 
 from collections.abc import Iterator
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
-from cli.energy import GROUPS
+from cli.energy.show import GROUPS
 from cli.process import Exit
+from tests.billing.town import contract_toml
 from tests.cli.shell import Shell, shell_of, to_iso
 from tests.exporter import Exporter, running_exporter
 from tests.postgres import Cluster
@@ -209,3 +212,20 @@ def test_show__in_a_terminal(shell: Shell) -> None:
     lines = shell.run_in_terminal("energy", "show", *SPAN, columns=100)
     shown = "\n".join(lines).split()
     assert {"total", "407", "3,407", "1.235"} <= set(shown)
+
+
+def test_show__dollars_a_megawatt_hour(shell: Shell, tmp_path: Path) -> None:
+    """Once usage has a price, tiers show what they earned, by the energy attributed to them."""
+    shell.run("prices", "import", "keynote")
+    contract = tmp_path / "acme.toml"
+    toml = contract_toml(start="2026-02-01T00:00:00", book="keynote")
+    contract.write_text(toml.replace('"id:acme"', '"/acme"'), "utf-8")
+    shell.run("contracts", "set", str(contract))
+    told = {row["tier"]: row for row in shell.run_json("energy", "show", *SPAN)["rows"]}
+    # 2,307 tokens at 6 dollars a million.
+    assert told["high"]["usd"] == "0.013842"
+    expected = Decimal("0.013842") * 3_600_000_000_000 / told["high"]["energy_mj"]
+    assert told["high"]["usd_per_mwh"] == f"{expected:.2f}"
+    assert told["free"]["usd_per_mwh"] == "0.00"
+    assert "USD/MWh" in shell.run("energy", "show", *SPAN).stdout
+    assert "USD" not in shell.run("energy", "show", "--by", "pool", *SPAN).stdout

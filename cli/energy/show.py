@@ -1,19 +1,21 @@
-"""`tokenworks energy show|sources`: what the tokens took, and where that is measured."""
+"""`tokenworks energy show`: what the tokens took, and what they earned by that."""
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Final
 
 import click
-from google.protobuf.timestamp_pb2 import Timestamp
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from cli.accounts import format_time, print_table
+from cli.accounts import format_time
 from cli.connection import Client, client_command, find_now_ms
+from cli.energy.money import MJ_PER_MEGAWATT_HOUR, find_revenue, per_megawatt_hour
+from cli.energy.sources import time_to_json
 from cli.usage.span import Span, check_order, check_time, to_span
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
@@ -31,7 +33,7 @@ _REASONS: Final = {
 _MJ_PER_JOULE: Final = 1_000
 # The largest unit that the largest number fills: its millijoules.
 _UNITS_MJ: Final = {
-    "MWh": 3_600_000_000_000,
+    "MWh": MJ_PER_MEGAWATT_HOUR,
     "kWh": 3_600_000_000,
     "kJ": 1_000_000,
     "J": _MJ_PER_JOULE,
@@ -39,14 +41,6 @@ _UNITS_MJ: Final = {
 _ABSENT: Final = "-"
 # Wide enough for any table: what is piped into another program is neither cut nor wrapped.
 _PIPED_COLUMNS: Final = 100_000
-
-
-@click.group("energy")
-def energy() -> None:
-    """Show what the tokens took, and where energy is measured.
-
-    Needs an API key that may read the whole installation.
-    """
 
 
 def split_groups(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
@@ -63,7 +57,7 @@ def split_groups(context: click.Context, param: click.Parameter, value: str) -> 
     return names
 
 
-@energy.command("show", short_help="Tokens, energy, and tokens per joule.")
+@click.command("show", short_help="Tokens, energy, and tokens per joule.")
 @click.option(
     "--by",
     callback=split_groups,
@@ -89,18 +83,23 @@ def show(client: Client, *, by: tuple[str, ...], since: str, until: str | None, 
     """Show tokens, the energy that was attributed to them, and output tokens per joule.
 
     Tokens whose events name no pool are not in it. Where no energy is known there is no ratio. What
-    is measured and not attributed is told apart, to the millijoule.
+    is measured and not attributed is told apart, to the millijoule. Split by tier alone it also
+    shows what the tier's usage comes to at contract prices, in dollars a megawatt-hour.
     """
     check_order(since, until)
     span = to_span(since, until, now_ms=find_now_ms(client))
     request = to_request(span, by=by, pool=pool)
     answer = client.energy.QueryEfficiency(request)
+    # What usage comes to is known by tier, and not by pool: its prices do not depend on pools.
+    revenue = find_revenue(client, request) if by == ("tier",) and not pool else {}
     if client.as_json:
-        click.echo(json.dumps(_to_json(answer, request=request, by=by), indent=2))
+        told = _to_json(answer, request=request, by=by, revenue=revenue)
+        click.echo(json.dumps(told, indent=2))
         return
     click.echo(f"energy of {pool or 'all pools'}, {span}")
     if answer.rows:
-        print_rows(answer.rows, columns=[*_key_columns(by), *_sum_columns(answer.rows)])
+        columns = [*_key_columns(by), *_sum_columns(answer.rows)]
+        print_rows(answer.rows, columns=[*columns, *_money_columns(revenue, answer.rows)])
     else:
         click.echo("\nNo tokens of a pool were counted in this time.\n")
     for each in answer.pools:
@@ -109,48 +108,6 @@ def show(client: Client, *, by: tuple[str, ...], since: str, until: str | None, 
         click.echo("No energy was measured. See where it is read:\n  tokenworks energy sources")
     if answer.HasField("attributed_until"):
         click.echo(f"attributed until {format_time(answer.attributed_until)}")
-
-
-@energy.command("sources", short_help="Where energy is read, and whether power is known.")
-@client_command
-def sources(client: Client) -> None:
-    """List where energy is read, how well each pool's power is known, and silent devices."""
-    answer = client.energy.ListEnergySources(pb.ListEnergySourcesRequest())
-    if client.as_json:
-        click.echo(json.dumps(_sources_to_json(answer), indent=2))
-        return
-    if answer.sources:
-        print_table(
-            ["pool", "source", "devices", "last read", "state"],
-            (
-                [each.pool, each.url, str(each.device_count), *_read_state(each)]
-                for each in answer.sources
-            ),
-        )
-    else:
-        click.echo("No exporter is read: TOKENWORKS_ENERGY_SOURCES names them, as pool=URL.")
-    if answer.pools:
-        print_table(
-            ["pool", "power", "devices", "fresh", "last sample"],
-            (
-                [
-                    each.pool,
-                    "valid" if each.valid else "not valid",
-                    str(each.device_count),
-                    str(each.fresh_count),
-                    format_time(each.last_sample_time),
-                ]
-                for each in answer.pools
-            ),
-        )
-    if answer.silent_devices:
-        print_table(
-            ["silent device", "pool", "read by", "last sample"],
-            (
-                [each.device, each.pool, each.source, format_time(each.last_sample_time)]
-                for each in answer.silent_devices
-            ),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -197,6 +154,32 @@ def tokens_per_joule(rows: Sequence[pb.EfficiencyRow]) -> float | None:
     if not energy_mj:
         return None
     return sum(row.attributed_output_tokens for row in rows) * _MJ_PER_JOULE / energy_mj
+
+
+def _money_columns(
+    revenue: Mapping[str, Decimal], rows: Sequence[pb.EfficiencyRow]
+) -> list[Column]:
+    if not revenue:
+        return []
+
+    def money(row: pb.EfficiencyRow) -> str:
+        amount = revenue.get(row.tier)
+        return _ABSENT if amount is None else f"{amount:,.2f}"
+
+    def ratio(row: pb.EfficiencyRow) -> str:
+        found = per_megawatt_hour(revenue.get(row.tier), row.energy_mj)
+        return _ABSENT if found is None else f"{found:,.2f}"
+
+    total = sum((revenue[row.tier] for row in rows if row.tier in revenue), Decimal(0))
+    overall = per_megawatt_hour(total, sum(row.energy_mj for row in rows))
+    return [
+        Column(title="USD", cell=money, footer=f"{total:,.2f}"),
+        Column(
+            title="USD/MWh",
+            cell=ratio,
+            footer=_ABSENT if overall is None else f"{overall:,.2f}",
+        ),
+    ]
 
 
 def _key_columns(by: Sequence[str]) -> list[Column]:
@@ -280,28 +263,20 @@ def _print_pool(pool: pb.PoolEnergy) -> None:
         click.echo(f"{pool.pool}: {'; '.join(notes)}")
 
 
-def _read_state(source: pb.EnergySource) -> tuple[str, str]:
-    read = format_time(source.read_time) if source.HasField("read_time") else "never"
-    return read, source.failure or ("ok" if source.HasField("read_time") else "not read yet")
-
-
-def _time_to_json(time: Timestamp, *, is_there: bool) -> str | None:
-    return time.ToJsonString() if is_there else None
-
-
 def _to_json(
     answer: pb.QueryEfficiencyResponse,
     *,
     request: pb.QueryEfficiencyRequest,
     by: Sequence[str],
+    revenue: Mapping[str, Decimal],
 ) -> dict[str, object]:
     return {
         "start_time": request.start_time.ToJsonString(),
         "end_time": request.end_time.ToJsonString(),
-        "attributed_until": _time_to_json(
+        "attributed_until": time_to_json(
             answer.attributed_until, is_there=answer.HasField("attributed_until")
         ),
-        "rows": [_row_to_json(row, by=by) for row in answer.rows],
+        "rows": [_row_to_json(row, by=by, revenue=revenue) for row in answer.rows],
         "pools": [
             {
                 "pool": pool.pool,
@@ -319,7 +294,9 @@ def _to_json(
     }
 
 
-def _row_to_json(row: pb.EfficiencyRow, *, by: Sequence[str]) -> dict[str, object]:
+def _row_to_json(
+    row: pb.EfficiencyRow, *, by: Sequence[str], revenue: Mapping[str, Decimal]
+) -> dict[str, object]:
     keys: dict[str, object] = {}
     for name in by:
         if name in _TIMES:
@@ -334,38 +311,16 @@ def _row_to_json(row: pb.EfficiencyRow, *, by: Sequence[str]) -> dict[str, objec
         "energy_mj": row.energy_mj if row.HasField("energy_mj") else None,
         "attributed_output_tokens": row.attributed_output_tokens,
         "output_tokens_per_joule": tokens_per_joule([row]),
+        **_money_to_json(row, revenue=revenue),
     }
 
 
-def _sources_to_json(answer: pb.ListEnergySourcesResponse) -> dict[str, object]:
+def _money_to_json(row: pb.EfficiencyRow, *, revenue: Mapping[str, Decimal]) -> dict[str, object]:
+    if not revenue:
+        return {}
+    amount = revenue.get(row.tier)
+    ratio = per_megawatt_hour(amount, row.energy_mj)
     return {
-        "sources": [
-            {
-                "pool": each.pool,
-                "url": each.url,
-                "read_time": _time_to_json(each.read_time, is_there=each.HasField("read_time")),
-                "device_count": each.device_count,
-                "failure": each.failure or None,
-            }
-            for each in answer.sources
-        ],
-        "pools": [
-            {
-                "pool": each.pool,
-                "valid": each.valid,
-                "device_count": each.device_count,
-                "fresh_count": each.fresh_count,
-                "last_sample_time": each.last_sample_time.ToJsonString(),
-            }
-            for each in answer.pools
-        ],
-        "silent_devices": [
-            {
-                "pool": each.pool,
-                "device": each.device,
-                "source": each.source,
-                "last_sample_time": each.last_sample_time.ToJsonString(),
-            }
-            for each in answer.silent_devices
-        ],
+        "usd": None if amount is None else f"{amount:f}",
+        "usd_per_mwh": None if ratio is None else f"{ratio:.2f}",
     }

@@ -1,0 +1,18 @@
+"""The group that joins the commands of `tokenworks energy`."""
+
+import click
+
+from cli.energy.show import show
+from cli.energy.sources import sources
+
+
+@click.group("energy")
+def energy() -> None:
+    """Show what the tokens took, and where energy is measured.
+
+    Needs an API key that may read the whole installation.
+    """
+
+
+for _command in (show, sources):
+    energy.add_command(_command)
