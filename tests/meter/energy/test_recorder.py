@@ -49,12 +49,23 @@ def exporter() -> Iterator[Exporter]:
         yield running
 
 
+class TickingClock(FakeClock):
+    """A clock that goes on a little whenever it is looked at."""
+
+    def now_ms(self) -> int:
+        """The time, a millisecond later than before."""
+        self.now += 1
+        return self.now
+
+
 class Hall(Factory):
     """A recorder that reads exporters, a clock that the test sets, and the metrics."""
 
-    def __init__(self, engine: Engine, *exporters: Exporter, cadence_ms: int = SCRAPE_MS) -> None:
+    def __init__(
+        self, engine: Engine, *exporters: Exporter, clock: FakeClock, cadence_ms: int
+    ) -> None:
         super().__init__("h100")
-        self.clock = FakeClock(BEGIN_MS)
+        self.clock = clock
         self.recorder = EnergyRecorder(
             EnergyStore(engine),
             sources=[EnergySource(pool="h100", url=each.url) for each in exporters],
@@ -77,9 +88,14 @@ class Hall(Factory):
 
 
 @contextlib.contextmanager
-def hall_of(engine: Engine, *exporters: Exporter, cadence_ms: int = SCRAPE_MS) -> Iterator[Hall]:
+def hall_of(
+    engine: Engine,
+    *exporters: Exporter,
+    clock: FakeClock | None = None,
+    cadence_ms: int = SCRAPE_MS,
+) -> Iterator[Hall]:
     """A hall for the time of the block."""
-    hall = Hall(engine, *exporters, cadence_ms=cadence_ms)
+    hall = Hall(engine, *exporters, clock=clock or FakeClock(BEGIN_MS), cadence_ms=cadence_ms)
     try:
         yield hall
     finally:
@@ -208,7 +224,8 @@ def test_read__one_exporter_harms_no_other(engine: Engine, exporter: Exporter) -
 
 def test_read__two_exporters_of_one_board(engine: Engine, exporter: Exporter) -> None:
     """A board that two exporters see, one of them a moment behind, is measured once."""
-    with running_exporter() as other, hall_of(engine, exporter, other) as hall:
+    clock = TickingClock(BEGIN_MS)
+    with running_exporter() as other, hall_of(engine, exporter, other, clock=clock) as hall:
         for value in (10**6, 10**6 + 700, 10**6 + 1_500):
             exporter.boards["GPU-1"], other.boards["GPU-1"] = value, value - 300
             hall.read_after(SCRAPE_MS)

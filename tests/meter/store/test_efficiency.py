@@ -73,6 +73,28 @@ def test_query__without_energy_is_absent(engine: Engine) -> None:
     assert found["h100", "high"].energy_mj == 6_000
 
 
+def test_query__share_that_was_taken_back_is_absent(
+    engine: Engine,
+    energy: EnergyStore,
+    usage: UsageStore,
+    journal: JournalStore,
+    database_url: str,
+) -> None:
+    """A share that later tokens have made 0 is no energy: its tokens are in no ratio any more."""
+    measure(energy, 1)
+    for place, output in ((0, 1), (1, 99)):
+        serve(journal, place, output=output)
+        follow(usage).count_once()
+        attribute_all(energy)
+    free, high = rows_by(engine, TIER)
+    assert (free.energy_mj, free.attributed_output_tokens) == (None, 0)
+    assert (high.energy_mj, high.attributed_output_tokens) == (1, 99)
+    question = (
+        "SELECT tier, energy_mj, attributed_output_tokens FROM efficiency_hourly ORDER BY tier"
+    )
+    assert ask(database_url, question) == [("free", None, 0), ("high", 1, 99)]
+
+
 @pytest.mark.usefixtures("factory")
 @pytest.mark.parametrize(
     ("group_by", "wanted"),
