@@ -52,7 +52,7 @@ dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: 4px 
 .due .amount { font-size: 24px; font-weight: 600; letter-spacing: -.012em; }
 .code { letter-spacing: .02em; margin-right: .5em; }
 
-table { --gap: 16px; width: 100%; margin-top: 40px; border-collapse: collapse;
+table { --gap: 16px; width: 100%; margin-top: 40px; border-spacing: 0;
   table-layout: fixed; }
 th, td { padding: 6px 0 6px var(--gap); text-align: left; vertical-align: top; }
 th:first-child, td:first-child { padding-left: 0; }
