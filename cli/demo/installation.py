@@ -96,6 +96,11 @@ class Installation:
         self._told = json.loads(line)
         return time.monotonic() - begin
 
+    def freeze(self) -> None:
+        """Stop the process of the meter where it is, as `kill -STOP` does: it answers no more."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
     def kill(self) -> None:
         """End the process of the meter without notice, as `kill -9` does; Postgres lives on."""
         assert self._process is not None
@@ -105,12 +110,14 @@ class Installation:
     def stop(self) -> None:
         """Stop all of it, Postgres included; harmless when nothing runs."""
         if self._process is not None:
+            # One that is frozen could not hear it.
+            self._process.send_signal(signal.SIGCONT)
             self._process.terminate()
             self._wait()
         self._stop_orphan()
 
-    def run(self, *words: str) -> str:
-        """Run `tokenworks WORDS…` here and return what it printed; raises CommandError."""
+    def run(self, *words: str) -> tuple[str, str | None]:
+        """Run `tokenworks WORDS…` here; returns what it printed, and why it failed, if it did."""
         environment = {"TOKENWORKS_CREDENTIALS_FILE": str(self.folder / "credentials.json")}
         result = subprocess.run(
             [TOKENWORKS, *words],
@@ -122,9 +129,10 @@ class Installation:
             check=False,
         )
         if result.returncode:
-            said = (result.stdout + result.stderr).strip()
-            raise CommandError(f"tokenworks {' '.join(words)} failed:\n{said}")
-        return result.stdout
+            said = result.stderr.strip().splitlines()
+            why = said[-1] if said else f"exit code {result.returncode}"
+            return result.stdout, f"tokenworks {' '.join(words)}: {why}"
+        return result.stdout, None
 
     @contextmanager
     def connected(self) -> Iterator[Client]:

@@ -32,14 +32,19 @@ from tokenworks.meter.v1.meter_service_pb2 import QueryUsageRequest
 _ADVANCE_SECONDS_MAX: Final = 300.0
 _COUNTED_SECONDS_MAX: Final = 120.0
 _POLL_SECONDS: Final = 0.05
+_HALF_DAY: Final = timedelta(hours=12)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outage:
-    """A kill of the meter: when by its clock, how long it was away, what came again."""
+    """A kill of the meter: when by its clock, how long it was away, what came again.
+
+    `requests_under_way` had been sent and not been acknowledged.
+    """
 
     time: datetime
     seconds: float
+    requests_under_way: int
     repeated_batches: int
 
 
@@ -50,7 +55,7 @@ class Listener:
     on_day: Callable[[datetime], None]
     on_prices: Callable[[datetime], None]
     on_preview: Callable[[datetime, list[InvoiceSummary]], None]
-    on_kill: Callable[[datetime], None]
+    on_kill: Callable[[datetime, int], None]
     on_recovery: Callable[[Outage], None]
     on_move: Callable[[datetime], None]
 
@@ -71,10 +76,11 @@ class Month:
         """Go from the first moment to the last; returns when every request is counted."""
         for now, following in _days():
             # The day that has passed is reported while the clock goes on.
-            self._servers.report(until_ms=to_ms(now))
+            is_kill = now.date() == KILL
+            self._servers.report(until_ms=to_ms(now - _HALF_DAY if is_kill else now))
             with self._installation.connected() as client:
                 way = _start_advance(client, following)
-                if now.date() == KILL:
+                if is_kill:
                     self._kill_and_take_up(now)
                 self._servers.wait()
                 self._arrive(way, following)
@@ -101,17 +107,33 @@ class Month:
                 self._listener.on_move(now)
 
     def _kill_and_take_up(self, now: datetime) -> None:
-        """Kill the meter while batches are under way, start it again, and see how all goes on."""
-        self._servers.wait_for_batch_under_way()
-        before = self._repeated_batches()
+        """Kill the meter while batches are under way, start it again, and see how all goes on.
+
+        It is frozen first, in the middle of whatever it does, until it owes acknowledgements.
+        """
+        repeated_before = self._repeated_batches()
+        self._servers.wait_for_batch()
         begin = time.monotonic()
+        self._installation.freeze()
+        is_rest_reported = not self._servers.are_reporting
+        if is_rest_reported:
+            self._servers.report(until_ms=to_ms(now))
+        under_way = self._servers.wait_until_stuck()
         self._installation.kill()
-        self._listener.on_kill(now)
+        self._listener.on_kill(now, under_way)
         self._installation.start()
         seconds = time.monotonic() - begin
         self._servers.wait()
+        if not is_rest_reported:
+            self._servers.report(until_ms=to_ms(now))
+            self._servers.wait()
         self._listener.on_recovery(
-            Outage(time=now, seconds=seconds, repeated_batches=self._repeated_batches() - before)
+            Outage(
+                time=now,
+                seconds=seconds,
+                requests_under_way=under_way,
+                repeated_batches=self._repeated_batches() - repeated_before,
+            )
         )
 
     def _repeated_batches(self) -> int:

@@ -49,8 +49,13 @@ class Screen:
         """Print a command as an operator types it, and what it printed."""
         self.line(f"$ tokenworks {command}")
         self.line()
-        for row in output.rstrip("\n").splitlines():
-            self.line(row.rstrip())
+        rows = [row.rstrip() for row in output.splitlines()]
+        while rows and not rows[0]:
+            del rows[0]
+        while rows and not rows[-1]:
+            del rows[-1]
+        for row in rows:
+            self.line(row)
 
     def table(self, rows: Sequence[Sequence[str]], *, left: int) -> None:
         """Print rows in columns, the first of them a head; `left` columns are words."""

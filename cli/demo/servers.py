@@ -23,8 +23,7 @@ from tokenworks.client.clock import monotonic
 # So many lines of truth are written at once, ahead of their reports.
 _CHUNK_REQUESTS: Final = 256
 _FLUSH_SECONDS: Final = 0.05
-_REPORT_SECONDS: Final = 0.1
-_POLL_SECONDS: Final = 0.002
+_REPORT_SECONDS: Final = 0.05
 _CLOSE_SECONDS: Final = 1.0
 # An outage of the meter is waited out.
 _ACKNOWLEDGED_SECONDS_MAX: Final = 120.0
@@ -71,18 +70,30 @@ class Servers:
                 # One that has died is told of when it is waited for.
                 link.send(until_ms)
 
-    def wait_for_batch_under_way(self) -> None:
-        """Wait until one of them has sent a batch that is not acknowledged, or all are done."""
-        before = dict(self._last)
+    @property
+    def are_reporting(self) -> bool:
+        """Whether one of them is not done with what it was last asked for."""
+        return bool(self._waiting)
+
+    def wait_for_batch(self) -> None:
+        """Wait until one has sent a batch of what it was last asked for, or all are done."""
+        before = sum(it.batches for it in self.progress)
+        while self._waiting and sum(it.batches for it in self.progress) == before:
+            self._hear()
+
+    def wait_until_stuck(self) -> int:
+        """Wait until one of them has all batches under way and hears nothing of them.
+
+        Returns how many requests all of them have sent without an acknowledgement.
+        """
+        before: dict[int, Progress] = {}
         while self._waiting:
             for progress in self._hear():
-                was = before[progress.server_index]
-                if (
-                    progress.batches > was.batches
-                    and progress.acknowledged == was.acknowledged
-                    and not progress.is_final
-                ):
-                    return
+                is_stuck = progress == before.get(progress.server_index) and not progress.is_final
+                if is_stuck and progress.acknowledged < progress.sent:
+                    return sum(it.sent - it.acknowledged for it in self.progress)
+                before[progress.server_index] = progress
+        return 0
 
     def wait(self) -> None:
         """Wait until all have reported, and all of that is acknowledged."""
@@ -172,18 +183,15 @@ class _Server:
         )
         self._sent = 0
         self._report_due = 0.0
-        # How many batches there were before a span; None once its first one is told.
-        self._batches_told: int | None = None
 
     def report(self, *, until_ms: int) -> None:
         """Report the requests up to a time, wait for their acks, and say so."""
         requests = self._traffic.take(until_ms=until_ms)
-        self._batches_told = self._wiretap.batch_count
         for start in range(0, len(requests), _CHUNK_REQUESTS):
             self._send(requests[start : start + _CHUNK_REQUESTS])
             self._tell_now_and_then()
         end = monotonic() + _ACKNOWLEDGED_SECONDS_MAX
-        while not self._meter.flush(_POLL_SECONDS) and monotonic() < end:
+        while not self._meter.flush(_REPORT_SECONDS) and monotonic() < end:
             self._tell_now_and_then()
         self._tell(is_final=True)
 
@@ -218,11 +226,7 @@ class _Server:
         self._sent += len(requests)
 
     def _tell_now_and_then(self) -> None:
-        """Tell how far it is; of the first batch at once, for the sake of who waits for it."""
-        is_first = self._batches_told is not None and self._wiretap.batch_count > self._batches_told
-        if is_first:
-            self._batches_told = None
-        if is_first or monotonic() >= self._report_due:
+        if monotonic() >= self._report_due:
             self._report_due = monotonic() + _REPORT_SECONDS
             self._tell(is_final=False)
 

@@ -41,6 +41,15 @@ RESEND_PERCENT: Final = 1.0
 _SHOWN: Final = "auckland"
 _EXPLAINED: Final = {"tier": "premium", "token_class": "output"}
 _FOLDERS: Final = ("truth", "terms", "logs")
+_INTRODUCTION: Final = """\
+TOKENWORKS DEMO: October 2026 in a token factory, in a minute or two
+
+  simulated   time, {servers} inference servers (processes), {boards} GPUs (an exporter's process),
+              the customers, their requests, their contracts and all prices
+  real        the meter and its Postgres, the wire, the client in each server, the accounts of
+              energy, the bills: all that you would install; none of it knows of the demo
+
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +59,6 @@ class _Books:
     bills: list[Bill]
     tiers: list[TierPower]
     energy: Energy
-    faults: list[str]
 
 
 class Story:
@@ -63,6 +71,7 @@ class Story:
         self._seed = seed
         self._screen = Screen(event_count=event_count)
         self._outages: list[Outage] = []
+        self._faults: list[str] = []
         self._begin = time.monotonic()
 
     def tell(self) -> bool:
@@ -83,27 +92,20 @@ class Story:
             kill_count=len(self._outages),
             resent_count=sum(it.resent_batches for it in servers),
         )
-        faults = [*verdict.faults, *books.faults]
-        self._conclude(verdict, faults=faults, servers=servers)
-        return not faults
+        self._faults += verdict.faults
+        self._conclude(verdict, servers=servers)
+        return not self._faults
 
     def _introduce(self) -> None:
-        boards = sum(it.count for it in BOARDS.values())
         line = self._screen.line
-        line("TOKENWORKS DEMO: October 2026 in a token factory, in a minute or two")
-        line()
-        line(f"  simulated   time, {len(SERVERS)} inference servers (processes), {boards} GPUs")
-        line("              behind an exporter (a process), customers, requests, contracts, prices")
-        line(
-            "  real        the meter and its Postgres, the wire, the client in each server, energy"
-        )
-        line("              accounting, bills: what you would install, unaware of the demo")
-        line()
+        boards = sum(it.count for it in BOARDS.values())
+        for row in _INTRODUCTION.format(servers=len(SERVERS), boards=boards).splitlines():
+            line(row)
         rows = [["customer", "account", "month in", "book", "teams"]]
         for customer in CUSTOMERS:
             teams = ", ".join(team.handle for team in customer.teams)
             if customer.account == RESEARCH:
-                teams = f"{RESEARCH_DAY_TOKENS:,} tokens a day, $150 a million"
+                teams = f"{RESEARCH_DAY_TOKENS // 10**6} M tokens a day at $150 per M"
             rows.append([customer.name, customer.account, customer.zone.key, customer.book, teams])
         self._screen.table(rows, left=5)
         line()
@@ -171,8 +173,10 @@ class Story:
                 now, "new prices are imported; they hold from 15 October, 00:00 in Los Angeles"
             ),
             on_preview=self._on_preview,
-            on_kill=lambda now: self._screen.on_date(
-                now, "kill -9 of the meter, while batches are under way"
+            on_kill=lambda now, under_way: self._screen.on_date(
+                now,
+                "the meter freezes, and is ended with kill -9 while it owes"
+                f" {under_way:,} acknowledgements",
             ),
             on_recovery=self._on_recovery,
             on_move=lambda now: self._screen.on_date(
@@ -200,14 +204,13 @@ class Story:
         self._screen.on_date(
             outage.time,
             f"it is back after {outage.seconds:.1f} s, on the Postgres that had lived on;"
-            f" {outage.repeated_batches} batches without\nan acknowledgement came again by"
-            " themselves, and are counted once",
+            f" {outage.repeated_batches} batches came again\nby themselves, and are counted once",
         )
 
     def _settle(self, client: Client, installation: Installation) -> tuple[Verdict, _Books]:
         """Close the month, show what it came to, and have it checked meanwhile."""
         self._screen.section("The invoices")
-        self._screen.shell(f"billing close {MONTH}", installation.run("billing", "close", MONTH))
+        self._type(installation, "billing", "close", MONTH)
         oracle = Oracle(installation.database, terms=self._out / "terms", truth=self._out / "truth")
         try:
             bills = read_bills(client)
@@ -230,14 +233,18 @@ class Story:
     def _show(self, installation: Installation, bills: Sequence[Bill]) -> None:
         """Show an invoice whole, and a line of it down to the journal."""
         for bill in (it for it in bills if it.account == _SHOWN):
+            self._screen.line()
+            self._type(installation, "invoices", "show", bill.number)
+            self._screen.line()
             line = bill.find_line(**_EXPLAINED)
-            self._screen.line()
-            self._screen.shell(
-                f"invoices show {bill.number}", installation.run("invoices", "show", bill.number)
-            )
-            words = ("invoices", "explain", bill.number, str(line))
-            self._screen.line()
-            self._screen.shell(" ".join(words), installation.run(*words))
+            self._type(installation, "invoices", "explain", bill.number, str(line))
+
+    def _type(self, installation: Installation, *words: str) -> None:
+        """Run a command as an operator does, and show it; that it failed is a fault."""
+        printed, fault = installation.run(*words)
+        self._screen.shell(" ".join(words), printed)
+        if fault is not None:
+            self._faults.append(fault)
 
     def _weigh(self, client: Client, bills: Sequence[Bill]) -> _Books:
         """Show what the tokens took and brought in, and draw it."""
@@ -247,7 +254,8 @@ class Story:
         self._screen.section("Tokens, joules, dollars")
         self._screen.table(_tier_rows(tiers), left=2)
         self._screen.line()
-        self._screen.line(f"  energy     {_energy_line(energy)}")
+        for row in _energy_rows(energy):
+            self._screen.line(row)
         good = sum(day.is_as_promised for day in days)
         month = next((it.total for it in bills if it.account == RESEARCH), "0")
         self._screen.line(
@@ -255,12 +263,8 @@ class Story:
             f" {len(DAYS)} days, {Decimal(month):,.2f} USD in the month"
         )
         self._picture(client, days=days)
-        return _Books(
-            bills=list(bills),
-            tiers=tiers,
-            energy=energy,
-            faults=list(_power_faults(energy, research_days=good)),
-        )
+        self._faults += _power_faults(energy, research_days=good)
+        return _Books(bills=list(bills), tiers=tiers, energy=energy)
 
     def _picture(self, client: Client, *, days: Sequence[Day]) -> None:
         path = self._out / "month.png"
@@ -270,19 +274,21 @@ class Story:
             self._screen.line()
             self._screen.line(f"  NO PICTURE: {error}")
 
-    def _conclude(
-        self, verdict: Verdict, *, faults: Sequence[str], servers: Sequence[Progress]
-    ) -> None:
+    def _conclude(self, verdict: Verdict, *, servers: Sequence[Progress]) -> None:
         line = self._screen.line
-        line(f"  kept in {self._out}: summary.json, month.png, invoices/*.html, terms, truth, logs")
+        batches, resent = (
+            sum(it.batches for it in servers),
+            sum(it.resent_batches for it in servers),
+        )
+        line(f"  kept in {self._out}:")
+        line("  summary.json, month.png, the invoices as pages, terms, truth files, logs, database")
         line(
-            f"  {sum(it.batches for it in servers):,} batches,"
-            f" {sum(it.resent_batches for it in servers)} of them sent twice on purpose;"
+            f"  {batches:,} batches, {resent} of them sent twice on purpose;"
             f" {time.monotonic() - self._begin:.0f} s in all"
         )
         line("  the oracle prices each request on its own, from truth files and terms alone")
         line()
-        for fault in faults:
+        for fault in self._faults:
             line(f"  WRONG: {fault}")
         line(check_line(verdict))
 
@@ -293,14 +299,14 @@ def check_line(verdict: Verdict) -> str:
     billed = verdict.billed.total()
     money, own = sum(verdict.money.values()), sum(verdict.oracle_money.values())
     if sent == counted == billed:
-        tokens = f"sent = counted = billed = {sent:,} tokens"
+        tokens = f"sent = counted = billed: {sent:,} tokens"
     else:
         tokens = f"sent {sent:,}, counted {counted:,}, billed {billed:,} tokens"
     if money == own:
-        amounts = f"money = oracle's = {money:,.2f} USD"
+        amounts = f"money = oracle's: {money:,.2f} USD"
     else:
         amounts = f"money {money:,.2f}, oracle's {own:,.2f} USD"
-    return f"{tokens}, lost {verdict.lost:,}, doubled {verdict.doubled:,}, {amounts}"
+    return f"{tokens}; lost {verdict.lost:,}, doubled {verdict.doubled:,}; {amounts}"
 
 
 def _tier_rows(tiers: Sequence[TierPower]) -> list[list[str]]:
@@ -321,16 +327,18 @@ def _tier_rows(tiers: Sequence[TierPower]) -> list[list[str]]:
     return [head, *rows]
 
 
-def _energy_line(energy: Energy) -> str:
-    return (
-        f"measured {energy.measured_mj:,} mJ = attributed {energy.attributed_mj:,}"
-        f" + unattributed {energy.unattributed_total_mj:,}"
+def _energy_rows(energy: Energy) -> Iterator[str]:
+    reasons = ", ".join(reason.replace("_", " ") for reason in energy.unattributed_mj)
+    yield f"  energy     {energy.measured_mj:,} mJ measured"
+    yield (
+        f"             = {energy.attributed_mj:,} attributed"
+        f" + {energy.unattributed_total_mj:,} unattributed" + (f" ({reasons})" if reasons else "")
     )
 
 
 def _power_faults(energy: Energy, *, research_days: int) -> Iterator[str]:
     if energy.measured_mj != energy.attributed_mj + energy.unattributed_total_mj:
-        yield f"energy does not add up: {_energy_line(energy)}"
+        yield "energy that was measured is not what is attributed and unattributed"
     if energy.measured_mj == 0:
         yield "no energy was measured"
     if research_days != len(DAYS):

@@ -62,7 +62,7 @@ def test_judge__all_agrees() -> None:
     verdict = judge(**_case())  # type: ignore[arg-type]
     assert verdict.faults == []
     assert check_line(verdict) == (
-        "sent = counted = billed = 7 tokens, lost 0, doubled 0, money = oracle's = 4.00 USD"
+        "sent = counted = billed: 7 tokens; lost 0, doubled 0; money = oracle's: 4.00 USD"
     )
 
 

@@ -28,7 +28,7 @@ DAYS = [
     Day(end=BEGIN + (day + 1) * DAY, revenue={"ultra": Decimal(7_500)}, research_tokens=50_000_000)
     for day in range(32)
 ]
-OUTAGES = [Outage(time=PRICE_CHANGE + DAY, seconds=1.5, repeated_batches=2)]
+OUTAGES = [Outage(time=PRICE_CHANGE + DAY, seconds=1.5, requests_under_way=3, repeated_batches=2)]
 
 
 def test_draw__a_month(tmp_path: Path) -> None:

@@ -52,18 +52,20 @@ def test_servers__a_month_in_two_spans(tmp_path: Path) -> None:
     assert _reported(meter) == told
 
 
-def test_servers__batch_under_way(tmp_path: Path) -> None:
-    """Who waits for a batch under way hears of it while nobody has acknowledged it."""
+def test_servers__meter_that_is_stuck(tmp_path: Path) -> None:
+    """Who waits for batches under way hears how many requests nobody has acknowledged."""
     with running(FakeMeter(is_silent=True)) as meter:
         plan = _plan(meter, tmp_path)
         with running_servers(plan, on_progress=lambda _: None) as servers:
             servers.report(until_ms=to_ms(BEGIN))
             servers.wait()
             servers.report(until_ms=to_ms(END))
-            servers.wait_for_batch_under_way()
+            servers.wait_for_batch()
+            under_way = servers.wait_until_stuck()
             progress = servers.progress
     assert sum(it.batches for it in progress) >= 1
     assert sum(it.acknowledged for it in progress) == 0
+    assert under_way == sum(it.sent for it in progress) > 0
     assert len(progress) == len(SERVERS)
 
 

@@ -1,0 +1,144 @@
+"""`tokenworks demo` as people run it, small: a month that adds up, and one tampered with."""
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
+
+import psycopg
+import pytest
+
+from tests.acceptance.counted import wait_until
+from tests.running_meter import TOKENWORKS
+
+EVENTS: Final = 20_000
+DEMO_SECONDS_MAX: Final = 400
+WAIT_SECONDS_MAX: Final = 120
+RETAIL: Final = {"berlin", "los-angeles", "auckland"}
+_ONE_TOKEN_MORE = """
+UPDATE usage SET output = output + 1 WHERE (account_id, interval_start, sku_id, band) =
+    (SELECT account_id, interval_start, sku_id, band FROM usage ORDER BY 1, 2, 3, 4 LIMIT 1)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_demo__small(tmp_path: Path) -> None:
+    """A month with a kill, a price change and a clock change adds up to the token and the cent."""
+    out = tmp_path / "out"
+    with _running(out) as demo:
+        printed, told = demo.communicate(timeout=DEMO_SECONDS_MAX)
+    assert demo.returncode == 0, f"{printed}\n{told}"
+    lines = printed.replace(str(out), "").splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "kill -9" in printed
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    tokens = _total(summary["sent"])
+    assert lines[-1].startswith(f"sent = counted = billed: {tokens:,} tokens; lost 0, doubled 0;")
+    assert summary["sent"] == summary["counted"] == summary["billed"]
+    assert summary["money"] == summary["oracle_money"]
+    assert summary["money"].keys() == {*RETAIL, "research"}
+    assert summary["money"]["research"] == "232500.00"
+    assert _total({"research": summary["sent"]["research"]}) == 31 * 50_000_000
+    assert summary["events"] == EVENTS
+    assert (summary["lost"], summary["doubled"], summary["kills"]) == (0, 0, 1)
+    assert summary["resent"] >= 1
+    energy = summary["energy_mj"]
+    assert energy["measured"] == energy["attributed"] + energy["unattributed"]
+    assert min(energy.values()) > 0
+    assert summary["tokens_per_joule"].keys() == summary["usd_per_mwh"].keys()
+    assert len(summary["tokens_per_joule"]) == 5
+    assert (out / "month.png").read_bytes().startswith(b"\x89PNG")
+    numbers = [invoice["number"] for invoice in summary["invoices"]]
+    assert sorted(path.stem for path in (out / "invoices").iterdir()) == numbers
+    assert not _leftovers(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_demo__one_token_added(tmp_path: Path) -> None:
+    """A single token that somebody adds to the sums in mid-month is found, named, and fails it."""
+    out = tmp_path / "out"
+    with _running(out) as demo:
+        _add_token(out)
+        printed, told = demo.communicate(timeout=DEMO_SECONDS_MAX)
+    assert demo.returncode == 1, f"{printed}\n{told}"
+    for wrong in ("1 tokens sent", "invoices explain", "sent, ", "the oracle charges"):
+        assert wrong in printed
+    assert printed.splitlines()[-1].startswith("sent ")
+    assert "lost 0, doubled 1" in printed.splitlines()[-1]
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    assert summary["doubled"] == 1
+    assert _total(summary["counted"]) == _total(summary["sent"]) + 1
+    assert not _leftovers(out)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_demo__asked_to_stop(tmp_path: Path) -> None:
+    """One that is asked to stop in mid-month leaves nothing running behind it."""
+    out = tmp_path / "out"
+    with _running(out) as demo:
+        wait_until(_has_usage(out), seconds_max=WAIT_SECONDS_MAX, what="usage is counted")
+        demo.terminate()
+        printed, told = demo.communicate(timeout=DEMO_SECONDS_MAX)
+    assert demo.returncode == 1, f"{printed}\n{told}"
+    assert not _leftovers(out)
+
+
+@contextmanager
+def _running(out: Path) -> Iterator[subprocess.Popen[str]]:
+    demo = subprocess.Popen(
+        [TOKENWORKS, "demo", "--out", out, "--events", str(EVENTS)],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        yield demo
+    finally:
+        if demo.poll() is None:
+            # Not killed: it has an installation to stop.
+            demo.terminate()
+        demo.communicate()
+
+
+def _add_token(out: Path) -> None:
+    """Add a token to a row of usage as soon as there is one."""
+    wait_until(_has_usage(out), seconds_max=WAIT_SECONDS_MAX, what="usage is counted")
+    with psycopg.connect(_database_url(out)) as connection:
+        assert connection.execute(_ONE_TOKEN_MORE).rowcount == 1
+
+
+def _has_usage(out: Path) -> Callable[[], bool]:
+    def has_usage() -> bool:
+        with suppress(OSError, psycopg.Error), psycopg.connect(_database_url(out)) as connection:
+            return connection.execute("SELECT FROM usage LIMIT 1").fetchone() is not None
+        return False
+
+    return has_usage
+
+
+def _database_url(out: Path) -> str:
+    postgres = out / "installation" / "postgres"
+    password = (postgres / "password").read_text("ascii").strip()
+    port = (postgres / "data" / "postmaster.pid").read_text("ascii").splitlines()[3]
+    return f"postgresql://tokenworks:{password}@127.0.0.1:{port}/tokenworks"
+
+
+def _leftovers(out: Path) -> list[str]:
+    """Processes that still work on the folder."""
+    listed = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True)
+    return [line for line in listed.stdout.splitlines() if str(out) in line]
+
+
+def _total(tokens: Any) -> int:  # noqa: ANN401 - JSON
+    return sum(
+        count
+        for by_tier in tokens.values()
+        for by_class in by_tier.values()
+        for count in by_class.values()
+    )
