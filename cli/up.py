@@ -12,7 +12,7 @@ import click
 from cli.connection import load_settings
 from cli.credentials import Credentials, read_pepper, write_secret
 from cli.db import upgrade_schema
-from cli.folder_lock import FolderLock, hold_folder
+from cli.folder_lock import hold_folder
 from cli.local_key import find_or_make_key, provide_credentials
 from cli.logs import configure_logging
 from cli.meter_process import (
@@ -96,17 +96,12 @@ def up(
         api_key = find_or_make_key(key_file, options=options)
 
         def tell(addresses: Addresses) -> None:
-            credentials = provide_credentials(
+            made = provide_credentials(
                 key_file, api_key=api_key, options=options, addresses=addresses, settings=settings
             )
-            _tell(
-                folder,
-                credentials=credentials,
-                postgres=postgres,
-                lock=lock,
-                sandbox_clock=addresses.sandbox_clock,
-                as_json=as_json,
-            )
+            lock.describe(f"gRPC {made.target}, HTTP {made.http}")
+            clock = addresses.sandbox_clock
+            _tell(folder, credentials=made, postgres=postgres, clock=clock, as_json=as_json)
 
         run_meter(options, stop=stop, ready=tell)
         report_progress("the meter has stopped")
@@ -170,12 +165,10 @@ def _tell(
     *,
     credentials: Credentials,
     postgres: Postgres | None,
-    lock: FolderLock,
-    sandbox_clock: str | None,
+    clock: str | None,
     as_json: bool,
 ) -> None:
-    """Say where everything is, on stdout and to the next `up`, and what to type next."""
-    lock.describe(f"gRPC {credentials.target}, HTTP {credentials.http}")
+    """Say where everything is, and what to type next; `clock` is a sandbox's time."""
     key_file = folder / "credentials.json"
     place = f"{USER}@127.0.0.1:{postgres.port}/{DATABASE}" if postgres is not None else None
     if as_json:
@@ -184,7 +177,7 @@ def _tell(
             "grpc": credentials.target,
             "http": credentials.http,
             "credentials": str(key_file),
-            "sandbox_clock": sandbox_clock,
+            "sandbox_clock": clock,
         }
         click.echo(json.dumps(told))
         return
@@ -192,7 +185,7 @@ def _tell(
         where = "the one of TOKENWORKS_DATABASE_URL"
     else:
         where = f"postgresql://{place} (password in {folder / 'postgres' / 'password'})"
-    clock = f"Clock     {sandbox_clock}, driven: SANDBOX\n" if sandbox_clock is not None else ""
+    line = f"Clock     {clock}, driven: SANDBOX\n" if clock is not None else ""
     found_by_itself = folder == DEFAULT_FOLDER.absolute()
     prefix = "" if found_by_itself else f"TOKENWORKS_CREDENTIALS_FILE={key_file} "
     click.echo(
@@ -200,7 +193,7 @@ def _tell(
         f"gRPC      {credentials.target}\n"
         f"HTTP      http://{credentials.http}/metrics\n"
         f"API key   {key_file}\n"
-        f"{clock}"
+        f"{line}"
         "\n"
         "Tokenworks is running; Ctrl-C stops all of it. Next, in another terminal:\n"
         f"  {prefix}tokenworks accounts create acme --id acme"
