@@ -223,7 +223,8 @@ class BillingServicer(billing_service_pb2_grpc.BillingServiceServicer):
     ) -> pb.ListInvoicesResponse:
         """List invoices."""
         account_id = request.account or None
-        self._door.require(self._door.caller(context), Permission.READ, account_id)
+        credential = self._door.caller(context)
+        self._door.require(credential, Permission.READ, account_id)
         if not 0 <= request.page_size <= _PAGE_MAX:
             raise invalid_argument("page_size", f"0 to {_PAGE_MAX}")
         contracts = None
@@ -239,9 +240,12 @@ class BillingServicer(billing_service_pb2_grpc.BillingServiceServicer):
             after=request.page_token,
             limit=size + 1,
         )
-        page = [to_summary(it) for it in found[:size]]
+        page = found[:size]
+        last = page[-1].issue if len(found) > size else None
         return pb.ListInvoicesResponse(
-            invoices=page, next_page_token=page[-1].number if len(found) > size else ""
+            # Who reads one account of a contract may not see what it bills to others.
+            invoices=[to_summary(it) for it in page if self._may_read(credential, it)],
+            next_page_token="" if last is None else last.number,
         )
 
     async def GetInvoice(
@@ -287,11 +291,21 @@ class BillingServicer(billing_service_pb2_grpc.BillingServiceServicer):
 
     async def _readable_invoice(self, number: str, context: _Context) -> Invoice:
         credential = self._door.caller(context)
-        if not credential.roots(Permission.READ):
+        try:
+            invoice = await asyncio.to_thread(self._parts.explaining.get_invoice, number)
+        except NotFound:
+            # Which numbers there are is nobody's business who may not read them all.
             self._door.require(credential, Permission.READ, None)
-        invoice = await asyncio.to_thread(self._parts.explaining.get_invoice, number)
+            raise
         self._require_all(credential, invoice)
         return invoice
+
+    def _may_read(self, credential: Credential, invoice: Invoice) -> bool:
+        tree, now_ms = self._host.tree(), self._host.clock.now_ms()
+        return all(
+            credential.may(Permission.READ, account_id, tree=tree, at_ms=now_ms)
+            for account_id in invoice.version.covers
+        )
 
     def _require_all(self, credential: Credential, invoice: Invoice) -> None:
         for account_id in invoice.version.covers:

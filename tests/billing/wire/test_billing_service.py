@@ -382,3 +382,24 @@ def test_call__of_the_customer(office: Office, closed: pb.CloseMonthResponse) ->
     with pytest.raises(grpc.RpcError) as error:
         customer.call("CloseMonth", pb.CloseMonthRequest(month="2026-10"))
     assert reason_of(error.value)[1] == "SCOPE_MISSING"
+
+
+def test_call__of_one_of_two_covered_accounts(office: Office) -> None:
+    """Who may read one account of a contract sees no invoice, for it bills the other one too."""
+    for account in ("left", "right"):
+        office.session.create_account(account)
+    toml = contract_toml("of-both", covers="left", series="BO")
+    toml = toml.replace('["id:left"]', '["id:left", "id:right"]')
+    office.call("SetContract", pb.SetContractRequest(toml=toml))
+    office.use("left", at="2026-10-20T00:00:00Z", input=1_000_000)
+    closed = office.call("CloseMonth", pb.CloseMonthRequest(month="2026-10", account="left"))
+    number = closed.periods[0].invoice.number
+    listed = pb.ListInvoicesRequest(account="left")
+    assert [it.number for it in office.call("ListInvoices", listed).invoices] == [number]
+    key = office.key_for("left", [account_service_pb2.PERMISSION_READ])
+    half = Office(office.meter, api_key=key)
+    assert not half.call("ListInvoices", listed).invoices
+    for unknown in (number, "BO-2026-000099"):
+        with pytest.raises(grpc.RpcError) as error:
+            half.call("GetInvoice", pb.GetInvoiceRequest(number=unknown))
+        assert reason_of(error.value)[1] == "SCOPE_MISSING"
