@@ -14,7 +14,8 @@ ARGS ?=
 
 # The oldest Postgres that is supported; the embedded one is the newest.
 PG_OLDEST := /usr/lib/postgresql/15/bin
-TOUCHING_SQL := tests/meter/store tests/wire tests/cli/test_db.py
+TOUCHING_SQL := tests/meter/store tests/wire tests/cli/test_db.py \
+  tests/billing/store tests/billing/test_closing.py tests/billing/wire
 PROTOS := $(shell cd proto && find tokenworks -name '*.proto' | sort)
 
 .PHONY: help
@@ -52,6 +53,11 @@ stacks: $(STACKS_INSTALLED) ## Set up what test-stacks needs beside .venv; as ro
 	command -v node >/dev/null || missing+=(nodejs); \
 	command -v npm >/dev/null || missing+=(npm); \
 	command -v promtool >/dev/null || missing+=(prometheus); \
+	command -v chromium >/dev/null || missing+=(chromium); \
+	command -v pdftotext >/dev/null || missing+=(poppler-utils); \
+	test -e /usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf \
+	  || missing+=(fonts-liberation); \
+	test -e /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc || missing+=(fonts-noto-cjk); \
 	if [ $${#missing[@]} -eq 0 ]; then exit 0; fi; \
 	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then \
 	  echo "make test-stacks needs this, which only root can install: $${missing[*]}" >&2; exit 1; \
