@@ -60,9 +60,8 @@ def serve(
             told = {"grpc": addresses.grpc, "http": addresses.http, "sandbox_clock": clock}
             click.echo(json.dumps(told))
         else:
-            click.echo(f"gRPC {addresses.grpc}\nHTTP {addresses.http}")
-            if clock is not None:
-                click.echo(f"Clock {clock}, driven: SANDBOX")
+            line = f"\nClock {clock}, driven: SANDBOX" if clock is not None else ""
+            click.echo(f"gRPC {addresses.grpc}\nHTTP {addresses.http}{line}")
 
     with StopRequest() as stop:
         run_meter(options, stop=stop, ready=tell)

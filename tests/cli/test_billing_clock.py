@@ -148,11 +148,13 @@ def test_serve__sandbox_without_the_setting(sandbox: RunningMeter, tmp_path: Pat
 
 def test_serve__sandbox_for_people(database_url: str, tmp_path: Path) -> None:
     """Beside its addresses a sandbox tells its clock, and on stderr it cannot be overlooked."""
-    process = serve(database_url, tmp_path, **SANDBOX)
-    assert process.stdout is not None
-    lines = [process.stdout.readline() for _ in range(3)]
-    process.terminate()
-    errors = process.communicate()[1].splitlines(keepends=True)
+    with serve(database_url, tmp_path, **SANDBOX) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        lines = [process.stdout.readline() for _ in range(2)]
+        process.terminate()
+        lines += process.stdout.readlines()
+        errors = process.stderr.readlines()
     assert [line.split()[0] for line in lines] == ["gRPC", "HTTP", "Clock"]
     assert lines[2] == "Clock 2026-10-01T00:00:00Z, driven: SANDBOX\n"
     assert errors[1] == LINE.format("2026-10-01T00:00:00Z")
