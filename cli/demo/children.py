@@ -44,6 +44,18 @@ def child(body: Callable[..., None], *arguments: object, name: str, logs: Path) 
         _end(process)
 
 
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """Ignore Ctrl-C and SIGTERM for the time of the block, which ends things anyway."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, signal.SIG_IGN) for number in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
 def _run(body: Callable[..., None], arguments: tuple[object, ...], link: Link, log: Path) -> None:
     with log.open("ab") as file:
         os.dup2(file.fileno(), sys.stderr.fileno())

@@ -1,8 +1,11 @@
 """`tokenworks demo`: a month of a token factory in a folder, and whether it added up."""
 
+import fcntl
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -10,7 +13,8 @@ from typing import Final
 import click
 import grpc
 
-from cli.demo.story import Story
+from cli.demo.story import INSTALLATION, Story
+from cli.folder_lock import hold_folder
 from cli.process import CommandError, Exit
 
 EVENTS_MIN: Final = 20_000
@@ -51,14 +55,10 @@ def demo(*, out: Path, event_count: int, seed: int) -> None:
     calculation. That one is in a checkout, not in a wheel.
     """
     out = out.absolute()
-    _make_fresh(out)
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:
-        adds_up = Story(out, event_count=event_count, seed=seed).tell()
-    except CommandError as error:
-        raise CommandError(f"{error.message}\nlogs are kept in {out / 'logs'}") from error
-    except (OSError, EOFError, subprocess.SubprocessError, grpc.RpcError) as error:
-        raise CommandError(f"{error!r}\nlogs are kept in {out / 'logs'}") from error
+        with _fresh_folder(out):
+            adds_up = _tell(Story(out, event_count=event_count, seed=seed), logs=out / "logs")
     finally:
         signal.signal(signal.SIGTERM, before)
     if not adds_up:
@@ -70,17 +70,41 @@ def _interrupt(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _make_fresh(out: Path) -> None:
-    """Make the folder, in place of an earlier demo's; raises CommandError for any other."""
+def _tell(story: Story, *, logs: Path) -> bool:
+    """Tell the story; returns whether it adds up. Whatever ends it early is a CommandError."""
     try:
-        if out.exists() and any(out.iterdir()):
-            if not (out / MARK).is_file():
-                raise CommandError(
-                    f"{out} is not empty, and no demo made it: choose another with --out",
-                    code=Exit.REFUSED,
-                )
-            shutil.rmtree(out)
-        out.mkdir(parents=True, exist_ok=True)
-        (out / MARK).touch()
-    except OSError as error:
-        raise CommandError(f"{out} cannot be used: {error}", code=Exit.USAGE) from error
+        return story.tell()
+    except CommandError as error:
+        raise CommandError(f"{error.message}\nlogs are kept in {logs}") from error
+    except (OSError, EOFError, subprocess.SubprocessError, grpc.RpcError) as error:
+        raise CommandError(f"{error!r}\nlogs are kept in {logs}") from error
+
+
+@contextmanager
+def _fresh_folder(out: Path) -> Iterator[None]:
+    """Make the folder, in place of an earlier demo's, and hold it for the time of the block.
+
+    Raises CommandError for one that has anything else in it, or that a demo still works on.
+    """
+    mark = out / MARK
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()) and not mark.is_file():
+        raise CommandError(
+            f"{out} is not empty, and no demo made it: choose another with --out",
+            code=Exit.REFUSED,
+        )
+    with mark.open("a") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise CommandError(
+                f"another demo runs in {out}: choose another folder with --out", code=Exit.REFUSED
+            ) from error
+        if (out / INSTALLATION).exists():
+            # What a demo left running that was killed itself is not pulled from under its feet.
+            with hold_folder(out / INSTALLATION):
+                pass
+        for path in out.iterdir():
+            if path != mark:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield

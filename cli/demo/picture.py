@@ -102,7 +102,8 @@ def _head(figure: Any, *, steps: Sequence[Step], days: Sequence[Day]) -> None:  
         0.07,
         0.939,
         f"{tokens / 1e9:,.2f} billion output tokens, {energy_mwh:,.2f} MWh, ${money:,.0f}."
-        "  Traffic, boards and prices are simulated; counted, attributed and billed by Tokenworks.",
+        "  Traffic, boards and prices are simulated; counted, attributed and billed by Tokenworks."
+        "  Days in UTC.",
         color=_FAINT,
         fontsize=10.5,
     )

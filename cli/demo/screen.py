@@ -40,10 +40,15 @@ class Screen:
 
     def on_date(self, time: datetime, text: str) -> None:
         """Print what happened on a day of the story; further lines stand below."""
-        first, *others = text.split("\n")
+        first, _, others = text.partition("\n")
         self.line(f"{time.day:>4} {time:%b}   {first}")
-        for other in others:
-            self.line(f"{'':<11}{other}")
+        if others:
+            self.below(others)
+
+    def below(self, text: str) -> None:
+        """Print more of what happened on the day that was named last."""
+        for row in text.split("\n"):
+            self.line(f"{'':<11}{row}")
 
     def shell(self, command: str, output: str) -> None:
         """Print a command as an operator types it, and what it printed."""

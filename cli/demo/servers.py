@@ -22,7 +22,7 @@ from tokenworks.client.clock import monotonic
 
 # So many lines of truth are written at once, ahead of their reports.
 _CHUNK_REQUESTS: Final = 256
-_FLUSH_SECONDS: Final = 0.05
+_FLUSH_SECONDS: Final = 0.02
 _REPORT_SECONDS: Final = 0.05
 _CLOSE_SECONDS: Final = 1.0
 # An outage of the meter is waited out.

@@ -13,7 +13,7 @@ from cli.connection import Client
 from cli.demo import opening, power
 from cli.demo.bills import Bill, keep_pages, read_bills
 from cli.demo.check import Oracle, Verdict, judge, read_counted, read_sent
-from cli.demo.children import child
+from cli.demo.children import child, undisturbed
 from cli.demo.exporter import HOST, run_exporter
 from cli.demo.installation import Installation
 from cli.demo.month import Listener, Month, Outage
@@ -40,6 +40,8 @@ RESEND_PERCENT: Final = 1.0
 # The invoice that is shown whole, and the line of it that is explained.
 _SHOWN: Final = "auckland"
 _EXPLAINED: Final = {"tier": "premium", "token_class": "output"}
+# Folders of what is kept.
+INSTALLATION: Final = "installation"
 _FOLDERS: Final = ("truth", "terms", "logs")
 _INTRODUCTION: Final = """\
 TOKENWORKS DEMO: October 2026 in a token factory, in a minute or two
@@ -123,7 +125,7 @@ class Story:
         with child(*begin, name="exporter", logs=logs) as exporter:
             port = exporter.recv()
             installation = Installation(
-                self._out / "installation",
+                self._out / INSTALLATION,
                 energy_sources={pool: f"http://{HOST}:{port}/{pool}/metrics" for pool in BOARDS},
                 log=logs / "meter.log",
             )
@@ -135,7 +137,8 @@ class Story:
             finally:
                 self._screen.settle()
                 self._screen.note("  stopping the meter and Postgres")
-                installation.stop()
+                with undisturbed():
+                    installation.stop()
 
     def _live_through(self, installation: Installation) -> list[Progress]:
         with installation.connected() as client:
@@ -201,10 +204,9 @@ class Story:
 
     def _on_recovery(self, outage: Outage) -> None:
         self._outages.append(outage)
-        self._screen.on_date(
-            outage.time,
+        self._screen.below(
             f"it is back after {outage.seconds:.1f} s, on the Postgres that had lived on;"
-            f" {outage.repeated_batches} batches came again\nby themselves, and are counted once",
+            f" {outage.repeated_batches} batches came again\nby themselves, and are counted once"
         )
 
     def _settle(self, client: Client, installation: Installation) -> tuple[Verdict, _Books]:

@@ -1,5 +1,6 @@
 """`tokenworks demo`: its folder, and what it does not touch."""
 
+import fcntl
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,20 @@ def test_demo__folder_of_somebody_else(tmp_path: Path) -> None:
     assert result.exit_code == 3
     assert "no demo made it" in result.output
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.usefixtures("story")
+@pytest.mark.parametrize("held", [MARK, "installation/lock"])
+def test_demo__folder_in_use(tmp_path: Path, held: str) -> None:
+    """A folder that a demo, or what it left running, still works on is refused and left alone."""
+    (tmp_path / MARK).touch()
+    (tmp_path / "installation").mkdir()
+    with (tmp_path / held).open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        result = CliRunner().invoke(demo, ["--out", str(tmp_path)])
+    assert result.exit_code == 3
+    assert "run" in result.output
+    assert (tmp_path / "installation").is_dir()
 
 
 @pytest.mark.parametrize(
