@@ -48,7 +48,7 @@ def check_names(models: Entry, *, keys: Sequence[ModelName], aliases: Sequence[M
 def _check_circles(by_key: Mapping[str, ModelName], aliases: Sequence[ModelName]) -> None:
     lists: dict[str, list[str]] = defaultdict(list)
     for alias in aliases:
-        if alias.name in by_key and alias.name != alias.key:
+        if alias.name != alias.key:
             lists[alias.key].append(alias.name)
     try:
         TopologicalSorter(lists).prepare()

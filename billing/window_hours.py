@@ -12,7 +12,6 @@ from billing.price_book import (
     Window,
     can_meet,
     is_meant,
-    is_pattern,
     matches,
 )
 from billing.toml_file import Entry, quote
@@ -77,8 +76,7 @@ def check_own_hours(days: Iterable[int], hours: Sequence[tuple[Entry, Hours]]) -
 def check_windows(windows: Sequence[tuple[Entry, Window]], keys: ModelKeys) -> None:
     """Note windows of which two could hold at once for a key."""
     listed = {it: keys.find(it) for _, window in windows for it in window.models}
-    names = {it: key for it, key in listed.items() if key is not None and not is_pattern(it)}
-    names |= keys.exact
+    names = {it: key for it, key in listed.items() if key is not None} | keys.exact
     known = [
         (entry, window, _week(window), _reach(window, keys, names)) for entry, window in windows
     ]
@@ -115,7 +113,7 @@ def _can_share(first: Window, second: Window) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Reach:
-    """Which models a window is for: names, and for each pattern of the book what of it."""
+    """Which models a window is for: of all names that are written, and of each book's pattern."""
 
     names: frozenset[str]
     patterns: tuple[tuple[str, ...], ...]
@@ -134,7 +132,7 @@ def _part_of(pattern: str, key: str, window: Window, keys: ModelKeys) -> tuple[s
     """Return patterns for those names of a book's pattern that a window is for."""
     if is_meant(key, by=window.models, model_key=None):
         return (pattern,)
-    parts = (it for it in window.models if is_pattern(it) and can_meet(it, pattern))
+    parts = (it for it in window.models if can_meet(it, pattern))
     return tuple(it for it in parts if not _is_taken(it, pattern, keys))
 
 

@@ -37,6 +37,8 @@ zone = "../../etc/passwd"  #! zone: is no time zone
 ---
 zone = 1  #! zone: must be a text
 ---
+currency = 1  #! currency: must be a text
+---
 from = 2026-10-01T00:00:00+02:00  #! from: has an offset; leave it off
 ---
 from = 2026-10-01T00:00:00Z  #! from: has an offset

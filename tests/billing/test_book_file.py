@@ -114,7 +114,9 @@ def test_read_book__all_faults_at_once() -> None:
 
 def test_read_book__limits() -> None:
     """More names and patterns than are compared in seconds are refused, and longer lists."""
-    names = "\n".join(f'[models.m{it}]\nall = "1"' for it in range(NAMES_MAX + 1))
+    names = "\n".join(f'[models.m{it}]\nall = "1"' for it in range(NAMES_MAX))
+    assert len(a_book(names).models) == NAMES_MAX
+    names += '\n[models.n]\nall = "1"'
     check_book_faults(book_text(names).replace("[models.m0]", "[models.m0]  #! models: names"))
     patterns = ", ".join(f'"{it}*"' for it in range(PATTERNS_MAX + 1))
     check_book_faults(book_text(f'[models.m]  #! models: names\nall = "1"\nnames = [{patterns}]'))

@@ -35,6 +35,9 @@ until = 2026-10-01T00:07:00  #! until: not on a 15-minute edge
 ---
 until = 2026-01-01T00:00:00  #! until: must be after `from`
 ---
+from = 2026-10-01T00:07:00  #! from: not on a 15-minute edge
+until = 2026-01-01T00:00:00
+---
 until = 2025-01-01T00:00:00  #! until: must be after `from`
 ---
 zone = "Europe/Berlim"  #! zone: no time zone
@@ -78,6 +81,10 @@ seller = "No Body"  #! seller: must match
 [parties.acme]
 name = "A"
 address = ["B"]
+---
+seller = "No Body"  #! seller: must match
+buyer = "No One"  #! buyer: must match
+[parties]
 ---
 parties = 1  #! parties: must be a table
 """
@@ -260,6 +267,7 @@ def test_read_contract__seller_of_a_long_id() -> None:
     with pytest.raises(FileFaults) as caught:
         a_contract(body)
     assert [it.place for it in caught.value.faults] == ["document.series"]
+    assert a_contract(body.replace("n" * 33, "n" * 32)).series == "N" * 32
     assert a_contract(f'{body}[document]\nseries = "N-1"').series == "N-1"
 
 

@@ -199,6 +199,13 @@ names = ["c"]  #! models.b.names[0]: names two models
 all = "1"
 names = ["a"]  #! models.c.names[0]: names two models
 ---
+[models.a]
+all = "1"
+names = ["x*"]
+[models.b]
+all = "1"
+names = ["x*"]  #! models.b.names[0]: names a model twice
+---
 [models."a*"]
 all = "1"
 [models."*b"]  #! models."*b": as long as "a*" in line 6

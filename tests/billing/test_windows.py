@@ -1,10 +1,12 @@
 """Windows: when and for what they hold, and that no two of them do at once."""
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from billing.book_file import read_book
 from billing.limits import MODELS_LISTED_MAX, WINDOWS_MAX
 from billing.price_book import (
     PriceKey,
@@ -13,6 +15,7 @@ from meter.domain.times import to_ms
 from meter.domain.tokens import Mode
 from tests.billing.terms import (
     NIGHT_BOOK,
+    TIERS,
     a_book,
     a_key,
     book_text,
@@ -119,7 +122,7 @@ MODELS = """
 names = ["lora/m/*"]
 all = "1"
 [models.n]
-names = ["lora/*"]
+names = ["lora/*", "ze1", "zxd"]
 all = "1"
 """
 
@@ -150,6 +153,8 @@ hours = []  #! windows.w.hours: is empty
 hours = "20:00-06:00"  #! windows.w.hours: must be a list
 ---
 hours = [20]  #! windows.w.hours[0]: must be a text
+---
+hours = ["20:00-20:59"]  #! windows.w.hours[0]: on a quarter of an hour
 ---
 hours = ["20:05-06:00"]  #! windows.w.hours[0]: on a quarter of an hour
 ---
@@ -223,8 +228,37 @@ def test_read_book__window_without(key: str) -> None:
     check_book_faults(text)
 
 
+def test_read_book__windows_are_a_table() -> None:
+    """Windows are a table of tables."""
+    check_book_faults(book_text("windows = 1  #! windows: must be a table"))
+    check_book_faults(book_text("windows = { w = 1 }  #! windows.w: must be a table"))
+
+
+def test_read_book__faulty_window_meets_nothing() -> None:
+    """What is wrong with a window is told alone: what it would be for is not known."""
+    check_book_faults(
+        book_text(
+            """
+[windows.one]
+days = ["mon"]
+hours = ["00:00-24:00"]
+tiers = ["gold"]  #! windows.one.tiers[0]: no tier that is sold here
+factor = "1"
+[windows.two]
+days = ["mon"]
+hours = ["00:00-24:00"]
+factor = "1"
+"""
+            + MODELS
+        )
+    )
+
+
 def test_read_book__name_of_a_window() -> None:
     """A window's name stands on invoices, and is an id."""
+    check_book_faults(
+        a_window("").replace("windows.w]", f'windows.{"w" * 65}]  #! windows."{"w" * 64}…": 64')
+    )
     check_book_faults(
         a_window("").replace(
             "[windows.w]", '[windows."Off peak"]  #! windows."Off peak": must match'
@@ -247,6 +281,7 @@ def test_read_book__name_of_a_window() -> None:
         # For one key: by tier, mode and model, where no list is all.
         ({"tiers": "high"}, {"tiers": "free"}, None),
         ({"tiers": "high"}, {}, "mon 00:00"),
+        ({}, {"tiers": "high"}, "mon 00:00"),
         ({"tiers": "high"}, {"tiers": "high"}, "mon 00:00"),
         ({"modes": "batch"}, {"modes": "online"}, None),
         ({"modes": "batch"}, {}, "mon 00:00"),
@@ -266,6 +301,8 @@ def test_read_book__name_of_a_window() -> None:
         ({"models": "lora/m/a"}, {"models": "lora/m/b"}, None),
         ({"models": "lora/m/a"}, {"models": "lora/m/a"}, "mon 00:00"),
         ({"models": "lora/a*"}, {"models": "lora/*a"}, "mon 00:00"),
+        # Some names fit both, but none that the book has.
+        ({"models": "ze*"}, {"models": "z*d"}, None),
     ],
 )
 def test_read_book__windows_that_meet(
@@ -286,14 +323,20 @@ def test_read_book__windows_that_meet(
 
 def test_read_book__limits_of_windows() -> None:
     """More windows, or more models that they list, than are compared in seconds are refused."""
-    window = 'days = ["mon"]\nhours = ["00:00-24:00"]\nfactor = "1"\nmodels = ["m"]\n'
-    windows = "".join(f"[windows.w{it}]\n{window}" for it in range(WINDOWS_MAX + 1))
-    check_book_faults(
-        book_text(windows + MODELS).replace(
-            "[windows.w0]", "[windows.w0]  #! windows: more than 50"
+
+    def some_windows(count: int) -> str:
+        """So many windows, one quarter of an hour each."""
+        quarters = [f"{it // 4:02}:{it % 4 * 15:02}" for it in range(count + 1)]
+        return "".join(
+            f'[windows.w{begin[:2]}{begin[3:]}]\ndays = ["mon"]\nhours = ["{begin}-{end}"]\n'
+            'factor = "1"\n'
+            for begin, end in pairwise(quarters)
         )
-    )
-    listed = ", ".join(f'"lora/{it}"' for it in range(MODELS_LISTED_MAX + 1))
-    check_book_faults(
-        a_window(f"models = [{listed}]").replace("[windows.w]", "[windows.w]  #! windows: in all")
-    )
+
+    assert len(a_book(some_windows(WINDOWS_MAX) + MODELS).windows) == WINDOWS_MAX
+    too_many = book_text(some_windows(WINDOWS_MAX + 1) + MODELS)
+    check_book_faults(too_many.replace("w0000]", "w0000]  #! windows: more than 50"))
+    listed = ", ".join(f'"lora/{it}"' for it in range(MODELS_LISTED_MAX))
+    assert len(read_book(a_window(f"models = [{listed}]"), tiers=TIERS).windows) == 1
+    too_many = a_window(f'models = ["m", {listed}]')
+    check_book_faults(too_many.replace("[windows.w]", "[windows.w]  #! windows: in all"))
