@@ -81,7 +81,7 @@ class Screen:
     def advance(self, *, acknowledged: int | None = None, day: datetime | None = None) -> None:
         """Show on stderr how far the month is."""
         self._acknowledged = acknowledged if acknowledged is not None else self._acknowledged
-        self._day = f"{day:%d %b}" if day is not None else self._day
+        self._day = f"{day.day:>2} {day:%b}" if day is not None else self._day
         if self._is_terminal:
             self._draw()
         elif self._day and self._acknowledged >= self._line_due:
