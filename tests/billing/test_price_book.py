@@ -174,6 +174,8 @@ all = "8"
         ('tiers = ["free"]\nfactor = "0.5"', a_key(), "8"),
         ('modes = ["batch"]\nfactor = "0.5"', a_key(), "8"),
         ('classes = ["output"]\nfactor = "0.5"', a_key(), "8"),
+        ('tiers = ["free", "high"]\nfactor = "0.5"', a_key(), "4"),
+        ('modes = ["online"]\nfactor = "0.5"', a_key(), "4"),
         ('classes = ["input"]\nfactor = "0.5"', a_key(), "4"),
         ('models = ["n"]\nfactor = "0.5"', a_key(), "8"),
         # A model is meant by its own name and by the key of its prices.

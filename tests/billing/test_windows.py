@@ -8,9 +8,7 @@ import pytest
 
 from billing.book_file import read_book
 from billing.limits import MODELS_LISTED_MAX, WINDOWS_MAX
-from billing.price_book import (
-    PriceKey,
-)
+from billing.price_book import DAY_NAMES, PriceKey
 from meter.domain.times import to_ms
 from meter.domain.tokens import Mode
 from tests.billing.terms import (
@@ -113,6 +111,27 @@ def test_window__whole_day() -> None:
 def test_find_price__window_by_key(key: PriceKey, window: str) -> None:
     """A window is for the models, tiers and modes that it lists, for all where it lists none."""
     found = a_book(NIGHT_BOOK).find_price(key)
+    assert found is not None
+    assert found.window == window
+
+
+@pytest.mark.parametrize(
+    ("lists", "key", "window"),
+    [
+        ("", a_key("x", tier="ultra", mode=Mode.BATCH), "w"),
+        ('tiers = ["free", "ultra"]', a_key("x", tier="ultra"), "w"),
+        ('tiers = ["free"]', a_key("x", tier="ultra"), ""),
+        ('modes = ["batch"]', a_key("x", mode=Mode.BATCH), "w"),
+        ('models = ["x"]', a_key("x"), "w"),
+    ],
+)
+def test_find_price__window_by_one_list(lists: str, key: PriceKey, window: str) -> None:
+    """Each list of a window limits it by itself, and what is not listed does not."""
+    days = ", ".join(f'"{it}"' for it in DAY_NAMES)
+    found = a_book(
+        f'[windows.w]\ndays = [{days}]\nhours = ["00:00-24:00"]\nfactor = "2"\n{lists}\n'
+        '[models.x]\nall = "1"'
+    ).find_price(key)
     assert found is not None
     assert found.window == window
 
