@@ -65,16 +65,20 @@ class Verdict:
         return (self.counted.tokens - self.sent.tokens).total()
 
 
+def demand_oracle() -> None:
+    """Raise CommandError where the independent calculation is not, as in a wheel."""
+    if not ORACLE.is_file():
+        raise CommandError(
+            f"the demo's check is a file of the source tree, and there is no {ORACLE}: run the demo"
+            " from a checkout, with `make demo`"
+        )
+
+
 class Oracle:
     """The independent calculation, as a process that runs beside the demo."""
 
     def __init__(self, database: tuple[str, str], *, terms: Path, truth: Path) -> None:
         """Start it on a database: its URL, and the password, which stands in no command line."""
-        if not ORACLE.is_file():
-            raise CommandError(
-                f"the check needs {_MODULE} of a checkout, which is not in {ORACLE.parent}:"
-                " run the demo from one, with `make demo`"
-            )
         url, password = database
         self._process = subprocess.Popen(
             [

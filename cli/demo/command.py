@@ -13,6 +13,7 @@ from typing import Final
 import click
 import grpc
 
+from cli.demo.check import demand_oracle
 from cli.demo.story import INSTALLATION, Story
 from cli.folder_lock import hold_folder
 from cli.process import CommandError, Exit
@@ -54,6 +55,7 @@ def demo(*, out: Path, event_count: int, seed: int) -> None:
     with 1 when anything was lost or doubled, or is charged otherwise than by an independent
     calculation. That one is in a checkout, not in a wheel.
     """
+    demand_oracle()
     out = out.absolute()
     before = signal.signal(signal.SIGTERM, _interrupt)
     try:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cli.demo import command
+from cli.demo import check, command
 from cli.demo.command import MARK, demo
 from cli.process import CommandError
 
@@ -90,3 +90,13 @@ def test_demo__that_does_not_add_up(
     assert result.exit_code == 1
     assert said in result.output
     assert (tmp_path / "out" / "2000000-1").exists()
+
+
+@pytest.mark.usefixtures("story")
+def test_demo__without_the_oracle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the check cannot be done, as in a wheel, nothing is begun, and it says why."""
+    monkeypatch.setattr(check, "ORACLE", tmp_path / "oracle.py")
+    result = CliRunner().invoke(demo, ["--out", str(tmp_path / "out")])
+    assert result.exit_code == 1
+    assert "make demo" in result.output
+    assert not (tmp_path / "out").exists()
