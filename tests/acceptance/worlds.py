@@ -235,8 +235,8 @@ class _Draw:
         while len(starts) < count:
             at_ms = self._edge()
             if not starts and (self._is_whole or self._maybe(0.6)):
-                before_ms = self.integer(30 * 96, 60 * 96) * INTERVAL_MS
-                at_ms = max(self._start_ms - before_ms, _FIRST_MS)
+                at_ms = self._start_ms - self.integer(30 * 96, 60 * 96) * INTERVAL_MS
+            at_ms = max(at_ms, _FIRST_MS)
             if _is_writable(at_ms, zone):
                 starts.add(at_ms)
         self._edges += sorted(starts)
