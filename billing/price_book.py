@@ -143,7 +143,7 @@ class Window:
         yesterday = (local - timedelta(days=1)).weekday()
         return any(
             (local.weekday() in self.days and begin <= minute < end)
-            or (yesterday in self.days and begin <= minute + _DAY_MINUTES < end)
+            or (yesterday in self.days and minute + _DAY_MINUTES < end)
             for begin, end in self.hours
         )
 
