@@ -165,8 +165,10 @@ class Closing:
             return Closed(period=period, outcome=Outcome.NOT_ENDED)
         for version in drafting.terms.contracts.versions(period.version.contract):
             for earlier in periods_until(version, period.span.start_ms):
+                # Parts of one month, under two versions, are closed together and hold nobody up.
+                is_before = earlier.month < period.month
                 is_open = (version.contract, earlier.span.start_ms) not in issued
-                if is_open and drafting.has_usage(earlier):
+                if is_before and is_open and drafting.has_usage(earlier):
                     return Closed(
                         period=period, outcome=Outcome.HELD_EARLIER, earlier=earlier.month
                     )

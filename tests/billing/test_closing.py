@@ -153,6 +153,17 @@ def test_close__out_of_order(town: Town) -> None:
     assert outcomes(close(town)) == {"acme-2026": Outcome.ISSUED}
 
 
+def test_close__parts_of_a_month(town: Town) -> None:
+    """Two versions share a month: both are closed, and one that is held does not hold the other."""
+    town.import_book(book_toml('input = "3"', book="thin"))
+    town.set_contract(contract_toml(book="thin"))
+    town.set_contract(contract_toml(start="2026-10-15T00:00:00"))
+    use(town, at="2026-10-10", output=1)
+    use(town, at="2026-10-20")
+    result = close(town)
+    assert [it.outcome for it in result.closed] == [Outcome.HELD_UNPRICED, Outcome.ISSUED]
+
+
 def test_close__nothing_used(town: Town) -> None:
     """Without usage there is no invoice, no number and no cut."""
     result = close(town)

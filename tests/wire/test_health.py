@@ -16,6 +16,7 @@ METER = "tokenworks.meter.v1.MeterService"
 ACCOUNTS = "tokenworks.meter.v1.AccountService"
 CLOCK = "tokenworks.meter.v1.ClockService"
 ENERGY = "tokenworks.meter.v1.EnergyService"
+BILLING = "tokenworks.billing.v1.BillingService"
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +27,7 @@ def meter(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
 
 
-@pytest.mark.parametrize("service", ["", METER, ACCOUNTS, CLOCK, ENERGY])
+@pytest.mark.parametrize("service", ["", METER, ACCOUNTS, CLOCK, ENERGY, BILLING])
 def test_health__serves(meter: RunningMeter, service: str) -> None:
     """The server as a whole and each of its services say that they serve, without an API key."""
     assert health_of(Session(meter), service) == SERVING
@@ -62,6 +63,7 @@ def test_reflection__lists_the_services(meter: RunningMeter) -> None:
         ACCOUNTS,
         CLOCK,
         ENERGY,
+        BILLING,
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }

@@ -5,7 +5,8 @@ from pathlib import Path
 import grpc
 import pytest
 
-from meter.metrics import CATALOGUE
+from billing.metrics import CATALOGUE as BILLING_CATALOGUE
+from meter.metrics import CATALOGUE as METER_CATALOGUE
 from tests.running_meter import RunningMeter
 from tests.wire.session import Session, event, opening, rows
 from tests.wire.talk import (
@@ -39,8 +40,9 @@ def test_catalogue__is_what_is_served(running_meter: RunningMeter) -> None:
         for line in page.splitlines()
         if line.startswith("# TYPE ") and not line.split()[2].endswith("_created")
     }
-    assert shown == {entry.name: entry.kind for entry in CATALOGUE}
-    for entry in CATALOGUE:
+    catalogue = (*METER_CATALOGUE, *BILLING_CATALOGUE)
+    assert shown == {entry.name: entry.kind for entry in catalogue}
+    for entry in catalogue:
         assert f"# HELP {entry.name} {entry.meaning}" in page
         assert entry.name in DOCUMENTED.read_text("utf-8")
 

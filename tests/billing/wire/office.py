@@ -20,6 +20,7 @@ from tokenworks.meter.v1 import (
 
 _NUMBERS = itertools.count(1)
 BEGIN = "2026-10-10T00:00:00Z"
+NOVEMBER = "2026-11-01T00:00:00Z"
 
 
 class Office:

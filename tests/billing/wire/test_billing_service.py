@@ -3,66 +3,18 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import grpc
 import pytest
 
 from tests.billing.town import book_toml, contract_toml
-from tests.billing.wire.office import BEGIN, Office, timestamp
-from tests.postgres import Cluster
-from tests.running_meter import RunningMeter, running_meter_on
+from tests.billing.wire.office import BEGIN, NOVEMBER, Office, timestamp
 from tests.wire.session import reason_of
 from tests.wire.talk import read_metric
 from tokenworks.billing.v1 import billing_service_pb2 as pb
-from tokenworks.meter.v1 import account_service_pb2, usage_pb2
-
-NOVEMBER = "2026-11-01T00:00:00Z"
-
-
-@pytest.fixture(scope="module")
-def meter(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMeter]:
-    """A sandbox in October that all tests here share; each has accounts of its own."""
-    folder = tmp_path_factory.mktemp("billing")
-    settings = {"sandbox_clock": BEGIN}
-    with (
-        cluster.database() as url,
-        running_meter_on(url, folder=folder, settings=settings) as running,
-    ):
-        yield running
-
-
-@pytest.fixture(scope="module")
-def office(meter: RunningMeter) -> Office:
-    """Whoever may do everything, after the accounts and terms of October and its close.
-
-    acme and its team have a contract and usage; thin has usage that its book does not price.
-    """
-    office = Office(meter)
-    for account, parent in (("acme", ""), ("team", "acme"), ("thin", ""), ("free", "")):
-        office.session.create_account(account, parent=parent)
-    for toml in (book_toml(), book_toml('input = "3"', book="thin-book")):
-        office.call("ImportPriceBook", pb.ImportPriceBookRequest(toml=toml))
-    for toml in (
-        contract_toml(),
-        contract_toml("of-thin", covers="thin", book="thin-book", series="TH"),
-    ):
-        office.call("SetContract", pb.SetContractRequest(toml=toml))
-    office.use("acme", input=1_000_000, output=333_333)
-    office.use("team", input=2_000_000)
-    office.use("thin", input=1, output=2)
-    office.use("free", input=5)
-    office.advance(NOVEMBER)
-    return office
-
-
-@pytest.fixture(scope="module")
-def closed(office: Office) -> pb.CloseMonthResponse:
-    """October, closed."""
-    answer = office.call("CloseMonth", pb.CloseMonthRequest(month="2026-10"))
-    assert isinstance(answer, pb.CloseMonthResponse)
-    return answer
+from tokenworks.meter.v1 import usage_pb2
 
 
 def outcomes(answer: pb.CloseMonthResponse) -> dict[str, str]:
@@ -332,74 +284,3 @@ def test_call__refused(office: Office, case: tuple[str, Any, str, str]) -> None:
         office.call(name, request_)
     found_code, found_reason, _ = reason_of(error.value)
     assert (found_code.name, found_reason) == (code, reason)
-
-
-CALLS: list[tuple[str, Any]] = [
-    ("ImportPriceBook", pb.ImportPriceBookRequest(shipped="keynote")),
-    ("ListPriceVersions", pb.ListPriceVersionsRequest()),
-    ("GetPriceBook", pb.GetPriceBookRequest(book="list")),
-    ("ExplainPrice", pb.ExplainPriceRequest(book="list")),
-    ("SetContract", pb.SetContractRequest(toml=contract_toml())),
-    ("ListContracts", pb.ListContractsRequest()),
-    ("GetContract", pb.GetContractRequest(contract="acme-2026")),
-    ("PreviewInvoice", pb.PreviewInvoiceRequest(account="acme")),
-    ("CloseMonth", pb.CloseMonthRequest(month="2026-10")),
-    ("ListInvoices", pb.ListInvoicesRequest()),
-    ("ListInvoices", pb.ListInvoicesRequest(account="acme")),
-    ("GetInvoice", pb.GetInvoiceRequest(number="NG-2026-000001")),
-    ("ExplainInvoiceLine", pb.ExplainInvoiceLineRequest(number="NG-2026-000001", line=1)),
-    ("QueryRevenue", pb.QueryRevenueRequest()),
-]
-
-
-@pytest.mark.parametrize(("name", "request_"), CALLS)
-def test_call__of_a_foreign_key(
-    office: Office,
-    closed: pb.CloseMonthResponse,
-    name: str,
-    request_: Any,  # noqa: ANN401
-) -> None:
-    """A key of another account, and one of an account below the contract's, are let in nowhere."""
-    del closed
-    everything = list(account_service_pb2.Permission.values())[1:]
-    for account in ("thin", "team"):
-        stranger = Office(office.meter, api_key=office.key_for(account, everything))
-        with pytest.raises(grpc.RpcError) as error:
-            stranger.call(name, request_)
-        assert reason_of(error.value)[1] == "SCOPE_MISSING"
-
-
-def test_call__of_the_customer(office: Office, closed: pb.CloseMonthResponse) -> None:
-    """A key that may read the contract's account sees its invoices, and closes nothing."""
-    number = closed.periods[0].invoice.number
-    key = office.key_for("acme", [account_service_pb2.PERMISSION_READ])
-    customer = Office(office.meter, api_key=key)
-    assert customer.call("GetInvoice", pb.GetInvoiceRequest(number=number)).document
-    assert customer.call("ListInvoices", pb.ListInvoicesRequest(account="acme")).invoices
-    assert customer.call("PreviewInvoice", pb.PreviewInvoiceRequest(account="acme")).previews
-    explained = pb.ExplainInvoiceLineRequest(number=number, line=1)
-    assert customer.call("ExplainInvoiceLine", explained).closed
-    with pytest.raises(grpc.RpcError) as error:
-        customer.call("CloseMonth", pb.CloseMonthRequest(month="2026-10"))
-    assert reason_of(error.value)[1] == "SCOPE_MISSING"
-
-
-def test_call__of_one_of_two_covered_accounts(office: Office) -> None:
-    """Who may read one account of a contract sees no invoice, for it bills the other one too."""
-    for account in ("left", "right"):
-        office.session.create_account(account)
-    toml = contract_toml("of-both", covers="left", series="BO")
-    toml = toml.replace('["id:left"]', '["id:left", "id:right"]')
-    office.call("SetContract", pb.SetContractRequest(toml=toml))
-    office.use("left", at="2026-10-20T00:00:00Z", input=1_000_000)
-    closed = office.call("CloseMonth", pb.CloseMonthRequest(month="2026-10", account="left"))
-    number = closed.periods[0].invoice.number
-    listed = pb.ListInvoicesRequest(account="left")
-    assert [it.number for it in office.call("ListInvoices", listed).invoices] == [number]
-    key = office.key_for("left", [account_service_pb2.PERMISSION_READ])
-    half = Office(office.meter, api_key=key)
-    assert not half.call("ListInvoices", listed).invoices
-    for unknown in (number, "BO-2026-000099"):
-        with pytest.raises(grpc.RpcError) as error:
-            half.call("GetInvoice", pb.GetInvoiceRequest(number=unknown))
-        assert reason_of(error.value)[1] == "SCOPE_MISSING"
