@@ -148,7 +148,8 @@ def _tracked() -> list[str]:
         capture_output=True,
         text=True,
     )
-    return [path for path in listed.stdout.splitlines() if (ROOT / path).is_file()]
+    paths = [path for path in listed.stdout.splitlines() if not path.endswith(".png")]
+    return [path for path in paths if (ROOT / path).is_file()]
 
 
 def _sources() -> list[str]:

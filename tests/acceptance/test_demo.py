@@ -1,6 +1,7 @@
 """`tokenworks demo` as people run it, small: a month that adds up, and one tampered with."""
 
 import json
+import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -13,7 +14,9 @@ import pytest
 from tests.acceptance.counted import wait_until
 from tests.running_meter import TOKENWORKS
 
+ROOT: Final = Path(__file__).resolve().parents[2]
 EVENTS: Final = 20_000
+EVENTS_SHOWN: Final = 2_000_000
 DEMO_SECONDS_MAX: Final = 400
 WAIT_SECONDS_MAX: Final = 120
 RETAIL: Final = {"berlin", "los-angeles", "auckland"}
@@ -58,6 +61,7 @@ def test_demo__small(tmp_path: Path) -> None:
     assert not _leftovers(out)
 
 
+@pytest.mark.stacks
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_demo__one_token_added(tmp_path: Path) -> None:
@@ -77,6 +81,28 @@ def test_demo__one_token_added(tmp_path: Path) -> None:
     assert not _leftovers(out)
 
 
+@pytest.mark.stacks
+@pytest.mark.slow
+@pytest.mark.timeout(500)
+def test_demo__of_the_first_page(tmp_path: Path) -> None:
+    """A demo of its own size prints what README shows of it; only what a kill meets may differ."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (shown,) = re.findall(r"^```console\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    with _running(tmp_path / "out", events=EVENTS_SHOWN) as demo:
+        printed, told = demo.communicate(timeout=DEMO_SECONDS_MAX)
+    assert demo.returncode == 0, f"{printed}\n{told}"
+    lines = {_without_chance(line) for line in printed.splitlines()}
+    wanted = [line for line in shown.splitlines() if line not in {"…", "$ make install demo"}]
+    assert not [line for line in wanted if _without_chance(line) not in lines]
+
+
+def _without_chance(line: str) -> str:
+    """Leave out of a line what depends on the moment of the kill."""
+    by_chance = ("acknowledgements", "it is back after", "segments:")
+    return re.sub(r"[\d.,]+", "N", line) if any(it in line for it in by_chance) else line
+
+
+@pytest.mark.stacks
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_demo__asked_to_stop(tmp_path: Path) -> None:
@@ -91,9 +117,9 @@ def test_demo__asked_to_stop(tmp_path: Path) -> None:
 
 
 @contextmanager
-def _running(out: Path) -> Iterator[subprocess.Popen[str]]:
+def _running(out: Path, *, events: int = EVENTS) -> Iterator[subprocess.Popen[str]]:
     demo = subprocess.Popen(
-        [TOKENWORKS, "demo", "--out", out, "--events", str(EVENTS)],
+        [TOKENWORKS, "demo", "--out", out, "--events", str(events)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

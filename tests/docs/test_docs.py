@@ -17,7 +17,8 @@ from cli.main import tokenworks
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = ["README.md", "docs/start.md"]
-BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+# What a console shows is the demo's, and held against it by tests/acceptance/test_demo.py.
+BLOCK = re.compile(r"^```(?!console)(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 TRIES_MAX = 50
 # What is other at each run: dates and times, ids, secrets, places, ports, how batches fell.
 PLACEHOLDERS = {
