@@ -44,7 +44,7 @@ def wrap(text: str, width: int) -> list[str]:
     for part in _parts(text, width):
         if width_of(rows[-1] + part) <= width:
             rows[-1] += part
-        elif not part.isspace():
+        elif part.strip(" "):
             rows.append(part)
     return [row.rstrip(" ") for row in rows]
 

@@ -10,6 +10,7 @@ from cli.top.counters import Counter, Sample, has_restarted
 
 # Answers that are kept: more would not be seen in a line of a terminal's width.
 SAMPLES_MAX: Final = 300
+_CLOSE: Final = 1e-9
 
 
 class Window:
@@ -55,10 +56,11 @@ def to_history(
         for sample in samples
     ]
     step = seconds / points
-    edges = [times[-1] - step * (points - index) for index in range(points + 1)]
+    edges = [times[-1] - seconds * (points - index) / points for index in range(points + 1)]
     return [
         None
-        if begin < times[0]
+        # By more than what the division may be off.
+        if begin < times[0] - step * _CLOSE
         else (_count_at(end, times, counts) - _count_at(begin, times, counts)) / step
         for begin, end in pairwise(edges)
     ]
@@ -66,6 +68,7 @@ def to_history(
 
 def _count_at(time: float, times: Sequence[float], counts: Sequence[float]) -> float:
     """Return the count at a time between two answers, as if it had grown evenly."""
+    time = max(time, times[0])
     place = bisect_right(times, time)
     if place == len(times):
         return counts[-1]
