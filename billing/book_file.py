@@ -237,19 +237,19 @@ def _read_window(name: str, entry: Entry, *, tiers: Tiers, keys: ModelKeys) -> W
         return None
     count_before = entry.file.fault_count
     days_entry, hours_entry, factor_entry = map(table.need, ("days", "hours", "factor"))
-    days = None if days_entry is None else days_entry.choices(_DAYS, what="day")
+    days = () if days_entry is None else days_entry.choices(_DAYS, what="day")
     hours: list[tuple[Entry, Hours]] = []
     for item in (hours_entry.entries() if hours_entry else None) or ():
         span = read_hours(item)
         if span is not None:
             hours.append((item, span))
-    check_own_hours(days or (), hours)
+    check_own_hours(days, hours)
     _check_are_of_book(table.find("models"), keys=keys)
     models = read_models(table.find("models"))
     window_tiers = read_tiers(table.find("tiers"), tiers=tiers)
     modes = read_modes(table.find("modes"))
     factor = None if factor_entry is None else factor_entry.decimal()
-    if entry.file.fault_count > count_before or days is None or factor is None:
+    if entry.file.fault_count > count_before or factor is None:
         return None
     return Window(
         name=name,

@@ -136,7 +136,7 @@ def _read_covers(
 ) -> tuple[str, ...]:
     """Return the ids of the accounts that are covered, as they are named when it begins."""
     covers: dict[str, str] = {}
-    for item in (entry.distinct() if entry else None) or ():
+    for item in entry.distinct() if entry else ():
         written = item.text(chars_max=COVER_CHARS_MAX)
         if written is None or start_ms is None:
             continue
@@ -258,15 +258,15 @@ def _read_override(index: int, entry: Entry, *, tiers: Tiers) -> Override | None
     if (factor_entry is None) == (prices_entry is None):
         entry.note("must have either a `factor` or `prices`")
     classes_entry = table.find("classes")
-    classes = classes_entry and classes_entry.choices(CLASSES, what="token class")
+    classes = classes_entry.choices(CLASSES, what="token class") if classes_entry else ()
     factor = None if factor_entry is None else factor_entry.decimal()
-    prices, every = _read_override_prices(prices_entry, classes or ())
+    prices, every = _read_override_prices(prices_entry, classes)
     override = Override(
         index=index,
         models=read_models(table.find("models")),
         tiers=read_tiers(table.find("tiers"), tiers=tiers),
         modes=read_modes(table.find("modes")),
-        classes=classes or (),
+        classes=classes,
         factor=factor,
         prices=prices,
         all=every,

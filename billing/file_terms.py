@@ -105,7 +105,7 @@ def check_model_name(entry: Entry, name: str) -> bool:
 
 def read_models(entry: Entry | None) -> tuple[str, ...]:
     """Return a list of names and patterns of models; empty for none."""
-    found = map(read_model_name, (entry.distinct() if entry else None) or ())
+    found = map(read_model_name, entry.distinct() if entry else ())
     return tuple(it for it in found if it is not None)
 
 
@@ -120,7 +120,7 @@ def check_tier(entry: Entry, tier: str, *, tiers: Tiers) -> bool:
 def read_tiers(entry: Entry | None, *, tiers: Tiers) -> tuple[str, ...]:
     """Return a list of tiers; empty for none."""
     found: list[str] = []
-    for item in (entry.distinct() if entry else None) or ():
+    for item in entry.distinct() if entry else ():
         tier = item.text(chars_max=TIER_CHARS_MAX)
         if tier is not None and check_tier(item, tier, tiers=tiers):
             found.append(tier)
@@ -129,7 +129,7 @@ def read_tiers(entry: Entry | None, *, tiers: Tiers) -> tuple[str, ...]:
 
 def read_modes(entry: Entry | None) -> tuple[Mode, ...]:
     """Return a list of modes; empty for none."""
-    return () if entry is None else entry.choices(MODES, what="mode") or ()
+    return () if entry is None else entry.choices(MODES, what="mode")
 
 
 def read_prices(table: Table) -> tuple[dict[TokenClass, Decimal], Decimal | None]:

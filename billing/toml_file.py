@@ -154,8 +154,8 @@ class Entry:
             return None
         return [Entry(self.file, (*self.path, index), it) for index, it in enumerate(self.value)]
 
-    def distinct(self) -> list["Entry"] | None:
-        """Return the entries of a list, without the texts that are in it twice, which are noted."""
+    def distinct(self) -> list["Entry"]:
+        """Return the entries of a list, empty for none; texts that are there twice are noted."""
         seen: set[str] = set()
         distinct = []
         for entry in self.entries() or ():
@@ -165,7 +165,7 @@ class Entry:
             if isinstance(entry.value, str):
                 seen.add(entry.value)
             distinct.append(entry)
-        return distinct or None
+        return distinct
 
     def text(self, *, chars_max: int) -> str | None:
         """Return a text of at most so many characters, none of them control."""
@@ -199,10 +199,10 @@ class Entry:
             return None
         return None if text is None else known[text]
 
-    def choices(self, known: Mapping[str, Choice], *, what: str) -> tuple[Choice, ...] | None:
-        """Return what the texts of a list stand for, none of them twice."""
-        found = [entry.choice(known, what=what) for entry in self.distinct() or ()]
-        return tuple(it for it in found if it is not None) or None
+    def choices(self, known: Mapping[str, Choice], *, what: str) -> tuple[Choice, ...]:
+        """Return what the texts of a list stand for, none of them twice; what is none is noted."""
+        found = [entry.choice(known, what=what) for entry in self.distinct()]
+        return tuple(it for it in found if it is not None)
 
     def integer(self, *, minimum: int, maximum: int) -> int | None:
         """Return a whole number."""
@@ -311,7 +311,7 @@ def _to_fault(message: str, text: str) -> Fault:
 def _number(value: object) -> str | None:
     """Return a number that is 0 or more and not too long, as it would be in a string."""
     text = value.text if isinstance(value, _Number) else ""
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < _INTEGER_MAX:
+    if isinstance(value, int) and 0 <= value < _INTEGER_MAX:
         text = str(value)
     match = _DECIMAL.fullmatch(text)
     return text if match is not None and len(text) <= QUOTE_CHARS_MAX else None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 
 from billing.book_file import read_book
-from billing.limits import NAMES_MAX, PATTERNS_MAX
+from billing.limits import LIST_ENTRIES_MAX, NAMES_MAX, PATTERNS_MAX
 from billing.money import Currency
 from billing.price_book import MODE_NAMES, PriceBook, PriceTable, Window, class_name
 from billing.toml_file import FileFaults
@@ -120,7 +120,9 @@ def test_read_book__limits() -> None:
     check_book_faults(book_text(names).replace("[models.m0]", "[models.m0]  #! models: names"))
     patterns = ", ".join(f'"{it}*"' for it in range(PATTERNS_MAX + 1))
     check_book_faults(book_text(f'[models.m]  #! models: names\nall = "1"\nnames = [{patterns}]'))
-    many = ", ".join(f'"a{it}"' for it in range(1001))
+    many = ", ".join(f'"a{it}"' for it in range(LIST_ENTRIES_MAX))
+    assert len(a_book(f'[models.m]\nall = "1"\nnames = [{many}]').names) == LIST_ENTRIES_MAX
+    many += ', "b"'
     check_book_faults(
         book_text(
             f'[models.m]\nall = "1"\nnames = [{many}]  #! models.m.names: more than 1,000 entr'

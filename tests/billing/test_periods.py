@@ -130,8 +130,10 @@ def test_month__follows_and_precedes() -> None:
 
 
 def test_read_month__a_month() -> None:
-    """A month is read as it is written."""
+    """A month is read as it is written, of the first and of the last year too."""
     assert read_month("2026-10") == Month(2026, 10)
+    assert read_month("1980-01") == Month(1980, 1)
+    assert read_month("2200-12") == Month(2200, 12)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +146,9 @@ def test_read_month__a_month() -> None:
             "2026-10\n",
             "\u0662\u0660\u0662\u0666-\u0661\u0660",
             "+026-10",
+            "02026-10",
+            "2026-+1",
+            "2026- 1",
             "1979-12",
             "2201-01",
             "20²6-10",
@@ -194,6 +199,8 @@ def test_find_zone__none(name: str) -> None:
         ("America/Havana", "2026-11-01T00:00", "2026-11-01T04:00"),
         ("Asia/Kathmandu", "2026-10-01T00:15", "2026-09-30T18:30"),
         ("Europe/Berlin", "2026-03-29T03:00", "2026-03-29T01:00"),
+        ("UTC", "1980-01-01T00:00", "1980-01-01T00:00"),
+        ("UTC", "2200-12-31T23:45", "2200-12-31T23:45"),
     ],
 )
 def test_read_local__instant(zone: str, local: str, instant: str) -> None:

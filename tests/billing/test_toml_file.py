@@ -189,6 +189,11 @@ def test_toml_file__any_text(text: str) -> None:
         assert {key for key, *_ in find_lines(text)} == set(content)
 
 
+def test_toml_file__as_long_as_may_be() -> None:
+    """A text of the very limit is read."""
+    TomlFile("#" * FILE_CHARS_MAX).check()
+
+
 def test_file_faults__sorted_and_cut() -> None:
     """Faults are told in the order of their lines, each once, the first hundred by themselves."""
     faults = [Fault(line, "b", "wrong") for line in range(FAULTS_MAX + 50, 0, -1)]
@@ -227,7 +232,8 @@ def test_quote__is_one_short_line() -> None:
     """What a message quotes is cut, and cannot break the line or turn the letters around."""
     assert quote("a\n\u202eb") == '"a\\n\\u202eb"'
     assert quote("é") == '"é"'
-    assert len(quote("x" * 10_000)) < 70
+    assert quote("x" * 64) == '"' + "x" * 64 + '"'
+    assert quote("x" * 10_000) == '"' + "x" * 64 + '…"'
 
 
 @pytest.mark.parametrize(
