@@ -26,10 +26,14 @@ class Coverage:
 
     def find(self, account_id: str, at_ms: int) -> ContractVersion | None:
         """Return the version that bills an account's usage at an instant, or None."""
-        key = (account_id, bisect_right(self._edges, at_ms))
+        key = (account_id, self.phase(at_ms))
         if key not in self._known:
             self._known[key] = self._contracts.find_billing(self._tree, account_id, at_ms)
         return self._known[key]
+
+    def phase(self, at_ms: int) -> int:
+        """Return between which two edges an instant lies: within a phase no answer changes."""
+        return bisect_right(self._edges, at_ms)
 
     def instants(self, span: Span) -> list[int]:
         """Return the begin of a span and the instants in it at which an answer may change."""

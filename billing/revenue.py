@@ -1,10 +1,12 @@
 """What usage comes to, by tier: for ratios of money and power, and as it is counted."""
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+import numpy as np
 
 from billing.contracts import ContractVersion
 from billing.coverage import Coverage
@@ -14,9 +16,13 @@ from billing.periods import Span
 from billing.ports import Terms, TermsStore
 from billing.price_book import PriceKey
 from billing.rating import Rater, key_of
+from meter.counted import Counted, Grouping
 from meter.domain.account import AccountTree
-from meter.domain.tokens import Mode, TokenClass
-from meter.usage import CountedRow, UsageFacts
+from meter.domain.event import Dimensions
+from meter.domain.tokens import BAND_EDGES, Mode
+from meter.usage import UsageFacts
+
+_BANDS: Final = len(BAND_EDGES) + 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +42,10 @@ class Pricing:
         self._terms = terms
         self._coverage = Coverage(terms.contracts, tree)
         self._raters: dict[object, Rater] = {}
+
+    def phase(self, at_ms: int) -> int:
+        """Return in which span of time an instant lies; within one, contracts bill alike."""
+        return self._coverage.phase(at_ms)
 
     def find_rater(self, account_id: str, at_ms: int) -> tuple[ContractVersion, Rater] | None:
         """Return the contract that bills an account at an instant, and what prices under it.
@@ -77,17 +87,14 @@ def revenue_by_tier(pricing: Pricing, facts: UsageFacts, span: Span) -> Sequence
 
 
 class _Sold(NamedTuple):
-    """What tokens are added up by before they are priced; a tuple, for there are many a second."""
+    """What tokens are added up by before they are priced; no rater: no contract bills them."""
 
-    rater: Rater
+    rater: Rater | None
     currency: str
     pool: str
     model: str
     tier: str
     mode: int
-    token_class: TokenClass
-    band: int
-    at_ms: int
 
 
 class RevenueMeter:
@@ -101,52 +108,62 @@ class RevenueMeter:
         self._tree = tree
         self._metrics = metrics
         self._known: tuple[Terms, AccountTree, Pricing] | None = None
+        # Who bills a dimension may change from one phase of the contracts to the next.
+        self._groupings: dict[int, Grouping[_Sold]] = {}
 
-    def counted(self, rows: Sequence[CountedRow]) -> None:
+    def counted(self, counted: Counted) -> None:
         """Note the amounts of a round of counting; raises Unavailable."""
-        sums, unpriced = self._add_up(rows)
-        earned: dict[tuple[str, str, str], list[Decimal]] = defaultdict(list)
-        for sold, count in sums.items():
-            key = PriceKey(
-                model=sold.model,
-                tier=sold.tier,
-                mode=Mode(sold.mode),
-                token_class=sold.token_class,
-                band=sold.band,
-                at_ms=sold.at_ms,
-            )
-            price = sold.rater.find_price(key)
-            if price is None:
-                unpriced[sold.tier, sold.model] += count
-            else:
-                amount = amount_of(count, unit_price=price.unit_price)
-                earned[sold.currency, sold.tier, sold.pool].append(amount)
-        for (currency, tier, pool), amounts in earned.items():
-            self._metrics.earned(add_up(amounts), currency=currency, tier=tier, pool=pool)
-        for (tier, model), count in unpriced.items():
-            self._metrics.unpriced(count, tier=tier, model=model)
-
-    def _add_up(
-        self, rows: Sequence[CountedRow]
-    ) -> tuple[Counter[_Sold], Counter[tuple[str, str]]]:
-        """Return the tokens that contracts bill, by what a price depends on, and the others."""
         pricing = self._pricing()
-        sums: Counter[_Sold] = Counter()
-        unpriced: Counter[tuple[str, str]] = Counter()
-        for of, at_ms, band, tokens in rows:
-            found = pricing.find_rater(of.account, at_ms)
-            if found is None:
-                unpriced[of.tier, of.model] += sum(tokens.values())
-                continue
-            version, rater = found
-            model = version.sold_model(of.model, of.served_model or of.model)
-            code, pool, tier, mode = version.currency.code, of.pool, of.tier, of.mode
-            for token_class, count in tokens.items():
-                sums[_Sold(rater, code, pool, model, tier, mode, token_class, band, at_ms)] += count
-        return sums, unpriced
+        for start_ms in np.unique(counted.interval_start_ms).tolist():
+            self._note(counted.of_interval(start_ms), pricing=pricing, start_ms=start_ms)
+
+    def _note(self, counted: Counted, *, pricing: Pricing, start_ms: int) -> None:
+        """Price the rows of one interval, added up by all that their price depends on."""
+        grouping = self._grouping(pricing, start_ms)
+        groups, sums = counted.sums_by(grouping.numbers(counted) * _BANDS + counted.band)
+        for token_class, tokens in sums.items():
+            for group, count in zip(groups.tolist(), tokens.tolist(), strict=True):
+                if not count:
+                    continue
+                number, band = divmod(group, _BANDS)
+                sold = grouping.keys[number]
+                price = None
+                if sold.rater is not None:
+                    key = PriceKey(
+                        model=sold.model,
+                        tier=sold.tier,
+                        mode=Mode(sold.mode),
+                        token_class=token_class,
+                        band=band,
+                        at_ms=start_ms,
+                    )
+                    price = sold.rater.find_price(key)
+                if price is None:
+                    self._metrics.unpriced(count, tier=sold.tier, model=sold.model)
+                else:
+                    amount = amount_of(count, unit_price=price.unit_price)
+                    self._metrics.earned(
+                        amount, currency=sold.currency, tier=sold.tier, pool=sold.pool
+                    )
+
+    def _grouping(self, pricing: Pricing, start_ms: int) -> Grouping[_Sold]:
+        phase = pricing.phase(start_ms)
+        if phase not in self._groupings:
+
+            def sold_of(of: Dimensions) -> _Sold:
+                found = pricing.find_rater(of.account, start_ms)
+                if found is None:
+                    return _Sold(None, "", of.pool, of.model, of.tier, of.mode)
+                version, rater = found
+                model = version.sold_model(of.model, of.served_model or of.model)
+                return _Sold(rater, version.currency.code, of.pool, model, of.tier, of.mode)
+
+            self._groupings[phase] = Grouping(sold_of)
+        return self._groupings[phase]
 
     def _pricing(self) -> Pricing:
         terms, tree = self._terms.load(), self._tree()
         if self._known is None or self._known[0] is not terms or self._known[1] is not tree:
             self._known = (terms, tree, Pricing(terms, tree))
+            self._groupings = {}
         return self._known[2]

@@ -4,18 +4,18 @@ import asyncio
 import contextlib
 import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
 from sqlalchemy import Engine
 
+from meter.counted import Counted, Grouping
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import Follower
 from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
 from meter.domain.errors import MeterError, Reason
 from meter.domain.interval import INTERVAL_MS
-from meter.domain.tokens import OUTPUT_CLASSES, TokenClass
+from meter.domain.tokens import OUTPUT_CLASSES
 from meter.energy.live import LiveEnergy
 from meter.energy.recorder import EnergyRecorder
 from meter.hosting import Host, MakeResident
@@ -40,7 +40,6 @@ from meter.store.installation import InstallationStore
 from meter.store.journal import JournalStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.usage import UsageStore
-from meter.usage import CountedRow
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.auth import RegistryDoor
 from meter.wire.clock_servicer import ClockServicer
@@ -307,7 +306,7 @@ def _make_driver(
 def _make_follower(
     usage: UsageStore,
     *,
-    listeners: Sequence[Callable[[Sequence[CountedRow]], None]],
+    listeners: Sequence[Callable[[Counted], None]],
     names: DimensionReader,
     clock: Clock,
     dying: asyncio.Event,
@@ -315,9 +314,9 @@ def _make_follower(
     loop = asyncio.get_running_loop()
 
     def counted(delta: UsageDelta) -> None:
-        rows = names.counted_rows(delta)
+        found = names.counted(delta)
         for listen in listeners:
-            listen(rows)
+            listen(found)
 
     def lost() -> None:
         loop.call_soon_threadsafe(dying.set)
@@ -331,27 +330,29 @@ def _make_follower(
     )
 
 
-def _count_tokens(metrics: Metrics) -> Callable[[Sequence[CountedRow]], None]:
-    def count(rows: Sequence[CountedRow]) -> None:
-        sums: Counter[tuple[str, str, str, TokenClass]] = Counter()
-        for row in rows:
-            of = row.dimensions
-            for token_class, tokens in row.tokens.items():
-                sums[of.tier, of.model, of.pool, token_class] += tokens
-        for (tier, model, pool, token_class), tokens in sums.items():
-            metrics.tokens.labels(tier, model, pool, token_class.name).inc(tokens)
+def _count_tokens(metrics: Metrics) -> Callable[[Counted], None]:
+    grouping = Grouping(lambda of: (of.tier, of.model, of.pool))
+
+    def count(counted: Counted) -> None:
+        numbers, sums = counted.sums_by(grouping.numbers(counted))
+        for token_class, tokens in sums.items():
+            for number, total in zip(numbers.tolist(), tokens.tolist(), strict=True):
+                if total:
+                    labels = (*grouping.keys[number], token_class.name)
+                    metrics.tokens.labels(*labels).inc(total)
 
     return count
 
 
-def _count_pool_tokens(live: LiveEnergy) -> Callable[[Sequence[CountedRow]], None]:
-    def count(rows: Sequence[CountedRow]) -> None:
-        sums: Counter[tuple[str, str]] = Counter()
-        for row in rows:
-            if row.dimensions.pool:
-                for token_class in OUTPUT_CLASSES & row.tokens.keys():
-                    sums[row.dimensions.pool, row.dimensions.tier] += row.tokens[token_class]
-        for (pool, tier), tokens in sums.items():
-            live.add_tokens(pool=pool, tier=tier, output_tokens=tokens)
+def _count_pool_tokens(live: LiveEnergy) -> Callable[[Counted], None]:
+    grouping = Grouping(lambda of: (of.pool, of.tier))
+
+    def count(counted: Counted) -> None:
+        numbers, sums = counted.sums_by(grouping.numbers(counted))
+        for token_class in OUTPUT_CLASSES & sums.keys():
+            for number, total in zip(numbers.tolist(), sums[token_class].tolist(), strict=True):
+                pool, tier = grouping.keys[number]
+                if pool and total:
+                    live.add_tokens(pool=pool, tier=tier, output_tokens=total)
 
     return count

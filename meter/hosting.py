@@ -3,7 +3,7 @@
 The meter knows no service by name: whoever starts it hands them over, and each gets these.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -11,11 +11,12 @@ import grpc
 from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
+from meter.counted import Counted
 from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential, Permission
 from meter.evidence import Evidence
-from meter.usage import CountedRow, Cuts, UsageFacts
+from meter.usage import Cuts, UsageFacts
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -62,7 +63,7 @@ class Resident:
 
     name: str
     add_to: Callable[[grpc.aio.Server], None]
-    on_counted: Callable[[Sequence[CountedRow]], None]
+    on_counted: Callable[[Counted], None]
 
 
 MakeResident: TypeAlias = Callable[[Host, Door, CollectorRegistry], Resident]

@@ -3,9 +3,8 @@
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
-from meter.domain.event import Dimensions
 from meter.domain.tokens import FinishClass, Mode, TokenClass
 
 
@@ -122,15 +121,3 @@ class Cuts(Protocol):
     def take_cut(self, *, now_ms: int) -> Cut:
         """Take a cut now, whenever the last one was; what is counted later carries a later one."""
         ...
-
-
-class CountedRow(NamedTuple):
-    """What a round of counting has just added for one key; a tuple, for there are many a second.
-
-    `tokens` has no zero counts.
-    """
-
-    dimensions: Dimensions
-    interval_start_ms: int
-    band: int
-    tokens: Mapping[TokenClass, int]

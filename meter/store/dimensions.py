@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from sqlalchemy import ARRAY, Engine, Integer, any_, literal, select
 
+from meter.counted import Counted
 from meter.counting.aggregate import UsageDelta
 from meter.domain.event import Dimensions
 from meter.runtime.engine import store_faults
 from meter.store.tables import dimensions, skus
-from meter.usage import CountedRow
 
 
 class DimensionReader:
@@ -19,24 +20,16 @@ class DimensionReader:
         self._engine = engine
         self._known: dict[int, Dimensions] = {}
 
-    def counted_rows(self, delta: UsageDelta) -> Sequence[CountedRow]:
-        """Return a delta's rows by name, in its order."""
-        ids = delta.dimension_id.tolist()
-        self._read([it for it in set(ids) if it not in self._known])
-        names = list(delta.tokens)
-        counts = zip(*(column.tolist() for column in delta.tokens.values()), strict=True)
-        columns = zip(
-            ids, delta.interval_start_ms.tolist(), delta.band.tolist(), counts, strict=True
+    def counted(self, delta: UsageDelta) -> Counted:
+        """Return a delta with what its ids stand for; reads those that are new."""
+        self._read([it for it in np.unique(delta.dimension_id).tolist() if it not in self._known])
+        return Counted(
+            dimension_id=delta.dimension_id,
+            interval_start_ms=delta.interval_start_ms,
+            band=delta.band,
+            tokens=delta.tokens,
+            dimensions=self._known,
         )
-        return [
-            CountedRow(
-                self._known[dimension_id],
-                start_ms,
-                band,
-                {name: count for name, count in zip(names, row, strict=True) if count},
-            )
-            for dimension_id, start_ms, band, row in columns
-        ]
 
     def _read(self, missing: Sequence[int]) -> None:
         if not missing:

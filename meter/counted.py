@@ -1,0 +1,81 @@
+"""What a round of counting has just added, in columns, and its sums by whatever listeners ask for.
+
+A round has some ten thousand rows, several times a second: nothing here makes an object of a row.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import numpy as np
+
+from meter.domain.event import BoolArray, Dimensions, Int64Array
+from meter.domain.tokens import TokenClass
+
+Key = TypeVar("Key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counted:
+    """r rows, an int64 array each; `tokens` maps each class that occurs to its sums.
+
+    `dimensions` has what the ids stand for, and maybe others.
+    """
+
+    dimension_id: Int64Array
+    interval_start_ms: Int64Array
+    band: Int64Array
+    tokens: Mapping[TokenClass, Int64Array]
+    dimensions: Mapping[int, Dimensions]
+
+    def of_interval(self, start_ms: int) -> "Counted":
+        """Return the rows of one interval."""
+        keep: BoolArray = self.interval_start_ms == start_ms
+        return Counted(
+            dimension_id=self.dimension_id[keep],
+            interval_start_ms=self.interval_start_ms[keep],
+            band=self.band[keep],
+            tokens={it: counts[keep] for it, counts in self.tokens.items()},
+            dimensions=self.dimensions,
+        )
+
+    def sums_by(self, groups: Int64Array) -> tuple[Int64Array, Mapping[TokenClass, Int64Array]]:
+        """Return the distinct groups of the rows, in order, and the tokens of each."""
+        distinct, places = np.unique(groups, return_inverse=True)
+        sums = {}
+        for token_class, counts in self.tokens.items():
+            sums[token_class] = np.zeros(len(distinct), np.int64)
+            np.add.at(sums[token_class], places, counts)
+        return distinct, sums
+
+
+class Grouping(Generic[Key]):
+    """Numbers what dimensions are grouped by, from 0; each dimension is looked at once."""
+
+    def __init__(self, key_of: Callable[[Dimensions], Key]) -> None:
+        """Take what a dimension is grouped by; keys are hashable."""
+        self._key_of = key_of
+        self._numbers: dict[Key, int] = {}
+        # By dimension id, the number of its group; -1 is not looked at yet.
+        self._known = np.full(1, -1, np.int64)
+        self._keys: list[Key] = []
+
+    @property
+    def keys(self) -> Sequence[Key]:
+        """The keys, by their numbers."""
+        return self._keys
+
+    def numbers(self, counted: Counted) -> Int64Array:
+        """Return the number of each row's group."""
+        ids = counted.dimension_id
+        highest = int(ids.max(initial=0))
+        if highest >= len(self._known):
+            grown = np.full(highest + 1 - len(self._known), -1, np.int64)
+            self._known = np.concatenate([self._known, np.append(grown, grown)])
+        for dimension_id in np.unique(ids[self._known[ids] < 0]).tolist():
+            key = self._key_of(counted.dimensions[dimension_id])
+            number = self._numbers.setdefault(key, len(self._keys))
+            if number == len(self._keys):
+                self._keys.append(key)
+            self._known[dimension_id] = number
+        return self._known[ids]
