@@ -50,6 +50,7 @@ def test_random_world__same_for_a_seed() -> None:
     assert random_world(7) != random_world(8)
 
 
+@pytest.mark.stacks
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_random_world__reach() -> None:
