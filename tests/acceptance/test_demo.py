@@ -28,6 +28,7 @@ UPDATE usage SET output = output + 1 WHERE (account_id, interval_start, sku_id, 
 """
 
 
+@pytest.mark.stacks
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_demo__small(tmp_path: Path) -> None:
