@@ -100,6 +100,7 @@ def test_read_contract__least() -> None:
     assert (contract.end_ms, contract.price_by) == (None, PriceBy.REQUESTED)
     assert (contract.series, contract.po, contract.terms_days) == ("NIMBUS", "", 30)
     assert contract.overrides == ()
+    assert a_contract("[document]\nterms_days = 365").terms_days == 365
     assert contract.covers == ("acme",)
 
 

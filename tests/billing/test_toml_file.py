@@ -260,6 +260,7 @@ def test_decimal__exact(written: str, value: str) -> None:
     [
         ("1.40", 'is a number, and must be a string to be exact: "1.40"'),
         ("3", 'is a number, and must be a string to be exact: "3"'),
+        ("0", 'is a number, and must be a string to be exact: "0"'),
         ("-3", 'is a number, and must be a string such as "1.40"'),
         ("1e3", 'is a number, and must be a string such as "1.40"'),
         ("1_000.5", 'is a number, and must be a string such as "1.40"'),

@@ -167,6 +167,8 @@ days = ["mon", "mon"]  #! windows.w.days[1]: "mon" is here twice
 ---
 days = [0]  #! windows.w.days[0]: must be a text
 ---
+days = [{}, []]  #! windows.w.days[0]: must be a text #! windows.w.days[1]: must be a text
+---
 hours = []  #! windows.w.hours: is empty
 ---
 hours = "20:00-06:00"  #! windows.w.hours: must be a list
