@@ -120,31 +120,26 @@ class RevenueMeter:
     def _note(self, counted: Counted, *, pricing: Pricing, start_ms: int) -> None:
         """Price the rows of one interval, added up by all that their price depends on."""
         grouping = self._grouping(pricing, start_ms)
-        groups, sums = counted.sums_by(grouping.numbers(counted) * _BANDS + counted.band)
-        for token_class, tokens in sums.items():
-            for group, count in zip(groups.tolist(), tokens.tolist(), strict=True):
-                if not count:
-                    continue
-                number, band = divmod(group, _BANDS)
-                sold = grouping.keys[number]
-                price = None
-                if sold.rater is not None:
-                    key = PriceKey(
-                        model=sold.model,
-                        tier=sold.tier,
-                        mode=Mode(sold.mode),
-                        token_class=token_class,
-                        band=band,
-                        at_ms=start_ms,
-                    )
-                    price = sold.rater.find_price(key)
-                if price is None:
-                    self._metrics.unpriced(count, tier=sold.tier, model=sold.model)
-                else:
-                    amount = amount_of(count, unit_price=price.unit_price)
-                    self._metrics.earned(
-                        amount, currency=sold.currency, tier=sold.tier, pool=sold.pool
-                    )
+        groups = grouping.numbers(counted) * _BANDS + counted.band
+        for group, token_class, count in counted.totals_by(groups):
+            number, band = divmod(group, _BANDS)
+            sold = grouping.keys[number]
+            price = None
+            if sold.rater is not None:
+                key = PriceKey(
+                    model=sold.model,
+                    tier=sold.tier,
+                    mode=Mode(sold.mode),
+                    token_class=token_class,
+                    band=band,
+                    at_ms=start_ms,
+                )
+                price = sold.rater.find_price(key)
+            if price is None:
+                self._metrics.unpriced(count, tier=sold.tier, model=sold.model)
+            else:
+                amount = amount_of(count, unit_price=price.unit_price)
+                self._metrics.earned(amount, currency=sold.currency, tier=sold.tier, pool=sold.pool)
 
     def _grouping(self, pricing: Pricing, start_ms: int) -> Grouping[_Sold]:
         phase = pricing.phase(start_ms)

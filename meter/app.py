@@ -334,12 +334,8 @@ def _count_tokens(metrics: Metrics) -> Callable[[Counted], None]:
     grouping = Grouping(lambda of: (of.tier, of.model, of.pool))
 
     def count(counted: Counted) -> None:
-        numbers, sums = counted.sums_by(grouping.numbers(counted))
-        for token_class, tokens in sums.items():
-            for number, total in zip(numbers.tolist(), tokens.tolist(), strict=True):
-                if total:
-                    labels = (*grouping.keys[number], token_class.name)
-                    metrics.tokens.labels(*labels).inc(total)
+        for number, token_class, total in counted.totals_by(grouping.numbers(counted)):
+            metrics.tokens.labels(*grouping.keys[number], token_class.name).inc(total)
 
     return count
 
@@ -348,11 +344,9 @@ def _count_pool_tokens(live: LiveEnergy) -> Callable[[Counted], None]:
     grouping = Grouping(lambda of: (of.pool, of.tier))
 
     def count(counted: Counted) -> None:
-        numbers, sums = counted.sums_by(grouping.numbers(counted))
-        for token_class in OUTPUT_CLASSES & sums.keys():
-            for number, total in zip(numbers.tolist(), sums[token_class].tolist(), strict=True):
-                pool, tier = grouping.keys[number]
-                if pool and total:
-                    live.add_tokens(pool=pool, tier=tier, output_tokens=total)
+        for number, token_class, total in counted.totals_by(grouping.numbers(counted)):
+            pool, tier = grouping.keys[number]
+            if pool and token_class in OUTPUT_CLASSES:
+                live.add_tokens(pool=pool, tier=tier, output_tokens=total)
 
     return count

@@ -3,7 +3,7 @@
 A round has some ten thousand rows, several times a second: nothing here makes an object of a row.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -47,6 +47,14 @@ class Counted:
             sums[token_class] = np.zeros(len(distinct), np.int64)
             np.add.at(sums[token_class], places, counts)
         return distinct, sums
+
+    def totals_by(self, groups: Int64Array) -> Iterator[tuple[int, TokenClass, int]]:
+        """Yield each group's tokens of each class; those of 0 are left out."""
+        distinct, sums = self.sums_by(groups)
+        for token_class, tokens in sums.items():
+            for group, total in zip(distinct.tolist(), tokens.tolist(), strict=True):
+                if total:
+                    yield group, token_class, total
 
 
 class Grouping(Generic[Key]):

@@ -14,7 +14,6 @@ from zoneinfo import ZoneInfo
 from billing.contracts import ContractVersion, Party, PriceBy
 from billing.documents.format import (
     date_of,
-    month_of_invoice,
     period_dates,
     read_time,
     write_time,
@@ -167,7 +166,7 @@ def _read_override(found: dict[str, Any]) -> Override:
 def _period_to_json(invoice: Invoice) -> dict[str, Any]:
     first, last = period_dates(invoice)
     return {
-        "month": str(month_of_invoice(invoice)),
+        "month": str(invoice.month),
         "zone": invoice.version.zone.key,
         "start_time": write_time(invoice.span.start_ms),
         "end_time": write_time(invoice.span.end_ms),

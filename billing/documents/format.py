@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 
 from billing.invoicing import Invoice, InvoiceLine
 from billing.money import Currency, add_up, write, write_money
-from billing.periods import Month, month_of, month_start_ms
+from billing.periods import month_start_ms
 from billing.price_book import Price, class_name
 from billing.rating import Unpriced
 from meter.domain.times import to_ms, to_time
@@ -91,11 +91,6 @@ def word_start(at_ms: int, zone: ZoneInfo) -> str:
     return word_date(day) if date_of(at_ms - 1, zone) < day else word_minute(at_ms, zone)
 
 
-def month_of_invoice(invoice: Invoice) -> Month:
-    """Return the month that an invoice is for, where the contract is."""
-    return month_of(invoice.span.start_ms, invoice.version.zone)
-
-
 def period_dates(invoice: Invoice) -> tuple[date, date]:
     """Return the dates of the period's first and last moment, where the contract is."""
     zone, span = invoice.version.zone, invoice.span
@@ -104,7 +99,7 @@ def period_dates(invoice: Invoice) -> tuple[date, date]:
 
 def word_period(invoice: Invoice) -> str:
     """Return the period: `October 2026`, or both ends of a part of a month, last day included."""
-    zone, span, month = invoice.version.zone, invoice.span, month_of_invoice(invoice)
+    zone, span, month = invoice.version.zone, invoice.span, invoice.month
     month_ms = month_start_ms(month, zone), month_start_ms(month.next(), zone)
     if (span.start_ms, span.end_ms) == month_ms:
         return f"{_MONTH_NAMES[month.number - 1]} {month.year}"

@@ -16,6 +16,7 @@ from cli.accounts import format_time
 from cli.connection import Client, client_command, find_now_ms
 from cli.energy.money import MJ_PER_MEGAWATT_HOUR, find_revenue, per_megawatt_hour
 from cli.energy.sources import time_to_json
+from cli.usage.query import make_group_splitter
 from cli.usage.span import Span, check_order, check_time, to_span
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
@@ -43,18 +44,9 @@ _ABSENT: Final = "-"
 _PIPED_COLUMNS: Final = 100_000
 
 
-def split_groups(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    """Split an option's names of what rows are split by at commas: each once, one of times."""
-    names = tuple(name.strip() for name in value.split(","))
-    unknown = [name for name in names if name not in GROUPS]
-    if unknown:
-        known = ", ".join(GROUPS)
-        raise click.BadParameter(f"{unknown[0]!r} is none of {known}.", context, param)
-    if len(set(names)) < len(names):
-        raise click.BadParameter("name each at most once.", context, param)
-    if len(set(names).intersection(_TIMES)) > 1:
-        raise click.BadParameter("one of interval, hour and day.", context, param)
-    return names
+split_groups: Final = make_group_splitter(
+    GROUPS, times=_TIMES, clash="one of interval, hour and day."
+)
 
 
 @click.command("show", short_help="Tokens, energy, and tokens per joule.")

@@ -1,5 +1,6 @@
 """Questions to the meter about usage, and the words of their answers."""
 
+from collections.abc import Callable, Collection
 from typing import Final
 
 import click
@@ -35,18 +36,27 @@ TIMES: Final = ("interval", "day")
 SUMS: Final = ("request_count", "unfinished_count", "delivered_output_count", "estimated_count")
 
 
-def split_groups(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
-    """Split an option's names of what rows are split by at commas: each once, one of times."""
-    names = tuple(name.strip() for name in value.split(","))
-    unknown = [name for name in names if name not in GROUPS]
-    if unknown:
-        known = ", ".join(GROUPS)
-        raise click.BadParameter(f"{unknown[0]!r} is none of {known}.", context, param)
-    if len(set(names)) < len(names):
-        raise click.BadParameter("name each at most once.", context, param)
-    if set(TIMES) <= set(names):
-        raise click.BadParameter("day or interval, not both.", context, param)
-    return names
+def make_group_splitter(
+    groups: Collection[str], *, times: Collection[str], clash: str
+) -> Callable[[click.Context, click.Parameter, str], tuple[str, ...]]:
+    """Return what splits an option's names at commas: each a group, once, at most one of times."""
+
+    def split(context: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in value.split(","))
+        unknown = [name for name in names if name not in groups]
+        if unknown:
+            known = ", ".join(groups)
+            raise click.BadParameter(f"{unknown[0]!r} is none of {known}.", context, param)
+        if len(set(names)) < len(names):
+            raise click.BadParameter("name each at most once.", context, param)
+        if len(set(names).intersection(times)) > 1:
+            raise click.BadParameter(clash, context, param)
+        return names
+
+    return split
+
+
+split_groups: Final = make_group_splitter(GROUPS, times=TIMES, clash="day or interval, not both.")
 
 
 def to_request(

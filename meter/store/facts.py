@@ -8,8 +8,8 @@ from sqlalchemy import ARRAY, Engine, Text, any_, func, literal, select, text
 from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import FinishClass, Mode, TokenClass
 from meter.runtime.engine import store_faults
-from meter.store.installation import installation_time
 from meter.store.tables import counting, shards, skus, usage
+from meter.store.usage import select_counted_until_ms
 from meter.usage import UsageFact
 
 # Rows that are held at a time.
@@ -73,13 +73,8 @@ class FactStore:
 
     def counted_until_ms(self) -> int:
         """Return until when all that was acknowledged is counted, over all shards."""
-        statement = select(
-            func.min(counting.c.counted_until).filter(counting.c.position < shards.c.position),
-            installation_time(func.statement_timestamp()),
-        ).select_from(counting.join(shards, shards.c.shard == counting.c.shard))
         with store_faults(), self._engine.connect() as connection:
-            behind, now = connection.execute(statement).one()
-        return to_ms(now if behind is None else behind)
+            return select_counted_until_ms(connection)
 
     def recorded_up_to(self) -> Mapping[int, int]:
         """Return the position of the newest segment of each shard of the journal."""

@@ -101,7 +101,7 @@ class UsageStore:
         }
         with store_faults(), self._engine.begin() as connection:
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
-            until = _counted_until(connection)
+            until = select_counted_until_ms(connection)
             rows = connection.execute(statement, values).all()
         if len(rows) > QUERY_ROWS_MAX:
             raise InvalidArgument(
@@ -240,7 +240,7 @@ def _copy_rows(delta: UsageDelta) -> bytes:
     return _COPY_HEAD + rows.tobytes() + _COPY_END
 
 
-def _counted_until(connection: Connection) -> int:
+def select_counted_until_ms(connection: Connection) -> int:
     """Return the time before which all that was acknowledged is counted, over all shards."""
     statement = select(
         func.min(counting.c.counted_until).filter(counting.c.position < shards.c.position),
