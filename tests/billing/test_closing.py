@@ -17,6 +17,7 @@ from billing.periods import read_month
 from billing.ports import NotIssued
 from meter.domain.errors import MeterError, NotFound, Refused, Unavailable
 from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
+from tests.meter.store.recording import wait_for_lock
 
 OCTOBER = "2026-10"
 
@@ -251,6 +252,22 @@ _HALF_DONE = """
 SELECT count(*) FROM issued_invoices i
 WHERE line_count <> (SELECT count(*) FROM issued_lines l WHERE l.number = i.number)
 """
+
+
+def test_issue__waits_for_a_change_under_way(town: Town) -> None:
+    """Terms that are being changed are waited for: no invoice slips in beside the change."""
+    use(town)
+    (draft,) = town.billing.closing.preview("acme", read_month(OCTOBER))
+    draft = replace(draft, cut_id=town.host.cuts.take_cut(now_ms=town.clock.now).cut_id)
+    version = town.billing.terms.load().version
+    issue = town.billing.invoices.issue
+    with psycopg.connect(town.database_url) as change, ThreadPoolExecutor(1) as pool:
+        change.execute("UPDATE terms SET version = version + 1")
+        issuing = pool.submit(issue, draft, terms_version=version, now_ms=town.clock.now)
+        wait_for_lock(town.database_url)
+        change.commit()
+        assert issuing.result() is NotIssued.TERMS_CHANGED
+    assert issued(town) == []
 
 
 class _Stop(Exception):
