@@ -5,6 +5,7 @@
     ├── PermissionDenied    SCOPE_MISSING
     ├── InvalidArgument     ARGUMENT_INVALID · MESSAGE_UNREADABLE
     ├── NotFound            ACCOUNT_NOT_FOUND · API_KEY_NOT_FOUND · QUARANTINE_NOT_FOUND
+    │                       EVENT_NOT_FOUND · PRODUCER_NOT_FOUND
     ├── AlreadyExists       ACCOUNT_EXISTS
     ├── Refused             a rule says no; sending it again does not help
     ├── Overloaded          OVERLOADED · MESSAGE_TOO_LARGE
@@ -43,6 +44,10 @@ class Reason(StrEnum):
     ROTATION_REFUSED = "ROTATION_REFUSED"
     RELEASE_REFUSED = "RELEASE_REFUSED"
     CLOCK_REFUSED = "CLOCK_REFUSED"
+    EVENT_NOT_FOUND = "EVENT_NOT_FOUND"
+    CORRECTION_REFUSED = "CORRECTION_REFUSED"
+    PRODUCER_NOT_FOUND = "PRODUCER_NOT_FOUND"
+    RETIRE_REFUSED = "RETIRE_REFUSED"
     INTERNAL = "INTERNAL"
 
 

@@ -115,7 +115,11 @@ producers = Table(
     Column("instance", LargeBinary, nullable=False),
     Column("sequence", BigInteger, nullable=False),
     Column("digests", LargeBinary, nullable=False),
-    Column("seen_time", _Time, nullable=False),
+    Column("seen_time", _Time),
+    Column("state", SmallInteger, nullable=False),
+    Column("announced_sequence", BigInteger, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("create_time", _Time, nullable=False),
 )
 producer_instances = Table(
     "producer_instances",

@@ -74,6 +74,14 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the installation lives on the real clock, which nobody moves; or the driven clock stands later
     than where it is to go.
     """
+    ERROR_REASON_EVENT_NOT_FOUND: _ErrorReason.ValueType  # 49
+    """NOT_FOUND: no recorded event has this id, or lies at this place, in the time that was looked at."""
+    ERROR_REASON_CORRECTION_REFUSED: _ErrorReason.ValueType  # 50
+    """FAILED_PRECONDITION: the event is void already; or was set aside and never counted; or several have this id."""
+    ERROR_REASON_PRODUCER_NOT_FOUND: _ErrorReason.ValueType  # 51
+    """NOT_FOUND: no such producer."""
+    ERROR_REASON_RETIRE_REFUSED: _ErrorReason.ValueType  # 52
+    """FAILED_PRECONDITION: the producer has an open stream; stop it first."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
     """INTERNAL: a fault of the server; its log has the call's `error_id`."""
 
@@ -134,6 +142,14 @@ ERROR_REASON_CLOCK_REFUSED: ErrorReason.ValueType  # 48
 """FAILED_PRECONDITION: the installation lives on the real clock, which nobody moves; or the driven clock stands later
 than where it is to go.
 """
+ERROR_REASON_EVENT_NOT_FOUND: ErrorReason.ValueType  # 49
+"""NOT_FOUND: no recorded event has this id, or lies at this place, in the time that was looked at."""
+ERROR_REASON_CORRECTION_REFUSED: ErrorReason.ValueType  # 50
+"""FAILED_PRECONDITION: the event is void already; or was set aside and never counted; or several have this id."""
+ERROR_REASON_PRODUCER_NOT_FOUND: ErrorReason.ValueType  # 51
+"""NOT_FOUND: no such producer."""
+ERROR_REASON_RETIRE_REFUSED: ErrorReason.ValueType  # 52
+"""FAILED_PRECONDITION: the producer has an open stream; stop it first."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """INTERNAL: a fault of the server; its log has the call's `error_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -138,16 +138,25 @@ Global___OpenStream: _TypeAlias = OpenStream  # noqa: Y015
 
 @_typing.final
 class Heartbeat(_message.Message):
-    """Says that the producer is alive; answered with a BatchAck of the last recorded number."""
+    """Says that the producer is alive; answered with a BatchAck of the last recorded number, and with StreamOpened where
+    the database has lost what was recorded.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
+    LAST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    last_sequence: _builtins.int
+    """Highest number that was given to a batch so far; 0 when none is known. What lies between the last recorded number
+    and this one is the producer's backlog; if it is lost with the producer, it is known to be missing.
+    """
     def __init__(
         self,
+        *,
+        last_sequence: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["last_sequence", b"last_sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -155,7 +164,9 @@ Global___Heartbeat: _TypeAlias = Heartbeat  # noqa: Y015
 
 @_typing.final
 class StreamUsageRequest(_message.Message):
-    """A message from producer to meter."""
+    """A message from producer to meter. A producer that ends its side of the stream in good order, with nothing left to
+    report, is retired: its silence is no outage. It is active again as soon as it opens a stream.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -499,6 +510,10 @@ class QueryUsageResponse(_message.Message):
 
     ROWS_FIELD_NUMBER: _builtins.int
     COUNTED_UNTIL_FIELD_NUMBER: _builtins.int
+    HEARD_UNTIL_FIELD_NUMBER: _builtins.int
+    SILENT_PRODUCER_COUNT_FIELD_NUMBER: _builtins.int
+    silent_producer_count: _builtins.int
+    """Producers of the installation that are silent: their usage since is unknown, not zero."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
         """Rows, ordered by the fields asked for; at most 100,000. A question with a longer answer is refused with
@@ -509,15 +524,23 @@ class QueryUsageResponse(_message.Message):
     def counted_until(self) -> _timestamp_pb2.Timestamp:
         """All that was acknowledged before this time is in the sums."""
 
+    @_builtins.property
+    def heard_until(self) -> _timestamp_pb2.Timestamp:
+        """Each producer of the installation that is registered or active was heard from at this time or later: what it
+        reports of earlier times has come, but for what it still holds. Absent when there is none.
+        """
+
     def __init__(
         self,
         *,
         rows: _abc.Iterable[Global___UsageRow] | None = ...,
         counted_until: _timestamp_pb2.Timestamp | None = ...,
+        heard_until: _timestamp_pb2.Timestamp | None = ...,
+        silent_producer_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["counted_until", b"counted_until"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counted_until", b"counted_until", "heard_until", b"heard_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted_until", b"counted_until", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counted_until", b"counted_until", "heard_until", b"heard_until", "rows", b"rows", "silent_producer_count", b"silent_producer_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -738,3 +761,223 @@ class RejectQuarantineResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RejectQuarantineResponse: _TypeAlias = RejectQuarantineResponse  # noqa: Y015
+
+@_typing.final
+class EventPlace(_message.Message):
+    """An event's place in the batches of a producer."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PRODUCER_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    INDEX_FIELD_NUMBER: _builtins.int
+    producer: _builtins.str
+    """Name of the producer."""
+    sequence: _builtins.int
+    """Number of the batch."""
+    index: _builtins.int
+    """Place in the batch as it was sent, from 0."""
+    def __init__(
+        self,
+        *,
+        producer: _builtins.str = ...,
+        sequence: _builtins.int = ...,
+        index: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["index", b"index", "producer", b"producer", "sequence", b"sequence"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EventPlace: _TypeAlias = EventPlace  # noqa: Y015
+
+@_typing.final
+class CorrectUsageRequest(_message.Message):
+    """Which event was reported wrongly, and what is right."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    REPLACEMENT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    event_id: _builtins.str
+    """Its id as it was given to RecordUsage; or 32 hexadecimal digits, the 16 bytes that a stream carried."""
+    account: _builtins.str
+    """Account that owns the API key which reported it; empty for the installation's own keys."""
+    reason: _builtins.str
+    """Why, 1–200 characters, kept."""
+    @_builtins.property
+    def place(self) -> Global___EventPlace:
+        """Its place in a stream."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Where to look: the event ended at this time or later. Absent: 36 days ago."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """Where to look: the event ended before this time. Absent: no end."""
+
+    @_builtins.property
+    def replacement(self) -> _usage_pb2.UsageEvent:
+        """What is counted in its place, of any age; its event_id is left empty. Absent: nothing is, the event is void."""
+
+    def __init__(
+        self,
+        *,
+        event_id: _builtins.str = ...,
+        place: Global___EventPlace | None = ...,
+        account: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        replacement: _usage_pb2.UsageEvent | None = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "event", b"event", "event_id", b"event_id", "place", b"place", "replacement", b"replacement", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "end_time", b"end_time", "event", b"event", "event_id", b"event_id", "place", b"place", "reason", b"reason", "replacement", b"replacement", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["event_id", "place"]  # noqa: Y015
+    _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
+
+Global___CorrectUsageRequest: _TypeAlias = CorrectUsageRequest  # noqa: Y015
+
+@_typing.final
+class Correction(_message.Message):
+    """What was corrected, by whom and why. Kept for good."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRECTION_ID_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    PLACE_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CORRECT_TIME_FIELD_NUMBER: _builtins.int
+    correction_id: _builtins.int
+    """Name of the correction."""
+    key_id: _builtins.str
+    """Id of the API key that corrected."""
+    reason: _builtins.str
+    """Why."""
+    @_builtins.property
+    def before(self) -> _usage_pb2.UsageEvent:
+        """What was counted until then."""
+
+    @_builtins.property
+    def after(self) -> _usage_pb2.UsageEvent:
+        """What is counted in its place; absent when the event was voided."""
+
+    @_builtins.property
+    def place(self) -> Global___EventPlace:
+        """Where the event came from; the producer is empty for RecordUsage."""
+
+    @_builtins.property
+    def correct_time(self) -> _timestamp_pb2.Timestamp:
+        """When."""
+
+    def __init__(
+        self,
+        *,
+        correction_id: _builtins.int = ...,
+        before: _usage_pb2.UsageEvent | None = ...,
+        after: _usage_pb2.UsageEvent | None = ...,
+        place: Global___EventPlace | None = ...,
+        key_id: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        correct_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "correct_time", b"correct_time", "place", b"place"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "correct_time", b"correct_time", "correction_id", b"correction_id", "key_id", b"key_id", "place", b"place", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Correction: _TypeAlias = Correction  # noqa: Y015
+
+@_typing.final
+class CorrectUsageResponse(_message.Message):
+    """The event was corrected."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRECTION_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def correction(self) -> Global___Correction:
+        """The correction; that of the first call when it was repeated. An event that was corrected otherwise before is
+        refused with CORRECTION_REFUSED when it is void, else its latest content is corrected.
+        """
+
+    def __init__(
+        self,
+        *,
+        correction: Global___Correction | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correction", b"correction"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorrectUsageResponse: _TypeAlias = CorrectUsageResponse  # noqa: Y015
+
+@_typing.final
+class ListCorrectionsRequest(_message.Message):
+    """Which corrections to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    page_size: _builtins.int
+    """1–1,000; 0 means 100."""
+    page_token: _builtins.str
+    """From the last answer; empty for the first page."""
+    def __init__(
+        self,
+        *,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCorrectionsRequest: _TypeAlias = ListCorrectionsRequest  # noqa: Y015
+
+@_typing.final
+class ListCorrectionsResponse(_message.Message):
+    """A page of corrections."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty on the last page."""
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[Global___Correction]:
+        """Oldest first."""
+
+    def __init__(
+        self,
+        *,
+        corrections: _abc.Iterable[Global___Correction] | None = ...,
+        next_page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "next_page_token", b"next_page_token"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListCorrectionsResponse: _TypeAlias = ListCorrectionsResponse  # noqa: Y015

@@ -45,6 +45,16 @@ class MeterServiceStub(object):
                 request_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.RecordUsageRequest.SerializeToString,
                 response_deserializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.RecordUsageResponse.FromString,
                 _registered_method=True)
+        self.CorrectUsage = channel.unary_unary(
+                '/tokenworks.meter.v1.MeterService/CorrectUsage',
+                request_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.CorrectUsageRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.CorrectUsageResponse.FromString,
+                _registered_method=True)
+        self.ListCorrections = channel.unary_unary(
+                '/tokenworks.meter.v1.MeterService/ListCorrections',
+                request_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsResponse.FromString,
+                _registered_method=True)
         self.QueryUsage = channel.unary_unary(
                 '/tokenworks.meter.v1.MeterService/QueryUsage',
                 request_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.QueryUsageRequest.SerializeToString,
@@ -81,6 +91,21 @@ class MeterServiceServicer(object):
     def RecordUsage(self, request, context):
         """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Scope: report. Repeating
         the call is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CorrectUsage(self, request, context):
+        """Voids one recorded event, or counts another in its place; nothing is overwritten. Scope: administer, on the whole
+        installation. Repeating the call is harmless.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListCorrections(self, request, context):
+        """Corrections, oldest first. Scope: administer, on the whole installation. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -127,6 +152,16 @@ def add_MeterServiceServicer_to_server(servicer, server):
                     servicer.RecordUsage,
                     request_deserializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.RecordUsageRequest.FromString,
                     response_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.RecordUsageResponse.SerializeToString,
+            ),
+            'CorrectUsage': grpc.unary_unary_rpc_method_handler(
+                    servicer.CorrectUsage,
+                    request_deserializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.CorrectUsageRequest.FromString,
+                    response_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.CorrectUsageResponse.SerializeToString,
+            ),
+            'ListCorrections': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListCorrections,
+                    request_deserializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsRequest.FromString,
+                    response_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsResponse.SerializeToString,
             ),
             'QueryUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryUsage,
@@ -204,6 +239,60 @@ class MeterService(object):
             '/tokenworks.meter.v1.MeterService/RecordUsage',
             tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.RecordUsageRequest.SerializeToString,
             tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.RecordUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CorrectUsage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.meter.v1.MeterService/CorrectUsage',
+            tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.CorrectUsageRequest.SerializeToString,
+            tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.CorrectUsageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListCorrections(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.meter.v1.MeterService/ListCorrections',
+            tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsRequest.SerializeToString,
+            tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

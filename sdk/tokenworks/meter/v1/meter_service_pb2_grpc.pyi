@@ -39,6 +39,12 @@ class MeterServiceStub:
     """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Scope: report. Repeating
     the call is harmless.
     """
+    CorrectUsage: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.CorrectUsageRequest, _meter_service_pb2.CorrectUsageResponse]
+    """Voids one recorded event, or counts another in its place; nothing is overwritten. Scope: administer, on the whole
+    installation. Repeating the call is harmless.
+    """
+    ListCorrections: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ListCorrectionsRequest, _meter_service_pb2.ListCorrectionsResponse]
+    """Corrections, oldest first. Scope: administer, on the whole installation. Changes nothing."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.QueryUsageRequest, _meter_service_pb2.QueryUsageResponse]
     """Sums of usage. Scope: read on the account. Changes nothing."""
     ListQuarantine: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ListQuarantineRequest, _meter_service_pb2.ListQuarantineResponse]
@@ -61,6 +67,12 @@ class MeterServiceAsyncStub(MeterServiceStub):
     """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Scope: report. Repeating
     the call is harmless.
     """
+    CorrectUsage: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.CorrectUsageRequest, _meter_service_pb2.CorrectUsageResponse]  # type: ignore[assignment]
+    """Voids one recorded event, or counts another in its place; nothing is overwritten. Scope: administer, on the whole
+    installation. Repeating the call is harmless.
+    """
+    ListCorrections: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ListCorrectionsRequest, _meter_service_pb2.ListCorrectionsResponse]  # type: ignore[assignment]
+    """Corrections, oldest first. Scope: administer, on the whole installation. Changes nothing."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.QueryUsageRequest, _meter_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Sums of usage. Scope: read on the account. Changes nothing."""
     ListQuarantine: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ListQuarantineRequest, _meter_service_pb2.ListQuarantineResponse]  # type: ignore[assignment]
@@ -92,6 +104,24 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Scope: report. Repeating
         the call is harmless.
         """
+
+    @_abc_1.abstractmethod
+    def CorrectUsage(
+        self,
+        request: _meter_service_pb2.CorrectUsageRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_meter_service_pb2.CorrectUsageResponse, _abc.Awaitable[_meter_service_pb2.CorrectUsageResponse]]:
+        """Voids one recorded event, or counts another in its place; nothing is overwritten. Scope: administer, on the whole
+        installation. Repeating the call is harmless.
+        """
+
+    @_abc_1.abstractmethod
+    def ListCorrections(
+        self,
+        request: _meter_service_pb2.ListCorrectionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_meter_service_pb2.ListCorrectionsResponse, _abc.Awaitable[_meter_service_pb2.ListCorrectionsResponse]]:
+        """Corrections, oldest first. Scope: administer, on the whole installation. Changes nothing."""
 
     @_abc_1.abstractmethod
     def QueryUsage(
