@@ -86,6 +86,8 @@ def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) ->
         shard=settings.shard,
         buffer_bytes_max=settings.buffer_bytes_max,
         sandbox_clock_ms=None if sandbox_clock is None else to_ms(sandbox_clock),
+        silence_seconds=settings.silence_seconds,
+        durable_standbys=settings.durable_standbys,
         energy_sources=settings.energy_sources,
         energy_scrape_seconds=settings.energy_scrape_seconds,
     )

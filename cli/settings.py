@@ -23,6 +23,8 @@ CONFIG = "TOKENWORKS_CONFIG"
 # be called tokenworks.
 _OF_KUBERNETES = re.compile(r"TOKENWORKS(_\w+)?_(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)")
 _TIER = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}")
+# What Postgres keeps of an application_name.
+_STANDBY = re.compile(r"[ -+\--~]{1,63}")
 # Printable ASCII without blanks: it goes into a request as it is.
 _URL = re.compile(r"[!-~]{1,1000}")
 _MEBIBYTE = 1024 * 1024
@@ -93,6 +95,17 @@ def _tiers(value: object) -> tuple[str, ...]:
             " separated by commas"
         )
     return tiers
+
+
+def _standbys(value: object) -> tuple[str, ...]:
+    written = value if isinstance(value, list) else _text(value).split(",")
+    names = tuple(_text(name) for name in written)
+    if len(set(names)) < len(names) or any(not _STANDBY.fullmatch(name) for name in names):
+        raise ValueError(
+            "must be different application_names of standbys, printable and of at most 63"
+            " characters, separated by commas"
+        )
+    return names
 
 
 def _energy_sources(value: object) -> tuple[EnergySource, ...]:
@@ -251,6 +264,27 @@ class Settings:
             " clock --to` moves it. Later starts need the setting too, and any instant will do. A"
             " database that has lived on the real clock refuses it."
             " [What it is for](../operating/sandbox.md).",
+        ),
+    )
+    silence_seconds: int = field(
+        default=60,
+        metadata=_told(
+            "silence_seconds",
+            _integer(minimum=10, maximum=86_400),
+            meaning="For how long a producer that is registered or active may be unheard, in"
+            " seconds, before it is called silent. In a sandbox nobody is."
+            " [Silence and gaps](../operating/producers.md).",
+        ),
+    )
+    durable_standbys: tuple[str, ...] = field(
+        default=(),
+        metadata=_told(
+            "durable_standbys",
+            _standbys,
+            meaning="The standbys of the database, by their application_name and separated by"
+            " commas, that must have a batch on disk before producers forget it. One that is not"
+            " connected holds all of them back. Without any, what the database has recorded is"
+            " durable. [What durable means](../operating/producers.md#what-durable-means).",
         ),
     )
     energy_sources: tuple[EnergySource, ...] = field(

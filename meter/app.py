@@ -20,9 +20,11 @@ from meter.energy.live import LiveEnergy
 from meter.energy.recorder import EnergyRecorder
 from meter.hosting import Host, MakeResident
 from meter.http import HttpServer
+from meter.journal.durability import Horizon
 from meter.journal.writer import JournalWriter
 from meter.metrics import Metrics
 from meter.options import Addresses, JobOptions, MeterOptions
+from meter.presence import Roster, ShownProducers
 from meter.registry import Registry
 from meter.running import Meter
 from meter.runtime.clock import SystemClock
@@ -39,7 +41,9 @@ from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
 from meter.store.journal import JournalStore
 from meter.store.quarantine import QuarantineStore
+from meter.store.producers import ProducerStore
 from meter.store.usage import UsageStore
+from meter.store.replication import ReplicationStore
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.auth import RegistryDoor
 from meter.wire.clock_servicer import ClockServicer
@@ -48,6 +52,7 @@ from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
 from meter.wire.server import Server
 from meter.wire.stream import StreamParts
+from meter.wire.producer_servicer import ProducerServicer
 
 # Readiness ends when accounts and keys are older than this.
 _REGISTRY_SECONDS_STALE = 10.0
@@ -180,8 +185,13 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
     metrics.sandbox.set(0 if driver is None else 1)
     parts = StreamParts(
         intake=Intake(registry=registry, tiers=options.tiers),
+    producers = ProducerStore(engine)
+    replication = ReplicationStore(engine, standbys=options.durable_standbys)
+    roster = _make_roster(options, producers, clock=clock, metrics=metrics)
         writer=writer,
-        producers=journal,
+        producers=producers,
+        roster=roster,
+        horizon=_make_horizon(options, replication),
         clock=clock,
         metrics=metrics,
     )
@@ -194,6 +204,9 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
         quarantine=QuarantineStore(engine),
         metrics=metrics,
         clock=clock,
+        roster=roster,
+        horizon=parts.horizon,
+        replication=replication,
         driver=driver,
         energy=energy,
         energy_scrape_seconds=options.energy_scrape_seconds,
@@ -204,6 +217,7 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
             EnergyServicer(energy, reader=EfficiencyStore(engine), door=door, clock=clock),
             metrics=metrics,
             driven=clock if isinstance(clock, DrivenClock) else None,
+            ProducerServicer(producers, roster=roster, door=door, registry=registry),
             residents={resident.name: resident.add_to for resident in lodged},
         ),
         http=HttpServer(
@@ -237,6 +251,30 @@ def _make_writer(
 
 def _make_meter_servicer(
     options: MeterOptions,
+def _make_roster(
+    options: MeterOptions, producers: ProducerStore, *, clock: Clock, metrics: Metrics
+) -> Roster:
+    # A clock that stands still says nothing of silence, and one that leaps would find everyone.
+    is_driven = isinstance(clock, DrivenClock)
+    return Roster(
+        producers,
+        silence_seconds=None if is_driven else options.silence_seconds,
+        monotonic_seconds=clock.monotonic_seconds,
+        on_summary=ShownProducers(metrics).show,
+    )
+
+
+def _make_horizon(options: MeterOptions, replication: ReplicationStore) -> Horizon | None:
+    """Return what is durable; raises Refused where that cannot be seen, None where it is plain."""
+    if not options.durable_standbys:
+        return None
+    replication.check_privilege()
+    horizon = Horizon(options.durable_standbys)
+    # Whatever is recorded from now on belongs to this line of history, or to a later one.
+    horizon.take(horizon.begin(), replication.look())
+    return horizon
+
+
     parts: StreamParts,
     *,
     engine: Engine,

@@ -93,6 +93,54 @@ SANDBOX: Final = Entry(
     meaning="1 where the installation lives on a driven clock: none of it is real. Else 0.",
 )
 ENERGY: Final = Entry(
+PRODUCERS: Final = Entry(
+    name="tokenworks_producers",
+    kind="gauge",
+    unit="producers",
+    labels=("state",),
+    meaning="Producers of the installation by state: registered (announced, not heard yet), active,"
+    " retired (ended in good order, or by a person).",
+)
+PRODUCERS_SILENT: Final = Entry(
+    name="tokenworks_producers_silent",
+    kind="gauge",
+    unit="producers",
+    labels=(),
+    meaning="Producers that are registered or active and have not been heard for longer than"
+    " TOKENWORKS_SILENCE_SECONDS. What they did since is unknown, not zero.",
+)
+PRODUCER_SEEN: Final = Entry(
+    name="tokenworks_producer_seen_timestamp_seconds",
+    kind="gauge",
+    unit="seconds",
+    labels=("account", "producer"),
+    meaning="When a registered or active producer was last heard, in seconds since 1970; 0 for"
+    " never. At most 1,000, the longest silent first.",
+)
+BACKLOG: Final = Entry(
+    name="tokenworks_producer_backlog_batches",
+    kind="gauge",
+    unit="batches",
+    labels=(),
+    meaning="Batches that producers have announced and that are not recorded yet. They wait with"
+    " the producers.",
+)
+FENCED: Final = Entry(
+    name="tokenworks_streams_fenced_total",
+    kind="counter",
+    unit="streams",
+    labels=(),
+    meaning="Streams that ended because a newer instance of their producer has opened one. Expected"
+    " when a server is replaced; else two servers report under one name.",
+)
+ROLLBACKS: Final = Entry(
+    name="tokenworks_rollbacks_total",
+    kind="counter",
+    unit="streams",
+    labels=(),
+    meaning="Streams that found the database older than what was acknowledged to them: it was"
+    " restored, or a standby took over that was behind. Each is refilled by its producer.",
+)
     name="tokenworks_energy_joules_total",
     kind="counter",
     unit="joules",
@@ -178,6 +226,12 @@ CATALOGUE: Final = (
     ENERGY_SCRAPES_FAILED,
     POWER_VALID,
     ENERGY_LAST_SAMPLE,
+    PRODUCERS,
+    PRODUCERS_SILENT,
+    PRODUCER_SEEN,
+    BACKLOG,
+    FENCED,
+    ROLLBACKS,
 )
 
 
@@ -208,6 +262,12 @@ class Metrics:
         self.power_valid = self._gauge(POWER_VALID)
         self.energy_last_sample = self._gauge(ENERGY_LAST_SAMPLE)
 
+        self.producers = self._gauge(PRODUCERS)
+        self.producers_silent = self._gauge(PRODUCERS_SILENT)
+        self.producer_seen = self._gauge(PRODUCER_SEEN)
+        self.producer_backlog = self._gauge(BACKLOG)
+        self.streams_fenced = self._counter(FENCED)
+        self.rollbacks = self._counter(ROLLBACKS)
     def committed(self, *, seconds: float, submissions: int, events: int) -> None:  # noqa: ARG002
         """Note a group's commit."""
         self.commit_seconds.observe(seconds)

@@ -24,7 +24,9 @@ class MeterOptions:
     Addresses are `host:port`, port 0 for any free one. `key_pepper` keys the hash of API keys.
     `tiers` are the names that this installation sells. `shard` is the journal shard that this
     process owns. `buffer_bytes_max` bounds what waits for its commit. `sandbox_clock_ms` asks for a
-    driven clock, and is where one begins that is new; None asks for the real one. The
+    driven clock, and is where one begins that is new; None asks for the real one. A producer that
+    is not heard for `silence_seconds` is silent. What is acknowledged is durable once each of the
+    `durable_standbys` has it; without any, once it is recorded. The
     `energy_sources` are read every `energy_scrape_seconds`, on a driven clock at each edge.
     """
 
@@ -38,6 +40,8 @@ class MeterOptions:
     shard: int
     buffer_bytes_max: int
     sandbox_clock_ms: int | None
+    silence_seconds: int
+    durable_standbys: tuple[str, ...]
     energy_sources: tuple[EnergySource, ...]
     energy_scrape_seconds: int
 

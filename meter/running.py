@@ -13,12 +13,15 @@ from meter.domain.errors import MeterError
 from meter.domain.limits import CLAIM_KEPT_MS
 from meter.energy.recorder import EnergyRecorder
 from meter.http import HttpServer
+from meter.journal.durability import Horizon
 from meter.journal.writer import JournalWriter
 from meter.metrics import Metrics
+from meter.presence import Roster
 from meter.registry import Registry
 from meter.runtime.driven_clock import ClockDriver
 from meter.store.journal import JournalStore
 from meter.store.quarantine import QuarantineStore
+from meter.store.replication import ReplicationStore
 from meter.store.usage import UsageStore
 from meter.wire.server import Server
 
@@ -27,6 +30,8 @@ _log = logging.getLogger(__name__)
 _REGISTRY_SECONDS = 1.0
 _WATCH_SECONDS = 2.0
 _FORGET_SECONDS = 3600.0
+# How long what is recorded waits at least before it is known to be durable.
+_LOOK_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +44,9 @@ class Meter:
     follower: Follower
     usage: UsageStore
     quarantine: QuarantineStore
+    roster: Roster
+    horizon: Horizon | None
+    replication: ReplicationStore
     metrics: Metrics
     clock: Clock
     driver: ClockDriver | None
@@ -56,6 +64,8 @@ class Meter:
         watching = [
             asyncio.create_task(_every(_REGISTRY_SECONDS, self._refresh)),
             asyncio.create_task(_every(_WATCH_SECONDS, self._watch)),
+            asyncio.create_task(_every(_WATCH_SECONDS, self.roster.round)),
+            asyncio.create_task(_every(_LOOK_SECONDS, self._look)),
             asyncio.create_task(_every(_FORGET_SECONDS, self._forget)),
             asyncio.create_task(self._measure()),
             asyncio.create_task(_every(_WATCH_SECONDS, self._attribute)),
@@ -102,8 +112,19 @@ class Meter:
             self.metrics.counting_behind.set(behind_ms / 1000)
             held = await asyncio.to_thread(self.quarantine.held_count)
             self.metrics.quarantine_held.set(held)
-            missing = await asyncio.to_thread(self.journal.missing_batch_count)
-            self.metrics.batches_missing.set(missing)
+
+    async def _look(self) -> None:
+        """See how far the standbys are."""
+        if self.horizon is None:
+            return
+        number, missing = self.horizon.begin(), self.horizon.missing
+        with _absent_store():
+            sight = await asyncio.to_thread(self.replication.look)
+            if self.horizon.take(number, sight):
+                _log.warning("database_changed", extra={"line": sight.line})
+            if self.horizon.missing != missing:
+                names = ",".join(self.horizon.missing)
+                _log.warning("standbys_missing", extra={"standbys": names})
 
     async def _forget(self) -> None:
         with _absent_store():

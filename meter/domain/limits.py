@@ -21,6 +21,11 @@ METADATA_BYTES_MAX: Final = 8 * 1024
 BATCHES_IN_FLIGHT_MAX: Final = 16
 # Digests of a producer's last batches. An older repeat cannot be compared, and is sent back.
 DIGESTS_KEPT: Final = 32
+# The highest batch number: whole in every language's JSON. A thousand a second take 285,000 years.
+SEQUENCE_MAX: Final = 2**53 - 1
+# How far a producer may say that it is ahead of what is recorded, and how many numbers are lost if
+# it says so and vanishes. A spool of 1 GiB with a batch of 20 bytes a number holds half of it.
+SEQUENCES_AHEAD_MAX: Final = 100_000_000
 # Set-aside events that an ack lists by name; the rest is only counted.
 SET_ASIDE_LISTED_MAX: Final = 100
 
@@ -66,6 +71,13 @@ COUNT_EVENTS_MAX: Final = 2_000_000
 DIMENSIONS_INTERNED_MAX: Final = 1_000_000
 # Rows of one QueryUsage or QueryEfficiency answer.
 QUERY_ROWS_MAX: Final = 100_000
+
+# Producers whose last sign of life is a metric of its own, the longest silent first.
+SEEN_METRICS_MAX: Final = 1_000
+# Streams whose presence is written by one statement.
+PRESENCE_ROWS_MAX: Final = 5_000
+# Gaps that ListProducers shows of one producer, the newest; all are in its sum.
+GAPS_LISTED_MAX: Final = 10
 
 # Exporters of energy counters that one meter reads: a hall of racks of one each.
 ENERGY_SOURCES_MAX: Final = 256

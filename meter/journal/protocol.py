@@ -24,11 +24,13 @@ class ProducerState:
     """A producer on disk: its newest instance, its last number, the digests of its last batches.
 
     `digests` holds up to `DIGESTS_KEPT` digests of 8 bytes, the last batch's at the end.
+    `announced_sequence` is the highest number that it said it has given; 0 when it said nothing.
     """
 
     instance: bytes
     sequence: int
     digests: bytes
+    announced_sequence: int = 0
 
     def judge(self, *, instance: bytes, sequence: int, digest: bytes) -> Verdict:
         """Tell what becomes of a batch; only RECORD moves the state."""
@@ -56,8 +58,11 @@ class ProducerState:
         """Return the state after OpenStream.
 
         Numbers below `first_sequence` that never came are passed over; the caller records them as
-        a gap. `first_sequence` 0 means that the producer holds nothing.
+        a gap. `first_sequence` 0 means that the producer holds nothing: what an earlier instance
+        announced and never sent is lost then, and passed over too.
         """
+        if not first_sequence and instance != self.instance:
+            first_sequence = self.announced_sequence + 1
         if first_sequence > self.sequence + 1:
-            return ProducerState(instance=instance, sequence=first_sequence - 1, digests=b"")
+            return replace(self, instance=instance, sequence=first_sequence - 1, digests=b"")
         return replace(self, instance=instance)

@@ -15,7 +15,6 @@ from sqlalchemy import (
     literal,
     select,
     text,
-    tuple_,
     update,
 )
 from sqlalchemy.dialects.postgresql import insert as upsert
@@ -29,16 +28,13 @@ from meter.journal.protocol import ProducerState
 from meter.runtime.engine import store_faults
 from meter.store.installation import installation_time
 from meter.store.tables import (
+from meter.store.producers import ProducerKey, lock_producers, save_producers
     event_claims,
     journal,
-    producer_gaps,
-    producer_instances,
-    producers,
     quarantine,
     shards,
 )
 
-ProducerKey = tuple[str, str]
 _HELD: Final = 1
 _TABLES_KEPT: Final = 2
 # The two dictionaries: table, key columns, and the arrays in which keys are sent.
@@ -119,63 +115,6 @@ class JournalStore:
                 ids[missing] = self._insert_dimensions([table[handle] for handle in missing])
             self._ids_by_table[id(table)] = (table, ids)
 
-    def open_producer(self, origin: Origin, *, first_sequence: int) -> ProducerState:
-        """Make `origin.instance` the newest one and return the state; records a gap.
-
-        An instance that a newer one has followed changes nothing: the state that is returned then
-        names the newer one.
-        """
-        key = (origin.account_id, origin.producer)
-        now = to_time(origin.received_ms)
-        blank = dict(zip(("account_id", "producer"), key, strict=True))
-        with store_faults(), self._engine.begin() as connection:
-            connection.execute(
-                upsert(producers)
-                .values(**blank, instance=origin.instance, sequence=0, digests=b"", seen_time=now)
-                .on_conflict_do_nothing()
-            )
-            row = connection.execute(select(producers).filter_by(**blank).with_for_update()).one()
-            before = ProducerState(
-                instance=row.instance, sequence=row.sequence, digests=row.digests
-            )
-            is_new = connection.execute(
-                upsert(producer_instances)
-                .values(**blank, instance=origin.instance, open_time=now)
-                .on_conflict_do_nothing()
-                .returning(producer_instances.c.open_time)
-            ).first()
-            if is_new is None and before.instance != origin.instance:
-                return before
-            after = before.opened(instance=origin.instance, first_sequence=first_sequence)
-            if after.sequence > before.sequence:
-                connection.execute(
-                    upsert(producer_gaps)
-                    .values(
-                        **blank,
-                        first_sequence=before.sequence + 1,
-                        last_sequence=after.sequence,
-                        found_time=now,
-                    )
-                    .on_conflict_do_nothing()
-                )
-            connection.execute(
-                update(producers)
-                .filter_by(**blank)
-                .values(
-                    instance=after.instance,
-                    sequence=after.sequence,
-                    digests=after.digests,
-                    seen_time=now,
-                )
-            )
-            return after
-
-    def missing_batch_count(self) -> int:
-        """Return how many numbers were passed over in all, over all producers."""
-        spans = producer_gaps.c.last_sequence - producer_gaps.c.first_sequence + 1
-        with store_faults(), self._engine.connect() as connection:
-            return int(connection.execute(select(func.coalesce(func.sum(spans), 0))).scalar_one())
-
     def forget_claims(self, *, before_ms: int) -> int:
         """Delete event ids claimed before a time at which no repeat is accepted any more."""
         statement = delete(event_claims).where(event_claims.c.claim_time < to_time(before_ms))
@@ -226,44 +165,12 @@ class JournalTransaction:
 
         One that another server holds at this moment is left out, not waited for.
         """
-        wanted = sorted(set(keys))
-        if not wanted:
-            return {}
-        pair = tuple_(producers.c.account_id, producers.c.producer)
-        rows = self._connection.execute(
-            select(producers)
-            .where(pair.in_(wanted))
-            .order_by(producers.c.account_id, producers.c.producer)
-            .with_for_update(skip_locked=True)
-        )
-        return {
-            (row.account_id, row.producer): ProducerState(
-                instance=row.instance, sequence=row.sequence, digests=row.digests
-            )
-            for row in rows
-        }
+        return lock_producers(self._connection, keys)
 
     def save_producers(self, states: Mapping[ProducerKey, ProducerState], *, now_ms: int) -> None:
         """Write the states of locked producers."""
-        if not states:
-            return
-        statement = text(
-            "UPDATE producers p SET sequence = n.sequence, digests = n.digests, seen_time = :now"
-            " FROM unnest(CAST(:accounts AS text[]), CAST(:names AS text[]),"
-            " CAST(:sequences AS bigint[]), CAST(:digests AS bytea[]))"
-            " AS n(account_id, producer, sequence, digests)"
-            " WHERE p.account_id = n.account_id AND p.producer = n.producer"
-        )
-        self._connection.execute(
-            statement,
-            {
-                "now": to_time(now_ms),
-                "accounts": [account_id for account_id, _ in states],
-                "names": [name for _, name in states],
-                "sequences": [state.sequence for state in states.values()],
-                "digests": [state.digests for state in states.values()],
-            },
-        )
+        del now_ms  # Producers live by the database's clock.
+        save_producers(self._connection, states)
 
     def claim_events(self, claims: Mapping[bytes, bytes], *, now_ms: int) -> dict[bytes, bytes]:
         """Claim event keys and return those that were claimed before, with their content hashes."""

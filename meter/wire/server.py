@@ -21,6 +21,8 @@ from tokenworks.meter.v1 import (
     energy_service_pb2_grpc,
     meter_service_pb2,
     meter_service_pb2_grpc,
+    producer_service_pb2,
+    producer_service_pb2_grpc,
 )
 
 _SERVICES: Final = (
@@ -28,6 +30,7 @@ _SERVICES: Final = (
     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,
     clock_service_pb2.DESCRIPTOR.services_by_name["ClockService"].full_name,
     energy_service_pb2.DESCRIPTOR.services_by_name["EnergyService"].full_name,
+    producer_service_pb2.DESCRIPTOR.services_by_name["ProducerService"].full_name,
 )
 _OPTIONS: Final = (
     # The transport refuses what is more than twice too large, without our words.
@@ -55,6 +58,7 @@ class Server:
         accounts: account_service_pb2_grpc.AccountServiceServicer,
         clock: clock_service_pb2_grpc.ClockServiceServicer,
         energy: energy_service_pb2_grpc.EnergyServiceServicer,
+        producers: producer_service_pb2_grpc.ProducerServiceServicer,
         *,
         metrics: Metrics,
         driven: DrivenClock | None,
@@ -71,6 +75,7 @@ class Server:
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, self._server)
         clock_service_pb2_grpc.add_ClockServiceServicer_to_server(clock, self._server)
         energy_service_pb2_grpc.add_EnergyServiceServicer_to_server(energy, self._server)
+        producer_service_pb2_grpc.add_ProducerServiceServicer_to_server(producers, self._server)
         for add_to in residents.values():
             add_to(self._server)
         self._names = (*_SERVICES, *residents)

@@ -6,7 +6,7 @@ import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
@@ -18,40 +18,53 @@ from meter.domain.errors import InvalidArgument, Reason, Refused
 from meter.domain.event import Origin, SetAside
 from meter.domain.outcome import Outcome
 from meter.journal.commit import Result
-from meter.journal.protocol import DIGEST_BYTES, ProducerState, Verdict
+from meter.journal.durability import Horizon
+from meter.journal.protocol import DIGEST_BYTES
+from meter.journal.session import Ack, Mark, Opened, Seen, StreamSession
 from meter.journal.writer import JournalWriter, shutting_down
 from meter.metrics import Metrics
+from meter.presence import Attendance, Roster
+from meter.producers import ProducerPort
 from meter.wire.intake import Intake
 from meter.wire.status import invalid, readable, unreadable
 from tokenworks.meter.v1 import meter_service_pb2
 
-_PRODUCER: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.PRODUCER_CHARS_MAX}}}")
+PRODUCER_NAME: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.PRODUCER_CHARS_MAX}}}")
 # How long a stream waits for room in the buffer before its producer is told to come back.
 _ROOM_SECONDS: Final = 5.0
 
 
-class Producers(Protocol):
-    """Opens producers in the store."""
-
-    def open_producer(self, origin: Origin, *, first_sequence: int) -> ProducerState:
-        """Make an instance the newest one and return the producer's state."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class _Waiting:
+    """A batch whose commit is awaited."""
+
     sequence: int
     future: "asyncio.Future[Result]"
     arrival_seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Beat:
+    """A heartbeat to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """What was found of the producer in the database after a mark."""
+
+    mark: Mark
+    found: Seen | None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamParts:
-    """What every stream of a server works with."""
+    """What every stream of a server works with; `horizon` is None where recorded is durable."""
 
     intake: Intake
     writer: JournalWriter
-    producers: Producers
+    producers: ProducerPort
+    roster: Roster
+    horizon: Horizon | None
     clock: Clock
     metrics: Metrics
 
@@ -74,14 +87,25 @@ class Stream:
         self._parts = parts
         self._context = context
         self._authenticate = authenticate
-        self._producer = ""
-        self._instance = b""
-        self._last_sequence = 0
-        self._going_back_to: int | None = None
-        self._answers: asyncio.Queue[_Waiting | None] = asyncio.Queue(limits.BATCHES_IN_FLIGHT_MAX)
+        self._opener: Origin | None = None
+        self._session = StreamSession(producer="", instance=b"")
+        self._heard_time = 0.0
+        self._answers: asyncio.Queue[_Waiting | _Beat | _Look | None] = asyncio.Queue(
+            limits.BATCHES_IN_FLIGHT_MAX
+        )
 
     async def run(self, requests: AsyncIterator[Any]) -> None:
         """Serve the stream until either side ends it."""
+        try:
+            await self._serve(requests)
+        except Refused as error:
+            if error.reason is Reason.PRODUCER_TAKEN_OVER:
+                self._parts.metrics.streams_fenced.inc()
+            raise
+        finally:
+            self._parts.roster.leave(self)
+
+    async def _serve(self, requests: AsyncIterator[Any]) -> None:
         reading = asyncio.create_task(self._read(requests))
         answering = asyncio.create_task(self._answer())
         serving = asyncio.gather(reading, answering)
@@ -90,6 +114,7 @@ class Stream:
             await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
                 serving.result()
+                await self._say_goodbye()
                 return
             # The server stops: what was taken is answered, then the producer is sent away.
             reading.cancel()
@@ -101,6 +126,26 @@ class Stream:
                 task.cancel()
             await asyncio.gather(serving, reading, answering, stopping, return_exceptions=True)
 
+    def attendance(self) -> Attendance:
+        """Return what it has heard and acknowledged by now."""
+        assert self._opener is not None
+        return Attendance(
+            account_id=self._opener.account_id,
+            producer=self._opener.producer,
+            instance=self._opener.instance,
+            announced_sequence=self._session.announced_sequence,
+            heard_time=self._heard_time,
+            mark=self._session.mark(),
+        )
+
+    def seen(self, mark: Mark, found: Seen | None) -> None:
+        """Take what was found of the producer after the mark, in its turn.
+
+        Behind a full queue it is left out: the batches in it are judged, which tells as much.
+        """
+        if not self._answers.full():
+            self._answers.put_nowait(_Look(mark, found))
+
     async def _read(self, requests: AsyncIterator[Any]) -> None:
         async for item in requests:
             arrival = self._parts.clock.monotonic_seconds()
@@ -110,15 +155,17 @@ class Stream:
             except DecodeError as error:
                 raise unreadable() from error
             credential = self._authenticate()
+            self._heard_time = arrival
             kind = message.WhichOneof("message")
             if kind == "open":
                 await self._open(message.open, credential)
-            elif not self._producer:
+            elif self._opener is None:
                 raise Refused(Reason.STREAM_NOT_OPENED, "Send OpenStream first.")
             elif kind == "batch":
                 await self._batch(message.batch, credential, raw=raw, arrival=arrival)
             elif kind == "heartbeat":
-                await self._heartbeat(arrival)
+                self._session.heard(message.heartbeat.last_sequence)
+                await self._answers.put(_Beat())
             else:
                 raise InvalidArgument(
                     Reason.ARGUMENT_INVALID, "The message is empty.", field="message"
@@ -126,26 +173,29 @@ class Stream:
         await self._answers.put(None)
 
     async def _open(self, message: Any, credential: Credential) -> None:  # noqa: ANN401
-        if self._producer:
+        if self._opener is not None:
             raise Refused(Reason.STREAM_NOT_OPENED, "OpenStream comes once.")
-        if not _PRODUCER.fullmatch(message.producer):
+        if not PRODUCER_NAME.fullmatch(message.producer):
             raise invalid("open.producer", "1–64 characters of [A-Za-z0-9._-]")
         if len(message.instance) != limits.INSTANCE_BYTES:
             raise invalid("open.instance", f"{limits.INSTANCE_BYTES} random bytes")
-        if message.first_sequence < 0:
-            raise invalid("open.first_sequence", "0 or more")
-        origin = self._origin(credential, message.producer, message.instance)
-        state = await asyncio.to_thread(
-            self._parts.producers.open_producer, origin, first_sequence=message.first_sequence
+        if not 0 <= message.first_sequence <= limits.SEQUENCE_MAX:
+            raise invalid("open.first_sequence", f"0–{limits.SEQUENCE_MAX}")
+        parts = self._parts
+        opener = self._origin(credential, message.producer, message.instance)
+        self._session = StreamSession(
+            producer=opener.producer, instance=opener.instance, horizon=parts.horizon
         )
-        if state.instance != message.instance:
-            raise Refused(
-                Reason.PRODUCER_TAKEN_OVER,
-                f"A newer instance of producer {message.producer} has opened a stream. Stop.",
-            )
-        self._producer, self._instance = message.producer, message.instance
-        self._last_sequence = state.sequence
-        await self._send_opened(state.sequence + 1)
+        state = await asyncio.to_thread(
+            parts.producers.open_producer,
+            opener,
+            first_sequence=message.first_sequence,
+            announced_sequence=parts.roster.announced_sequence(opener.account_id, opener.producer),
+        )
+        opened = self._session.opened(state)
+        self._opener = opener
+        await self._send_opened(opened)
+        parts.roster.join(self)
 
     async def _batch(
         self,
@@ -155,60 +205,82 @@ class Stream:
         raw: bytes,
         arrival: float,
     ) -> None:
-        if message.sequence < 1:
-            raise invalid("batch.sequence", "1 or more")
+        if not 1 <= message.sequence <= limits.SEQUENCE_MAX:
+            raise invalid("batch.sequence", f"1–{limits.SEQUENCE_MAX}")
         if message.WhichOneof("events") is None:
             raise invalid("batch.events", "rows or columns")
         await self._parts.writer.wait_for_room(seconds=_ROOM_SECONDS)
+        assert self._opener is not None
         origin = self._origin(
-            credential, self._producer, self._instance, sequence=message.sequence, raw=raw
+            credential,
+            self._opener.producer,
+            self._opener.instance,
+            sequence=message.sequence,
+            raw=raw,
         )
         submission, _ = self._parts.intake.from_batch(message, credential, origin, raw=raw)
         future = self._parts.writer.submit(submission)
         await self._answers.put(_Waiting(message.sequence, future, arrival))
 
-    async def _heartbeat(self, arrival: float) -> None:
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        future.set_result(Result(verdict=Verdict.REPEATED))
-        await self._answers.put(_Waiting(0, future, arrival))
-
     async def _answer(self) -> None:
-        while (waiting := await self._answers.get()) is not None:
-            result = await waiting.future
-            if waiting.sequence and result.verdict is Verdict.HOLE:
-                await self._go_back(result)
-                continue
-            if waiting.sequence:
-                self._going_back_to = None
-                self._last_sequence = max(self._last_sequence, waiting.sequence)
-                _count_outcomes(self._parts.metrics, result)
-                seconds = self._parts.clock.monotonic_seconds() - waiting.arrival_seconds
-                self._parts.metrics.ack_seconds.labels("stream").observe(seconds)
-            await self._send_ack(waiting.sequence or self._last_sequence, result)
+        while (item := await self._answers.get()) is not None:
+            rollback_count = self._session.rollback_count
+            try:
+                answer = await self._answer_to(item)
+            finally:
+                found_older = self._session.rollback_count - rollback_count
+                self._parts.metrics.rollbacks.inc(found_older)
+            if isinstance(answer, Opened):
+                await self._send_opened(answer)
+            elif answer is not None:
+                await self._send_ack(answer)
 
-    async def _go_back(self, result: Result) -> None:
-        # What was already on its way behind the hole is answered once, not each time.
-        if self._going_back_to != result.next_sequence:
-            self._going_back_to = result.next_sequence
-            await self._send_opened(result.next_sequence)
+    async def _answer_to(self, item: _Waiting | _Beat | _Look) -> Opened | Ack | None:
+        if isinstance(item, _Beat):
+            return self._session.beat()
+        if isinstance(item, _Look):
+            return self._session.seen(item.mark, item.found)
+        result = await self._result_of(item)
+        answer = self._session.answer(item.sequence, result)
+        if isinstance(answer, Ack):
+            _count_outcomes(self._parts.metrics, result)
+            seconds = self._parts.clock.monotonic_seconds() - item.arrival_seconds
+            self._parts.metrics.ack_seconds.labels("stream").observe(seconds)
+        return answer
 
-    async def _send_opened(self, next_sequence: int) -> None:
+    async def _result_of(self, waiting: _Waiting) -> Result:
+        try:
+            return await waiting.future
+        except Refused as error:
+            if error.reason is not Reason.PRODUCER_TAKEN_OVER:
+                raise
+            # A database that was restored may have an older instance as its newest.
+            is_known = await asyncio.to_thread(self._parts.producers.is_known, self._opener)
+            raise self._session.fenced(is_known=is_known) from error
+
+    async def _say_goodbye(self) -> None:
+        """Retire a producer that has nothing left to report."""
+        session = self._session
+        if self._opener is not None and session.announced_sequence <= session.recorded_sequence:
+            await self._parts.roster.end(self, self._opener)
+
+    async def _send_opened(self, opened: Opened) -> None:
         await self._context.write(
             meter_service_pb2.StreamUsageResponse(
                 opened=meter_service_pb2.StreamOpened(
-                    next_sequence=next_sequence,
+                    next_sequence=opened.next_sequence,
                     batches_in_flight_max=limits.BATCHES_IN_FLIGHT_MAX,
                 )
             )
         )
 
-    async def _send_ack(self, sequence: int, result: Result) -> None:
+    async def _send_ack(self, answer: Ack) -> None:
         ack = meter_service_pb2.BatchAck(
-            sequence=sequence,
-            durable_sequence=self._last_sequence,
-            set_aside_count=len(result.set_aside),
+            sequence=answer.sequence,
+            durable_sequence=answer.durable_sequence,
+            set_aside_count=len(answer.set_aside),
         )
-        for item, quarantine_id in result.set_aside[: limits.SET_ASIDE_LISTED_MAX]:
+        for item, quarantine_id in answer.set_aside[: limits.SET_ASIDE_LISTED_MAX]:
             ack.set_aside.append(_to_set_aside(item, quarantine_id))
         await self._context.write(meter_service_pb2.StreamUsageResponse(ack=ack))
 

@@ -22,6 +22,7 @@ from meter.domain.event import (
 from meter.domain.outcome import Outcome
 from meter.journal.commit import Result, Submission, commit_group
 from meter.store.journal import JournalStore
+from meter.store.producers import ProducerStore
 from meter.store.usage import UsageStore
 from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
 
@@ -153,7 +154,12 @@ def commit(store: JournalStore, *group: Submission) -> list[Result]:
 
 def open_producer(store: JournalStore, producer: str = "p", *, first_sequence: int = 0) -> None:
     """Open a producer with the instance that all batches here have."""
-    store.open_producer(origin_of(producer), first_sequence=first_sequence)
+    producers_of(store).open_producer(origin_of(producer), first_sequence=first_sequence)
+
+
+def producers_of(store: JournalStore) -> ProducerStore:
+    """Return the producers of the database that a journal is in."""
+    return ProducerStore(store._engine)  # noqa: SLF001
 
 
 def tokens_in_journal(database_url: str) -> int:

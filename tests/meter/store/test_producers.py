@@ -17,6 +17,7 @@ from tests.meter.store.recording import (
     numbered,
     open_producer,
     origin_of,
+    producers_of,
 )
 
 
@@ -28,18 +29,18 @@ def test_open__gap_is_kept_once(store: JournalStore, database_url: str) -> None:
         open_producer(store, first_sequence=5)
     question = "SELECT first_sequence, last_sequence FROM producer_gaps"
     assert ask(database_url, question) == [(2, 4)]
-    assert store.missing_batch_count() == 3
+    assert producers_of(store).summarize(silence_ms=None).missing_count == 3
     assert commit(store, numbered(5, 5))[0].verdict is Verdict.RECORD
 
 
 def test_open__older_instance_changes_nothing(store: JournalStore) -> None:
     """An instance that was followed by a newer one is told of it when it comes again."""
     old, new = b"a" * 16, b"b" * 16
-    store.open_producer(origin_of(instance=old), first_sequence=0)
-    store.open_producer(origin_of(instance=new), first_sequence=0)
-    state = store.open_producer(origin_of(instance=old), first_sequence=9)
+    producers_of(store).open_producer(origin_of(instance=old), first_sequence=0)
+    producers_of(store).open_producer(origin_of(instance=new), first_sequence=0)
+    state = producers_of(store).open_producer(origin_of(instance=old), first_sequence=9)
     assert (state.instance, state.sequence) == (new, 0)
-    assert store.missing_batch_count() == 0
+    assert producers_of(store).summarize(silence_ms=None).missing_count == 0
 
 
 def test_open__at_once_has_one_newest(store: JournalStore, database_url: str) -> None:
@@ -47,7 +48,7 @@ def test_open__at_once_has_one_newest(store: JournalStore, database_url: str) ->
     instances = [bytes([number]) * 16 for number in range(1, 7)]
     with ThreadPoolExecutor(6) as pool:
         opened = [origin_of(instance=instance) for instance in instances]
-        list(pool.map(lambda it: store.open_producer(it, first_sequence=0), opened))
+        list(pool.map(lambda it: producers_of(store).open_producer(it, first_sequence=0), opened))
     newest = ask_one(database_url, "SELECT instance FROM producers")
     group = [numbered(1, 5, instance=instance) for instance in instances]
     results = commit_group(store, group, now_ms=now_ms)

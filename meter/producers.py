@@ -1,0 +1,135 @@
+"""Producers as others read and keep them: who reports, who is expected, what is missing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Protocol
+
+from meter.domain.event import Origin
+from meter.journal.protocol import ProducerState
+from meter.journal.session import Seen
+
+
+class Standing(IntEnum):
+    """What is expected of a producer; the wire's numbers."""
+
+    REGISTERED = 1
+    ACTIVE = 2
+    RETIRED = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Numbers that never came, first and last; `found_ms` is when that was seen."""
+
+    first_sequence: int
+    last_sequence: int
+    found_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Producer:
+    """A producer on disk; times are ms since 1970 in UTC.
+
+    `account_id` is "" for a key of the installation. `gaps` are the newest, newest first;
+    `missing_batch_count` counts all.
+    """
+
+    account_id: str
+    name: str
+    standing: Standing
+    is_silent: bool
+    seen_ms: int | None
+    recorded_sequence: int
+    announced_sequence: int
+    missing_batch_count: int
+    gaps: Sequence[Gap]
+    key_id: str
+    create_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerQuery:
+    """Which producers to list: of an account and of a name (None: all), after a place in order."""
+
+    account_id: str | None = None
+    name: str | None = None
+    standing: Standing | None = None
+    silent_only: bool = False
+    after: tuple[str, str] = ("", "")
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Summary:
+    """All producers of the installation together.
+
+    `heard_until_ms` is the earliest last sign of life of those that are expected, None without
+    any. `backlog_count` and `missing_count` are batches. `seen` are those expected, by account and
+    name, the longest silent first: when each was last heard, None for never.
+    """
+
+    counts: Mapping[Standing, int]
+    silent_count: int
+    heard_until_ms: int | None
+    backlog_count: int
+    missing_count: int
+    seen: Mapping[tuple[str, str], int | None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Presence:
+    """An open stream as it is written down.
+
+    `heard_seconds` is how long ago it was heard; None when that is written already.
+    """
+
+    account_id: str
+    producer: str
+    instance: bytes
+    announced_sequence: int
+    heard_seconds: float | None
+
+
+class ProducerPort(Protocol):
+    """Where producers are kept: `meter.store.producers.ProducerStore`, which blocks.
+
+    `silence_ms` is for how long a producer may be unheard; None when nobody is called silent. All
+    methods raise Unavailable when the database is away.
+    """
+
+    def open_producer(
+        self, origin: Origin, *, first_sequence: int, announced_sequence: int = 0
+    ) -> ProducerState:
+        """Make an instance the newest one and return the state; it is active from then on."""
+        ...
+
+    def is_known(self, origin: Origin) -> bool:
+        """Tell whether an instance has ever opened its producer."""
+        ...
+
+    def end_producer(self, origin: Origin) -> None:
+        """Note that the newest instance has ended in good order."""
+        ...
+
+    def write_presences(
+        self, presences: Sequence[Presence]
+    ) -> Mapping[tuple[str, str, bytes], Seen]:
+        """Write when streams were heard, and return what is on disk, by account, name, instance."""
+        ...
+
+    def summarize(self, *, silence_ms: int | None) -> Summary:
+        """Add all producers up."""
+        ...
+
+    def list_producers(self, query: ProducerQuery, *, silence_ms: int | None) -> Sequence[Producer]:
+        """Return producers by account and name."""
+        ...
+
+    def register(self, account_id: str, name: str, *, silence_ms: int | None) -> Producer:
+        """Expect a producer from now on."""
+        ...
+
+    def retire(self, account_id: str, name: str) -> Producer:
+        """Expect a producer no more; raises NotFound (PRODUCER_NOT_FOUND)."""
+        ...

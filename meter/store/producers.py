@@ -1,0 +1,313 @@
+"""Producers in Postgres: their numbers, their instances and gaps, and when each was last heard.
+
+Every time here is the database's own, in a sandbox the driven one: the clock of a server may jump
+as it likes, and several servers agree.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, Row, func, select, text, tuple_, update
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from meter.domain.event import Origin
+from meter.domain.limits import INSTANCE_BYTES, SEEN_METRICS_MAX
+from meter.domain.times import to_ms
+from meter.journal.protocol import ProducerState
+from meter.journal.session import Seen
+from meter.producers import Presence, Producer, ProducerQuery, Standing, Summary
+from meter.runtime.engine import store_faults
+from meter.store.installation import installation_time
+from meter.store.producer_list import (
+    CLOCK,
+    EXPECTED,
+    SILENT,
+    find_ms,
+    get_producer,
+    list_producers,
+)
+from meter.store.tables import producer_gaps, producer_instances, producers
+
+ProducerKey = tuple[str, str]
+_NOW: Final = installation_time(func.clock_timestamp())
+# What a commit wrote just now is not written again. A producer that a commit holds is passed over:
+# that commit says that it was heard, too. What is returned is as it was when the statement began.
+_WRITE: Final = text(
+    f"""
+    WITH now AS MATERIALIZED (SELECT {CLOCK} AS time), told AS (
+        SELECT * FROM unnest(CAST(:accounts AS text[]), CAST(:names AS text[]),
+            CAST(:instances AS bytea[]), CAST(:announced AS bigint[]), CAST(:ages AS float8[]))
+            AS n (account_id, producer, instance, announced, age)
+    ), free AS MATERIALIZED (
+        SELECT p.account_id, p.producer FROM producers p JOIN told USING (account_id, producer),
+            now WHERE told.age IS NOT NULL AND told.instance = p.instance AND (
+            p.state <> {Standing.ACTIVE} OR p.seen_time IS NULL
+            OR now.time - told.age * interval '1 second' > p.seen_time + interval '1 second'
+            OR told.announced > greatest(p.announced_sequence, p.sequence))
+        ORDER BY 1, 2 FOR NO KEY UPDATE OF p SKIP LOCKED
+    ), written AS (
+        UPDATE producers p SET state = {Standing.ACTIVE},
+            seen_time = greatest(p.seen_time, now.time - told.age * interval '1 second'),
+            announced_sequence = greatest(p.announced_sequence, told.announced)
+        FROM now, told JOIN free USING (account_id, producer)
+        WHERE p.account_id = told.account_id AND p.producer = told.producer
+            AND p.instance = told.instance AND told.age IS NOT NULL
+    )
+    SELECT told.account_id, told.producer, told.instance AS own, p.instance, p.sequence,
+        p.instance = told.instance OR EXISTS (
+            SELECT FROM producer_instances i WHERE i.account_id = told.account_id
+                AND i.producer = told.producer AND i.instance = told.instance) AS is_known
+    FROM told JOIN producers p USING (account_id, producer)
+    """  # noqa: S608
+)
+_SAVE: Final = text(
+    f"""
+    UPDATE producers p SET sequence = n.sequence, digests = n.digests,
+        seen_time = greatest(p.seen_time, {CLOCK})
+    FROM unnest(CAST(:accounts AS text[]), CAST(:names AS text[]),
+        CAST(:sequences AS bigint[]), CAST(:digests AS bytea[]))
+        AS n (account_id, producer, sequence, digests)
+    WHERE p.account_id = n.account_id AND p.producer = n.producer
+    """  # noqa: S608
+)
+_SUMMARY: Final = text(
+    f"""
+    WITH now AS MATERIALIZED (SELECT {CLOCK} AS time)
+    SELECT p.state, count(*) AS count, count(*) FILTER (WHERE {SILENT}) AS silent,
+        min(coalesce(p.seen_time, p.create_time)) AS heard_until,
+        sum(greatest(p.announced_sequence - p.sequence, 0)) AS backlog
+    FROM producers p, now GROUP BY p.state
+    """  # noqa: S608
+)
+_SEEN: Final = text(
+    f"""
+    SELECT account_id, producer, seen_time FROM producers p WHERE {EXPECTED}
+    ORDER BY seen_time NULLS FIRST LIMIT {SEEN_METRICS_MAX}
+    """  # noqa: S608
+)
+
+
+class ProducerStore:
+    """Opens, ends and watches producers; each method is a transaction of its own."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+
+    def open_producer(
+        self, origin: Origin, *, first_sequence: int, announced_sequence: int = 0
+    ) -> ProducerState:
+        """Make `origin.instance` the newest one and return the state; records a gap.
+
+        `announced_sequence` is what this server has heard and may not have written yet. An instance
+        that a newer one has followed changes nothing: the state that is returned then names the
+        newer one.
+        """
+        blank = {"account_id": origin.account_id, "producer": origin.producer}
+        with store_faults(), self._engine.begin() as connection:
+            connection.execute(
+                upsert(producers)
+                .values(**_new_row(**blank, standing=Standing.ACTIVE))
+                .on_conflict_do_nothing()
+            )
+            row = connection.execute(select(producers).filter_by(**blank).with_for_update()).one()
+            before = _to_state(row, announced_sequence=announced_sequence)
+            is_first = row.seen_time is None
+            is_new = connection.execute(
+                upsert(producer_instances)
+                .values(**blank, instance=origin.instance, open_time=_NOW)
+                .on_conflict_do_nothing()
+                .returning(producer_instances.c.open_time)
+            ).first()
+            if is_new is None and before.instance != origin.instance and not is_first:
+                return before
+            after = before.opened(instance=origin.instance, first_sequence=first_sequence)
+            _record_gap(connection, blank, before=before, after=after)
+            connection.execute(
+                update(producers)
+                .filter_by(**blank)
+                .values(
+                    instance=after.instance,
+                    sequence=after.sequence,
+                    digests=after.digests,
+                    announced_sequence=max(after.announced_sequence, after.sequence),
+                    state=Standing.ACTIVE,
+                    key_id=origin.key_id,
+                    seen_time=func.greatest(producers.c.seen_time, _NOW),
+                )
+            )
+            return after
+
+    def is_known(self, origin: Origin) -> bool:
+        """Tell whether an instance has ever opened its producer."""
+        mine = select(producer_instances.c.instance).filter_by(
+            account_id=origin.account_id, producer=origin.producer, instance=origin.instance
+        )
+        with store_faults(), self._engine.connect() as connection:
+            return connection.execute(mine).first() is not None
+
+    def end_producer(self, origin: Origin) -> None:
+        """Retire a producer that has ended in good order: its newest instance, without backlog."""
+        statement = (
+            update(producers)
+            .filter_by(
+                account_id=origin.account_id, producer=origin.producer, instance=origin.instance
+            )
+            .where(producers.c.announced_sequence <= producers.c.sequence)
+            .values(state=Standing.RETIRED, seen_time=func.greatest(producers.c.seen_time, _NOW))
+        )
+        with store_faults(), self._engine.begin() as connection:
+            connection.execute(statement)
+
+    def write_presences(
+        self, presences: Sequence[Presence]
+    ) -> Mapping[tuple[str, str, bytes], Seen]:
+        """Write when streams were heard, and return what is on disk, by account, name, instance.
+
+        One statement, which waits for no commit. A stream whose row is gone is absent.
+        """
+        values = {
+            "accounts": [each.account_id for each in presences],
+            "names": [each.producer for each in presences],
+            "instances": [each.instance for each in presences],
+            "announced": [each.announced_sequence for each in presences],
+            "ages": [each.heard_seconds for each in presences],
+        }
+        with store_faults(), self._engine.begin() as connection:
+            rows = connection.execute(_WRITE, values).all()
+        return {
+            (row.account_id, row.producer, bytes(row.own)): Seen(
+                instance=bytes(row.instance), sequence=row.sequence, is_known=row.is_known
+            )
+            for row in rows
+        }
+
+    def summarize(self, *, silence_ms: int | None) -> Summary:
+        """Add all producers up; `silence_ms` None calls nobody silent."""
+        with store_faults(), self._engine.begin() as connection:
+            rows = connection.execute(_SUMMARY, {"silence_ms": silence_ms}).all()
+            seen = connection.execute(_SEEN).all()
+            missing = _missing_count(connection)
+        expected = [row for row in rows if row.state != Standing.RETIRED]
+        return Summary(
+            counts={Standing(row.state): row.count for row in rows},
+            silent_count=sum(row.silent for row in rows),
+            heard_until_ms=min((to_ms(row.heard_until) for row in expected), default=None),
+            backlog_count=sum(int(row.backlog) for row in expected),
+            missing_count=missing,
+            seen={(row.account_id, row.producer): find_ms(row.seen_time) for row in seen},
+        )
+
+    def list_producers(self, query: ProducerQuery, *, silence_ms: int | None) -> Sequence[Producer]:
+        """Return producers by account and name; `silence_ms` None calls nobody silent."""
+        with store_faults(), self._engine.connect() as connection:
+            return list_producers(connection, query, silence_ms=silence_ms)
+
+    def register(self, account_id: str, name: str, *, silence_ms: int | None) -> Producer:
+        """Expect a producer from now on; one that is active already stays as it is."""
+        row = _new_row(account_id=account_id, producer=name, standing=Standing.REGISTERED)
+        anew = {"state": Standing.REGISTERED, "create_time": _NOW}
+        statement = upsert(producers).values(**row)
+        statement = statement.on_conflict_do_update(
+            index_elements=[producers.c.account_id, producers.c.producer],
+            set_=anew,
+            where=producers.c.state == Standing.RETIRED,
+        )
+        with store_faults(), self._engine.begin() as connection:
+            connection.execute(statement)
+            return get_producer(connection, account_id, name, silence_ms=silence_ms)
+
+    def retire(self, account_id: str, name: str) -> Producer:
+        """Expect a producer no more; raises NotFound (PRODUCER_NOT_FOUND)."""
+        statement = (
+            update(producers)
+            .filter_by(account_id=account_id, producer=name)
+            .values(state=Standing.RETIRED)
+        )
+        with store_faults(), self._engine.begin() as connection:
+            connection.execute(statement)
+            return get_producer(connection, account_id, name, silence_ms=None)
+
+
+def lock_producers(
+    connection: Connection, keys: Iterable[ProducerKey]
+) -> dict[ProducerKey, ProducerState]:
+    """Lock producers in sorted order and return their states.
+
+    One that another server holds at this moment is left out, not waited for.
+    """
+    wanted = sorted(set(keys))
+    if not wanted:
+        return {}
+    pair = tuple_(producers.c.account_id, producers.c.producer)
+    rows = connection.execute(
+        select(producers)
+        .where(pair.in_(wanted))
+        .order_by(producers.c.account_id, producers.c.producer)
+        .with_for_update(skip_locked=True)
+    )
+    return {(row.account_id, row.producer): _to_state(row) for row in rows}
+
+
+def save_producers(connection: Connection, states: Mapping[ProducerKey, ProducerState]) -> None:
+    """Write the states of locked producers, which were heard just now."""
+    if not states:
+        return
+    connection.execute(
+        _SAVE,
+        {
+            "accounts": [account_id for account_id, _ in states],
+            "names": [name for _, name in states],
+            "sequences": [state.sequence for state in states.values()],
+            "digests": [state.digests for state in states.values()],
+        },
+    )
+
+
+def _record_gap(
+    connection: Connection,
+    blank: Mapping[str, str],
+    *,
+    before: ProducerState,
+    after: ProducerState,
+) -> None:
+    if after.sequence > before.sequence:
+        connection.execute(
+            upsert(producer_gaps)
+            .values(
+                **blank,
+                first_sequence=before.sequence + 1,
+                last_sequence=after.sequence,
+                found_time=_NOW,
+            )
+            .on_conflict_do_nothing()
+        )
+
+
+def _new_row(*, account_id: str, producer: str, standing: Standing) -> dict[str, Any]:
+    return {
+        "account_id": account_id,
+        "producer": producer,
+        # No process draws 16 zero bytes: whoever opens follows nobody.
+        "instance": bytes(INSTANCE_BYTES),
+        "sequence": 0,
+        "digests": b"",
+        "state": standing,
+        "announced_sequence": 0,
+        "key_id": "",
+        "create_time": _NOW,
+    }
+
+
+def _to_state(row: Row[Any], *, announced_sequence: int = 0) -> ProducerState:
+    return ProducerState(
+        instance=bytes(row.instance),
+        sequence=row.sequence,
+        digests=bytes(row.digests),
+        announced_sequence=max(row.announced_sequence, announced_sequence),
+    )
+
+
+def _missing_count(connection: Connection) -> int:
+    spans = producer_gaps.c.last_sequence - producer_gaps.c.first_sequence + 1
+    return int(connection.execute(select(func.coalesce(func.sum(spans), 0))).scalar_one())
