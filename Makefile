@@ -133,6 +133,10 @@ constraints: $(INSTALLED) ## Resolve the dependencies anew into constraints*.txt
 bench: $(INSTALLED) ## Measure, at smoke sizes, into build/bench.json
 	$(BIN)/python -m benchmarks $(ARGS)
 
+.PHONY: faults
+faults: $(INSTALLED) ## Make faults under load, and account for every event, into build/faults.json
+	$(BIN)/python -m tests.faults $(ARGS)
+
 .PHONY: ci
 ci: ## Run what the build server runs
 	bash .ci/run

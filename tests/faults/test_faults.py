@@ -1,0 +1,20 @@
+"""A few rows as `make faults` runs them."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.__main__ import run_rows
+
+ROWS = ["meter-killed-after-commit", "postgres-killed", "self-test-naive-retry"]
+
+
+@pytest.mark.stacks
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_rows__run_and_are_ok(tmp_path: Path) -> None:
+    """Kills of the meter and of Postgres lose and double nothing; a broken sender is caught."""
+    results = run_rows(ROWS, seconds=2, keep=tmp_path / "faults")
+    assert {name: it.wrong for name, it in results.items()} == dict.fromkeys(ROWS)
+    assert all(it.ok for it in results.values())
+    assert results["self-test-naive-retry"].doubled > 0
