@@ -4,11 +4,13 @@ from threading import Event
 
 from prometheus_client import CollectorRegistry
 
+from billing.auditing import Auditing, UsageTotals
 from billing.closing import Closing
 from billing.explaining import Explaining
 from billing.metrics import BillingMetrics
 from billing.revenue import RevenueMeter
 from billing.store.invoices import InvoiceStore
+from billing.store.kept import KeptInvoiceStore
 from billing.store.terms import TermsStore
 from billing.wire.servicer import BillingParts, BillingServicer
 from meter.hosting import Door, Host, Resident
@@ -32,6 +34,16 @@ def make_resident(host: Host, door: Door, registry: CollectorRegistry) -> Reside
 def make_closing(host: Host) -> Closing:
     """Return what closes months, for a job on a meter's database."""
     return make_parts(host).closing
+
+
+def make_auditing(host: Host, *, usage: UsageTotals) -> Auditing:
+    """Return what compares invoices with usage, for a job on a meter's database."""
+    return Auditing(
+        terms=make_parts(host).terms,
+        kept=KeptInvoiceStore(host.engine),
+        usage=usage,
+        tree=host.tree,
+    )
 
 
 def make_parts(host: Host) -> BillingParts:

@@ -74,3 +74,8 @@ def find_missing_migrations(database_url: str) -> list[str]:
         raise CommandError(f"the database does not answer: {error.orig}") from error
     except RevisionError as error:
         raise CommandError(f"the database is of a newer version of Tokenworks: {error}") from error
+
+
+def newest_migration() -> str:
+    """The name of the migration that this version's schema ends with."""
+    return migrations.newest()

@@ -12,6 +12,7 @@ COMMANDS = {
     "up": ("cli.up:up", "Run everything on this machine, Postgres included."),
     "serve": ("cli.serve:serve", "Run the meter on a migrated database, as in production."),
     "db": ("cli.db:db", "Upgrade or check the database's schema."),
+    "doctor": ("cli.doctor:doctor", "Look at the database, say what to do; audit its sums."),
     "accounts": ("cli.accounts:accounts", "Create, list, show, move and close accounts."),
     "keys": ("cli.keys:keys", "Create, list, rotate and revoke API keys."),
     "prices": ("cli.prices:prices", "Import, list, show and compare price books."),

@@ -29,6 +29,13 @@ def pending(database_url: str) -> list[str]:
     return missing[::-1]
 
 
+def newest() -> str:
+    """Return the name of the newest migration."""
+    head = ScriptDirectory.from_config(_config("")).get_current_head()
+    assert head is not None
+    return head
+
+
 def _config(database_url: str) -> Config:
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))

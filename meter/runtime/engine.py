@@ -27,8 +27,11 @@ _CONNECTION: Final = {
 SERVICE_ROLE = "tokenworks_service"
 
 
-def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
-    """Return an engine whose connections act as the service's role in UTC."""
+def make_engine(database_url: str, *, pool_size: int = 5, as_service: bool = True) -> Engine:
+    """Return an engine whose connections act as the service's role in UTC.
+
+    Without `as_service` they stay what the login is.
+    """
     engine = create_engine(
         database_url,
         pool_size=pool_size,
@@ -36,6 +39,9 @@ def make_engine(database_url: str, *, pool_size: int = 5) -> Engine:
         pool_timeout=5.0,
         connect_args=_CONNECTION,
     )
+
+    if not as_service:
+        return engine
 
     @event.listens_for(engine, "connect")
     def become_service(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:

@@ -1,0 +1,350 @@
+"""What doctor thinks of the facts: well, worth a look, or wrong, and what to do about it."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from meter.domain.outcome import Outcome
+from meter.domain.times import to_iso
+from meter.health import Health, Login, ShardHealth
+
+_VERSION_MIN: Final = 15
+_VERSION_MAX: Final = 18
+_SKEW_SECONDS_MAX: Final = 5
+_BEHIND_SECONDS_WARN: Final = 60
+_BEHIND_SECONDS_FAIL: Final = 3_600
+_CUT_SECONDS_WARN: Final = 48 * 3600
+_STATES: Final = {1: "registered", 2: "active", 3: "retired"}
+# A commit that Postgres calls done before it is on its disk.
+_UNSAFE_COMMITS: Final = {"off"}
+
+
+class Mark(StrEnum):
+    """How well something is; only a fail makes the exit code 1."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One line of the page: what was looked at, how it is, and what to do unless it is well.
+
+    `do` counts where it is not well. `facts` has the same in values, for programs.
+    """
+
+    name: str
+    mark: Mark
+    says: str
+    do: str = ""
+    facts: Mapping[str, object] = field(default_factory=dict)
+
+
+def check_login(login: Login) -> Check:
+    """Return what there is to say before any table is looked at."""
+    version = login.version // 10_000
+    is_known = _VERSION_MIN <= version <= _VERSION_MAX
+    return Check(
+        name="database",
+        mark=Mark.FAIL if login.is_standby else Mark.OK if is_known else Mark.WARN,
+        says=f"Postgres {version}.{login.version % 10_000}, {login.database} as {login.user}"
+        + (", a standby: it can only be read" if login.is_standby else ""),
+        do="name the primary in TOKENWORKS_DATABASE_URL, or promote this one"
+        if login.is_standby
+        else f"use Postgres {_VERSION_MIN} to {_VERSION_MAX}: no other is tested",
+        facts={"version": login.version, "user": login.user, "database": login.database},
+    )
+
+
+def check_role(login: Login) -> Check:
+    """Return whether the login may act as the service."""
+    says, do = f"{login.user} may act as tokenworks_service", ""
+    if not login.may_serve:
+        says = f"{login.user} may not act as tokenworks_service, which owns what the meter writes"
+        do = f'as a superuser: GRANT tokenworks_service TO "{login.user}"'
+    return Check(
+        name="role", mark=Mark.OK if login.may_serve else Mark.FAIL, says=says, do=do, facts={}
+    )
+
+
+def check_schema(missing: Sequence[str], *, newest: str) -> Check:
+    """Return whether the schema is this version's."""
+    if not missing:
+        says = f"at {newest}, as this version needs it"
+        return Check(name="schema", mark=Mark.OK, says=says, facts={"missing": []})
+    named = missing[0] if len(missing) == 1 else f"{missing[0]} to {missing[-1]}"
+    are_missing = "migration is" if len(missing) == 1 else "migrations are"
+    return Check(
+        name="schema",
+        mark=Mark.FAIL,
+        says=f"{len(missing)} {are_missing} missing: {named}",
+        do="tokenworks db upgrade",
+        facts={"missing": list(missing)},
+    )
+
+
+def check_health(health: Health, *, machine_ms: int) -> Iterator[Check]:
+    """Yield all checks of a migrated database, in the order of the page."""
+    yield _clock(health, machine_ms=machine_ms)
+    yield _rights(health)
+    yield _disk(health)
+    yield from _standbys(health)
+    yield from _journal(health)
+    yield _counting(health)
+    yield _cuts(health)
+    yield _producers(health)
+    yield _gaps(health)
+    yield _quarantine(health)
+
+
+def format_age(seconds: float) -> str:
+    """Return a span of time in the unit that fits it: 12 s, 5 min, 3 h, 2 days."""
+    for unit, size, limit in (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
+        if seconds < limit:
+            return f"{int(seconds // size):,} {unit}"
+    return f"{int(seconds // 86_400):,} days"
+
+
+def _clock(health: Health, *, machine_ms: int) -> Check:
+    skew = (machine_ms - health.database_ms) / 1000
+    facts = {"is_sandbox": bool(health.is_driven), "now": to_iso(health.now_ms), "skew_s": skew}
+    if health.is_driven:
+        says = f"SANDBOX, a driven clock that stands at {to_iso(health.now_ms)}"
+        return Check(name="clock", mark=Mark.OK, says=says, facts=facts)
+    says = "real" if health.is_driven is not None else "not decided: no meter was ever started here"
+    if abs(skew) <= _SKEW_SECONDS_MAX:
+        return Check(name="clock", mark=Mark.OK, says=says, facts=facts)
+    side = "ahead of" if skew > 0 else "behind"
+    return Check(
+        name="clock",
+        mark=Mark.WARN,
+        says=f"{says}; this machine's is {format_age(abs(skew))} {side} the database's",
+        do="set both machines' clocks by NTP: events are dated by the one, commits by the other",
+        facts=facts,
+    )
+
+
+def _rights(health: Health) -> Check:
+    facts = {"excess": list(health.wrong_rights), "lacking": list(health.lacking_rights)}
+    if not health.wrong_rights and not health.lacking_rights:
+        says = "tokenworks_service may add facts, and change none"
+        return Check(name="rights", mark=Mark.OK, says=says, facts=facts)
+    says, do = [], []
+    for rights, verb, word, joint in (
+        (health.wrong_rights, "may", "REVOKE", "FROM"),
+        (health.lacking_rights, "may not", "GRANT", "TO"),
+    ):
+        if rights:
+            says.append(f"tokenworks_service {verb} {', '.join(rights)}")
+            commands = [
+                f"{word} {it.replace(' ', ' ON ')} {joint} tokenworks_service" for it in rights
+            ]
+            do.append("; ".join(commands))
+    return Check(name="rights", mark=Mark.FAIL, says="; ".join(says), do="; ".join(do), facts=facts)
+
+
+def _disk(health: Health) -> Check:
+    settings = health.settings
+    wrong = {
+        name: settings[name] for name in ("fsync", "full_page_writes") if settings[name] == "off"
+    }
+    if settings["synchronous_commit"] in _UNSAFE_COMMITS:
+        wrong["synchronous_commit"] = settings["synchronous_commit"]
+    shown = ", ".join(
+        f"{name} {settings[name]}" for name in ("fsync", "full_page_writes", "synchronous_commit")
+    )
+    return Check(
+        name="disk",
+        mark=Mark.FAIL if wrong else Mark.OK,
+        says=shown + (": what was acknowledged may be lost with the power" if wrong else ""),
+        do="; ".join(f"ALTER SYSTEM SET {name} = on" for name in wrong) + "; reload Postgres",
+        facts=dict(settings),
+    )
+
+
+def _standbys(health: Health) -> Iterator[Check]:
+    named = health.settings["synchronous_standby_names"]
+    if not named and not health.standbys:
+        says = "none: a backup is all that a lost disk leaves"
+        yield Check(name="standbys", mark=Mark.OK, says=says, facts={"standbys": []})
+        return
+    shown = ", ".join(
+        f"{it.name} {it.state or 'unknown'} ({it.sync_state or 'unknown'}"
+        + (f", {it.lag_bytes:,} bytes behind)" if it.lag_bytes is not None else ")")
+        for it in health.standbys
+    )
+    is_lacking = bool(named) and not any(it.sync_state != "async" for it in health.standbys)
+    yield Check(
+        name="standbys",
+        mark=Mark.FAIL if is_lacking else Mark.OK,
+        says=f"{shown or 'none connected'}; synchronous: {named or 'none'}",
+        do="commits wait for a synchronous standby: connect it, or take it out of"
+        " synchronous_standby_names",
+        facts={
+            "synchronous_standby_names": named,
+            "standbys": [
+                {"name": it.name, "state": it.state, "sync": it.sync_state, "lag": it.lag_bytes}
+                for it in health.standbys
+            ],
+        },
+    )
+
+
+def _journal(health: Health) -> Iterator[Check]:
+    if not health.shards:
+        yield Check(name="journal", mark=Mark.OK, says="empty: nothing was ever recorded", facts={})
+    for shard in health.shards:
+        behind = shard.cut_position > (shard.counted_position or 0)
+        yield Check(
+            name=f"shard {shard.shard}",
+            mark=Mark.FAIL if behind else Mark.OK,
+            says=f"{shard.position:,} segments, owner epoch {shard.epoch}"
+            + (f"; counted behind the cut at {shard.cut_position:,}" if behind else ""),
+            do="the database was restored in part: restore all of it from one backup",
+            facts={
+                "shard": shard.shard,
+                "position": shard.position,
+                "epoch": shard.epoch,
+                "counted": shard.counted_position,
+            },
+        )
+
+
+def _counting(health: Health) -> Check:
+    waiting = [it for it in health.shards if it.oldest_uncounted_ms is not None]
+    seconds = max((_behind_seconds(health, it) for it in waiting), default=0.0)
+    facts = {"uncounted_segments": health.uncounted_segments, "behind_seconds": round(seconds, 1)}
+    if not waiting:
+        return Check(name="counting", mark=Mark.OK, says="up to date", facts=facts)
+    segments = f"{health.uncounted_segments:,} segment{'s' * (health.uncounted_segments != 1)}"
+    says = f"{segments} to count, the oldest {format_age(seconds)} old"
+    if seconds < _BEHIND_SECONDS_WARN:
+        return Check(name="counting", mark=Mark.OK, says=says, facts=facts)
+    shards = ", ".join(str(it.shard) for it in waiting)
+    return Check(
+        name="counting",
+        mark=Mark.FAIL if seconds >= _BEHIND_SECONDS_FAIL else Mark.WARN,
+        says=f"{says}: usage and previews are that old",
+        do=f"let a meter run for shard {shards} (TOKENWORKS_SHARD); if one does, its log says why"
+        " under counting_waits",
+        facts=facts,
+    )
+
+
+def _behind_seconds(health: Health, shard: ShardHealth) -> float:
+    assert shard.oldest_uncounted_ms is not None
+    return max(0.0, (health.now_ms - shard.oldest_uncounted_ms) / 1000)
+
+
+def _cuts(health: Health) -> Check:
+    facts = {"cut_count": health.cut_count, "newest_cut_ms": health.newest_cut_ms}
+    if health.newest_cut_ms is None:
+        return Check(name="cuts", mark=Mark.OK, says="none yet: one is taken each day", facts=facts)
+    age = (health.now_ms - health.newest_cut_ms) / 1000
+    says = f"{health.cut_count:,}, the newest at {to_iso(health.newest_cut_ms)}"
+    if age < _CUT_SECONDS_WARN:
+        return Check(name="cuts", mark=Mark.OK, says=says, facts=facts)
+    return Check(
+        name="cuts",
+        mark=Mark.WARN,
+        says=f"{says}, {format_age(age)} ago",
+        do="a meter that runs takes one each day: let one run",
+        facts=facts,
+    )
+
+
+def _producers(health: Health) -> Check:
+    counts = {_STATES[it]: health.producer_counts.get(it, 0) for it in _STATES}
+    says = ", ".join(f"{count:,} {state}" for state, count in counts.items() if count)
+    facts = {
+        **counts,
+        "silent": health.silent_count,
+        "backlog_batches": health.backlog_count,
+        "longest_silent": [
+            {
+                "account": it.account_id,
+                "producer": it.producer,
+                "seen": None if it.seen_ms is None else to_iso(it.seen_ms),
+                "backlog_batches": it.backlog_count,
+            }
+            for it in health.silent
+        ],
+    }
+    if health.backlog_count:
+        says += f"; {health.backlog_count:,} batches announced and not here"
+    if not health.silent_count:
+        return Check(name="producers", mark=Mark.OK, says=says or "none yet", facts=facts)
+    named = "; ".join(
+        f"{it.producer} ({it.account_id or 'installation'}) "
+        + (
+            "never heard"
+            if it.seen_ms is None
+            else f"last heard {format_age((health.now_ms - it.seen_ms) / 1000)} ago"
+        )
+        + (f", holds {it.backlog_count:,} batches" if it.backlog_count else "")
+        for it in health.silent
+    )
+    more = health.silent_count - len(health.silent)
+    return Check(
+        name="producers",
+        mark=Mark.WARN,
+        says=f"{says}; {health.silent_count:,} silent: {named}"
+        + (f"; and {more:,} more" if more else ""),
+        do="usage since then is unknown, not zero: bring them back, or end one that is gone with"
+        " tokenworks producers retire PRODUCER",
+        facts=facts,
+    )
+
+
+def _gaps(health: Health) -> Check:
+    facts = {
+        "missing_batches": health.missing_batches,
+        "recent": [
+            {
+                "account": it.account_id,
+                "producer": it.producer,
+                "first": it.first_sequence,
+                "last": it.last_sequence,
+                "found": to_iso(it.found_ms),
+            }
+            for it in health.recent_gaps
+        ],
+    }
+    if not health.recent_gap_count:
+        says = "none"
+        if health.missing_batches:
+            says = f"{health.missing_batches:,} batches of long ago are missing, none of late"
+        return Check(name="gaps", mark=Mark.OK, says=says, facts=facts)
+    named = "; ".join(
+        f"{it.producer} ({it.account_id or 'installation'}) {it.first_sequence:,}"
+        + (f" to {it.last_sequence:,}" if it.last_sequence > it.first_sequence else "")
+        + f", found {to_iso(it.found_ms)}"
+        for it in health.recent_gaps
+    )
+    more = health.recent_gap_count - len(health.recent_gaps)
+    return Check(
+        name="gaps",
+        mark=Mark.WARN,
+        says=f"batches that never came: {named}" + (f"; and {more:,} more" if more else ""),
+        do="report their events from the server's own log with tokenworks usage record, which"
+        " takes them for 35 days",
+        facts=facts,
+    )
+
+
+def _quarantine(health: Health) -> Check:
+    names = {it.value: it.name for it in Outcome}
+    held = {names.get(it, str(it)): count for it, count in health.held_by_outcome.items()}
+    facts: dict[str, object] = {"held": held}
+    if not held:
+        return Check(name="quarantine", mark=Mark.OK, says="empty", facts=facts)
+    shown = ", ".join(f"{count:,} {name}" for name, count in held.items())
+    return Check(
+        name="quarantine",
+        mark=Mark.WARN,
+        says=f"{sum(held.values()):,} wait for a decision and are not counted: {shown}",
+        do="tokenworks usage quarantine list, then release or reject",
+        facts=facts,
+    )

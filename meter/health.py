@@ -1,0 +1,104 @@
+"""How an installation's database stands: facts, read in one look, without an opinion."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """Whom the database takes us for, and whether that one may act as the service.
+
+    `version` is the server's, 150000 to 189999. `has_service_role` is False where the role does not
+    exist at all: nothing was ever migrated in this cluster.
+    """
+
+    user: str
+    database: str
+    version: int
+    has_service_role: bool
+    may_serve: bool
+    is_standby: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardHealth:
+    """A shard of the journal: its newest position, its owner's epoch, and how far it is counted.
+
+    `counted_position` is None where nobody has ever counted it. `oldest_uncounted_ms` is when the
+    first segment was recorded that is not counted yet. `cut_position` is that of the newest cut.
+    """
+
+    shard: int
+    position: int
+    epoch: int
+    counted_position: int | None
+    oldest_uncounted_ms: int | None
+    cut_position: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProducerHealth:
+    """A producer that is expected to report and has not been heard for some time.
+
+    `seen_ms` is None for one that was registered and never came. `backlog_count` are batches that
+    it has announced and not delivered.
+    """
+
+    account_id: str
+    producer: str
+    seen_ms: int | None
+    backlog_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GapHealth:
+    """Numbers of a producer that were passed over, first and last, and when that was found."""
+
+    account_id: str
+    producer: str
+    first_sequence: int
+    last_sequence: int
+    found_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standby:
+    """A standby that is connected; `lag_bytes` is what it has not on its disk, if that is known."""
+
+    name: str
+    state: str
+    sync_state: str
+    lag_bytes: int | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """All that is looked at; times in ms since 1970.
+
+    `now_ms` is the installation's time (a sandbox's own), `database_ms` the database's.
+    `is_driven` is None before the first start. `wrong_rights` are privileges that the service's
+    role has and should not have, `lacking_rights` those that it lacks; as "UPDATE journal".
+    `producer_counts` are by state, 1 registered, 2 active, 3 retired. `silent` are the longest
+    silent first, at most as many as were asked for, of `silent_count`. `recent_gaps` are those
+    found within the time in which late events are taken.
+    """
+
+    is_driven: bool | None
+    now_ms: int
+    database_ms: int
+    settings: Mapping[str, str]
+    wrong_rights: Sequence[str]
+    lacking_rights: Sequence[str]
+    shards: Sequence[ShardHealth]
+    uncounted_segments: int
+    cut_count: int
+    newest_cut_ms: int | None
+    producer_counts: Mapping[int, int]
+    silent_count: int
+    silent: Sequence[ProducerHealth]
+    backlog_count: int
+    missing_batches: int
+    recent_gap_count: int
+    recent_gaps: Sequence[GapHealth]
+    held_by_outcome: Mapping[int, int]
+    standbys: Sequence[Standby]

@@ -1,0 +1,383 @@
+"""What the audit reads of Postgres: a survey of all, and snapshots of windows."""
+
+import struct
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final, LiteralString
+
+import numpy as np
+import psycopg
+from psycopg import sql
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from meter.counting.audit import Catalogue, CutMarks, Sku, UsageRows, Window
+from meter.counting.auditor import StoredSegment, Survey
+from meter.counting.block import SUM_NAMES
+from meter.counting.findings import EnergyFault
+from meter.counting.windows import Extent, Weights
+from meter.domain.errors import Reason, StoreRefusal
+from meter.domain.event import Int64Array
+from meter.domain.interval import INTERVAL_MS
+from meter.domain.times import to_ms, to_time
+from meter.domain.tokens import TokenClass
+from meter.runtime.engine import driver_connection, store_faults
+
+# Positions of one extent: a small table of them finds the segments of a window.
+_EXTENT_POSITIONS: Final = 1_000
+# Runs of positions that one window reads by themselves; above it, all between first and last.
+_RUNS_MAX: Final = 200
+_FAULTS_MAX: Final = 100
+_POSTGRES_EPOCH_MS: Final = 946_684_800_000
+_COPY_HEAD_BYTES: Final = 19
+_SEGMENT_ROW: Final = struct.Struct(">hihiqiiiqiqi")
+_SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
+
+# Accounts get numbers in the order of their ids; none is ever deleted.
+_NUMBERED: Final = """
+WITH numbered AS (
+    SELECT account_id, row_number() OVER (ORDER BY account_id)::bigint AS number FROM accounts
+)
+"""
+_DIMENSIONS: LiteralString = (
+    _NUMBERED
+    + """
+SELECT d.dimension_id::bigint, coalesce(n.number, 0)::bigint, d.sku_id::bigint
+FROM dimensions d LEFT JOIN numbered n USING (account_id)
+"""
+)
+_USAGE: LiteralString = (
+    _NUMBERED
+    + """
+SELECT coalesce(n.number, 0)::bigint, extract(epoch FROM u.interval_start)::bigint,
+       u.sku_id::bigint, u.band::bigint, u.finish_class::bigint, u.cut_id::bigint, {sums}
+FROM usage u LEFT JOIN numbered n USING (account_id)
+WHERE u.interval_start >= {start} AND u.interval_start < {end}
+"""
+)
+_USAGE_KEYS: Final = 6
+_SEGMENTS: Final[LiteralString] = """
+SELECT shard, position, event_count, first_end_time, last_end_time, body FROM journal
+WHERE shard = {shard} AND position BETWEEN {first} AND {last}
+  AND first_end_time < {end} AND last_end_time >= {start}
+ORDER BY position
+"""
+_EXTENTS: Final = text("""
+SELECT shard, min(position) AS first_position, max(position) AS last_position, count(*) AS count,
+       min(first_end_time) AS first_time, max(last_end_time) AS last_time
+FROM journal GROUP BY shard, position / :positions ORDER BY 1, 2
+""")
+_HOLES: Final = text("""
+SELECT position + 1 AS first, next - 1 AS last
+FROM (
+    SELECT position, lead(position) OVER (ORDER BY position) AS next
+    FROM (
+        SELECT position FROM journal WHERE shard = :shard
+        UNION ALL SELECT 0 UNION ALL SELECT :above
+    ) AS every
+) AS pairs
+WHERE next > position + 1 ORDER BY 1 LIMIT :limit
+""")
+_STRAY: Final = text("""
+SELECT j.shard, j.position FROM journal j JOIN shards s USING (shard)
+WHERE j.position > s.position ORDER BY 1, 2 LIMIT :limit
+""")
+_WEIGHTS: Final = text("""
+SELECT start, sum(rows)::bigint AS rows, sum(events)::bigint AS events
+FROM (
+    SELECT extract(epoch FROM interval_start)::bigint AS start, count(*) AS rows, 0 AS events
+    FROM usage GROUP BY 1
+    UNION ALL
+    SELECT floor(extract(epoch FROM first_end_time) / 900)::bigint * 900, 0, sum(event_count)
+    FROM journal GROUP BY 1
+) AS parts
+GROUP BY 1 ORDER BY 1
+""")
+_RELEASED: Final = text("""
+SELECT coalesce(k.account_id, '') AS account_id, q.producer, q.sequence, count(*) AS count
+FROM quarantine q LEFT JOIN api_keys k USING (key_id)
+WHERE q.state = 2 AND q.sequence > 0 GROUP BY 1, 2, 3
+""")
+_ENERGY: Final = text("""
+SELECT i.pool, i.interval_start, i.measured_mj, coalesce(sum(s.energy_mj), 0)::bigint AS shared_mj
+FROM pool_intervals i LEFT JOIN energy_shares s USING (pool, interval_start)
+WHERE i.version = i.attributed_version AND i.interval_start >= :start AND i.interval_start < :end
+GROUP BY i.pool, i.interval_start ORDER BY 2, 1
+""")
+
+
+class AuditStore:
+    """Surveys the journal, and opens a snapshot for each window: none is held for long.
+
+    A long one would keep Postgres from clearing up behind the counting.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+
+    def survey(self, *, since_ms: int | None, until_ms: int | None) -> Survey:
+        """Look at all that there is; None stands for the first and the last event."""
+        with _own_faults(), store_faults(), self._engine.begin() as connection:
+            connection.execute(text(_SNAPSHOT))
+            shards = connection.execute(text("SELECT shard, position FROM shards ORDER BY 1")).all()
+            positions = {row.shard: int(row.position) for row in shards}
+            rows = connection.execute(_EXTENTS, {"positions": _EXTENT_POSITIONS}).all()
+            weights = _read_weights(connection)
+            stray = connection.execute(_STRAY, {"limit": _FAULTS_MAX}).all()
+            released = connection.execute(_RELEASED).all()
+            missing = _find_holes(connection, positions, rows)
+        extents = [_to_extent(row) for row in rows]
+        starts = weights.start_ms.tolist()
+        first_ms = min([each.first_ms for each in extents] + starts[:1], default=0)
+        last_ms = max([each.last_ms for each in extents] + starts[-1:], default=-1)
+        first_ms, last_ms = (each // INTERVAL_MS * INTERVAL_MS for each in (first_ms, last_ms))
+        return Survey(
+            since_ms=first_ms if since_ms is None else since_ms,
+            until_ms=last_ms + INTERVAL_MS if until_ms is None else until_ms,
+            positions=positions,
+            segment_count=sum(row.count for row in rows),
+            missing=missing,
+            stray=[(row.shard, row.position) for row in stray],
+            extents=extents,
+            weights=weights,
+            released={(it.account_id, it.producer, it.sequence): it.count for it in released},
+        )
+
+    @contextmanager
+    def snapshot(self, survey: Survey) -> Iterator["AuditSnapshot"]:
+        """Open a snapshot of now."""
+        with _own_faults(), store_faults(), self._engine.begin() as connection:
+            connection.execute(text(_SNAPSHOT))
+            yield AuditSnapshot(connection, extents=survey.extents)
+
+
+class AuditSnapshot:
+    """One moment of the database, read only."""
+
+    def __init__(self, connection: Connection, *, extents: Sequence[Extent]) -> None:
+        """Take a connection in a transaction of its own, and where segments lie."""
+        self._connection = connection
+        self._extents = extents
+
+    def catalogue(self) -> Catalogue:
+        """Return the dictionaries."""
+        accounts = self._connection.execute(
+            text("SELECT account_id FROM accounts ORDER BY account_id")
+        )
+        skus = self._connection.execute(
+            text("SELECT sku_id, model, served_model, tier, mode, region FROM skus")
+        )
+        ids = _copy_numbers(self._connection, sql.SQL(_DIMENSIONS), columns=3)
+        return Catalogue(
+            accounts=accounts.scalars().all(),
+            skus={
+                row.sku_id: Sku(
+                    model=row.model,
+                    served_model=row.served_model,
+                    tier=row.tier,
+                    mode=row.mode,
+                    region=row.region,
+                )
+                for row in skus
+            },
+            dimension_id=ids[:, 0],
+            account_number=ids[:, 1],
+            sku_id=ids[:, 2],
+        )
+
+    def cut_marks(self) -> CutMarks:
+        """Return where cuts were taken."""
+        newest = self._connection.execute(text("SELECT coalesce(max(cut_id), 0) FROM cuts"))
+        rows = self._connection.execute(
+            text("SELECT shard, cut_id, position FROM cut_positions ORDER BY 1, 2")
+        )
+        by_shard: dict[int, tuple[list[int], list[int]]] = {}
+        for row in rows:
+            ids, positions = by_shard.setdefault(row.shard, ([], []))
+            ids.append(row.cut_id)
+            positions.append(int(row.position))
+        return CutMarks(newest_id=int(newest.scalar_one()), by_shard=by_shard)
+
+    def usage(self, window: Window) -> UsageRows:
+        """Return the rows of a window."""
+        question = sql.SQL(_USAGE).format(
+            sums=sql.SQL(", ").join(sql.Identifier("u", name) for name in SUM_NAMES),
+            start=to_time(window.start_ms),
+            end=to_time(window.end_ms),
+        )
+        rows = _copy_numbers(self._connection, question, columns=_USAGE_KEYS + len(SUM_NAMES))
+        return UsageRows(
+            account_number=rows[:, 0],
+            interval_start_ms=rows[:, 1] * 1000,
+            sku_id=rows[:, 2],
+            band=rows[:, 3],
+            finish_class=rows[:, 4],
+            cut_id=rows[:, 5],
+            sums=rows[:, _USAGE_KEYS:],
+        )
+
+    def segments(self, window: Window) -> Iterator[StoredSegment]:
+        """Yield what is counted and may hold events of a window, by shard and position."""
+        counted = self._connection.execute(
+            text("SELECT shard, position FROM counting ORDER BY shard")
+        ).all()
+        for shard, position in counted:
+            for first, last in _runs(self._extents, shard=shard, newest=position, window=window):
+                question = sql.SQL(_SEGMENTS).format(
+                    shard=shard,
+                    first=first,
+                    last=last,
+                    start=to_time(window.start_ms),
+                    end=to_time(window.end_ms),
+                )
+                yield from map(_to_segment, _copy_rows(self._connection, question))
+
+    def energy_faults(self, window: Window) -> tuple[int, Sequence[EnergyFault]]:
+        """Return how many intervals of pools are attributed, and those that do not add up."""
+        span = {"start": to_time(window.start_ms), "end": to_time(window.end_ms)}
+        rows = self._connection.execute(_ENERGY, span).all()
+        return len(rows), [
+            EnergyFault(
+                pool=row.pool,
+                interval_start_ms=to_ms(row.interval_start),
+                measured_mj=int(row.measured_mj),
+                shared_mj=int(row.shared_mj),
+            )
+            for row in rows
+            if row.measured_mj != row.shared_mj
+        ]
+
+
+class UsageTotals:
+    """Usage at or below a cut, added up by the database: what invoices are compared with."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+
+    def totals(
+        self, *, account_ids: Collection[str], start_ms: int, end_ms: int, cut_id: int
+    ) -> Iterator[tuple[tuple[str, str, str, int], Mapping[TokenClass, int]]]:
+        """Yield model, served model, tier and mode with tokens by class, of usage in a span."""
+        sums = ", ".join(f"sum(u.{each.name.lower()})::bigint" for each in TokenClass)
+        statement = text(
+            f"SELECT s.model, s.served_model, s.tier, s.mode, {sums}"  # noqa: S608  own names
+            " FROM usage u JOIN skus s USING (sku_id)"
+            " WHERE u.account_id = ANY(CAST(:accounts AS text[]))"
+            " AND u.interval_start >= :start AND u.interval_start < :end AND u.cut_id <= :cut"
+            " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+        )
+        values = {
+            "accounts": list(account_ids),
+            "start": to_time(start_ms),
+            "end": to_time(end_ms),
+            "cut": cut_id,
+        }
+        with store_faults(), self._engine.connect() as connection:
+            rows = connection.execute(statement, values).all()
+        for row in rows:
+            model, served_model, tier, mode, *counts = row
+            key = (model, served_model or model, tier, mode)
+            yield key, dict(zip(TokenClass, map(int, counts), strict=True))
+
+
+@contextmanager
+def _own_faults() -> Iterator[None]:
+    """Turn what the database refuses into `StoreRefusal`."""
+    try:
+        yield
+    except (DBAPIError, psycopg.DatabaseError) as error:
+        raise StoreRefusal(Reason.INTERNAL, f"The database refuses the audit: {error}") from error
+
+
+def _read_weights(connection: Connection) -> Weights:
+    rows = connection.execute(_WEIGHTS).all()
+    table = np.array([tuple(row) for row in rows], np.int64).reshape(-1, 3)
+    return Weights(start_ms=table[:, 0] * 1000, row_count=table[:, 1], event_count=table[:, 2])
+
+
+def _find_holes(
+    connection: Connection, positions: Mapping[int, int], rows: Sequence[Any]
+) -> list[tuple[int, int, int]]:
+    """Return the runs of positions that are missing; looks closer only where some are."""
+    held = dict.fromkeys(positions, 0)
+    for row in rows:
+        held[row.shard] = held.get(row.shard, 0) + row.count
+    holes = []
+    for shard, newest in positions.items():
+        if held[shard] < newest:
+            values = {"shard": shard, "above": newest + 1, "limit": _FAULTS_MAX}
+            found = connection.execute(_HOLES, values).all()
+            holes += [(shard, int(row.first), int(row.last)) for row in found]
+    return holes
+
+
+def _to_extent(row: Any) -> Extent:  # noqa: ANN401
+    return Extent(
+        shard=row.shard,
+        first_position=int(row.first_position),
+        last_position=int(row.last_position),
+        first_ms=to_ms(row.first_time),
+        last_ms=to_ms(row.last_time),
+    )
+
+
+def _runs(
+    extents: Sequence[Extent], *, shard: int, newest: int, window: Window
+) -> list[tuple[int, int]]:
+    """Return the runs of positions in which segments of a window can lie, up to the newest."""
+    own = [each for each in extents if each.shard == shard]
+    near = [
+        (each.first_position, each.last_position)
+        for each in own
+        if each.first_ms < window.end_ms and each.last_ms >= window.start_ms
+    ]
+    # What came after the survey may be of any time.
+    surveyed = max((each.last_position for each in own), default=0)
+    runs: list[tuple[int, int]] = []
+    for first, last in [*near, (surveyed + 1, newest)]:
+        if runs and first <= runs[-1][1] + 1:
+            runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
+        else:
+            runs.append((first, last))
+    if len(runs) > _RUNS_MAX:
+        runs = [(runs[0][0], runs[-1][1])]
+    return [(first, min(last, newest)) for first, last in runs if first <= min(last, newest)]
+
+
+def _copy_rows(connection: Connection, question: sql.Composable) -> Iterator[bytes]:
+    """Yield the rows of a question in COPY's binary form, as they come over the wire."""
+    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(question)
+    is_first = True
+    with driver_connection(connection).cursor() as cursor, cursor.copy(statement) as copy:
+        for data in copy:
+            row = bytes(data)
+            if is_first:
+                row, is_first = row[_COPY_HEAD_BYTES:], False
+            # The end has no fields, but a mark in their place.
+            if len(row) > len(b"\xff\xff"):
+                yield row
+
+
+def _copy_numbers(connection: Connection, question: sql.Composable, *, columns: int) -> Int64Array:
+    """Return the rows of a question whose columns are all bigint and never NULL."""
+    data = b"".join(_copy_rows(connection, question))
+    cell = [("size", ">i4"), ("value", ">i8")]
+    rows = np.frombuffer(data, [("fields", ">i2"), ("cells", cell, (columns,))])
+    return rows["cells"]["value"].astype(np.int64)
+
+
+def _to_segment(row: bytes) -> StoredSegment:
+    _, _, shard, _, position, _, count, _, first_us, _, last_us, size = _SEGMENT_ROW.unpack_from(
+        row
+    )
+    begin = _SEGMENT_ROW.size
+    return StoredSegment(
+        shard=shard,
+        position=position,
+        event_count=count,
+        first_end_ms=first_us // 1000 + _POSTGRES_EPOCH_MS,
+        last_end_ms=last_us // 1000 + _POSTGRES_EPOCH_MS,
+        body=row[begin : begin + size],
+    )

@@ -1,0 +1,220 @@
+"""What `doctor` asks of the database; it changes nothing, and works with half of the rights."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import DBAPIError
+
+from meter.domain.errors import Reason, StoreRefusal
+from meter.domain.limits import LATE_MS_MAX
+from meter.domain.times import to_ms, to_time
+from meter.health import GapHealth, Health, Login, ProducerHealth, ShardHealth, Standby
+from meter.runtime.engine import SERVICE_ROLE, store_faults
+
+_LISTED_MAX: Final = 5
+_SETTINGS: Final = (
+    "fsync",
+    "full_page_writes",
+    "synchronous_commit",
+    "synchronous_standby_names",
+    "server_version",
+)
+_APPEND_ONLY: Final = (
+    "journal",
+    "cuts",
+    "cut_positions",
+    "producer_gaps",
+    "account_parents",
+    "issued_invoices",
+    "issued_lines",
+    "energy_shares",
+)
+_CHANGED: Final = ("accounts", "api_keys", "shards", "producers", "counting", "usage")
+
+_LOGIN: Final = text("""
+SELECT current_user::text AS "user", current_database()::text AS database,
+       current_setting('server_version_num')::integer AS version,
+       EXISTS (SELECT FROM pg_roles WHERE rolname = :role) AS has_service_role,
+       pg_is_in_recovery() AS is_standby
+""")
+_MAY_SERVE: Final = text("SELECT pg_has_role(:role, 'MEMBER')")
+_CLOCK: Final = text("""
+SELECT (SELECT driven FROM installation) AS driven,
+       (SELECT driven_time FROM installation) AS driven_time, clock_timestamp() AS now
+""")
+_RIGHTS: Final = text("""
+SELECT n.privilege || ' ' || n.name AS "right", n.wanted
+FROM unnest(CAST(:names AS text[]), CAST(:privileges AS text[]), CAST(:wanted AS boolean[]))
+     AS n (name, privilege, wanted)
+WHERE has_table_privilege(:role, n.name, n.privilege) <> n.wanted ORDER BY 1
+""")
+_SHARDS: Final = text("""
+SELECT s.shard, s.position, s.epoch, c.position AS counted,
+       (SELECT j.commit_time FROM journal j
+        WHERE j.shard = s.shard AND j.position > coalesce(c.position, 0)
+        ORDER BY j.position LIMIT 1) AS oldest,
+       coalesce((SELECT max(p.position) FROM cut_positions p WHERE p.shard = s.shard), 0) AS cut
+FROM shards s LEFT JOIN counting c USING (shard) ORDER BY 1
+""")
+_CUTS: Final = text("SELECT count(*) AS count, max(cut_time) AS newest FROM cuts")
+_PRODUCERS: Final = text("""
+SELECT state, count(*) AS count,
+       coalesce(sum(greatest(announced_sequence - sequence, 0)), 0)::bigint AS backlog
+FROM producers GROUP BY 1
+""")
+_SILENT: Final = text("""
+SELECT account_id, producer, seen_time, greatest(announced_sequence - sequence, 0) AS backlog,
+       count(*) OVER () AS count
+FROM producers
+WHERE state < 3 AND coalesce(seen_time, create_time) < :before
+ORDER BY coalesce(seen_time, '-infinity'), account_id, producer LIMIT :limit
+""")
+_GAPS: Final = text("""
+SELECT account_id, producer, first_sequence, last_sequence, found_time, count(*) OVER () AS count
+FROM producer_gaps WHERE found_time >= :since ORDER BY found_time DESC, 1, 2, 3 LIMIT :limit
+""")
+_MISSING: Final = text(
+    "SELECT coalesce(sum(last_sequence - first_sequence + 1), 0)::bigint FROM producer_gaps"
+)
+_HELD: Final = text(
+    "SELECT outcome, count(*) AS count FROM quarantine WHERE state = 1 GROUP BY 1 ORDER BY 1"
+)
+_STANDBYS: Final = text("""
+SELECT application_name AS name, coalesce(state, '') AS state, coalesce(sync_state, '') AS sync,
+       CASE WHEN pg_is_in_recovery() THEN NULL
+            ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), flush_lsn)::bigint END AS lag
+FROM pg_stat_replication ORDER BY 1
+""")
+
+
+class LoginStore:
+    """Asks who we are, in the login's own role: the service's may be out of reach."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take an engine that takes no role."""
+        self._engine = engine
+
+    def login(self) -> Login:
+        """Return it; raises Unavailable with the driver's own words."""
+        with _own_faults(), self._engine.connect() as connection:
+            row = connection.execute(_LOGIN, {"role": SERVICE_ROLE}).one()
+            may_serve = False
+            if row.has_service_role:
+                may_serve = bool(connection.execute(_MAY_SERVE, {"role": SERVICE_ROLE}).scalar())
+        return Login(
+            user=row.user,
+            database=row.database,
+            version=row.version,
+            has_service_role=row.has_service_role,
+            may_serve=may_serve,
+            is_standby=row.is_standby,
+        )
+
+
+class HealthStore:
+    """Reads health, in the service's role."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+
+    def read(self, *, silence_ms: int) -> Health:
+        """Return how it stands; who was not heard for `silence_ms` is silent."""
+        with _own_faults(), store_faults(), self._engine.begin() as connection:
+            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+            return _read(connection, silence_ms=silence_ms)
+
+
+def _read(connection: Connection, *, silence_ms: int) -> Health:
+    clock = connection.execute(_CLOCK).one()
+    now_ms = to_ms(clock.driven_time or clock.now)
+    limit = {"limit": _LISTED_MAX}
+    producers = connection.execute(_PRODUCERS).all()
+    silent = connection.execute(_SILENT, {"before": to_time(now_ms - silence_ms), **limit}).all()
+    gaps = connection.execute(_GAPS, {"since": to_time(now_ms - LATE_MS_MAX), **limit}).all()
+    shards = connection.execute(_SHARDS).all()
+    cuts = connection.execute(_CUTS).one()
+    wrong, lacking = _rights(connection)
+    return Health(
+        is_driven=clock.driven,
+        now_ms=now_ms,
+        database_ms=to_ms(clock.now),
+        settings={
+            name: connection.execute(
+                text("SELECT current_setting(:name)"), {"name": name}
+            ).scalar_one()
+            for name in _SETTINGS
+        },
+        wrong_rights=wrong,
+        lacking_rights=lacking,
+        shards=[_to_shard(row) for row in shards],
+        uncounted_segments=sum(max(0, row.position - (row.counted or 0)) for row in shards),
+        cut_count=cuts.count,
+        newest_cut_ms=None if cuts.newest is None else to_ms(cuts.newest),
+        producer_counts={row.state: row.count for row in producers},
+        silent_count=silent[0].count if silent else 0,
+        silent=[
+            ProducerHealth(
+                account_id=row.account_id,
+                producer=row.producer,
+                seen_ms=None if row.seen_time is None else to_ms(row.seen_time),
+                backlog_count=row.backlog,
+            )
+            for row in silent
+        ],
+        backlog_count=sum(row.backlog for row in producers),
+        missing_batches=int(connection.execute(_MISSING).scalar_one()),
+        recent_gap_count=gaps[0].count if gaps else 0,
+        recent_gaps=[
+            GapHealth(
+                account_id=row.account_id,
+                producer=row.producer,
+                first_sequence=row.first_sequence,
+                last_sequence=row.last_sequence,
+                found_ms=to_ms(row.found_time),
+            )
+            for row in gaps
+        ],
+        held_by_outcome={row.outcome: row.count for row in connection.execute(_HELD)},
+        standbys=[
+            Standby(name=row.name, state=row.state, sync_state=row.sync, lag_bytes=row.lag)
+            for row in connection.execute(_STANDBYS)
+        ],
+    )
+
+
+def _rights(connection: Connection) -> tuple[list[str], list[str]]:
+    rights = [
+        (name, privilege, False) for name in _APPEND_ONLY for privilege in ("UPDATE", "DELETE")
+    ]
+    rights += [(name, right, True) for name in _APPEND_ONLY for right in ("SELECT", "INSERT")]
+    rights += [(name, right, True) for name in _CHANGED for right in ("SELECT", "INSERT", "UPDATE")]
+    names, privileges, wanted = (list(column) for column in zip(*rights, strict=True))
+    values = {"names": names, "privileges": privileges, "wanted": wanted, "role": SERVICE_ROLE}
+    found = connection.execute(_RIGHTS, values).all()
+    return [row.right for row in found if not row.wanted], [
+        row.right for row in found if row.wanted
+    ]
+
+
+def _to_shard(row: Any) -> ShardHealth:  # noqa: ANN401
+    return ShardHealth(
+        shard=row.shard,
+        position=row.position,
+        epoch=row.epoch,
+        counted_position=row.counted,
+        oldest_uncounted_ms=None if row.oldest is None else to_ms(row.oldest),
+        cut_position=row.cut,
+    )
+
+
+@contextmanager
+def _own_faults() -> Iterator[None]:
+    """Keep the driver's own words: whoever is asked what is wrong has to say it."""
+    try:
+        yield
+    except DBAPIError as error:
+        first = str(error.orig).strip().splitlines()[0]
+        raise StoreRefusal(Reason.INTERNAL, first) from error
