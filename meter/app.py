@@ -32,6 +32,7 @@ from meter.runtime.driven_clock import ClockDriver, DrivenClock
 from meter.runtime.engine import make_engine
 from meter.runtime.ids import random_bytes
 from meter.store.accounts import AccountStore
+from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
 from meter.store.dimensions import DimensionReader
 from meter.store.efficiency import EfficiencyStore
@@ -47,6 +48,7 @@ from meter.store.replication import ReplicationStore
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.auth import RegistryDoor
 from meter.wire.clock_servicer import ClockServicer
+from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.energy_servicer import EnergyServicer
 from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
@@ -286,6 +288,7 @@ def _make_horizon(options: MeterOptions, replication: ReplicationStore) -> Horiz
         registry=registry,
         reader=usage,
         quarantine=QuarantineStore(engine),
+        corrections=CorrectionDesk(parts, store=CorrectionStore(engine, shard=options.shard)),
         clock=parts.clock,
         key_pepper=options.key_pepper,
     )

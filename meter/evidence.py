@@ -27,7 +27,10 @@ class EvidenceQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentEvidence:
-    """A segment of the journal that holds such events: how many, and their tokens of the class."""
+    """A segment of the journal that holds such events: how many, and their tokens of the class.
+
+    A correction's tokens are signed: those of an event that it takes back are negative.
+    """
 
     shard: int
     position: int

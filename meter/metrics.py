@@ -13,7 +13,8 @@ TOKENS: Final = Entry(
     kind="counter",
     unit="tokens",
     labels=("tier", "model", "pool", "token_class"),
-    meaning="Tokens counted into usage by this server. Its rate is the factory's output.",
+    meaning="Tokens counted into usage by this server, without corrections. Its rate is what the"
+    " factory puts out.",
 )
 REPORTS: Final = Entry(
     name="tokenworks_events_total",
@@ -70,6 +71,13 @@ QUARANTINE: Final = Entry(
     unit="entries",
     labels=(),
     meaning="Entries in quarantine that wait for a person to release or reject them.",
+)
+CORRECTIONS: Final = Entry(
+    name="tokenworks_corrections_total",
+    kind="counter",
+    unit="corrections",
+    labels=("kind",),
+    meaning="Recorded events that were corrected through this server, by kind (void, replace).",
 )
 STREAMS: Final = Entry(
     name="tokenworks_streams_open",
@@ -215,6 +223,7 @@ CATALOGUE: Final = (
     BEHIND,
     BUFFER,
     QUARANTINE,
+    CORRECTIONS,
     STREAMS,
     MISSING,
     SANDBOX,
@@ -250,6 +259,7 @@ class Metrics:
         self.counting_behind = self._gauge(BEHIND)
         self.buffer_bytes = self._gauge(BUFFER)
         self.quarantine_held = self._gauge(QUARANTINE)
+        self.corrections = self._counter(CORRECTIONS)
         self.streams_open = self._gauge(STREAMS)
         self.batches_missing = self._gauge(MISSING)
         self.sandbox = self._gauge(SANDBOX)

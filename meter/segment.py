@@ -4,6 +4,9 @@ The bytes are a function of the events alone: absent columns and columns of defa
 token classes come in the order of their numbers, and all-zero classes are left out. Columns are
 packed at a whole number of half bytes, least significant plane first: on token counts that lies
 within a tenth of entropy coding, and costs a fiftieth of the time.
+
+A segment of corrections has the column `sign` and is of version 2, so that a server which knows no
+signs stops and waits for its upgrade instead of counting what was taken back.
 """
 
 import json
@@ -14,10 +17,12 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from meter.domain.event import DEFAULTS, EventBatch, Int64Array, Origin
+from meter.domain.event import DEFAULTS, SIGN, EventBatch, Int64Array, Origin
 from meter.domain.limits import EVENT_ID_BYTES
 
 VERSION: Final = 1
+SIGNED_VERSION: Final = 2
+_VERSIONS: Final = (VERSION, SIGNED_VERSION)
 _HEADER = struct.Struct("<BI")
 
 
@@ -58,6 +63,11 @@ class Segment:
             return present
         return np.full(len(self), DEFAULTS[name], np.int64)
 
+    @property
+    def is_correction(self) -> bool:
+        """Tell whether it takes events back, and counts others in their place."""
+        return SIGN in self.columns
+
 
 def encode(
     batches: Sequence[tuple[Origin, EventBatch]],
@@ -95,14 +105,16 @@ def encode(
         },
         separators=(",", ":"),
     ).encode()
-    return b"".join([_HEADER.pack(VERSION, len(header)), header, *parts, ids, texts])
+    is_signed = any(column.name == SIGN for column in columns)
+    version = SIGNED_VERSION if is_signed else VERSION
+    return b"".join([_HEADER.pack(version, len(header)), header, *parts, ids, texts])
 
 
 def decode(body: bytes) -> Segment:
     """Read a segment back; raises ValueError on a version that this code does not know."""
     version, size = _HEADER.unpack_from(body)
-    if version != VERSION:
-        message = f"segment version {version}; this server reads {VERSION}: upgrade it"
+    if version not in _VERSIONS:
+        message = f"segment version {version}; this server reads {SIGNED_VERSION}: upgrade it"
         raise ValueError(message)
     place = _HEADER.size + size
     header = json.loads(body[_HEADER.size : place])

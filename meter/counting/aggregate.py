@@ -6,7 +6,7 @@ from typing import Final
 
 import numpy as np
 
-from meter.domain.event import Int64Array
+from meter.domain.event import SIGN, Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.tokens import (
     BAND_EDGES,
@@ -59,13 +59,20 @@ class UsageDelta:
 
 
 def aggregate(segments: Sequence[Segment]) -> UsageDelta:
-    """Add up segments; at least one event in all."""
+    """Add up segments; at least one event in all.
+
+    What a correction takes back is subtracted under the very keys under which it was counted.
+    """
     dimension = np.concatenate([part.columns["dimension"] for part in segments])
     interval = np.concatenate([part.columns["end_ms"] for part in segments]) // INTERVAL_MS
     tokens = _tokens(segments, len(dimension))
     finish = _CLASS_OF_FINISH[_column(segments, "finish")]
     band = np.searchsorted(BAND_EDGES, _total(tokens, PROMPT_CLASSES, len(dimension)), "right")
     estimated = _column(segments, "quality") != Quality.FINAL
+    sign = _column(segments, SIGN) if any(part.is_correction for part in segments) else None
+    if sign is not None:
+        # After the band: an event that is taken back lies where its prompt has put it.
+        tokens = {number: counts * sign for number, counts in tokens.items()}
     first_dimension, first_interval = int(dimension.min()), int(interval.min())
     intervals = int(interval.max()) - first_interval + 1
     code = (dimension - first_dimension) * intervals + (interval - first_interval)
@@ -89,7 +96,9 @@ def aggregate(segments: Sequence[Segment]) -> UsageDelta:
         band=keys % _BANDS,
         finish_class=finish_class,
         tokens=sums,
-        request_count=np.bincount(row, minlength=len(keys)).astype(np.int64),
+        request_count=np.bincount(row, minlength=len(keys)).astype(np.int64)
+        if sign is None
+        else add(sign),
         delivered_output_count=np.where(finish_class == FinishClass.DELIVERED, output, 0),
         estimated_count=add(np.where(estimated, everything, 0))
         if estimated.any()

@@ -10,6 +10,7 @@ from meter import segment
 from meter.counting.aggregate import UsageDelta, aggregate
 from meter.domain.errors import MeterError
 from meter.domain.limits import COUNT_EVENTS_MAX
+from meter.segment import Segment
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
@@ -98,8 +99,16 @@ class Follower:
             delta = aggregate(segments)
             transaction.add(delta)
             transaction.advance()
-        self._on_counted(delta)
+        self._tell(segments, delta)
         return sum(len(part) for part in segments)
+
+    def _tell(self, segments: Sequence[Segment], delta: UsageDelta) -> None:
+        """Tell what was reported: a correction is no production, and counters never fall."""
+        reported = [part for part in segments if not part.is_correction]
+        if len(reported) == len(segments):
+            self._on_counted(delta)
+        elif reported:
+            self._on_counted(aggregate(reported))
 
     def _run(self) -> None:
         try:

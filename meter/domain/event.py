@@ -11,8 +11,8 @@ Int64Array = npt.NDArray[np.int64]
 BoolArray = npt.NDArray[np.bool_]
 Uint8Array = npt.NDArray[np.uint8]
 
-# What an absent column means, by name.
-DEFAULTS: Final[Mapping[str, int]] = {
+# What an absent column of a report means, by name.
+REPORTED: Final[Mapping[str, int]] = {
     "duration_ms": 0,
     "finish": 1,
     "quality": 1,
@@ -20,6 +20,10 @@ DEFAULTS: Final[Mapping[str, int]] = {
     "reported_input": -1,
     "reported_output": -1,
 }
+# The column of corrections: -1 takes an event back, 1 counts it. Nobody can report it.
+SIGN: Final = "sign"
+# What an absent column of the journal means, by name.
+DEFAULTS: Final[Mapping[str, int]] = {**REPORTED, SIGN: 1}
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from meter import segment
+from meter.corrections import NewCorrection
 from meter.domain.errors import MeterError, Reason, Refused
 from meter.domain.event import Claims, EventBatch, Int64Array, Origin, SetAside
 from meter.domain.outcome import Outcome
@@ -31,7 +32,8 @@ class Submission:
     `batch` holds the events to record, `set_aside` the others; `claims` is there when the events
     are counted by their ids, in the order of `batch`. `whole` is the payload to keep if the
     number turns out to be used with other bytes. `releases` names a quarantine entry that this
-    submission records. `size_bytes` is what it takes of the buffer.
+    submission records; `corrects` is the correction that `batch` holds, with its signs.
+    `size_bytes` is what it takes of the buffer.
     """
 
     origin: Origin
@@ -40,6 +42,7 @@ class Submission:
     claims: Claims | None = None
     whole: bytes = b""
     releases: Release | None = None
+    corrects: NewCorrection | None = None
     size_bytes: int = 0
 
 
@@ -49,7 +52,8 @@ class Result:
 
     `verdict` is RECORD for calls without a number; `next_sequence` is the number expected next;
     `set_aside` pairs entries with their quarantine ids; `outcomes` has one number for each event
-    of a call with claims, in the order of its batch.
+    of a call with claims, in the order of its batch. `correction_id` is 0 where another correction
+    of the same event was first.
     """
 
     verdict: Verdict
@@ -57,6 +61,7 @@ class Result:
     set_aside: list[tuple[SetAside, int]] = field(default_factory=list)
     outcomes: Sequence[int] = ()
     recorded_count: int = 0
+    correction_id: int = 0
 
 
 class Transaction(Protocol):
@@ -84,6 +89,10 @@ class Transaction(Protocol):
 
     def release(self, quarantine_id: int, *, key_id: str, now_ms: int) -> bool:
         """Mark a held entry as released."""
+        ...
+
+    def correct(self, correction: NewCorrection, *, now_ms: int) -> int | None:
+        """Note the correction that the next segment holds; None when another one was first."""
         ...
 
 
@@ -133,8 +142,9 @@ class _Group:
             for item, result in zip(group, results, strict=True)
             if isinstance(result, Result) and result.verdict is Verdict.RECORD
         ]
-        batches = self._claim(recorded)
-        self._append(batches)
+        reported = [(item, result) for item, result in recorded if item.corrects is None]
+        self._append(self._claim(reported))
+        self._correct(recorded)
         self._transaction.save_producers(self._states, now_ms=self._now_ms)
         self._keep_aside(group, results)
         return results
@@ -207,6 +217,18 @@ class _Group:
             first_ms=min(int(batch.end_ms.min()) for _, batch in batches),
             last_ms=max(int(batch.end_ms.max()) for _, batch in batches),
         )
+
+    def _correct(self, recorded: Sequence[tuple[Submission, Result]]) -> None:
+        """Append each correction as a segment of its own: counting tells them apart by that."""
+        corrections = [
+            (item.corrects, item, result) for item, result in recorded if item.corrects is not None
+        ]
+        # Sorted, so that two servers that correct the same events wait for each other in one order.
+        for correction, item, result in sorted(corrections, key=lambda each: each[0].target):
+            number = self._transaction.correct(correction, now_ms=self._now_ms)
+            if number is not None:
+                result.correction_id = number
+                self._append([(item.origin, item.batch)])
 
     def _keep_aside(
         self, group: Sequence[Submission], results: Sequence[Result | MeterError | None]

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from sqlalchemy import ARRAY, Engine, Text, and_, any_, literal, select
 
-from meter.domain.event import Int64Array
+from meter.domain.event import SIGN, Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_time
 from meter.domain.tokens import BAND_EDGES, PROMPT_CLASSES
@@ -53,7 +53,7 @@ class EvidenceStore:
             rows = connection.execution_options(yield_per=_SEGMENTS_AT_ONCE).execute(statement)
             for shard, position, body in rows:
                 events, tokens = wanted.sum_of(decode(bytes(body)))
-                if tokens:
+                if events:
                     found.append(
                         SegmentEvidence(
                             shard=shard, position=position, event_count=events, token_count=tokens
@@ -100,7 +100,10 @@ class _Wanted:
         )
 
     def sum_of(self, segment: Segment) -> tuple[int, int]:
-        """Return how many events have tokens of the class, and how many tokens."""
+        """Return how many events have tokens of the class, and how many tokens.
+
+        What a correction takes back is negative; its band is that of its prompt all the same.
+        """
         counts = segment.tokens.get(self._token_class)
         if counts is None:
             return 0, 0
@@ -110,6 +113,8 @@ class _Wanted:
         if not matches.any():
             return 0, 0
         matches &= np.isin(np.searchsorted(BAND_EDGES, _prompt(segment), "right"), self._bands)
+        if segment.is_correction:
+            counts = counts * segment.columns[SIGN]
         return int(matches.sum()), int(counts[matches].sum())
 
 

@@ -26,9 +26,10 @@ from meter.domain.limits import DIMENSIONS_INTERNED_MAX
 from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
 from meter.runtime.engine import store_faults
+from meter.store.corrections import CorrectionWrites
 from meter.store.installation import installation_time
-from meter.store.tables import (
 from meter.store.producers import ProducerKey, lock_producers, save_producers
+from meter.store.tables import (
     event_claims,
     journal,
     quarantine,
@@ -151,7 +152,7 @@ class JournalStore:
         return [known[key] for key in keys]
 
 
-class JournalTransaction:
+class JournalTransaction(CorrectionWrites):
     """What one group's transaction can do; the order is the writer's."""
 
     def __init__(self, connection: Connection, *, shard: int, epoch: int) -> None:

@@ -13,6 +13,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from meter.domain.tokens import TokenClass
 
@@ -160,6 +161,26 @@ quarantine = Table(
     Column("decide_time", _Time),
     Column("decided_by", Text),
     Column("reason", Text),
+)
+# An event is corrected once: the key is its shard, position and row. The segment of the correction
+# holds it again, taken back, in row 0, and what is counted in its place in row 1.
+corrections = Table(
+    "corrections",
+    metadata,
+    Column("correction_id", BigInteger, primary_key=True),
+    Column("shard", SmallInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
+    Column("event_row", Integer, nullable=False),
+    Column("correction_shard", SmallInteger, nullable=False),
+    Column("correction_position", BigInteger, nullable=False),
+    Column("producer", Text, nullable=False),
+    Column("sequence", BigInteger, nullable=False),
+    Column("event_index", Integer, nullable=False),
+    Column("before", JSONB, nullable=False),
+    Column("after", JSONB(none_as_null=True)),
+    Column("key_id", Text, nullable=False),
+    Column("reason", Text, nullable=False),
+    Column("correct_time", _Time, nullable=False),
 )
 # How far each shard is counted: all segments up to `position` are in `usage`.
 counting = Table(

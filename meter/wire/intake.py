@@ -2,16 +2,18 @@
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from google.protobuf.message import DecodeError
 
+from meter.corrections import NewCorrection
 from meter.domain import limits
-from meter.domain.credential import Credential
+from meter.domain.credential import Credential, Permission, Scope
 from meter.domain.errors import InvalidArgument, Reason
 from meter.domain.event import (
-    DEFAULTS,
+    REPORTED,
     BoolArray,
     Claims,
     EventBatch,
@@ -145,6 +147,34 @@ class Intake:
         )
         return submission, outcomes
 
+    def check_replacement(
+        self, event: usage_pb2.UsageEvent, credential: Credential, *, now_ms: int
+    ) -> tuple[EventBatch, Outcome]:
+        """Return an event that is to replace another, of any age, and its outcome.
+
+        Whoever may correct may do so for every account.
+        """
+        try:
+            batch, wrong = self._translator.from_rows([event])
+        except UnusableBatch as error:
+            empty, _ = self._translator.from_rows([])
+            return empty, error.outcome
+        everywhere = replace(
+            credential, scopes=(Scope(permission=Permission.REPORT, account_id=None),)
+        )
+        # Not remembered: the credential's own verdicts are others.
+        verdicts = Verdicts(batch.table, everywhere, self._registry.snapshot.tree, self._tiers)
+        if wrong[0]:
+            return batch, Outcome.FIELD_INVALID
+        return batch, Outcome(int(check(batch, verdicts, now_ms=now_ms, any_age=True)[0]))
+
+    def correction(self, correction: NewCorrection, origin: Origin) -> Submission:
+        """Return a correction as a submission."""
+        empty, _ = self._translator.from_rows([])
+        return Submission(
+            origin=origin, batch=correction.to_batch(empty.table), corrects=correction
+        )
+
     def _check(
         self,
         batch: EventBatch,
@@ -185,7 +215,7 @@ def _event_key(account_id: str, event_id: str) -> bytes:
 
 def _content_hashes(batch: EventBatch) -> list[bytes]:
     """Return a hash of each event's content: equal for events that mean the same."""
-    columns = [batch.end_ms.tolist(), *(batch.column(name).tolist() for name in DEFAULTS)]
+    columns = [batch.end_ms.tolist(), *(batch.column(name).tolist() for name in REPORTED)]
     numbers = sorted(batch.tokens)
     counts = [batch.tokens[number].tolist() for number in numbers]
     texts = batch.request_ids or [""] * len(batch)

@@ -23,6 +23,7 @@ from meter.quarantine import Quarantine, QuarantineEntry, QuarantineState
 from meter.registry import Registry
 from meter.usage import GroupBy, UsageQuery, UsageReader, UsageRow
 from meter.wire.auth import authenticate, require, scope_missing
+from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.status import invalid
 from meter.wire.stream import Stream, StreamParts
 from tokenworks.meter.v1 import meter_service_pb2 as pb
@@ -32,6 +33,7 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _PAGE: Final = 100
 _PAGE_MAX: Final = 1000
 _TOKEN: Final = re.compile("[0-9]{1,18}")
+_ENTRY_BYTES: Final = 8
 
 
 class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
@@ -44,6 +46,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         registry: Registry,
         reader: UsageReader,
         quarantine: Quarantine,
+        corrections: CorrectionDesk,
         clock: Clock,
         key_pepper: bytes,
     ) -> None:
@@ -52,6 +55,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         self._registry = registry
         self._reader = reader
         self._quarantine = quarantine
+        self._corrections = corrections
         self._clock = clock
         self._key_pepper = key_pepper
 
@@ -87,6 +91,19 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         seconds = self._clock.monotonic_seconds() - arrival
         self._parts.metrics.ack_seconds.labels("call").observe(seconds)
         return pb.RecordUsageResponse(outcomes=answer)  # type: ignore[arg-type]
+
+    async def CorrectUsage(
+        self, request: pb.CorrectUsageRequest, context: _Context
+    ) -> pb.CorrectUsageResponse:
+        """Void a recorded event, or count another in its place."""
+        return await self._corrections.correct(request, self._administrator(context))
+
+    async def ListCorrections(
+        self, request: pb.ListCorrectionsRequest, context: _Context
+    ) -> pb.ListCorrectionsResponse:
+        """List what was corrected."""
+        self._administrator(context)
+        return await self._corrections.list(request)
 
     async def QueryUsage(
         self, request: pb.QueryUsageRequest, context: _Context
@@ -164,11 +181,13 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         if entry.outcome == Outcome.CONFLICT:
             raise _still(Outcome.CONFLICT)
         # Recorded in the name of the key and the producer that brought it: ids stay in their space.
+        # The entry's number stands where a stream has its instance: the event is found by it.
         origin = Origin(
             account_id=self._owner_of(entry.key_id),
             key_id=entry.key_id,
             received_ms=self._clock.now_ms(),
             producer=entry.producer,
+            instance=entry.quarantine_id.to_bytes(_ENTRY_BYTES),
             sequence=entry.sequence,
         )
         release = Release(quarantine_id=entry.quarantine_id, key_id=credential.key_id)

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -68,6 +69,16 @@ def to_sums(*deltas: UsageDelta) -> Sums:
     return sums
 
 
+def signed(event: PlainEvent, sign: int) -> PlainEvent:
+    """Return the event as a correction has it."""
+    return replace(event, extra={**event.extra, "sign": sign})
+
+
+def without_rows_of_zeros(sums: Sums) -> Sums:
+    """Return the sums without zeros, and without the keys of which nothing is left."""
+    return {key: row for key, row in without_zeros(sums).items() if row}
+
+
 def without_zeros(sums: Sums) -> Sums:
     """Return the sums with the zeros left out, so that absence and zero are one."""
     return {key: {name: it for name, it in row.items() if it} for key, row in sums.items()}
@@ -93,6 +104,37 @@ def test_aggregate__split_and_order_do_not_matter(
     whole = without_zeros(to_sums(aggregate([to_segment(events)])))
     assert without_zeros(to_sums(aggregate([to_segment(part) for part in parts]))) == whole
     assert without_zeros(to_sums(*(aggregate([to_segment(part)]) for part in parts))) == whole
+
+
+@given(
+    events=EVENTS,
+    choices=st.lists(
+        st.tuples(st.integers(0, 39), st.one_of(st.none(), recorded_events())), max_size=20
+    ),
+    data=st.data(),
+)
+def test_aggregate__corrections_leave_what_survives(
+    events: list[PlainEvent],
+    choices: list[tuple[int, PlainEvent | None]],
+    data: st.DataObject,
+) -> None:
+    """Whatever is voided and replaced, and again, every sum of every key is the survivors'."""
+    surviving: dict[int, PlainEvent] = dict(enumerate(events))
+    segments = [to_segment(events)]
+    for number, replacement in choices:
+        taken = surviving.pop(number, None)
+        if taken is None:
+            continue
+        rows = [signed(taken, -1)]
+        if replacement is not None:
+            surviving[number] = replacement
+            rows.append(signed(replacement, 1))
+        segments.append(to_segment(rows))
+    wanted = without_zeros(add_slowly(surviving.values()))
+    assert without_rows_of_zeros(to_sums(aggregate(segments))) == wanted
+    border = data.draw(st.integers(1, len(segments)))
+    parts = [part for part in (segments[:border], segments[border:]) if part]
+    assert without_rows_of_zeros(to_sums(*map(aggregate, parts))) == wanted
 
 
 @pytest.mark.parametrize(

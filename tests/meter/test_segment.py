@@ -130,5 +130,18 @@ def test_decode__times_in_order(ends: list[int]) -> None:
 def test_decode__unknown_version_is_refused() -> None:
     """Bytes of a later version are not guessed at."""
     body = encode([[PlainEvent(dimension=0, end_ms=1, tokens={})]])
-    with pytest.raises(ValueError, match="segment version 2"):
-        segment.decode(struct.pack("<B", 2) + body[1:])
+    with pytest.raises(ValueError, match="segment version 3"):
+        segment.decode(struct.pack("<B", 3) + body[1:])
+
+
+@pytest.mark.parametrize("signs", [(-1,), (-1, 1)])
+def test_encode__signs_are_of_version_2(signs: tuple[int, ...]) -> None:
+    """Only a segment of corrections has signs, and a version that older servers refuse to count."""
+    events = [PlainEvent(dimension=0, end_ms=1, tokens={1: 7}, extra={"sign": it}) for it in signs]
+    body = encode([events])
+    decoded = segment.decode(body)
+    assert (body[0], decoded.is_correction) == (2, True)
+    assert decoded.column("sign").tolist() == list(signs)
+    plain = encode([[replace(event, extra={}) for event in events]])
+    assert (plain[0], segment.decode(plain).is_correction) == (1, False)
+    assert segment.decode(plain).column("sign").tolist() == [1] * len(signs)

@@ -1,0 +1,189 @@
+"""Corrections in Postgres: appended in the transaction of their segment, and read back."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Engine, select
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from meter.corrections import (
+    CorrectableEvent,
+    Correction,
+    EventRow,
+    Found,
+    NewCorrection,
+    Reported,
+    Search,
+)
+from meter.domain.errors import Reason, Unavailable
+from meter.domain.event import Dimensions
+from meter.domain.times import to_iso, to_ms, to_time
+from meter.domain.tokens import TokenClass
+from meter.runtime.engine import store_faults
+from meter.store.recorded_events import find_recorded
+from meter.store.tables import corrections, counting, shards
+
+# The row of a correction's segment that holds what is counted from then on.
+_REPLACEMENT_ROW = 1
+_EXTRA = "extra"
+
+
+class CorrectionWrites:
+    """The part of a group's transaction that writes corrections."""
+
+    _connection: Connection
+    _shard: int
+
+    def correct(self, correction: NewCorrection, *, now_ms: int) -> int | None:
+        """Note a correction and return its id; the next segment that is appended must be its own.
+
+        None: the row was corrected before, by whoever came first. What another server writes at
+        this moment is waited for.
+        """
+        # The shard's row is ours until the commit, and so is the next position.
+        own = select(shards.c.position + 1).filter_by(shard=self._shard).with_for_update()
+        position = self._connection.execute(own).scalar_one()
+        target, reported = correction.target, correction.reported
+        statement = upsert(corrections).values(
+            shard=target.shard,
+            position=target.position,
+            event_row=target.row,
+            correction_shard=self._shard,
+            correction_position=position,
+            producer=reported.producer,
+            sequence=reported.sequence,
+            event_index=reported.index,
+            before=_to_json(correction.before),
+            after=None if correction.after is None else _to_json(correction.after),
+            key_id=correction.key_id,
+            reason=correction.reason,
+            correct_time=to_time(now_ms),
+        )
+        key = [corrections.c.shard, corrections.c.position, corrections.c.event_row]
+        statement = statement.on_conflict_do_nothing(index_elements=key)
+        return self._connection.execute(
+            statement.returning(corrections.c.correction_id)
+        ).scalar_one_or_none()
+
+
+class CorrectionStore:
+    """Finds recorded events as they count now, and lists corrections."""
+
+    def __init__(self, engine: Engine, *, shard: int) -> None:
+        """Take the engine and the shard to which this process appends corrections."""
+        self._engine = engine
+        self._shard = shard
+
+    def find_event(self, search: Search) -> Found:
+        """Return the one event that is meant, as it counts now.
+
+        Raises NotFound (EVENT_NOT_FOUND), Refused (CORRECTION_REFUSED), and Unavailable while the
+        event lies in another server's shard and is not counted yet.
+        """
+        with store_faults(), self._engine.connect() as connection:
+            recorded = find_recorded(connection, search)
+            target, event, last = recorded.row, recorded.event, None
+            while (row := _find_row(connection, target)) is not None:
+                last = _from_row(row)
+                if last.after is None:
+                    break
+                event = last.after
+                target = EventRow(row.correction_shard, row.correction_position, _REPLACEMENT_ROW)
+            self._require_counted(connection, target)
+        return Found(
+            target=target,
+            event=event,
+            account_id=recorded.account_id,
+            reported=recorded.reported,
+            last=last,
+        )
+
+    def find_correction(self, target: EventRow) -> Correction | None:
+        """Return the correction of this very row, if there is one."""
+        with store_faults(), self._engine.connect() as connection:
+            row = _find_row(connection, target)
+        return None if row is None else _from_row(row)
+
+    def list_corrections(self, *, after_id: int, limit: int) -> Sequence[Correction]:
+        """Return corrections above an id, oldest first."""
+        statement = (
+            select(corrections)
+            .where(corrections.c.correction_id > after_id)
+            .order_by(corrections.c.correction_id)
+            .limit(limit)
+        )
+        with store_faults(), self._engine.connect() as connection:
+            return [_from_row(row) for row in connection.execute(statement)]
+
+    def _require_counted(self, connection: Connection, target: EventRow) -> None:
+        """Let no cut come between an event and what takes it back, with the latter alone below it.
+
+        Within a shard the order of the journal sees to that.
+        """
+        if target.shard == self._shard:
+            return
+        statement = select(counting.c.position).filter_by(shard=target.shard)
+        counted = connection.execute(statement).scalar_one_or_none() or 0
+        if counted < target.position:
+            raise Unavailable(
+                Reason.STORE_UNAVAILABLE,
+                f"The event is recorded in shard {target.shard} and not counted yet. Try again.",
+            )
+
+
+def _find_row(connection: Connection, target: EventRow) -> Any:  # noqa: ANN401
+    statement = select(corrections).filter_by(
+        shard=target.shard, position=target.position, event_row=target.row
+    )
+    return connection.execute(statement).one_or_none()
+
+
+def _from_row(row: Any) -> Correction:  # noqa: ANN401
+    return Correction(
+        correction_id=row.correction_id,
+        before=_from_json(row.before),
+        after=None if row.after is None else _from_json(row.after),
+        reported=Reported(producer=row.producer, sequence=row.sequence, index=row.event_index),
+        key_id=row.key_id,
+        reason=row.reason,
+        correct_ms=to_ms(row.correct_time),
+    )
+
+
+def _to_json(event: CorrectableEvent) -> dict[str, object]:
+    """Return the event as the view `usage_corrections` reads it; ids are hexadecimal."""
+    of = event.dimensions
+    return {
+        "account": of.account,
+        "model": of.model,
+        "served_model": of.served_model,
+        "tier": of.tier,
+        "mode": of.mode,
+        "pool": of.pool,
+        "region": of.region,
+        "end_time": to_iso(event.end_ms),
+        "tokens": {TokenClass(it).name.lower(): count for it, count in event.tokens.items()},
+        _EXTRA: dict(event.extra),
+        "event_id": event.event_id.hex(),
+        "request_id": event.request_id,
+    }
+
+
+def _from_json(stored: Mapping[str, Any]) -> CorrectableEvent:
+    return CorrectableEvent(
+        dimensions=Dimensions(
+            stored["account"],
+            stored["model"],
+            stored["served_model"],
+            stored["tier"],
+            stored["mode"],
+            stored["pool"],
+            stored["region"],
+        ),
+        end_ms=to_ms(datetime.fromisoformat(stored["end_time"])),
+        tokens={int(TokenClass[it.upper()]): count for it, count in stored["tokens"].items()},
+        extra=stored[_EXTRA],
+        event_id=bytes.fromhex(stored["event_id"]),
+        request_id=stored["request_id"],
+    )
