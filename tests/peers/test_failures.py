@@ -1,0 +1,178 @@
+"""Where other meters lose or double usage when something fails, row by row."""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Final
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from meter.domain.limits import CLAIM_KEPT_MS, FUTURE_MS_MAX, LATE_MS_MAX
+from meter.domain.outcome import Outcome
+from meter.domain.times import to_iso
+from meter.runtime.engine import make_engine
+from meter.store.journal import JournalStore
+from tests.billing.town import Town
+from tests.billing.wire.office import Office, timestamp
+from tests.peers.customers import Customer, quantity, tokens_of
+from tests.postgres import Cluster
+from tests.running_meter import RunningMeter, running_meter_on
+from tests.wire.session import Session, event, opening, rows
+from tests.wire.talk import failure_of, record_later, wait_until
+from tokenworks.meter.v1 import usage_pb2
+
+INPUT: Final = usage_pb2.TOKEN_CLASS_INPUT
+STORE_AWAY: Final = ("UNAVAILABLE", "STORE_UNAVAILABLE", True)
+SANDBOX_BEGIN: Final = "2026-10-10T00:00:00Z"
+
+
+@pytest.fixture(scope="module")
+def mortal(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
+    """A session with a meter that the tests of this module kill."""
+    folder = tmp_path_factory.mktemp("mortal")
+    with cluster.database() as url, running_meter_on(url, folder=folder) as running:
+        session = Session(running)
+        for account in ("acked", "away", "flushed"):
+            session.create_account(account)
+        yield session
+
+
+def test_failure_crash_after_ack__keeps_what_was_acknowledged(mortal: Session) -> None:
+    """A meter that is killed behind its answers has all that it answered for."""
+    answers = mortal.exchange(opening("acked"), rows(1, event("acked", tokens={INPUT: 5})))
+    assert answers[1].ack.durable_sequence == 1
+    assert mortal.record(event("acked", tokens={INPUT: 7})) == [Outcome.RECORDED]
+    mortal.meter.kill()
+    mortal.meter.start()
+    assert tokens_of(mortal, "acked") == {INPUT: 12}
+
+
+@contextmanager
+def database_away(cluster: Cluster, database_url: str) -> Iterator[None]:
+    """Let nobody into a database for the time of the block; the others stay as they are."""
+    name = database_url.rpartition("/")[2].partition("?")[0]
+    allow = sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS {}")
+    with psycopg.connect(cluster.url(), autocommit=True) as connection:
+        connection.execute(allow.format(sql.Identifier(name), sql.SQL("false")))
+        connection.execute(
+            "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE datname = %s",
+            (name,),
+        )
+        try:
+            yield
+        finally:
+            connection.execute(allow.format(sql.Identifier(name), sql.SQL("true")))
+
+
+def test_failure_database_down__is_said_and_nothing_is_acknowledged(
+    cluster: Cluster, mortal: Session
+) -> None:
+    """Without its database a meter answers UNAVAILABLE; what is sent again then counts once."""
+    late = event("away", tokens={INPUT: 5})
+    batch = rows(1, event("away", tokens={INPUT: 7}))
+    with database_away(cluster, mortal.meter.database_url):
+        assert failure_of(lambda: mortal.record(late)) == STORE_AWAY
+        assert failure_of(lambda: mortal.exchange(opening("away"), batch)) == STORE_AWAY
+    assert mortal.record(late) == [Outcome.RECORDED]
+    assert mortal.exchange(opening("away"), batch)[1].ack.sequence == 1
+    assert tokens_of(mortal, "away") == {INPUT: 12}
+
+
+# Stands between the two: what was added is in the transaction, the watermark is not.
+HOLD_WATERMARK: Final = """
+CREATE FUNCTION hold_watermark() RETURNS trigger LANGUAGE plpgsql AS
+$$ BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END $$;
+CREATE TRIGGER hold_watermark BEFORE UPDATE ON counting
+FOR EACH ROW EXECUTE FUNCTION hold_watermark();
+"""
+
+
+def test_failure_worker_crash_in_mid_flush__counts_nothing_twice(mortal: Session) -> None:
+    """A meter that is killed between usage and watermark counts the same events once."""
+    with psycopg.connect(mortal.meter.database_url, autocommit=True) as holder:
+        holder.execute(HOLD_WATERMARK)
+        holder.execute("SELECT pg_advisory_lock(1)")
+        assert mortal.record(event("flushed", tokens={INPUT: 5})) == [Outcome.RECORDED]
+        waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        wait_until(lambda: holder.execute(waiting).fetchone() == (1,))
+        mortal.meter.kill()
+    mortal.meter.start()
+    assert tokens_of(mortal, "flushed") == {INPUT: 5}
+
+
+def test_failure_retry_with_a_new_timestamp__is_a_conflict(session: Session) -> None:
+    """The id alone decides: another time under it is kept for a person, and not counted again."""
+    session.create_account("retimed")
+    first = event("retimed", tokens={INPUT: 5})
+    again = usage_pb2.UsageEvent()
+    again.CopyFrom(first)
+    again.end_time.FromMilliseconds(first.end_time.ToMilliseconds() - 1)
+    outcomes = session.record(first, again) + session.record(again, first)
+    assert outcomes == [
+        Outcome.RECORDED,
+        Outcome.CONFLICT,
+        Outcome.CONFLICT,
+        Outcome.DUPLICATE,
+    ]
+    assert tokens_of(session, "retimed") == {INPUT: 5}
+
+
+@pytest.fixture(scope="module")
+def sandbox(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMeter]:
+    """A meter whose clock is moved by hand."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    settings = {"sandbox_clock": SANDBOX_BEGIN}
+    with (
+        cluster.database() as url,
+        running_meter_on(url, folder=folder, settings=settings) as running,
+    ):
+        yield running
+
+
+def test_failure_retry_after_the_window__is_too_old(sandbox: RunningMeter) -> None:
+    """As long as an event is accepted its id is known; after that it comes too late to count."""
+    office = Office(sandbox)
+    office.session.create_account("retried")
+    # By a clock that runs ahead: its id is claimed as long before its end as can be.
+    end_ms = timestamp(SANDBOX_BEGIN).ToMilliseconds() + FUTURE_MS_MAX
+    sent = event("retried", tokens={INPUT: 5}, end_ms=end_ms)
+    assert office.session.record(sent) == [Outcome.RECORDED]
+    engine = make_engine(sandbox.database_url, pool_size=1)
+    journal = JournalStore(engine, shard=0)
+    for at_ms, outcome in (
+        (end_ms + LATE_MS_MAX, Outcome.DUPLICATE),
+        (end_ms + LATE_MS_MAX + 1_000, Outcome.TIME_TOO_OLD),
+        (end_ms + CLAIM_KEPT_MS, Outcome.TIME_TOO_OLD),
+    ):
+        office.advance(to_iso(at_ms))
+        journal.forget_claims(before_ms=at_ms - CLAIM_KEPT_MS)
+        assert office.session.record(sent) == [outcome]
+    engine.dispose()
+    with psycopg.connect(sandbox.database_url) as connection:
+        assert connection.execute("SELECT sum(input)::bigint FROM usage").fetchone() == (5,)
+        assert connection.execute("SELECT count(*) FROM event_claims").fetchone() == (0,)
+
+
+def test_failure_concurrent_retries__count_once(session: Session) -> None:
+    """Of the same event in many calls at once one is recorded, the others are duplicates."""
+    session.create_account("racing")
+    sent = event("racing", tokens={INPUT: 5})
+    with ThreadPoolExecutor(8) as pool:
+        calls = list(pool.map(lambda _: record_later(session, sent), range(16)))
+    outcomes = sorted(outcome for call in calls for outcome in call.result().outcomes)
+    assert outcomes == [Outcome.RECORDED] + [Outcome.DUPLICATE] * 15
+    assert tokens_of(session, "racing") == {INPUT: 5}
+
+
+def test_failure_late_after_the_invoice__is_counted_and_changes_no_invoice(town: Town) -> None:
+    """What comes after the close is usage of a later cut: seen, not billed yet, never lost."""
+    late = Customer(town, "late")
+    late.use(input=1_000_000)
+    issued = late.invoice()
+    late.use(input=2_000_000)
+    assert town.billing.explaining.get_invoice(late.number(1)) == issued
+    assert quantity(late.preview().lines) == 3_000_000
+    later = f"SELECT sum(input)::bigint FROM usage WHERE cut_id > {issued.cut_id}"
+    assert town.ask(f"{later} AND account_id = 'late'") == [(2_000_000,)]
