@@ -9,12 +9,11 @@ import re
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
-from meter.domain.limits import ENERGY_SOURCES_MAX, POOL_CHARS_MAX, TIER_CHARS_MAX
+from cli import setting_values as kinds
 from meter.options import EnergySource
 
 PREFIX = "TOKENWORKS_"
@@ -22,134 +21,11 @@ CONFIG = "TOKENWORKS_CONFIG"
 # Kubernetes puts the address of each Service into every container's environment, and a Service may
 # be called tokenworks.
 _OF_KUBERNETES = re.compile(r"TOKENWORKS(_\w+)?_(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)")
-_TIER = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}")
-# What Postgres keeps of an application_name.
-_STANDBY = re.compile(r"[ -+\--~]{1,63}")
-# Printable ASCII without blanks: it goes into a request as it is.
-_URL = re.compile(r"[!-~]{1,1000}")
 _MEBIBYTE = 1024 * 1024
-_LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
 class SettingsError(Exception):
     """The settings cannot be used; the message has one line for each fault."""
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError("must be a text that is not empty")
-    return value.strip()
-
-
-def _path(value: object) -> Path:
-    return Path(_text(value)).expanduser().absolute()
-
-
-def _existing_file(value: object) -> Path:
-    path = _path(value)
-    if not path.is_file():
-        raise ValueError(f"{path} is no file")
-    return path
-
-
-def _database_url(value: object) -> str:
-    if not re.match(r"postgres(ql)?://", _text(value)):
-        raise ValueError("must begin with postgresql://")
-    return _text(value).replace("postgres://", "postgresql://", 1)
-
-
-def _address(value: object) -> str:
-    address = _text(value)
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdecimal() or int(port) > 65535:  # noqa: PLR2004 — the highest port
-        raise ValueError("must be host:port, for instance 127.0.0.1:7411")
-    return address
-
-
-def _boolean(value: object) -> bool:
-    known = {True: True, False: False, "true": True, "1": True, "false": False, "0": False}
-    if not isinstance(value, bool | str) or value not in known:
-        raise ValueError("must be true or false")
-    return known[value]
-
-
-def _integer(*, minimum: int, maximum: int) -> Callable[[object], int]:
-    def parse(value: object) -> int:
-        written = str(value)
-        if isinstance(value, bool) or not re.fullmatch(r"-?\d{1,18}", written):
-            raise ValueError("must be a whole number")
-        if not minimum <= int(written) <= maximum:
-            raise ValueError(f"must be {minimum} to {maximum}")
-        return int(written)
-
-    return parse
-
-
-def _tiers(value: object) -> tuple[str, ...]:
-    names = value if isinstance(value, list) else _text(value).split(",")
-    tiers = tuple(_text(name) for name in names)
-    wrong = [tier for tier in tiers if not _TIER.fullmatch(tier)]
-    if not tiers or wrong or len(set(tiers)) != len(tiers):
-        raise ValueError(
-            f"must be different names of 1 to {TIER_CHARS_MAX} characters a-z, 0-9, _ or -,"
-            " separated by commas"
-        )
-    return tiers
-
-
-def _standbys(value: object) -> tuple[str, ...]:
-    written = value if isinstance(value, list) else _text(value).split(",")
-    names = tuple(_text(name) for name in written)
-    if len(set(names)) < len(names) or any(not _STANDBY.fullmatch(name) for name in names):
-        raise ValueError(
-            "must be different application_names of standbys, printable and of at most 63"
-            " characters, separated by commas"
-        )
-    return names
-
-
-def _energy_sources(value: object) -> tuple[EnergySource, ...]:
-    written = value if isinstance(value, list) else _text(value).split(",")
-    if len(written) > ENERGY_SOURCES_MAX:
-        raise ValueError(f"must be at most {ENERGY_SOURCES_MAX}")
-    sources = tuple(_energy_source(_text(each)) for each in written)
-    if len({source.url for source in sources}) < len(sources):
-        raise ValueError("must each have a URL of its own: what it shows belongs to one pool")
-    return sources
-
-
-def _energy_source(written: str) -> EnergySource:
-    pool, _, url = (part.strip() for part in written.partition("="))
-    if not url or not pool or not pool.isprintable() or len(pool) > POOL_CHARS_MAX:
-        raise ValueError("must be pool=URL, separated by commas")
-    try:
-        place = urlsplit(url)
-        # What the name of a machine cannot be, and ports out of range, are ValueErrors too.
-        (place.hostname or "").encode("idna")
-        is_whole = bool(place.hostname) and place.port != 0
-    except ValueError:
-        is_whole = False
-    if not is_whole or place.scheme != "http" or "@" in place.netloc or not _URL.fullmatch(url):
-        raise ValueError(f"{url!r} must be like http://127.0.0.1:9400/metrics")
-    return EnergySource(pool=pool, url=url)
-
-
-def _instant(value: object) -> datetime:
-    rule = "must be an instant in UTC of the years 2000 to 2199, for instance 2026-10-01T00:00:00Z"
-    try:
-        # TOML has times of its own.
-        time = value if isinstance(value, datetime) else datetime.fromisoformat(_text(value))
-    except ValueError as error:
-        raise ValueError(rule) from error
-    if time.utcoffset() != timedelta(0) or time.year not in range(2000, 2200):
-        raise ValueError(rule)
-    return time
-
-
-def _log_level(value: object) -> str:
-    if _text(value).lower() not in _LOG_LEVELS:
-        raise ValueError(f"must be one of {', '.join(_LOG_LEVELS)}")
-    return _text(value).lower()
 
 
 def _told(name: str, parse: Callable[[object], object], *, meaning: str) -> dict[str, object]:
@@ -165,7 +41,7 @@ class Settings:
         repr=False,
         metadata=_told(
             "database_url",
-            _database_url,
+            kinds.read_database_url,
             meaning="The Postgres to use (15 to 18): postgresql://user:password@host:port/database."
             " Without it `up` starts its own, and `serve` refuses to start.",
         ),
@@ -174,7 +50,7 @@ class Settings:
         default=None,
         metadata=_told(
             "pg_bin",
-            _path,
+            kinds.read_path,
             meaning="Folder of the Postgres programs that `up` starts, instead of the embedded"
             " ones.",
         ),
@@ -183,7 +59,7 @@ class Settings:
         default="127.0.0.1:7411",
         metadata=_told(
             "grpc_address",
-            _address,
+            kinds.read_address,
             meaning="Where the meter listens for gRPC, host:port. Port 0 is any free one.",
         ),
     )
@@ -191,7 +67,7 @@ class Settings:
         default="127.0.0.1:7412",
         metadata=_told(
             "http_address",
-            _address,
+            kinds.read_address,
             meaning="Where the meter listens for HTTP (metrics and health), host:port.",
         ),
     )
@@ -199,7 +75,7 @@ class Settings:
         default=None,
         metadata=_told(
             "tls_certificate",
-            _existing_file,
+            kinds.read_existing_file,
             meaning="File with the server's certificate chain (PEM); gRPC is then TLS only.",
         ),
     )
@@ -207,7 +83,7 @@ class Settings:
         default=None,
         metadata=_told(
             "tls_key",
-            _existing_file,
+            kinds.read_existing_file,
             meaning="File with the certificate's private key (PEM).",
         ),
     )
@@ -215,7 +91,7 @@ class Settings:
         default=False,
         metadata=_told(
             "insecure",
-            _boolean,
+            kinds.read_boolean,
             meaning="Allows to listen to, or to send an API key to, another machine without TLS.",
         ),
     )
@@ -223,7 +99,7 @@ class Settings:
         default=None,
         metadata=_told(
             "key_pepper_file",
-            _existing_file,
+            kinds.read_existing_file,
             meaning="File with 32 bytes or more as hexadecimal digits, the key of the API keys'"
             " hashes. All servers of an installation share it; who loses it loses all API keys."
             " `up` makes its own, `serve` needs one.",
@@ -233,7 +109,7 @@ class Settings:
         default=("free", "medium", "high", "premium", "ultra"),
         metadata=_told(
             "tiers",
-            _tiers,
+            kinds.read_tiers,
             meaning="The tiers that this installation sells, separated by commas. Events of others"
             " are set aside.",
         ),
@@ -242,7 +118,7 @@ class Settings:
         default=0,
         metadata=_told(
             "shard",
-            _integer(minimum=0, maximum=32_767),
+            kinds.read_integer(minimum=0, maximum=32_767),
             meaning="The shard of the journal that this process writes. One process owns a shard.",
         ),
     )
@@ -250,7 +126,7 @@ class Settings:
         default=256 * _MEBIBYTE,
         metadata=_told(
             "buffer_bytes_max",
-            _integer(minimum=_MEBIBYTE, maximum=64 * 1024 * _MEBIBYTE),
+            kinds.read_integer(minimum=_MEBIBYTE, maximum=64 * 1024 * _MEBIBYTE),
             meaning="Bytes that may wait for their commit; more is refused with OVERLOADED.",
         ),
     )
@@ -258,7 +134,7 @@ class Settings:
         default=None,
         metadata=_told(
             "sandbox_clock",
-            _instant,
+            kinds.read_instant,
             meaning="Makes a sandbox of an empty database: it lives on a driven clock, which begins"
             " at this instant (2026-10-01T00:00:00Z) and stands still until `tokenworks billing"
             " clock --to` moves it. Later starts need the setting too, and any instant will do. A"
@@ -270,7 +146,7 @@ class Settings:
         default=60,
         metadata=_told(
             "silence_seconds",
-            _integer(minimum=10, maximum=86_400),
+            kinds.read_integer(minimum=10, maximum=86_400),
             meaning="For how long a producer that is registered or active may be unheard, in"
             " seconds, before it is called silent. In a sandbox nobody is."
             " [Silence and gaps](../operating/producers.md).",
@@ -280,7 +156,7 @@ class Settings:
         default=(),
         metadata=_told(
             "durable_standbys",
-            _standbys,
+            kinds.read_standbys,
             meaning="The standbys of the database, by their application_name and separated by"
             " commas, that must have a batch on disk before producers forget it. One that is not"
             " connected holds all of them back. Without any, what the database has recorded is"
@@ -291,7 +167,7 @@ class Settings:
         default=(),
         metadata=_told(
             "energy_sources",
-            _energy_sources,
+            kinds.read_energy_sources,
             meaning="Where energy is read, pool=URL separated by commas: dcgm-exporter's page of"
             " each node (`h100=http://node-1:9400/metrics`). A pool may have many."
             " [How to set it up](../operating/energy.md).",
@@ -301,7 +177,7 @@ class Settings:
         default=15,
         metadata=_told(
             "energy_scrape_seconds",
-            _integer(minimum=1, maximum=3600),
+            kinds.read_integer(minimum=1, maximum=3600),
             meaning="How often the energy sources are read, in seconds. In a sandbox they are read"
             " at each edge of an interval instead.",
         ),
@@ -309,14 +185,16 @@ class Settings:
     log_level: str = field(
         default="info",
         metadata=_told(
-            "log_level", _log_level, meaning=f"What is logged: one of {', '.join(_LOG_LEVELS)}."
+            "log_level",
+            kinds.read_log_level,
+            meaning=f"What is logged: one of {', '.join(kinds.LOG_LEVELS)}.",
         ),
     )
     server: str | None = field(
         default=None,
         metadata=_told(
             "server",
-            _text,
+            kinds.read_text,
             meaning="The meter that commands speak to: host:port, which means TLS unless it is this"
             " machine, or https://host:port or http://host:port. Without it, the one of the"
             " credentials file.",
@@ -327,7 +205,7 @@ class Settings:
         repr=False,
         metadata=_told(
             "api_key",
-            _text,
+            kinds.read_text,
             meaning="The API key that commands use. Without it, the one of the credentials file,"
             " which is only ever sent to that file's own server.",
         ),
@@ -336,7 +214,7 @@ class Settings:
         default=None,
         metadata=_told(
             "credentials_file",
-            _existing_file,
+            kinds.read_existing_file,
             meaning="File that `up` wrote, with server and API key, instead of the one in the"
             " nearest .tokenworks folder, from the current folder upward.",
         ),
@@ -345,7 +223,7 @@ class Settings:
         default=None,
         metadata=_told(
             "ca_certificate",
-            _existing_file,
+            kinds.read_existing_file,
             meaning="File with the certificates (PEM) that commands trust instead of the system's.",
         ),
     )

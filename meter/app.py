@@ -20,7 +20,6 @@ from meter.energy.live import LiveEnergy
 from meter.energy.recorder import EnergyRecorder
 from meter.hosting import Host, MakeResident
 from meter.http import HttpServer
-from meter.journal.durability import Horizon
 from meter.journal.writer import JournalWriter
 from meter.metrics import Metrics
 from meter.options import Addresses, JobOptions, MeterOptions
@@ -31,6 +30,7 @@ from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import ClockDriver, DrivenClock
 from meter.runtime.engine import make_engine
 from meter.runtime.ids import random_bytes
+from meter.standbys import Standbys
 from meter.store.accounts import AccountStore
 from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
@@ -41,10 +41,10 @@ from meter.store.evidence import EvidenceStore
 from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
 from meter.store.journal import JournalStore
-from meter.store.quarantine import QuarantineStore
 from meter.store.producers import ProducerStore
-from meter.store.usage import UsageStore
+from meter.store.quarantine import QuarantineStore
 from meter.store.replication import ReplicationStore
+from meter.store.usage import UsageStore
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.auth import RegistryDoor
 from meter.wire.clock_servicer import ClockServicer
@@ -52,9 +52,9 @@ from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.energy_servicer import EnergyServicer
 from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
+from meter.wire.producer_servicer import ProducerServicer
 from meter.wire.server import Server
 from meter.wire.stream import StreamParts
-from meter.wire.producer_servicer import ProducerServicer
 
 # Readiness ends when accounts and keys are older than this.
 _REGISTRY_SECONDS_STALE = 10.0
@@ -185,17 +185,8 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
     reads = [lambda _: energy.read_sources_now()] if options.energy_sources else []
     driver = _make_driver(clock, engine=engine, wake_counting=follower.wake, on_edge=reads)
     metrics.sandbox.set(0 if driver is None else 1)
-    parts = StreamParts(
-        intake=Intake(registry=registry, tiers=options.tiers),
-    producers = ProducerStore(engine)
-    replication = ReplicationStore(engine, standbys=options.durable_standbys)
-    roster = _make_roster(options, producers, clock=clock, metrics=metrics)
-        writer=writer,
-        producers=producers,
-        roster=roster,
-        horizon=_make_horizon(options, replication),
-        clock=clock,
-        metrics=metrics,
+    parts = _make_stream_parts(
+        options, writer, engine=engine, registry=registry, clock=clock, metrics=metrics
     )
     return Meter(
         registry=registry,
@@ -204,11 +195,10 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
         follower=follower,
         usage=usage,
         quarantine=QuarantineStore(engine),
+        roster=parts.roster,
+        standbys=parts.standbys,
         metrics=metrics,
         clock=clock,
-        roster=roster,
-        horizon=parts.horizon,
-        replication=replication,
         driver=driver,
         energy=energy,
         energy_scrape_seconds=options.energy_scrape_seconds,
@@ -217,9 +207,9 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
             _make_account_servicer(options, accounts, registry=registry, clock=clock),
             ClockServicer(clock, driver=driver, door=door),
             EnergyServicer(energy, reader=EfficiencyStore(engine), door=door, clock=clock),
+            ProducerServicer(parts, door=door, registry=registry),
             metrics=metrics,
             driven=clock if isinstance(clock, DrivenClock) else None,
-            ProducerServicer(producers, roster=roster, door=door, registry=registry),
             residents={resident.name: resident.add_to for resident in lodged},
         ),
         http=HttpServer(
@@ -251,32 +241,41 @@ def _make_writer(
     )
 
 
-def _make_meter_servicer(
+def _make_stream_parts(
     options: MeterOptions,
-def _make_roster(
-    options: MeterOptions, producers: ProducerStore, *, clock: Clock, metrics: Metrics
-) -> Roster:
+    writer: JournalWriter,
+    *,
+    engine: Engine,
+    registry: Registry,
+    clock: Clock,
+    metrics: Metrics,
+) -> StreamParts:
+    producers = ProducerStore(engine)
     # A clock that stands still says nothing of silence, and one that leaps would find everyone.
     is_driven = isinstance(clock, DrivenClock)
-    return Roster(
-        producers,
-        silence_seconds=None if is_driven else options.silence_seconds,
-        monotonic_seconds=clock.monotonic_seconds,
-        on_summary=ShownProducers(metrics).show,
+    return StreamParts(
+        intake=Intake(registry=registry, tiers=options.tiers),
+        writer=writer,
+        producers=producers,
+        roster=Roster(
+            producers,
+            silence_seconds=None if is_driven else options.silence_seconds,
+            monotonic_seconds=clock.monotonic_seconds,
+            on_summary=ShownProducers(metrics).show,
+        ),
+        standbys=_make_standbys(options, engine),
+        clock=clock,
+        metrics=metrics,
     )
 
 
-def _make_horizon(options: MeterOptions, replication: ReplicationStore) -> Horizon | None:
-    """Return what is durable; raises Refused where that cannot be seen, None where it is plain."""
-    if not options.durable_standbys:
-        return None
-    replication.check_privilege()
-    horizon = Horizon(options.durable_standbys)
-    # Whatever is recorded from now on belongs to this line of history, or to a later one.
-    horizon.take(horizon.begin(), replication.look())
-    return horizon
+def _make_standbys(options: MeterOptions, engine: Engine) -> Standbys | None:
+    names = options.durable_standbys
+    return Standbys.begin(ReplicationStore(engine, standbys=names), names) if names else None
 
 
+def _make_meter_servicer(
+    options: MeterOptions,
     parts: StreamParts,
     *,
     engine: Engine,

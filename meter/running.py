@@ -13,15 +13,14 @@ from meter.domain.errors import MeterError
 from meter.domain.limits import CLAIM_KEPT_MS
 from meter.energy.recorder import EnergyRecorder
 from meter.http import HttpServer
-from meter.journal.durability import Horizon
 from meter.journal.writer import JournalWriter
 from meter.metrics import Metrics
 from meter.presence import Roster
 from meter.registry import Registry
 from meter.runtime.driven_clock import ClockDriver
+from meter.standbys import Standbys
 from meter.store.journal import JournalStore
 from meter.store.quarantine import QuarantineStore
-from meter.store.replication import ReplicationStore
 from meter.store.usage import UsageStore
 from meter.wire.server import Server
 
@@ -45,8 +44,7 @@ class Meter:
     usage: UsageStore
     quarantine: QuarantineStore
     roster: Roster
-    horizon: Horizon | None
-    replication: ReplicationStore
+    standbys: Standbys | None
     metrics: Metrics
     clock: Clock
     driver: ClockDriver | None
@@ -65,11 +63,12 @@ class Meter:
             asyncio.create_task(_every(_REGISTRY_SECONDS, self._refresh)),
             asyncio.create_task(_every(_WATCH_SECONDS, self._watch)),
             asyncio.create_task(_every(_WATCH_SECONDS, self.roster.round)),
-            asyncio.create_task(_every(_LOOK_SECONDS, self._look)),
             asyncio.create_task(_every(_FORGET_SECONDS, self._forget)),
             asyncio.create_task(self._measure()),
             asyncio.create_task(_every(_WATCH_SECONDS, self._attribute)),
         ]
+        if self.standbys is not None:
+            watching.append(asyncio.create_task(_every(_LOOK_SECONDS, self.standbys.round)))
         for task in (writing, *watching):
             task.add_done_callback(self._ended)
         self.follower.start()
@@ -112,19 +111,6 @@ class Meter:
             self.metrics.counting_behind.set(behind_ms / 1000)
             held = await asyncio.to_thread(self.quarantine.held_count)
             self.metrics.quarantine_held.set(held)
-
-    async def _look(self) -> None:
-        """See how far the standbys are."""
-        if self.horizon is None:
-            return
-        number, missing = self.horizon.begin(), self.horizon.missing
-        with _absent_store():
-            sight = await asyncio.to_thread(self.replication.look)
-            if self.horizon.take(number, sight):
-                _log.warning("database_changed", extra={"line": sight.line})
-            if self.horizon.missing != missing:
-                names = ",".join(self.horizon.missing)
-                _log.warning("standbys_missing", extra={"standbys": names})
 
     async def _forget(self) -> None:
         with _absent_store():

@@ -7,12 +7,11 @@ import grpc
 
 from meter.domain.credential import Permission
 from meter.domain.errors import Reason, Refused
-from meter.presence import Roster
-from meter.producers import Producer, ProducerPort, ProducerQuery, Standing
+from meter.producers import Producer, ProducerQuery, Standing
 from meter.registry import Registry
 from meter.wire.auth import RegistryDoor
 from meter.wire.status import invalid
-from meter.wire.stream import PRODUCER_NAME
+from meter.wire.stream import PRODUCER_NAME, StreamParts
 from tokenworks.meter.v1 import producer_service_pb2 as pb
 from tokenworks.meter.v1 import producer_service_pb2_grpc as pb_grpc
 
@@ -29,12 +28,10 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
     Calls of the store block and so run in threads.
     """
 
-    def __init__(
-        self, store: ProducerPort, *, roster: Roster, door: RegistryDoor, registry: Registry
-    ) -> None:
-        """Take where producers are kept, and who knows which are there."""
-        self._store = store
-        self._roster = roster
+    def __init__(self, parts: StreamParts, *, door: RegistryDoor, registry: Registry) -> None:
+        """Take the parts of streams, which know where producers are kept and which are there."""
+        self._store = parts.producers
+        self._roster = parts.roster
         self._door = door
         self._registry = registry
 

@@ -18,13 +18,13 @@ from meter.domain.errors import InvalidArgument, Reason, Refused
 from meter.domain.event import Origin, SetAside
 from meter.domain.outcome import Outcome
 from meter.journal.commit import Result
-from meter.journal.durability import Horizon
 from meter.journal.protocol import DIGEST_BYTES
 from meter.journal.session import Ack, Mark, Opened, Seen, StreamSession
 from meter.journal.writer import JournalWriter, shutting_down
 from meter.metrics import Metrics
 from meter.presence import Attendance, Roster
 from meter.producers import ProducerPort
+from meter.standbys import Standbys
 from meter.wire.intake import Intake
 from meter.wire.status import invalid, readable, unreadable
 from tokenworks.meter.v1 import meter_service_pb2
@@ -58,13 +58,13 @@ class _Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamParts:
-    """What every stream of a server works with; `horizon` is None where recorded is durable."""
+    """What every stream of a server works with; without `standbys` recorded is durable."""
 
     intake: Intake
     writer: JournalWriter
     producers: ProducerPort
     roster: Roster
-    horizon: Horizon | None
+    standbys: Standbys | None
     clock: Clock
     metrics: Metrics
 
@@ -184,7 +184,9 @@ class Stream:
         parts = self._parts
         opener = self._origin(credential, message.producer, message.instance)
         self._session = StreamSession(
-            producer=opener.producer, instance=opener.instance, horizon=parts.horizon
+            producer=opener.producer,
+            instance=opener.instance,
+            horizon=None if parts.standbys is None else parts.standbys.horizon,
         )
         state = await asyncio.to_thread(
             parts.producers.open_producer,
