@@ -93,14 +93,6 @@ MISSING: Final = Entry(
     labels=(),
     meaning="Batch numbers that producers passed over: usage that was lost before it came here.",
 )
-SANDBOX: Final = Entry(
-    name="tokenworks_sandbox",
-    kind="gauge",
-    unit="installations",
-    labels=(),
-    meaning="1 where the installation lives on a driven clock: none of it is real. Else 0.",
-)
-ENERGY: Final = Entry(
 PRODUCERS: Final = Entry(
     name="tokenworks_producers",
     kind="gauge",
@@ -149,6 +141,14 @@ ROLLBACKS: Final = Entry(
     meaning="Streams that found the database older than what was acknowledged to them: it was"
     " restored, or a standby took over that was behind. Each is refilled by its producer.",
 )
+SANDBOX: Final = Entry(
+    name="tokenworks_sandbox",
+    kind="gauge",
+    unit="installations",
+    labels=(),
+    meaning="1 where the installation lives on a driven clock: none of it is real. Else 0.",
+)
+ENERGY: Final = Entry(
     name="tokenworks_energy_joules_total",
     kind="counter",
     unit="joules",
@@ -226,6 +226,12 @@ CATALOGUE: Final = (
     CORRECTIONS,
     STREAMS,
     MISSING,
+    PRODUCERS,
+    PRODUCERS_SILENT,
+    PRODUCER_SEEN,
+    BACKLOG,
+    FENCED,
+    ROLLBACKS,
     SANDBOX,
     ENERGY,
     ENERGY_ATTRIBUTED,
@@ -235,12 +241,6 @@ CATALOGUE: Final = (
     ENERGY_SCRAPES_FAILED,
     POWER_VALID,
     ENERGY_LAST_SAMPLE,
-    PRODUCERS,
-    PRODUCERS_SILENT,
-    PRODUCER_SEEN,
-    BACKLOG,
-    FENCED,
-    ROLLBACKS,
 )
 
 
@@ -262,6 +262,12 @@ class Metrics:
         self.corrections = self._counter(CORRECTIONS)
         self.streams_open = self._gauge(STREAMS)
         self.batches_missing = self._gauge(MISSING)
+        self.producers = self._gauge(PRODUCERS)
+        self.producers_silent = self._gauge(PRODUCERS_SILENT)
+        self.producer_seen = self._gauge(PRODUCER_SEEN)
+        self.producer_backlog = self._gauge(BACKLOG)
+        self.streams_fenced = self._counter(FENCED)
+        self.rollbacks = self._counter(ROLLBACKS)
         self.sandbox = self._gauge(SANDBOX)
         self.energy_joules = self._counter(ENERGY)
         self.energy_attributed = self._counter(ENERGY_ATTRIBUTED)
@@ -272,12 +278,6 @@ class Metrics:
         self.power_valid = self._gauge(POWER_VALID)
         self.energy_last_sample = self._gauge(ENERGY_LAST_SAMPLE)
 
-        self.producers = self._gauge(PRODUCERS)
-        self.producers_silent = self._gauge(PRODUCERS_SILENT)
-        self.producer_seen = self._gauge(PRODUCER_SEEN)
-        self.producer_backlog = self._gauge(BACKLOG)
-        self.streams_fenced = self._counter(FENCED)
-        self.rollbacks = self._counter(ROLLBACKS)
     def committed(self, *, seconds: float, submissions: int, events: int) -> None:  # noqa: ARG002
         """Note a group's commit."""
         self.commit_seconds.observe(seconds)
