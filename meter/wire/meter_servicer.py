@@ -119,6 +119,10 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         rows, until_ms = await asyncio.to_thread(self._reader.query, query)
         response = pb.QueryUsageResponse(rows=[self._to_pb(row) for row in rows])
         response.counted_until.FromMilliseconds(until_ms)
+        standing = self._parts.roster.summary
+        response.silent_producer_count = standing.silent_count
+        if standing.heard_until_ms is not None:
+            response.heard_until.FromMilliseconds(standing.heard_until_ms)
         return response
 
     async def ListQuarantine(
@@ -136,10 +140,6 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         entries = await asyncio.to_thread(
             self._quarantine.list_entries,
             state=QuarantineState(request.state) if request.state else None,
-        standing = self._parts.roster.summary
-        response.silent_producer_count = standing.silent_count
-        if standing.heard_until_ms is not None:
-            response.heard_until.FromMilliseconds(standing.heard_until_ms)
             after_id=int(request.page_token or 0),
             limit=size + 1,
         )
@@ -200,7 +200,6 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         else:
             submission, outcomes = intake.from_batch(
                 intake.read_stream_message(_as_batch(entry)).batch,
-        # The entry's number stands where a stream has its instance: the event is found by it.
                 credential,
                 origin,
                 raw=entry.payload,
