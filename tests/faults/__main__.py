@@ -18,6 +18,8 @@ from typing import Final
 
 from tests.faults import (
     rows_batches,
+    rows_disk,
+    rows_hostile,
     rows_meter,
     rows_network,
     rows_postgres,
@@ -33,9 +35,11 @@ from tests.faults.site import SECONDS_DEFAULT
 MODULES: Final = (
     rows_meter,
     rows_postgres,
+    rows_disk,
     rows_network,
     rows_batches,
     rows_time,
+    rows_hostile,
     rows_self,
 )
 _OUT: Final = Path("build") / "faults.json"

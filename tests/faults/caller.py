@@ -55,7 +55,7 @@ class Caller:
         """Call until told to drain."""
         threading.Thread(target=self._listen, daemon=True).start()
         _tell({"started": True})
-        with Path(self._orders.latencies).open("w", encoding="ascii") as latencies:
+        with Path(self._orders.latencies).open("w", 1, encoding="ascii") as latencies:
             due = time.monotonic()
             while self._deadline is None:
                 if not self._held:

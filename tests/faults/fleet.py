@@ -15,7 +15,9 @@ from typing import Any, Final
 from tests.faults.reporter import Orders
 
 _START_SECONDS_MAX: Final = 30
-_ROOT: Final = Path(__file__).parents[2]
+ROOT: Final = Path(__file__).parents[2]
+"""Where `tests` lies."""
+"""Where `tests` lies."""
 
 
 class Sender:
@@ -38,7 +40,7 @@ class Sender:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                cwd=_ROOT,
+                cwd=ROOT,
                 env=os.environ | dict(environment or {}),
                 text=True,
             )

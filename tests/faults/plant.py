@@ -215,6 +215,11 @@ class Database:
         """Stop it in good order."""
         self._postgres.stop()
 
+    def revive(self) -> None:
+        """Bring it back after a panic, whether it is restarting itself or has given up."""
+        self.kill()
+        self.start()
+
     def pids(self) -> list[int]:
         """All processes of the server, the first one first."""
         found = []

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -33,16 +34,16 @@ class Answers:
 class RawProducer:
     """Numbers its own batches; `truth` has each event before any of its bytes leaves."""
 
-    def __init__(self, site: Site, name: str) -> None:
-        """Take a name of its own."""
+    def __init__(self, name: str, *, truth: Path, target: str, api_key: str) -> None:
+        """Take a name of its own; `truth` is a new file."""
         self.name = name
         self.next_sequence = 1
-        self._truth = Truth(site.folder / "truth" / f"{name}.jsonl")
+        self._truth = Truth(truth)
         self._source = Source(name)
         self._instance = os.urandom(16)
-        self._metadata = (("authorization", f"Bearer {site.api_key}"),)
+        self._metadata = (("authorization", f"Bearer {api_key}"),)
         self._channel = grpc.insecure_channel(
-            site.proxy.address, options=[("grpc.use_local_subchannel_pool", 1)]
+            target, options=[("grpc.use_local_subchannel_pool", 1)]
         )
         self._call: Any = self._channel.stream_stream(
             _STREAM,
@@ -55,15 +56,24 @@ class RawProducer:
         size: int = BATCH_EVENTS,
         *,
         change: Callable[[list[dict[str, Any]]], object] | None = None,
+        change_sent: Callable[[pb.StreamUsageRequest], object] | None = None,
     ) -> tuple[int, bytes]:
-        """Make up a batch: its number and the bytes of its message; `change` sees the truth."""
+        """Make up a batch: its number and the bytes of its message.
+
+        `change` sees the truth, `change_sent` only what is sent.
+        """
         end_ms = time.time_ns() // 1_000_000
         events = [self._source.draw(end_ms=end_ms) for _ in range(size)]
         if change is not None:
             change(events)
         self._truth.append(events)
         sequence, self.next_sequence = self.next_sequence, self.next_sequence + 1
-        return sequence, to_message(sequence, events)
+        message = to_message(sequence, events)
+        if change_sent is not None:
+            changed = pb.StreamUsageRequest.FromString(message)
+            change_sent(changed)
+            message = changed.SerializeToString()
+        return sequence, message
 
     def exchange(self, messages: Sequence[bytes]) -> Answers:
         """Open a stream, send all, end it, and return what was answered."""
@@ -104,6 +114,18 @@ class RawProducer:
     def close(self) -> None:
         """Let the connection go."""
         self._channel.close()
+
+
+def raw_producer(site: Site, name: str) -> RawProducer:
+    """Return one that reports to the meter of a row."""
+    producer = RawProducer(
+        name,
+        truth=site.folder / "truth" / f"{name}.jsonl",
+        target=site.proxy.address,
+        api_key=site.api_key,
+    )
+    site.later(producer.close)
+    return producer
 
 
 def to_message(sequence: int, events: Sequence[dict[str, Any]]) -> bytes:

@@ -4,7 +4,7 @@ import random
 import time
 from typing import Any
 
-from tests.faults.raw import RawProducer, chunks
+from tests.faults.raw import chunks, raw_producer
 from tests.faults.row import Seen, row
 from tests.faults.site import Site
 from tokenworks.meter.v1.meter_service_pb2 import StreamUsageRequest
@@ -22,8 +22,7 @@ _FUTURE_MS = 3_600_000
 def batches_duplicated(site: Site) -> Seen:
     """Repeat everything."""
     site.start_fleet()
-    producer = RawProducer(site, "raw")
-    site.later(producer.close)
+    producer = raw_producer(site, "raw")
     made = [producer.batch() for _ in chunks(site, count=_BATCHES)]
     answers = producer.exchange([message for _, message in made for _ in range(3)])
     again = producer.exchange([message for _, message in made[-16:]])
@@ -41,8 +40,7 @@ def batches_duplicated(site: Site) -> Seen:
 def batches_reordered(site: Site) -> Seen:
     """Shuffle them."""
     site.start_fleet()
-    producer = RawProducer(site, "raw")
-    site.later(producer.close)
+    producer = raw_producer(site, "raw")
     generator = random.Random(1)
     holes = 0
     for _ in chunks(site, count=5):
@@ -63,8 +61,7 @@ def batches_reordered(site: Site) -> Seen:
 def batches_corrupted(site: Site) -> Seen:
     """Break bytes in ways that no checksum of TCP would have let through."""
     site.start_fleet()
-    producer = RawProducer(site, "raw")
-    site.later(producer.close)
+    producer = raw_producer(site, "raw")
     refused = 0
     for number in chunks(site, count=_BATCHES):
         made = producer.batch()
@@ -90,8 +87,7 @@ def batches_corrupted(site: Site) -> Seen:
 def batches_rewritten(site: Site) -> Seen:
     """Use numbers twice."""
     site.start_fleet()
-    producer = RawProducer(site, "raw")
-    site.later(producer.close)
+    producer = raw_producer(site, "raw")
     for _ in chunks(site, count=10):
         made = producer.batch()
         producer.deliver([made])
@@ -112,8 +108,7 @@ def batches_rewritten(site: Site) -> Seen:
 def events_poisoned(site: Site) -> Seen:
     """Mix bad events into good batches."""
     site.start_fleet()
-    producer = RawProducer(site, "raw")
-    site.later(producer.close)
+    producer = raw_producer(site, "raw")
     made = [producer.batch(change=_poison) for _ in chunks(site, count=_BATCHES)]
     answers = producer.deliver(made)
     return Seen(

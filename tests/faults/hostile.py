@@ -1,0 +1,150 @@
+"""A process that attacks a meter until it is ended; prints how often, a line each time.
+
+    python -m tests.faults.hostile ATTACK ORDERS
+
+Takes the orders of `tests.faults.reporter`.
+"""
+
+import asyncio
+import json
+import os
+import socket
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from tests.faults.raw import RawProducer
+from tests.faults.reporter import Orders
+from tokenworks.meter.v1 import meter_service_pb2 as pb
+
+_STREAM: Final = "/tokenworks.meter.v1.MeterService/StreamUsage"
+_RECORD: Final = "/tokenworks.meter.v1.MeterService/RecordUsage"
+_MEBIBYTE: Final = 1024 * 1024
+_BOMB_BYTES: Final = 300 * _MEBIBYTE
+_GZIP_BOMB_BYTES: Final = 64 * _MEBIBYTE
+_IDLE_STREAMS: Final = 1_000
+_SLOW_CONNECTIONS: Final = 200
+_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+_CALL_SECONDS_MAX: Final = 20
+
+
+def bombs(orders: Orders) -> Iterator[str]:
+    """Send messages of 300 MB, and small ones that unpack to 64 MB, on calls and on streams."""
+    metadata = (("authorization", f"Bearer {orders.api_key}"),)
+    with grpc.insecure_channel(orders.target) as channel:
+        record: Any = channel.unary_unary(_RECORD)
+        stream: Any = channel.stream_stream(_STREAM)
+        small = bytes(_GZIP_BOMB_BYTES)
+        while True:
+            for body, compression in (
+                (bytes(_BOMB_BYTES), grpc.Compression.NoCompression),
+                (small, grpc.Compression.Gzip),
+            ):
+                how = {
+                    "metadata": metadata,
+                    "timeout": _CALL_SECONDS_MAX,
+                    "compression": compression,
+                }
+                for attack in (
+                    lambda body=body, how=how: record(body, **how),
+                    lambda body=body, how=how: list(stream(iter([body]), **how)),
+                ):
+                    try:
+                        attack()
+                    except grpc.RpcError as error:
+                        yield f"refused {getattr(error, 'code', str)()}"
+                    else:
+                        yield "taken"
+
+
+def slow(orders: Orders) -> Iterator[str]:
+    """Open connections that speak a byte now and then, and new ones for those that were closed."""
+    host, _, port = orders.target.rpartition(":")
+    peers: list[tuple[socket.socket, Iterator[int]]] = []
+    while True:
+        while len(peers) < _SLOW_CONNECTIONS:
+            peer = socket.create_connection((host, int(port)), timeout=_CALL_SECONDS_MAX)
+            peers.append((peer, iter(_PREFACE)))
+        kept = []
+        for peer, rest in peers:
+            try:
+                peer.send(bytes([next(rest, 0)]))
+            except OSError:
+                peer.close()
+            else:
+                kept.append((peer, rest))
+        yield f"slow {len(kept)}"
+        peers = kept
+        time.sleep(0.5)
+
+
+def idle(orders: Orders) -> Iterator[str]:
+    """Hold a thousand open streams that never report anything."""
+    loop = asyncio.new_event_loop()
+    count = loop.run_until_complete(_open_idle(orders))
+    yield f"idle {count}"
+    loop.run_forever()
+
+
+async def _open_idle(orders: Orders) -> int:
+    metadata = (("authorization", f"Bearer {orders.api_key}"),)
+    calls = []
+    opened = 0
+    for part in range(10):
+        channel = grpc.aio.insecure_channel(
+            orders.target, options=[("grpc.use_local_subchannel_pool", 1)]
+        )
+        for number in range(_IDLE_STREAMS // 10):
+            call = channel.stream_stream(
+                _STREAM,
+                request_serializer=pb.StreamUsageRequest.SerializeToString,
+                response_deserializer=pb.StreamUsageResponse.FromString,
+            )(metadata=metadata)
+            opening = pb.OpenStream(producer=f"idle-{part}-{number}", instance=os.urandom(16))
+            await call.write(pb.StreamUsageRequest(open=opening))
+            calls.append((channel, call))
+    for _, call in calls:
+        answer = await asyncio.wait_for(call.read(), _CALL_SECONDS_MAX)
+        opened += answer is not grpc.aio.EOF
+    # Held by the loop, which never ends.
+    asyncio.get_running_loop().__dict__.setdefault("held", calls)
+    return opened
+
+
+def dimensions(orders: Orders) -> Iterator[str]:
+    """Report a thousand pools and regions that nobody has heard of, five times a second."""
+    producer = RawProducer(
+        orders.producer, truth=Path(orders.truth), target=orders.target, api_key=orders.api_key
+    )
+
+    def rename(message: pb.StreamUsageRequest) -> None:
+        for row in message.batch.rows.events:
+            row.dimensions.pool = os.urandom(8).hex()
+            row.dimensions.region = os.urandom(2).hex()
+
+    while True:
+        made = producer.batch(1_000, change_sent=rename)
+        producer.deliver([made])
+        yield "new 1000"
+        time.sleep(0.2)
+
+
+ATTACKS: Final = {"bombs": bombs, "slow": slow, "idle": idle, "dimensions": dimensions}
+
+
+def main() -> None:
+    """Attack until ended."""
+    # In truth it runs on a machine of its own, and takes nobody's time.
+    os.nice(19)
+    orders = Orders(**json.loads(sys.argv[2]))
+    for line in ATTACKS[sys.argv[1]](orders):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

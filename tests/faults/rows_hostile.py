@@ -1,0 +1,117 @@
+"""Hostile clients with a valid key, while honest producers keep their pace."""
+
+import json
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Final
+
+from tests.faults.fleet import ROOT
+from tests.faults.reporter import Orders
+from tests.faults.row import Seen, row
+from tests.faults.site import Site, latencies_ms, p99
+
+# Honest producers' 99th percentile may grow by this factor, or to this time, whichever is more: one
+# machine of two cores runs the attack, the meter, Postgres and the honest producers.
+RATIO_MAX: Final = 5.0
+P99_MS_MAX: Final = 1_000.0
+_ATTACK_SECONDS: Final = 12.0
+_HONEST: Final = f"honest p99 grows at most {RATIO_MAX:g}-fold or to {P99_MS_MAX / 1000:g} s"
+
+
+@row(
+    "hostile-bombs",
+    fault="messages of 300 MB, and gzip bombs that unpack to 64 MB, without a pause",
+    how="a client with a valid key, on calls and on streams",
+    expected=f"each is refused; {_HONEST}",
+)
+def hostile_bombs(site: Site) -> Seen:
+    """Bomb it."""
+    return _attack(site, "bombs", good="refused")
+
+
+@row(
+    "hostile-slow-connections",
+    fault="200 connections that speak a byte every half second",
+    how="raw sockets that begin an HTTP/2 preface and never finish it",
+    expected=f"they hold up nobody; {_HONEST}",
+)
+def hostile_slow(site: Site) -> Seen:
+    """Be slow."""
+    return _attack(site, "slow", good="slow")
+
+
+@row(
+    "hostile-idle-streams",
+    fault="1,000 open streams of as many producers that never report anything",
+    how="each opens its stream in order and then says nothing",
+    expected=f"they hold up nobody; {_HONEST}",
+)
+def hostile_idle(site: Site) -> Seen:
+    """Idle a thousand times."""
+    return _attack(site, "idle", good="idle")
+
+
+@row(
+    "hostile-dimensions",
+    fault="a flood of new dimensions: 1,000 unheard pools and regions in every batch",
+    how="a producer with a valid key; its events are right otherwise",
+    expected=f"they count like all others; {_HONEST}",
+)
+def hostile_dimensions(site: Site) -> Seen:
+    """Flood the dictionaries."""
+    return _attack(site, "dimensions", good="new")
+
+
+def _attack(site: Site, name: str, *, good: str) -> Seen:
+    honest = site.start_fleet()
+    # The first seconds are a start's, not a pace.
+    site.load(2)
+    begin = time.monotonic()
+    site.load(_ATTACK_SECONDS / 2)
+    attack_begin = time.monotonic()
+    lines = _run(site, name, seconds=site.scaled(_ATTACK_SECONDS))
+    attack_end = time.monotonic()
+    wrong = site.drain()
+    ratios = []
+    for sender in honest:
+        before = p99(latencies_ms(sender, begin=begin, end=attack_begin))
+        during = p99(latencies_ms(sender, begin=attack_begin, end=attack_end))
+        ratios.append(f"{sender.name} {before:.0f} → {during:.0f} ms")
+        if during > max(RATIO_MAX * before, P99_MS_MAX):
+            wrong = wrong or f"{sender.name}'s p99 grew from {before:.0f} to {during:.0f} ms"
+    bad = [line for line in lines if not line.startswith(good)]
+    wrong = wrong or (f"an attack was answered with {bad[0]!r}" if bad else "")
+    count = sum(int(line.split()[1]) if good != "refused" else 1 for line in lines)
+    if good in ("slow", "idle"):
+        count = max((int(line.split()[1]) for line in lines), default=0)
+    what = {"refused": "bombs refused", "new": "new dimensions"}.get(good, f"{good} peers at once")
+    return Seen(count=count, what=f"{what}; p99 {', '.join(ratios)}", wrong=wrong)
+
+
+def _run(site: Site, name: str, *, seconds: float) -> list[str]:
+    """Run an attack for some seconds; returns the lines that it printed."""
+    orders = Orders(
+        target=site.proxy.address,
+        api_key=site.api_key,
+        producer="mallory",
+        truth=str(site.folder / "truth" / "mallory.jsonl"),
+        latencies="",
+    )
+    out = Path(site.folder / "mallory.out")
+    with out.open("wb") as file, (site.folder / "mallory.log").open("wb") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.faults.hostile", name, json.dumps(asdict(orders))],
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=log,
+            cwd=ROOT,
+        )
+        site.later(process.kill)
+        time.sleep(seconds)
+        process.kill()
+        process.wait()
+    # A line that was under way when it was killed is none.
+    return out.read_text("utf-8").split("\n")[:-1]
