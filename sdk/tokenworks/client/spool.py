@@ -100,8 +100,8 @@ class Spool:
             write_manifest(files, manifest)
         else:
             manifest = found[0]
-        ensure_reserve(files)
         recovered = recover(files, salt=manifest.salt)
+        ensure_reserve(files)
         current = None
         if recovered.segments:
             current = rewrite_newest(files, recovered, salt=manifest.salt)

@@ -82,7 +82,7 @@ def write_manifest(files: Files, manifest: Manifest) -> None:
     try:
         _write_copies(files, manifest)
     except OSError as error:
-        if error.errno not in FULL:
+        if error.errno not in FULL or RESERVE_NAME not in files.names():
             raise
         files.remove(RESERVE_NAME)
         files.sync_folder()

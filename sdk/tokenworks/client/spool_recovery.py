@@ -34,10 +34,10 @@ class Recovered:
 def recover(files: Files, *, salt: int) -> Recovered:
     """Read all segments, the oldest first. Raises SpoolUnusable, and OSError."""
     recovered = Recovered()
-    lost: list[tuple[int, int]] = []
+    losses: list[tuple[int, int]] = []
     for reading, data in read_segments(files, salt=salt):
         _void(recovered, first=reading.segment.first)
-        lost.append((reading.segment.end, _lost_event_count(recovered, reading=reading)))
+        losses += _losses(recovered, reading=reading)
         recovered.segments.append(reading.segment)
         recovered.next = reading.segment.end
         # Each segment begins with all that is open, so the newest one says it alone.
@@ -53,7 +53,7 @@ def recover(files: Files, *, salt: int) -> Recovered:
     recovered.next = max(recovered.next, recovered.released + 1)
     recovered.findings.damaged_batch_count = _hole_count(recovered)
     recovered.findings.damaged_event_count = sum(
-        event_count for end, event_count in lost if end > recovered.released + 1
+        event_count for end, event_count in losses if end > recovered.released + 1
     )
     return recovered
 
@@ -129,12 +129,14 @@ def _void(recovered: Recovered, *, first: int) -> None:
         recovered.total_event_count -= segment.cut(first)
 
 
-def _lost_event_count(recovered: Recovered, *, reading: Reading) -> int:
-    """Return the events of the holes in a segment, and between it and the one before."""
-    before = 0
+def _losses(recovered: Recovered, *, reading: Reading) -> list[tuple[int, int]]:
+    """Return the holes in a segment, and between it and the one before, with their events."""
+    losses = reading.losses
     if recovered.segments and reading.total_before is not None:
-        before = max(reading.total_before - recovered.total_event_count, 0)
-    return before + reading.lost_event_count
+        before = reading.total_before - recovered.total_event_count
+        if before > 0:
+            losses = [(reading.first_batch, before), *losses]
+    return losses
 
 
 def _hole_count(recovered: Recovered) -> int:

@@ -147,10 +147,12 @@ class Reading:
     released: int = 0
     total_before: int | None = None
     """Events of all batches before its first one; None where it has none that can be read."""
+    first_batch: int = 0
+    """The local number of its first batch that can be read."""
     total: int = 0
     """Events of all batches up to its last one."""
-    lost_event_count: int = 0
-    """Events of its holes."""
+    losses: list[tuple[int, int]] = field(default_factory=list)
+    """For each of its holes: the local number after it, and how many events it had."""
     torn_bytes: int = 0
     has_header: bool = True
 
@@ -224,9 +226,9 @@ def _take_batch(reading: Reading, *, data: bytes, stretch: Stretch, doubtful: se
         return
     before = head.total_event_count - head.event_count
     if reading.total_before is None:
-        reading.total_before = before
-    else:
-        reading.lost_event_count += max(before - reading.total, 0)
+        reading.total_before, reading.first_batch = before, head.local
+    elif before > reading.total:
+        reading.losses.append((head.local, before - reading.total))
     for _ in range(hole_count):
         segment.add(start=0, end=0, event_count=0)
     segment.add(start=stretch.start, end=stretch.end, event_count=head.event_count)

@@ -1,0 +1,101 @@
+"""The spool's promise at every point at which a process can die or a disk can fail."""
+
+import errno
+from collections.abc import Callable
+from random import Random
+from typing import Final
+
+import pytest
+
+from tests.client.spool.disk import Crash, Disk, Fault
+from tests.client.spool.script import OPTIONS, PRODUCER, Truth, Work, check
+from tokenworks.client.spool import Spool
+from tokenworks.client.spool_files import SpoolUnusable
+
+STEP_COUNT: Final = 24
+TORN: Final = (0, 1, 9, 30, 1_000_000)
+
+
+def _kill(disk: Disk, _: Random) -> Disk:
+    return disk.after_kill()
+
+
+def _cut_power(disk: Disk, random: Random) -> Disk:
+    return disk.after_power_loss(random)
+
+
+ENDINGS: Final = (_kill, _cut_power)
+Ending = Callable[[Disk, Random], Disk]
+
+
+def _change_count() -> int:
+    disk = Disk()
+    Work(disk, truth=Truth(), start=1, options=OPTIONS).run(STEP_COUNT)
+    return disk.change_count
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_spool__process_dies_at_every_change_of_the_disk(ending: Ending) -> None:
+    """Wherever it dies, what had been spooled is there once, under its number, and no more."""
+    for crash_at in range(_change_count()):
+        _live_and_die(crash_at, ending=ending, seed=crash_at, fault=lambda _: None)
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("code", [errno.EIO, errno.ENOSPC])
+@pytest.mark.parametrize("length", [1, 2, 7, 10_000])
+def test_spool__disk_fails_at_every_change(ending: Ending, code: int, length: int) -> None:
+    """Whichever change fails, and however long, nothing comes back twice or as something else."""
+    for first in range(_change_count()):
+        span = range(first, first + length)
+        _live_and_die(
+            first + 40, ending=ending, seed=first, fault=lambda n, s=span: code if n in s else None
+        )
+
+
+@pytest.mark.stacks
+@pytest.mark.parametrize("seed", range(4))
+def test_spool__thousands_of_random_lives(seed: int) -> None:
+    """Three starts one after the other, each with faults of its own, keep the promise."""
+    random = Random(seed)
+    for _ in range(2_000):
+        rate = random.choice((0.0, 0.02, 0.2))
+        failing = {n for n in range(600) if random.random() < rate}
+        code = random.choice((errno.EIO, errno.ENOSPC))
+        _live_and_die(
+            random.randrange(250),
+            ending=random.choice(ENDINGS),
+            seed=random.randrange(2**32),
+            fault=lambda n, f=failing, c=code: c if n in f else None,
+        )
+
+
+def _live_and_die(crash_at: int, *, ending: Ending, seed: int, fault: Fault) -> None:
+    """Run two starts, each up to a crash, and check what is found after each."""
+    random = Random(seed)
+    truth = Truth()
+    disk = Disk()
+    for start in (1, 2):
+        disk.crash_at = crash_at if start == 1 else random.randrange(100)
+        disk.torn_bytes = random.choice(TORN)
+        disk.fault = fault
+        try:
+            Work(disk, truth=truth, start=start, options=OPTIONS).run(STEP_COUNT)
+        except (Crash, SpoolUnusable):
+            pass
+        disk = ending(disk, random)
+        check(Spool.open(disk.after_kill(), producer=PRODUCER, options=OPTIONS), truth=truth)
+        _adopt_what_is_found(disk, truth=truth)
+
+
+def _adopt_what_is_found(disk: Disk, *, truth: Truth) -> None:
+    """What the next start finds it will send: from then on it is the truth."""
+    spool = Spool.open(disk.after_kill(), producer=PRODUCER, options=OPTIONS)
+    for local in range(spool.first, spool.next):
+        batch = spool.batch(local)
+        if batch is not None:
+            truth.returned[local] = batch.payload
+    truth.running = {key: batch.payload for key, batch in spool.recovered}
+    truth.uncertain.clear()
+    truth.offset = spool.offset
+    truth.offsets_tried = {spool.offset}
