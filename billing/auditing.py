@@ -203,7 +203,7 @@ def _of_rows(kept: KeptInvoice) -> Iterator[InvoiceFault]:
         yield _fault(kept, says, facts)
     total = add_up(row.billed for row in kept.lines)
     if not total == kept.total == kept.invoice.total:
-        facts = {
+        amounts = {
             "lines": str(total),
             "row": str(kept.total),
             "document": str(kept.invoice.total),
@@ -212,7 +212,7 @@ def _of_rows(kept: KeptInvoice) -> Iterator[InvoiceFault]:
             f"its lines come to {total}, its row says {kept.total}, its document"
             f" {kept.invoice.total}"
         )
-        yield _fault(kept, says, facts)
+        yield _fault(kept, says, amounts)
 
 
 def _fault(kept: KeptInvoice, says: str, facts: Mapping[str, object]) -> InvoiceFault:

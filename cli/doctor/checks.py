@@ -131,7 +131,8 @@ def _rights(health: Health) -> Check:
     if not health.wrong_rights and not health.lacking_rights:
         says = "tokenworks_service may add facts, and change none"
         return Check(name="rights", mark=Mark.OK, says=says, facts=facts)
-    says, do = [], []
+    says: list[str] = []
+    do: list[str] = []
     for rights, verb, word, joint in (
         (health.wrong_rights, "may", "REVOKE", "FROM"),
         (health.lacking_rights, "may not", "GRANT", "TO"),

@@ -208,7 +208,8 @@ class Ledger:
 
     def _find_pairs(self, dimension: Int64Array) -> Int64Array:
         if len(dimension) and dimension.min() >= 0 and dimension.max() < len(self._pair_of):
-            return self._pair_of[dimension]
+            pair: Int64Array = self._pair_of[dimension]
+            return pair
         known = (dimension >= 0) & (dimension < len(self._pair_of))
         return np.where(known, self._pair_of[np.where(known, dimension, 0)], -1)
 

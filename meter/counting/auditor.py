@@ -82,16 +82,18 @@ class AuditSnapshot(Protocol):
         """Yield what is counted and may hold events of a window, by shard and position."""
         ...
 
-    def energy_faults(self, window: Window) -> tuple[int, Sequence[EnergyFault]]:
-        """Return how many intervals of pools are attributed, and those that do not add up."""
-        ...
-
 
 class AuditStore(Protocol):
     """Where the audit reads."""
 
     def survey(self, *, since_ms: int | None, until_ms: int | None) -> Survey:
         """Look at all that there is; None stands for the first and the last event."""
+        ...
+
+    def energy_faults(
+        self, *, since_ms: int | None, until_ms: int | None
+    ) -> tuple[int, Sequence[EnergyFault]]:
+        """Return how many intervals of pools are attributed, and those that do not add up."""
         ...
 
     def snapshot(self, survey: Survey) -> AbstractContextManager[AuditSnapshot]:
@@ -162,6 +164,9 @@ class Auditor:
             audit.find(missing_segments(shard, first, last))
         for shard, position in survey.stray:
             audit.find(wrong_segment(shard, position, "lies above the shard's newest position"))
+        audit.energy_count, faults = self._store.energy_faults(since_ms=since_ms, until_ms=until_ms)
+        for fault in faults:
+            audit.find(energy_apart(fault))
         ids = EventIds()
         numbers = BatchNumbers(released=survey.released)
         for window in cut_into_windows(survey.weights, extents=survey.extents, span=_span(survey)):
@@ -201,10 +206,6 @@ class _WindowAudit:
         for repeat in self._ids.end_window(self._window.end_ms):
             self._audit.find(repeated_id(repeat, self._catalogue))
         self._compare()
-        count, faults = self._snapshot.energy_faults(self._window)
-        self._audit.energy_count += count
-        for fault in faults:
-            self._audit.find(energy_apart(fault))
 
     def _read(self, stored: StoredSegment) -> Segment | None:
         """Return a segment; tells of one that is not what it says, in the first of its windows."""

@@ -28,6 +28,8 @@ _EXTENT_POSITIONS: Final = 1_000
 # Runs of positions that one window reads by themselves; above it, all between first and last.
 _RUNS_MAX: Final = 200
 _FAULTS_MAX: Final = 100
+_FIRST_TIME: Final = to_time(0)
+_LAST_TIME: Final = to_time(2**42)
 _POSTGRES_EPOCH_MS: Final = 946_684_800_000
 _COPY_HEAD_BYTES: Final = 19
 _SEGMENT_ROW: Final = struct.Struct(">hihiqiiiqiqi")
@@ -63,7 +65,7 @@ WHERE shard = {shard} AND position BETWEEN {first} AND {last}
 ORDER BY position
 """
 _EXTENTS: Final = text("""
-SELECT shard, min(position) AS first_position, max(position) AS last_position, count(*) AS count,
+SELECT shard, min(position) AS first_position, max(position) AS last_position, count(*) AS total,
        min(first_end_time) AS first_time, max(last_end_time) AS last_time
 FROM journal GROUP BY shard, position / :positions ORDER BY 1, 2
 """)
@@ -94,16 +96,24 @@ FROM (
 GROUP BY 1 ORDER BY 1
 """)
 _RELEASED: Final = text("""
-SELECT coalesce(k.account_id, '') AS account_id, q.producer, q.sequence, count(*) AS count
+SELECT coalesce(k.account_id, '') AS account_id, q.producer, q.sequence, count(*) AS total
 FROM quarantine q LEFT JOIN api_keys k USING (key_id)
 WHERE q.state = 2 AND q.sequence > 0 GROUP BY 1, 2, 3
 """)
-_ENERGY: Final = text("""
-SELECT i.pool, i.interval_start, i.measured_mj, coalesce(sum(s.energy_mj), 0)::bigint AS shared_mj
-FROM pool_intervals i LEFT JOIN energy_shares s USING (pool, interval_start)
-WHERE i.version = i.attributed_version AND i.interval_start >= :start AND i.interval_start < :end
-GROUP BY i.pool, i.interval_start ORDER BY 2, 1
-""")
+_SHARED: Final = """
+FROM (
+    SELECT i.pool, i.interval_start, i.measured_mj,
+           coalesce(sum(s.energy_mj), 0)::bigint AS shared_mj
+    FROM pool_intervals i LEFT JOIN energy_shares s USING (pool, interval_start)
+    WHERE i.version = i.attributed_version
+      AND i.interval_start >= :start AND i.interval_start < :end
+    GROUP BY i.pool, i.interval_start
+) AS shared
+"""
+_ENERGY_COUNT: Final = text("SELECT count(*)" + _SHARED)
+_ENERGY_APART: Final = text(
+    f"SELECT * {_SHARED} WHERE measured_mj <> shared_mj ORDER BY 2, 1 LIMIT :limit"
+)
 
 
 class AuditStore:
@@ -136,13 +146,35 @@ class AuditStore:
             since_ms=first_ms if since_ms is None else since_ms,
             until_ms=last_ms + INTERVAL_MS if until_ms is None else until_ms,
             positions=positions,
-            segment_count=sum(row.count for row in rows),
+            segment_count=sum(row.total for row in rows),
             missing=missing,
             stray=[(row.shard, row.position) for row in stray],
             extents=extents,
             weights=weights,
-            released={(it.account_id, it.producer, it.sequence): it.count for it in released},
+            released={(it.account_id, it.producer, it.sequence): it.total for it in released},
         )
+
+    def energy_faults(
+        self, *, since_ms: int | None, until_ms: int | None
+    ) -> tuple[int, Sequence[EnergyFault]]:
+        """Return how many intervals of pools are attributed, and those that do not add up."""
+        span = {
+            "start": _FIRST_TIME if since_ms is None else to_time(since_ms),
+            "end": _LAST_TIME if until_ms is None else to_time(until_ms),
+        }
+        with _own_faults(), store_faults(), self._engine.begin() as connection:
+            connection.execute(text(_SNAPSHOT))
+            count = int(connection.execute(_ENERGY_COUNT, span).scalar_one())
+            rows = connection.execute(_ENERGY_APART, {**span, "limit": _FAULTS_MAX}).all()
+        return count, [
+            EnergyFault(
+                pool=row.pool,
+                interval_start_ms=to_ms(row.interval_start),
+                measured_mj=int(row.measured_mj),
+                shared_mj=int(row.shared_mj),
+            )
+            for row in rows
+        ]
 
     @contextmanager
     def snapshot(self, survey: Survey) -> Iterator["AuditSnapshot"]:
@@ -233,21 +265,6 @@ class AuditSnapshot:
                 )
                 yield from map(_to_segment, _copy_rows(self._connection, question))
 
-    def energy_faults(self, window: Window) -> tuple[int, Sequence[EnergyFault]]:
-        """Return how many intervals of pools are attributed, and those that do not add up."""
-        span = {"start": to_time(window.start_ms), "end": to_time(window.end_ms)}
-        rows = self._connection.execute(_ENERGY, span).all()
-        return len(rows), [
-            EnergyFault(
-                pool=row.pool,
-                interval_start_ms=to_ms(row.interval_start),
-                measured_mj=int(row.measured_mj),
-                shared_mj=int(row.shared_mj),
-            )
-            for row in rows
-            if row.measured_mj != row.shared_mj
-        ]
-
 
 class UsageTotals:
     """Usage at or below a cut, added up by the database: what invoices are compared with."""
@@ -303,7 +320,7 @@ def _find_holes(
     """Return the runs of positions that are missing; looks closer only where some are."""
     held = dict.fromkeys(positions, 0)
     for row in rows:
-        held[row.shard] = held.get(row.shard, 0) + row.count
+        held[row.shard] = held.get(row.shard, 0) + row.total
     holes = []
     for shard, newest in positions.items():
         if held[shard] < newest:

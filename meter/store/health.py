@@ -58,28 +58,28 @@ SELECT s.shard, s.position, s.epoch, c.position AS counted,
        coalesce((SELECT max(p.position) FROM cut_positions p WHERE p.shard = s.shard), 0) AS cut
 FROM shards s LEFT JOIN counting c USING (shard) ORDER BY 1
 """)
-_CUTS: Final = text("SELECT count(*) AS count, max(cut_time) AS newest FROM cuts")
+_CUTS: Final = text("SELECT count(*) AS total, max(cut_time) AS newest FROM cuts")
 _PRODUCERS: Final = text("""
-SELECT state, count(*) AS count,
+SELECT state, count(*) AS total,
        coalesce(sum(greatest(announced_sequence - sequence, 0)), 0)::bigint AS backlog
 FROM producers GROUP BY 1
 """)
 _SILENT: Final = text("""
 SELECT account_id, producer, seen_time, greatest(announced_sequence - sequence, 0) AS backlog,
-       count(*) OVER () AS count
+       count(*) OVER () AS total
 FROM producers
 WHERE state < 3 AND coalesce(seen_time, create_time) < :before
 ORDER BY coalesce(seen_time, '-infinity'), account_id, producer LIMIT :limit
 """)
 _GAPS: Final = text("""
-SELECT account_id, producer, first_sequence, last_sequence, found_time, count(*) OVER () AS count
+SELECT account_id, producer, first_sequence, last_sequence, found_time, count(*) OVER () AS total
 FROM producer_gaps WHERE found_time >= :since ORDER BY found_time DESC, 1, 2, 3 LIMIT :limit
 """)
 _MISSING: Final = text(
     "SELECT coalesce(sum(last_sequence - first_sequence + 1), 0)::bigint FROM producer_gaps"
 )
 _HELD: Final = text(
-    "SELECT outcome, count(*) AS count FROM quarantine WHERE state = 1 GROUP BY 1 ORDER BY 1"
+    "SELECT outcome, count(*) AS total FROM quarantine WHERE state = 1 GROUP BY 1 ORDER BY 1"
 )
 _STANDBYS: Final = text("""
 SELECT application_name AS name, coalesce(state, '') AS state, coalesce(sync_state, '') AS sync,
@@ -150,11 +150,11 @@ def _read(connection: Connection, *, silence_ms: int) -> Health:
         wrong_rights=wrong,
         lacking_rights=lacking,
         shards=[_to_shard(row) for row in shards],
-        uncounted_segments=sum(max(0, row.position - (row.counted or 0)) for row in shards),
-        cut_count=cuts.count,
+        uncounted_segments=sum(max(0, row.position - (row.totaled or 0)) for row in shards),
+        cut_count=cuts.total,
         newest_cut_ms=None if cuts.newest is None else to_ms(cuts.newest),
-        producer_counts={row.state: row.count for row in producers},
-        silent_count=silent[0].count if silent else 0,
+        producer_counts={row.state: row.total for row in producers},
+        silent_count=silent[0].total if silent else 0,
         silent=[
             ProducerHealth(
                 account_id=row.account_id,
@@ -166,7 +166,7 @@ def _read(connection: Connection, *, silence_ms: int) -> Health:
         ],
         backlog_count=sum(row.backlog for row in producers),
         missing_batches=int(connection.execute(_MISSING).scalar_one()),
-        recent_gap_count=gaps[0].count if gaps else 0,
+        recent_gap_count=gaps[0].total if gaps else 0,
         recent_gaps=[
             GapHealth(
                 account_id=row.account_id,
@@ -177,7 +177,7 @@ def _read(connection: Connection, *, silence_ms: int) -> Health:
             )
             for row in gaps
         ],
-        held_by_outcome={row.outcome: row.count for row in connection.execute(_HELD)},
+        held_by_outcome={row.outcome: row.total for row in connection.execute(_HELD)},
         standbys=[
             Standby(name=row.name, state=row.state, sync_state=row.sync, lag_bytes=row.lag)
             for row in connection.execute(_STANDBYS)
@@ -204,7 +204,7 @@ def _to_shard(row: Any) -> ShardHealth:  # noqa: ANN401
         shard=row.shard,
         position=row.position,
         epoch=row.epoch,
-        counted_position=row.counted,
+        counted_position=row.totaled,
         oldest_uncounted_ms=None if row.oldest is None else to_ms(row.oldest),
         cut_position=row.cut,
     )
