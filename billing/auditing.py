@@ -177,17 +177,18 @@ def _of_tokens(kept: KeptInvoice, usage: Mapping[LineKey, int]) -> Iterator[Invo
 
 def _of_rows(kept: KeptInvoice) -> Iterator[InvoiceFault]:
     """Yield where rows, document and total of an invoice are not of one mind."""
-    document = [
-        KeptLine(
+    document = {
+        line.line: KeptLine(
             line=line.line,
             key=(line.model, line.tier, MODE_NAMES[line.mode], class_name(line.token_class)),
             token_count=line.token_count,
             billed=line.billed,
         )
         for line in kept.invoice.lines
-    ]
-    for row, line in zip(kept.lines, document, strict=False):
-        if row != line:
+    }
+    for row in kept.lines:
+        line = document.get(row.line)
+        if line is not None and row != line:
             facts = {"line": row.line, "row": row.token_count, "document": line.token_count}
             says = (
                 f"line {row.line}: its row has {row.token_count:,} tokens for {row.billed}, the"
@@ -197,8 +198,8 @@ def _of_rows(kept: KeptInvoice) -> Iterator[InvoiceFault]:
     if not len(kept.lines) == len(document) == kept.line_count:
         facts = {"rows": len(kept.lines), "document": len(document), "said": kept.line_count}
         says = (
-            f"{len(kept.lines)} lines are kept, {len(document)} stand in the document,"
-            f" {kept.line_count} are said to be there"
+            f"{len(kept.lines)} lines are kept, {len(document)} in its document,"
+            f" {kept.line_count} by its row"
         )
         yield _fault(kept, says, facts)
     total = add_up(row.billed for row in kept.lines)

@@ -17,6 +17,8 @@ from meter.options import JobOptions
 from meter.runtime.clock import SystemClock
 
 _TOLD_SECONDS: Final = 1.0
+# After every period that can be issued.
+_LAST_MS: Final = 2**42
 _DO: Final = {
     Looked.SEGMENTS: "the journal was changed by hand, restored in part, or its disk is failing:"
     " restore it from a backup",
@@ -64,8 +66,8 @@ def run_audit(
         audit = opened.auditor.audit(since_ms=since_ms, until_ms=until_ms, on_progress=windows)
         auditing = billing.app.make_auditing(opened.host, usage=opened.totals)
         invoices = auditing.audit(
-            start_ms=audit.since_ms,
-            end_ms=audit.until_ms,
+            start_ms=0 if since_ms is None else since_ms,
+            end_ms=_LAST_MS if until_ms is None else until_ms,
             on_progress=lambda number: tell(f"audit: invoice {number}"),
         )
     return Result(audit=audit, invoices=invoices, seconds=clock.monotonic_seconds() - begin)
