@@ -21,6 +21,7 @@ from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
 from tokenworks.meter.v1.clock_service_pb2_grpc import ClockServiceStub
 from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
 from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
+from tokenworks.meter.v1.producer_service_pb2_grpc import ProducerServiceStub
 
 CREDENTIALS = Path(".tokenworks") / "credentials.json"
 CALL_SECONDS_MAX = 60.0
@@ -44,6 +45,7 @@ class Client:
     clock: ClockServiceStub
     billing: BillingServiceStub
     energy: EnergyServiceStub
+    producers: ProducerServiceStub
     as_json: bool
 
 
@@ -105,6 +107,7 @@ def connect(*, settings: Settings, as_json: bool = False) -> Iterator[Client]:
                 clock=ClockServiceStub(channel),
                 billing=BillingServiceStub(channel),
                 energy=EnergyServiceStub(channel),
+                producers=ProducerServiceStub(channel),
                 as_json=as_json,
             )
         except grpc.RpcError as error:

@@ -15,6 +15,7 @@ COMMANDS = {
     "doctor": ("cli.doctor:doctor", "Look at the database, say what to do; audit its sums."),
     "accounts": ("cli.accounts:accounts", "Create, list, show, move and close accounts."),
     "keys": ("cli.keys:keys", "Create, list, rotate and revoke API keys."),
+    "producers": ("cli.producers:producers", "List, register and retire those who report."),
     "prices": ("cli.prices:prices", "Import, list, show and compare price books."),
     "contracts": ("cli.contracts:contracts", "Set, list and show contracts."),
     "usage": ("cli.usage:usage", "Show, record and export usage; the quarantine."),

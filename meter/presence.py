@@ -219,7 +219,7 @@ def _add(
 ) -> None:
     """Add a stream; a producer that was cut off may have two of one instance for a while."""
     other = told.get(each.key)
-    ages = [age for age in (heard_seconds, other and other.heard_seconds) if age is not None]
+    ages = [heard_seconds, None if other is None else other.heard_seconds]
     told[each.key] = Presence(
         account_id=each.account_id,
         producer=each.producer,
@@ -227,5 +227,5 @@ def _add(
         announced_sequence=max(
             each.announced_sequence, 0 if other is None else other.announced_sequence
         ),
-        heard_seconds=min(ages, default=None),
+        heard_seconds=min((age for age in ages if age is not None), default=None),
     )

@@ -24,6 +24,7 @@ from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
 from tokenworks.meter.v1.clock_service_pb2_grpc import ClockServiceStub
 from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
 from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
+from tokenworks.meter.v1.producer_service_pb2_grpc import ProducerServiceStub
 
 TOKENWORKS: Final = Path(sys.executable).with_name("tokenworks")
 # A small fixed environment: settings of whoever runs the demo are for other installations.
@@ -146,6 +147,7 @@ class Installation:
                     clock=ClockServiceStub(channel),
                     billing=BillingServiceStub(channel),
                     energy=EnergyServiceStub(channel),
+                    producers=ProducerServiceStub(channel),
                     as_json=False,
                 )
             except grpc.RpcError as error:

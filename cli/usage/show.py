@@ -8,6 +8,7 @@ import click
 
 from cli.accounts import resolve
 from cli.connection import Client, client_command, find_now_ms
+from cli.process import report_progress
 from cli.usage.query import MODES, row_to_json, split_groups, to_request, tokens_of
 from cli.usage.span import Span, check_order, check_time, to_span
 from cli.usage.table import UsageLine, print_usage
@@ -62,6 +63,7 @@ def show(
     answer = client.meter.QueryUsage(
         to_request(span, account_id=root, by=by, model=model, tier=tier)
     )
+    _tell_of_silence(answer)
     if client.as_json:
         click.echo(json.dumps(_to_json(answer, span=span, by=by), indent=2))
         return
@@ -73,6 +75,18 @@ def show(
     else:
         click.echo(_advise_on_nothing(account, narrowed=bool(model or tier)))
     click.echo(f"counted until {answer.counted_until.ToDatetime():%Y-%m-%d %H:%M:%S} UTC")
+
+
+def _tell_of_silence(answer: meter_service_pb2.QueryUsageResponse) -> None:
+    """Say on stderr whose usage is not in the sums, so that an outage is not taken for zero."""
+    count = answer.silent_producer_count
+    if count:
+        who = "1 producer is" if count == 1 else f"{count} producers are"
+        since = f"{answer.heard_until.ToDatetime():%Y-%m-%d %H:%M:%S} UTC"
+        report_progress(
+            f"{who} silent: usage since {since} is unknown, not zero"
+            " (`tokenworks producers list --silent`)"
+        )
 
 
 def _to_line(
@@ -117,6 +131,10 @@ def _to_json(
         "start_time": question.start_time.ToJsonString(),
         "end_time": question.end_time.ToJsonString(),
         "counted_until": answer.counted_until.ToJsonString(),
+        "heard_until": answer.heard_until.ToJsonString()
+        if answer.HasField("heard_until")
+        else None,
+        "silent_producer_count": answer.silent_producer_count,
         "rows": [row_to_json(row, by=by) for row in answer.rows],
     }
 

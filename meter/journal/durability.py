@@ -60,9 +60,11 @@ class Horizon:
         if is_other:
             self.generation += 1
             self._ends.clear()
+        if self._ends and self._ends[-1][1] == sight.position:
+            self._ends.pop()
         self._ends.append((number, sight.position))
         if len(self._ends) > _ROUNDS_MAX:
-            self._ends = deque(list(self._ends)[1::2])
+            self._ends = deque(list(self._ends)[::2])
         flushed = [sight.flushed.get(name) for name in self._standbys]
         self.missing = tuple(
             name for name, place in zip(self._standbys, flushed, strict=True) if place is None

@@ -73,7 +73,7 @@ _SAVE: Final = text(
 _SUMMARY: Final = text(
     f"""
     WITH now AS MATERIALIZED (SELECT {CLOCK} AS time)
-    SELECT p.state, count(*) AS count, count(*) FILTER (WHERE {SILENT}) AS silent,
+    SELECT p.state, count(*) AS producers, count(*) FILTER (WHERE {SILENT}) AS silent,
         min(coalesce(p.seen_time, p.create_time)) AS heard_until,
         sum(greatest(p.announced_sequence - p.sequence, 0)) AS backlog
     FROM producers p, now GROUP BY p.state
@@ -190,7 +190,7 @@ class ProducerStore:
             missing = _missing_count(connection)
         expected = [row for row in rows if row.state != Standing.RETIRED]
         return Summary(
-            counts={Standing(row.state): row.count for row in rows},
+            counts={Standing(row.state): row.producers for row in rows},
             silent_count=sum(row.silent for row in rows),
             heard_until_ms=min((to_ms(row.heard_until) for row in expected), default=None),
             backlog_count=sum(int(row.backlog) for row in expected),

@@ -256,6 +256,7 @@ class Stream:
         except Refused as error:
             if error.reason is not Reason.PRODUCER_TAKEN_OVER:
                 raise
+            assert self._opener is not None
             # A database that was restored may have an older instance as its newest.
             is_known = await asyncio.to_thread(self._parts.producers.is_known, self._opener)
             raise self._session.fenced(is_known=is_known) from error
