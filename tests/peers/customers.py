@@ -75,7 +75,7 @@ class Customer:
 
     def use(self, at: str = "2026-10-10", **classes: int) -> None:
         """Record and count one event."""
-        self.town.record(self.event(at, **classes))
+        self.town.record(TownEvent(account=self.name, end_ms=ms(at), classes=classes))
 
     def preview(self, month: str = OCTOBER) -> Invoice:
         """Return the one preview of a month."""

@@ -106,7 +106,7 @@ def test_lago_api_2967__statements_do_not_grow_with_lines(town: Town) -> None:
     classes = ("input", "cache_read", "output", "reasoning")
     town.record(
         *(
-            many.event(tier=tier, **{name: 1})
+            TownEvent(account="many", end_ms=ms("2026-10-10"), tier=tier, classes={name: 1})
             for tier in ("free", "medium", "high", "premium", "ultra")
             for name in classes
         )

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
 from typing import Any, Final
 
 import grpc
@@ -15,7 +16,7 @@ from billing.errors import BillingReason
 from meter.counting.follower import Follower
 from meter.domain.errors import InvalidArgument
 from meter.domain.outcome import Outcome
-from meter.runtime.engine import make_engine
+from meter.runtime.engine import SERVICE_ROLE, make_engine
 from tests.billing.town import Town, TownEvent, contract_toml
 from tests.meter.store.recording import (
     TOTAL,
@@ -103,6 +104,10 @@ def test_lago_api_5327__clean_up_of_ids_deletes_no_usage(engine: Engine, databas
     assert journal.forget_claims(before_ms=ms("2100-01-01")) == 2
     assert tokens_in_journal(database_url) == 12
     assert ask_one(database_url, TOTAL) == 12
+    with psycopg.connect(database_url) as connection:
+        connection.execute(f"SET ROLE {SERVICE_ROLE}".encode())
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            connection.execute("DELETE FROM journal")
 
 
 # Columns of unique keys that may be null, where two nulls would be two different values.
@@ -150,7 +155,7 @@ def test_lago_api_5523__second_close_burns_no_number(town: Town) -> None:
         again.number(1),
         again.number(2),
     ]
-    assert (first.total, second.total) == (3, 6)
+    assert [first.total, second.total] == [Decimal(3), Decimal(6)]
 
 
 OVERLAPPING: Final = """

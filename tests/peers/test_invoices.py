@@ -1,14 +1,18 @@
 """Complaints 17 to 22: wrong prices, wrong periods, invoices that do not fit the usage."""
 
+import json
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import pytest
+from click.testing import CliRunner
 
 from billing.documents.canonical import to_json
 from billing.errors import BillingReason
+from cli.main import tokenworks
 from meter import segment
 from meter.counting.aggregate import aggregate
+from meter.counting.findings import Check as Looked
 from meter.domain.errors import Refused
 from meter.domain.outcome import Outcome
 from meter.store.usage import UsageStore
@@ -36,11 +40,11 @@ def test_killbill_1001__usage_has_the_price_that_was_in_force_when_it_ended(town
     assert prices(dated) == [(7, "4"), (100, "3")]
 
 
-def test_killbill_1081__late_and_large_usage_is_on_the_invoice(town: Town) -> None:
-    """What comes after the month's end and before its close is billed, at any size."""
+def test_killbill_1081__usage_of_any_size_is_on_the_invoice(town: Town) -> None:
+    """Sums that no single number of 32 bits holds are billed like any other."""
     large = Customer(town, "large")
-    late = [large.event("2026-10-01T00:00:00", input=1_000_000_000) for _ in range(30)]
-    large.town.record(*late)
+    events = [large.event("2026-10-01T00:00:00", input=1_000_000_000) for _ in range(30)]
+    town.record(*events)
     issued = large.invoice()
     assert quantity(issued.lines) == 30_000_000_000
     assert issued.total == 90_000
@@ -114,6 +118,26 @@ def test_lago_4247__negative_count_is_set_aside(session: Session) -> None:
     )
     assert outcomes == [Outcome.COUNT_NEGATIVE, Outcome.RECORDED]
     assert tokens_of(session, "negative") == {INPUT: 5}
+
+
+def audit(town: Town) -> tuple[str, str]:
+    """Return the marks of an audit: of usage against the journal, of invoices against usage."""
+    environment = {"TOKENWORKS_DATABASE_URL": town.database_url}
+    ran = CliRunner().invoke(tokenworks, ["doctor", "--audit", "--json"], env=environment)
+    marks = {it["check"]: it["mark"] for it in json.loads(ran.stdout)["checks"]}
+    return marks[Looked.SUMS], marks[Looked.INVOICES]
+
+
+def test_openmeter_2383__journal_usage_and_invoices_agree(town: Town) -> None:
+    """An audit adds all three up by itself, and finds the token that one of them lacks."""
+    audited = Customer(town, "audited")
+    audited.use(input=5, output=7)
+    audited.invoice()
+    assert audit(town) == ("ok", "ok")
+    change = "UPDATE usage SET input = input + {} WHERE account_id = 'audited' RETURNING 1"
+    town.ask(change.format(1))
+    assert audit(town) == ("fail", "fail")
+    town.ask(change.format(-1))
 
 
 def test_openmeter_4845__event_of_long_ago_is_in_the_next_preview(town: Town) -> None:
