@@ -3,7 +3,8 @@
 import pytest
 
 from tokenworks.client.columns import SealedBatch
-from tokenworks.client.connection import Address, batch_message, is_loopback, open_message
+from tokenworks.client.connection import Address, is_loopback
+from tokenworks.client.messages import batch_message, open_message
 from tokenworks.client.stream import NumberedBatch
 from tokenworks.meter.v1 import usage_pb2 as pb
 from tokenworks.meter.v1.meter_service_pb2 import OpenStream, StreamUsageRequest

@@ -297,6 +297,6 @@ def test_meter__refuses_bad_arguments(arguments: dict[str, Any]) -> None:
 
 def test_meter__default_producer_is_stable_and_legal() -> None:
     """Without a name the producer is called after the host and the program, each time the same."""
-    names = {Meter(api_key="k")._producer for _ in range(2)}  # noqa: SLF001 - seen on the wire only
+    names = {Meter(api_key="k")._reporter._name for _ in range(2)}  # noqa: SLF001 - seen on the wire only
     assert len(names) == 1
     assert 1 <= len(names.pop()) <= 64

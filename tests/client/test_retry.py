@@ -1,5 +1,7 @@
 """What a failed call means, and how long to wait after it."""
 
+from random import uniform
+
 import grpc
 import pytest
 from google.protobuf.any_pb2 import Any
@@ -13,9 +15,8 @@ from tokenworks.client.retry import (
     Backoff,
     Failure,
     Fate,
-    asked_seconds,
-    failure_from_error,
 )
+from tokenworks.client.status import asked_seconds, failure_from_error
 
 
 class _Error(grpc.RpcError, grpc.Call):
@@ -104,7 +105,7 @@ def test_asked_seconds__garbage_asks_for_nothing() -> None:
 
 def test_seconds_after__doubles_up_to_its_bound() -> None:
     """Waits double, stay within half and all of their bound, and begin anew after success."""
-    backoff = Backoff(seconds_min=1, seconds_max=4)
+    backoff = Backoff(seconds_min=1, seconds_max=4, draw=uniform)
     for bound in (1, 2, 4, 4):
         assert bound / 2 <= backoff.seconds_after(BROKEN) <= bound
     backoff.succeeded()
@@ -114,14 +115,14 @@ def test_seconds_after__doubles_up_to_its_bound() -> None:
 def test_seconds_after__refused_waits_long() -> None:
     """What only a person can mend is not tried again at once."""
     failure = Failure(fate=Fate.RETRY_SLOWLY, code="UNAUTHENTICATED", reason="", detail="")
-    assert Backoff().seconds_after(failure) >= limits.RETRY_REFUSED_SECONDS / 2
+    assert Backoff(draw=uniform).seconds_after(failure) >= limits.RETRY_REFUSED_SECONDS / 2
 
 
 @pytest.mark.parametrize(("asked", "at_least", "at_most"), [(3.0, 3.0, 4.0), (1e9, 60.0, 61.0)])
 def test_seconds_after__heeds_what_was_asked(asked: float, at_least: float, at_most: float) -> None:
     """A pause that the server asked for is never cut short, but bounded."""
     failure = Failure(fate=Fate.RETRY, code="", reason="", detail="", retry_seconds=asked)
-    assert at_least <= Backoff().seconds_after(failure) <= at_most
+    assert at_least <= Backoff(draw=uniform).seconds_after(failure) <= at_most
 
 
 def _retry_info(seconds: float) -> RetryInfo:

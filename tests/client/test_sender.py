@@ -10,8 +10,11 @@ from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter
 from tokenworks.client import Finish, Quality, State
 from tokenworks.client.connection import Address
 from tokenworks.client.events import TEXT_CLASSES, RawEvent
+from tokenworks.client.intake import Intake
 from tokenworks.client.retry import Backoff
-from tokenworks.client.sender import Identity, Intake, Pace, Sender
+from tokenworks.client.sender import Sender
+from tokenworks.client.session import Pace
+from tokenworks.client.spooling import in_memory
 from tokenworks.client.tally import Tally
 
 MakeSender: TypeAlias = Callable[[Pace], tuple[Intake, Sender]]
@@ -33,12 +36,12 @@ def make_sender(fake_meter: FakeMeter) -> Iterator[MakeSender]:
                 intake,
                 tally=Tally(),
                 address=Address(target=fake_meter.target, api_key=API_KEY),
-                identity=Identity(
-                    producer="p", instance=bytes(16), defaults=("a", "m", "", "high", 1, "", "")
-                ),
+                instance=bytes(16),
+                defaults=("a", "m", "", "high", 1, "", ""),
+                open_place=in_memory("p"),
                 buffer_events_max=100,
                 pace=pace,
-                backoff=Backoff(seconds_min=0.001, seconds_max=0.01),
+                backoff=Backoff(seconds_min=0.001, seconds_max=0.01, draw=max),
             )
             sender.start()
             stack.callback(sender.stop, timeout_seconds=WAIT_SECONDS)
@@ -68,7 +71,7 @@ def test_sender__held_events_are_asked_for_sooner(
     intake.pending.append(EVENT)
     with fake_meter.changed:
         assert fake_meter.changed.wait_for(lambda: fake_meter.heartbeat_count >= 3, WAIT_SECONDS)
-    assert sender.stream.held_event_count == 1
+    assert sender.figures.held == 1
 
 
 def test_sender__silent_connection_is_cut_and_opened_anew(
@@ -85,7 +88,7 @@ def test_sender__silent_connection_is_cut_and_opened_anew(
     assert flush.done.wait(WAIT_SECONDS)
     assert flush.reached
     assert len(fake_meter.events) == 1
-    assert sender.stream.acknowledged_event_count == 1
+    assert sender.figures.acknowledged == 1
     assert "nothing was heard" in caplog.text
     assert "CANCELLED" not in caplog.text, "the end of a connection that was left is no news"
 

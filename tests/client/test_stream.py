@@ -13,12 +13,30 @@ from hypothesis.stateful import (
 from hypothesis.strategies import DataObject, data, integers
 
 from tokenworks.client.columns import SealedBatch
+from tokenworks.client.hold import MemoryHold, SpooledBatch
 from tokenworks.client.stream import NumberedBatch, UsageStream, Verdict
+
+
+class MemoryStream(UsageStream):
+    """A stream over memory, as a client without a spool has it."""
+
+    def __init__(self) -> None:
+        self.hold = MemoryHold()
+        super().__init__(self.hold)
+
+    def offer(self, batch: SealedBatch) -> None:
+        """Have a batch sent in its turn."""
+        self.hold.append([SpooledBatch(batch=batch)], progress={})
+
+    @property
+    def held_event_count(self) -> int:
+        """Events that are not durable yet."""
+        return self.hold.held_event_count
 
 
 def test_connect__nothing_held_says_zero() -> None:
     """A stream that holds no numbered batch opens with 0, batches without a number included."""
-    stream = UsageStream()
+    stream = MemoryStream()
     assert stream.connect() == 0
     stream.offer(_batch(1))
     assert stream.connect() == 0
@@ -26,7 +44,7 @@ def test_connect__nothing_held_says_zero() -> None:
 
 def test_next_batch__nothing_before_opened() -> None:
     """No batch leaves, and none gets a number, before the meter has named one."""
-    stream = UsageStream()
+    stream = MemoryStream()
     stream.offer(_batch(1))
     stream.connect()
     assert stream.next_batch() is None
@@ -87,7 +105,7 @@ def test_acknowledged__number_never_given_reopens(sequence: int) -> None:
 
 def test_acknowledged__before_opened_reopens() -> None:
     """A meter that acks before it has opened the stream is not believed."""
-    stream = UsageStream()
+    stream = MemoryStream()
     stream.connect()
     assert stream.acknowledged(sequence=0, durable_sequence=0) is Verdict.REOPEN
 
@@ -189,7 +207,7 @@ def test_opened__beyond_what_was_given_is_taken_over() -> None:
 
 def test_opened__number_below_one_reopens() -> None:
     """Numbers begin at 1."""
-    stream = UsageStream()
+    stream = MemoryStream()
     stream.connect()
     assert stream.opened(next_sequence=0, in_flight_max=9) is Verdict.REOPEN
     assert not stream.is_open
@@ -215,7 +233,7 @@ class Delivery(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.stream = UsageStream()
+        self.stream = MemoryStream()
         self.offered: list[bytes] = []
         self.recorded: list[bytes] = []
         """The model's journal; number n stands at n - 1."""
@@ -347,9 +365,9 @@ def _batch(event_count: int) -> SealedBatch:
     return SealedBatch(payload=b"%d" % event_count, event_count=event_count)
 
 
-def _opened_with(count: int, *, in_flight_max: int = 9) -> UsageStream:
+def _opened_with(count: int, *, in_flight_max: int = 9) -> MemoryStream:
     """Open a stream from number 1, with batches of 1, 2, 3 … events waiting."""
-    stream = UsageStream()
+    stream = MemoryStream()
     for number in range(1, count + 1):
         stream.offer(_batch(number))
     stream.connect()
@@ -357,9 +375,9 @@ def _opened_with(count: int, *, in_flight_max: int = 9) -> UsageStream:
     return stream
 
 
-def _drain_batches(stream: UsageStream) -> list[NumberedBatch]:
+def _drain_batches(stream: MemoryStream) -> list[NumberedBatch]:
     return list(iter(stream.next_batch, None))
 
 
-def _drain(stream: UsageStream) -> list[int]:
+def _drain(stream: MemoryStream) -> list[int]:
     return [numbered.sequence for numbered in _drain_batches(stream)]

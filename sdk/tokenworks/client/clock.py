@@ -17,7 +17,8 @@ def default_producer() -> str:
     """Name the reporting server after its host and program: the same after a restart.
 
     1–64 characters of ``[A-Za-z0-9._-]``. Two processes of one program on one host get the same
-    name and would fence each other: such processes have to be named by their operator.
+    name and would fence each other: with a spool each takes a slot, which is part of its name;
+    without one such processes have to be named by their operator.
     """
     program = Path(sys.argv[0]).stem if sys.argv and sys.argv[0] else "python"
     if program in ("", "-c", "-m", "__main__"):

@@ -9,14 +9,10 @@ from typing import Final, Protocol, TypeAlias, cast
 
 import grpc
 
-from tokenworks.client.retry import BROKEN, ENDED, Failure, failure_from_error
-from tokenworks.client.stream import NumberedBatch
-from tokenworks.meter.v1.meter_service_pb2 import (
-    Heartbeat,
-    OpenStream,
-    StreamUsageRequest,
-    StreamUsageResponse,
-)
+from tokenworks.client.messages import Message, read_response
+from tokenworks.client.retry import BROKEN, ENDED, Failure
+from tokenworks.client.status import failure_from_error
+from tokenworks.meter.v1.meter_service_pb2 import StreamUsageResponse
 
 Interceptor: TypeAlias = grpc.StreamStreamClientInterceptor
 
@@ -63,7 +59,8 @@ class Received:
     """A message of the meter on a connection."""
 
     connection: "Connection"
-    response: StreamUsageResponse
+    message: Message | None
+    """None is a sign of life."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,30 +113,12 @@ class Connection:
         failure = BROKEN
         try:
             for response in self._call:
-                self._deliver(Received(connection=self, response=response))
+                self._deliver(Received(connection=self, message=read_response(response)))
             failure = ENDED
         except grpc.RpcError as error:
             failure = failure_from_error(error)
         finally:
             self._deliver(Ended(connection=self, failure=failure))
-
-
-def open_message(*, producer: str, instance: bytes, first_sequence: int) -> bytes:
-    """Serialise the first message of a call."""
-    opening = OpenStream(producer=producer, instance=instance, first_sequence=first_sequence)
-    return StreamUsageRequest(open=opening).SerializeToString()
-
-
-def batch_message(numbered: NumberedBatch) -> bytes:
-    """Serialise a batch around its bytes, which are not touched: a repetition is identical."""
-    payload = numbered.batch.payload
-    number = b"\x08" + _varint(numbered.sequence)
-    batch_size = len(number) + 1 + len(_varint(len(payload))) + len(payload)
-    head = b"\x12" + _varint(batch_size) + number + b"\x1a" + _varint(len(payload))
-    return head + payload
-
-
-HEARTBEAT_MESSAGE: Final = StreamUsageRequest(heartbeat=Heartbeat()).SerializeToString()
 
 
 def is_loopback(target: str) -> bool:
@@ -173,12 +152,3 @@ class _Call(Protocol):
     def __iter__(self) -> Iterator[StreamUsageResponse]: ...
 
     def cancel(self) -> bool: ...
-
-
-def _varint(value: int) -> bytes:
-    septets = bytearray()
-    while value > 0x7F:  # noqa: PLR2004 - seven bits a byte
-        septets.append(value & 0x7F | 0x80)
-        value >>= 7
-    septets.append(value)
-    return bytes(septets)

@@ -1,7 +1,7 @@
 """The boundary to objects of other people's making, whose own code runs when they are read."""
 
-from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -20,3 +20,11 @@ def guarded(reading: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _
     except Exception as error:
         # A property, `__index__` or `__eq__` may raise anything, and the caller must not see it.
         raise Unfit("unreadable_argument") from error
+
+
+def items_of(mapping: Mapping[Any, object]) -> object:
+    """Return the items of a mapping as they are now; a text, which is unfit, where that fails."""
+    try:
+        return guarded(lambda: tuple(mapping.items()))
+    except Unfit:
+        return "unreadable"

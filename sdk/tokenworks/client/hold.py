@@ -32,19 +32,28 @@ class Hold(Protocol):
     Used by one thread. A local number, once `append` has returned, keeps its bytes.
     """
 
-    first: int
-    """The oldest local number that is kept; equals `next` when none is."""
-    next: int
-    """The local number that the next batch gets."""
-    released: int
-    """All up to this local number is durable at the meter; after a restart it may lag behind."""
-    recovered: Sequence[tuple[int, SealedBatch]]
-    """Keys and last known content of running reports whose final never came, as of the opening.
+    @property
+    def first(self) -> int:
+        """The oldest local number that is kept; equals `next` when none is."""
 
-    They stay open until a batch settles them; keys of new reports are above these.
-    """
-    lost_event_count: int
-    """Events that were lost to damage or dropped as the oldest, since the opening."""
+    @property
+    def next(self) -> int:
+        """The local number that the next batch gets."""
+
+    @property
+    def released(self) -> int:
+        """All up to this local number is durable at the meter; it may lag after a restart."""
+
+    @property
+    def recovered(self) -> Sequence[tuple[int, SealedBatch]]:
+        """Running reports whose final never came, as of the opening: key and last known content.
+
+        They stay open until a batch settles them; keys of new reports are above these.
+        """
+
+    @property
+    def lost_event_count(self) -> int:
+        """Events that were lost to damage or dropped as the oldest, since the opening."""
 
     @property
     def offset(self) -> int | None:

@@ -60,5 +60,24 @@ EXIT_SECONDS_MAX: Final = 2.0
 # How long a call may take to end once nothing is held any more.
 FINISH_SECONDS_MAX: Final = 0.5
 
+# Batches that go to disk together: one fsync for them all, and some MiB in memory at a time.
+BATCHES_APPENDED_MAX: Final = 8
+
+# Running reports at a time whose progress is followed, about 1 kB each. One that is begun beyond
+# counts when it ends, like any event; its progress is not written down.
+RUNNING_REPORTS_MAX: Final = 10_000
+
+# Running reports written down at a time; the rest is at the next turn. Each costs some 30 µs of
+# the interpreter's lock.
+PROGRESS_WRITTEN_MAX: Final = 1_000
+
+# How long a caller waits for its event to be on disk before it looks whether the sender lives.
+DISK_WAIT_SECONDS: Final = 0.5
+
+# A day of an outage at 1,000 events a second and some 15 bytes each; and some minutes of what is
+# durable, for a meter that comes back from a backup without its latest log.
+SPOOL_BYTES_MAX_DEFAULT: Final = 1024**3
+SPOOL_RETAIN_BYTES_DEFAULT: Final = 64 * 1024**2
+
 assert SILENCE_SECONDS_MAX > 2 * HEARTBEAT_IDLE_SECONDS, "one lost heartbeat must not cut a stream"
 assert TIME_SPAN_MS < INT32_MAX, "an offset within a span fits 32 bits"

@@ -1,28 +1,29 @@
 """`Meter`: what a server that runs inference calls."""
 
-import atexit
-import logging
 import os
 import re
 import sys
 import weakref
+from asyncio import to_thread
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from threading import RLock
-from typing import Final, Never, Self, TypedDict, Unpack, cast
+from pathlib import Path
+from typing import Final, Never, Self, Unpack, cast
 from uuid import UUID
 
 from tokenworks.client import limits
-from tokenworks.client.clock import default_producer, monotonic, new_instance, time_ns
+from tokenworks.client.clock import default_producer, time_ns
 from tokenworks.client.connection import Address, Interceptor
 from tokenworks.client.events import TEXT_CLASSES, DimensionKey
-from tokenworks.client.foreign import Unfit, guarded
+from tokenworks.client.foreign import Unfit, guarded, items_of
 from tokenworks.client.profiles import Reading, read_usage
-from tokenworks.client.report import Details, Statistics
-from tokenworks.client.retry import Backoff
-from tokenworks.client.sender import Identity, Intake, Pace, Sender
-from tokenworks.client.tally import Tally
-from tokenworks.client.vocabulary import Finish, Mode, Quality, State, TokenClass
+from tokenworks.client.report import Counts, Details, Report, Statistics
+from tokenworks.client.reporter import Reporter, SetUp
+from tokenworks.client.running import RunningReport
+from tokenworks.client.session import Pace
+from tokenworks.client.spool_options import Fsync, WhenFull
+from tokenworks.client.spooling import SpoolPlan
+from tokenworks.client.vocabulary import Finish, Mode, Quality, TokenClass
 
 
 class Meter:
@@ -51,6 +52,11 @@ class Meter:
         root_certificates: bytes | None = None,
         insecure: bool = False,
         interceptors: Sequence[Interceptor] = (),
+        spool: str | Path | None = None,
+        fsync: Fsync | str = Fsync.BATCH,
+        spool_bytes_max: int = limits.SPOOL_BYTES_MAX_DEFAULT,
+        spool_retain_bytes: int = limits.SPOOL_RETAIN_BYTES_DEFAULT,
+        when_full: WhenFull | str = WhenFull.DROP_NEWEST,
     ) -> None:
         """Prepare to report; raises ValueError where an argument is out of its range.
 
@@ -61,34 +67,45 @@ class Meter:
         `flush_interval_seconds`: how long an event waits for others, > 0 to 60.
         `root_certificates`: PEM to trust; None for the public ones. Only a target on this host is
         spoken to without TLS, unless `insecure`.
+        `spool`: a folder on this disk; events are in it before they are sent. `fsync`: "batch",
+        "never" or "event"; `spool_bytes_max`: its bound, ≥ 16 MiB; `spool_retain_bytes`: what is
+        kept of events that are durable, ≥ 0, for a meter that comes back older; `when_full`:
+        "drop_newest" or "drop_oldest". A spool that cannot be used raises SpoolUnusable, which is
+        a ValueError too and says what to do.
         """
-        self._producer = default_producer() if producer is None else producer
-        if not _PRODUCER.fullmatch(self._producer):
-            raise ValueError("producer: 1–64 characters of [A-Za-z0-9._-]")
-        if not _API_KEY.fullmatch(api_key):
-            raise ValueError("api_key: visible ASCII characters, at least one")
-        if buffer_events_max < 1:
-            raise ValueError("buffer_events_max: at least 1")
-        if not 0 < flush_interval_seconds <= _FLUSH_INTERVAL_SECONDS_MAX:
-            raise ValueError("flush_interval_seconds: above 0, at most 60")
-        self._address = Address(
-            target=target,
-            api_key=api_key,
-            root_certificates=root_certificates,
-            insecure=insecure,
-            interceptors=tuple(interceptors),
-        )
+        name = default_producer() if producer is None else producer
+        _check(name, api_key, buffer_events_max, flush_interval_seconds)
         for text in (account, model, served_model, tier, pool, region):
             # Raises a ValueError of its own where a lone surrogate has no UTF-8.
             if len(text.encode()) > limits.STRING_CHARACTERS_MAX:
                 raise ValueError("account to region: at most 512 bytes each")
-        self._defaults: DimensionKey = (
-            account, model, served_model, tier, Mode(mode), pool, region,
-        )  # fmt: skip
-        self._buffer_events_max = buffer_events_max
-        self._pace = Pace(flush_interval=flush_interval_seconds)
-        self._closed = False
-        self._begin()
+        defaults: DimensionKey = (account, model, served_model, tier, Mode(mode), pool, region)
+        plan = None
+        if spool is not None:
+            plan = SpoolPlan.from_arguments(
+                spool,
+                producer=name,
+                fsync=fsync,
+                bytes_max=spool_bytes_max,
+                retain_bytes=spool_retain_bytes,
+                when_full=when_full,
+            )
+        set_up = SetUp(
+            producer=name,
+            address=Address(
+                target=target,
+                api_key=api_key,
+                root_certificates=root_certificates,
+                insecure=insecure,
+                interceptors=tuple(interceptors),
+            ),
+            defaults=defaults,
+            buffer_events_max=buffer_events_max,
+            pace=Pace(flush_interval=flush_interval_seconds),
+            plan=plan,
+        )
+        self._waits_for_disk = set_up.waits_for_disk
+        self._report_through(Reporter(set_up, place=None if plan is None else plan.open()))
         _follow_forks(self)
 
     def __enter__(self) -> Self:
@@ -96,6 +113,12 @@ class Meter:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exception: object) -> None:
+        await self.async_close()
 
     def record(
         self,
@@ -129,10 +152,11 @@ class Meter:
     ) -> bool:
         """Take down one request that ended; returns at once, True when it was taken.
 
-        Never blocks and never raises, whatever it is given. False means that the event is lost:
-        the buffer is full, the client is closed, or there is no such argument; `statistics` counts
-        which. Values are looked at later: what the wire cannot carry counts as invalid and is
-        logged, what the meter does not accept is kept by it in quarantine.
+        Never raises, whatever it is given, and never blocks: only with `fsync="event"` does it
+        wait until the event is on disk, together with others that wait. False means that the event
+        is lost: the buffer is full, the client is closed, or there is no such argument;
+        `statistics` counts which. Values are looked at later: what the wire cannot carry counts as
+        invalid and is logged, what the meter does not accept is kept by it in quarantine.
 
         Counts are disjoint: `input` has no cached tokens in it, `output` no reasoning. `tokens`
         carries the classes without an argument of their own. `end_time`: seconds since 1970 or an
@@ -141,18 +165,18 @@ class Meter:
         """
         intake = self._intake
         if unexpected or unknown:
-            return self._refuse("unknown_argument")
-        if len(intake.pending) >= intake.room and not self._make_room():
+            return self._reporter.refuse("unknown_argument")
+        if len(intake.pending) >= intake.room and not self._reporter.make_room():
             return False
         # In the order of `events.Raw`. A mapping may change later, so its items are taken now.
         intake.pending.append((
             time_ns(), (account, model, served_model, tier, mode, pool, region),
             input, cache_read, cache_write_5m, cache_write_30m, cache_write_1h, cache_write_12h,
-            output, reasoning, None if tokens is None else _items(tokens),
+            output, reasoning, None if tokens is None else items_of(tokens),
             end_time, duration_ms, finish, quality, request_id, attempt, event_id,
             reported_input_count, reported_output_count,
         ))  # fmt: skip
-        return True
+        return self._reporter.wait_for_disk() if self._waits_for_disk else True
 
     def record_usage(
         self,
@@ -169,168 +193,99 @@ class Meter:
         try:
             reading = guarded(read_usage, usage, profile=profile)
         except Unfit as error:
-            return self._refuse(str(error))
+            return self._reporter.refuse(str(error))
         if unexpected or not details.keys() <= Details.__optional_keys__:
-            return self._refuse("unknown_argument")
+            return self._reporter.refuse("unknown_argument")
         return self.record(**details, **_arguments(reading))
+
+    def begin(self, *unexpected: Never, **said: Unpack[Report]) -> RunningReport:
+        """Begin to report a request that lasts; returns at once and never raises.
+
+        Arguments are those of `record`. Call `update` with what is known meanwhile and `finish` at
+        the end, or use it as a context. With a spool the latest counts are on disk within a flush
+        interval, and count as partial and failed if the process dies.
+        """
+        report = self._reporter.reports.begin(said, is_clean=not unexpected)
+        self._reporter.start_once()
+        return report
 
     def flush(self, timeout_seconds: float = limits.CLOSE_SECONDS_DEFAULT) -> bool:
         """Wait until all that was recorded before is durable; False where that takes longer."""
-        sender = self._sender
-        if sender is None:
-            return not self._intake.pending
-        flush = sender.flush()
-        flush.done.wait(timeout_seconds)
-        return flush.reached
+        return self._reporter.flush(timeout_seconds)
+
+    async def async_flush(self, timeout_seconds: float = limits.CLOSE_SECONDS_DEFAULT) -> bool:
+        """Like `flush`, without holding up the event loop."""
+        return await to_thread(self.flush, timeout_seconds)
+
+    def sync(self, timeout_seconds: float = limits.CLOSE_SECONDS_DEFAULT) -> bool:
+        """Wait until all that was recorded before is in the spool, as safe as `fsync` makes it.
+
+        False where that takes longer, or events were dropped. While the disk fails, and without a
+        spool, only what is durable at the meter is safe: then it is like `flush`.
+        """
+        return self._reporter.flush(timeout_seconds, is_for_disk=True)
+
+    async def async_sync(self, timeout_seconds: float = limits.CLOSE_SECONDS_DEFAULT) -> bool:
+        """Like `sync`, without holding up the event loop."""
+        return await to_thread(self.sync, timeout_seconds)
 
     def close(self, timeout_seconds: float = limits.CLOSE_SECONDS_DEFAULT) -> bool:
-        """Flush and stop for good; False where something was lost. Repeating it is harmless."""
-        deadline = monotonic() + timeout_seconds
-        with self._lock:
-            self._closed = True
-            self._intake.room = 0
-            sender = self._sender
-        if sender is None:
-            return True
-        if sender.is_running:
-            self.flush(timeout_seconds)
-            sender.stop(timeout_seconds=max(deadline - monotonic(), limits.EXIT_SECONDS_MAX))
-        atexit.unregister(self._exit)
-        return sender.lost_count == 0 and not sender.is_running
+        """Flush and stop for good; False where something was lost. Repeating it is harmless.
+
+        Running reports end as partial and failed. What stays in the spool is not lost: the next
+        start sends it.
+        """
+        return self._reporter.close(timeout_seconds)
+
+    async def async_close(self, timeout_seconds: float = limits.CLOSE_SECONDS_DEFAULT) -> bool:
+        """Like `close`, without holding up the event loop."""
+        return await to_thread(self.close, timeout_seconds)
 
     @property
     def statistics(self) -> Statistics:
         """Counts so far, and where the client stands."""
-        sender, pending_count = self._sender, len(self._intake.pending)
-        if sender is None:
-            return Statistics(
-                dropped=self._tally.dropped,
-                invalid=self._tally.invalid,
-                state=State.CLOSED if self._closed else State.IDLE,
-            )
-        stream = sender.stream
-        recorded = sender.taken_count + pending_count
-        acknowledged = stream.acknowledged_event_count
-        return Statistics(
-            recorded=recorded,
-            acknowledged=acknowledged,
-            held=recorded - acknowledged - sender.unfit_count - sender.lost_count,
-            set_aside=stream.set_aside_event_count,
-            dropped=self._tally.dropped,
-            invalid=self._tally.invalid,
-            resent=stream.resent_count,
-            gaps=stream.gap_count,
-            state=sender.state,
-        )
+        return self._reporter.statistics
 
-    def _begin(self) -> None:
-        """Set everything up that belongs to one process."""
-        self._intake = Intake()
-        self._tally = Tally()
-        self._lock = RLock()
-        self._sender: Sender | None = None
-        self._instance = new_instance()
+    def _report_through(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._intake = reporter.intake
 
     def _begin_in_child(self) -> None:
-        """Start over after a fork: the parent goes on under its name and sends what it holds.
-
-        Its threads do not exist here, and its connection must not be touched, not even to close
-        it; so the sender is kept, unused, rather than destroyed.
-        """
-        self._of_parent = self._sender
-        self._begin()
-        # A name of our own: two instances under one name would stop each other.
-        self._producer = f"{self._producer[:55]}.{self._instance.hex()[:8]}"
-
-    def _make_room(self) -> bool:
-        """Decide for a caller that found no room: the first one starts the sender."""
-        if self._sender is None:
-            self._start_once()
-        if self._intake.room > len(self._intake.pending):
-            return True
-        self._tally.drop()
-        return False
-
-    def _start_once(self) -> None:
-        with self._lock:
-            if self._sender is None and not self._closed:
-                self._sender = self._started()
-
-    def _started(self) -> Sender | None:
-        sender = Sender(
-            self._intake,
-            tally=self._tally,
-            address=self._address,
-            identity=Identity(
-                producer=self._producer, instance=self._instance, defaults=self._defaults
-            ),
-            buffer_events_max=self._buffer_events_max,
-            pace=self._pace,
-            backoff=Backoff(),
-        )
-        try:
-            sender.start()
-        except RuntimeError as error:
-            # No thread to be had: the process is at its limit, or about to end.
-            self._intake.room = 0
-            _LOG.error("sender_not_started detail=%s", error)
-            return None
-        atexit.register(self._exit)
-        return sender
-
-    def _exit(self) -> None:
-        """Give what is held a last chance when the process ends."""
-        self.close(limits.EXIT_SECONDS_MAX)
-
-    def _refuse(self, kind: str) -> bool:
-        self._tally.refuse(kind)
-        if self._sender is None:
-            # It is the sender that writes the log.
-            self._start_once()
-        return False
+        """Start over after a fork; what is the parent's is kept, unused, rather than destroyed."""
+        self._of_parent = self._reporter
+        self._report_through(self._of_parent.in_child())
 
 
-_LOG: Final = logging.getLogger("tokenworks.client")
 _PRODUCER: Final = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _API_KEY: Final = re.compile(r"[!-~]+")
 _FLUSH_INTERVAL_SECONDS_MAX: Final = 60
 _TEXT_ARGUMENTS: Final = {token_class: token_class.name.lower() for token_class in TEXT_CLASSES}
 
 
-class _Counts(TypedDict, total=False):
-    """The arguments of `record` that say tokens."""
-
-    input: int
-    cache_read: int
-    cache_write_5m: int
-    cache_write_30m: int
-    cache_write_1h: int
-    cache_write_12h: int
-    output: int
-    reasoning: int
-    tokens: Mapping[TokenClass, int]
-    reported_input_count: int
-    reported_output_count: int
+def _check(
+    producer: str, api_key: str, buffer_events_max: int, flush_interval_seconds: float
+) -> None:
+    if not _PRODUCER.fullmatch(producer):
+        raise ValueError("producer: 1–64 characters of [A-Za-z0-9._-]")
+    if not _API_KEY.fullmatch(api_key):
+        raise ValueError("api_key: visible ASCII characters, at least one")
+    if buffer_events_max < 1:
+        raise ValueError("buffer_events_max: at least 1")
+    if not 0 < flush_interval_seconds <= _FLUSH_INTERVAL_SECONDS_MAX:
+        raise ValueError("flush_interval_seconds: above 0, at most 60")
 
 
-def _arguments(reading: Reading) -> _Counts:
+def _arguments(reading: Reading) -> Counts:
     text = {_TEXT_ARGUMENTS[c]: n for c, n in reading.tokens.items() if c in _TEXT_ARGUMENTS}
-    counts = _Counts(
+    counts = Counts(
         reported_input_count=reading.reported_input_count,
         reported_output_count=reading.reported_output_count,
     )
-    counts.update(cast("_Counts", text))
+    counts.update(cast("Counts", text))
     other = {c: n for c, n in reading.tokens.items() if c not in _TEXT_ARGUMENTS}
     if other:
         counts["tokens"] = other
     return counts
-
-
-def _items(tokens: Mapping[TokenClass, int]) -> object:
-    try:
-        return guarded(lambda: tuple(tokens.items()))
-    except Unfit:
-        return "unreadable"
 
 
 def _follow_forks(meter: Meter) -> None:

@@ -4,18 +4,22 @@ import logging
 from collections.abc import Sequence
 
 from tokenworks.client import limits
-from tokenworks.client.retry import Failure
+from tokenworks.client.fallback import FallbackHold
+from tokenworks.client.retry import FORKED, Failure
 from tokenworks.client.tally import Tally
 from tokenworks.client.vocabulary import State
-from tokenworks.meter.v1.outcome_pb2 import Outcome
 
 
 class Notices:
     """Writes the log, from the sender's thread alone: a caller never waits for a log."""
 
-    def __init__(self, log: logging.Logger, *, tally: Tally) -> None:
+    def __init__(self, log: logging.Logger, *, tally: Tally, target: str, producer: str) -> None:
         self._log = log
         self._tally = tally
+        self._target = target
+        self._producer = producer
+        self._spool_worked = True
+        self._spool_lost_told = 0
         self._kinds_told: set[str] = set()
         self._dropped_told = 0
         self._set_aside_count = 0
@@ -23,37 +27,66 @@ class Notices:
         self._outcome = ""
         self._told_time = -limits.LOG_INTERVAL_SECONDS
 
-    def state_entered(
-        self, state: State, failure: Failure | None, *, target: str, producer: str
-    ) -> None:
+    def state_entered(self, state: State, failure: Failure | None) -> None:
         """Say where the client stands now, and why."""
         level = {
             State.WAITING: logging.WARNING,
             State.REFUSED: logging.ERROR,
             State.TAKEN_OVER: logging.ERROR,
         }.get(state, logging.INFO)
+        if failure is FORKED:
+            self._log.error("spool_forked producer=%s detail=%s", self._producer, failure.detail)
         if failure is None:
             self._log.log(
-                level, "state_entered state=%s target=%s producer=%s", state, target, producer
+                level,
+                "state_entered state=%s target=%s producer=%s",
+                state,
+                self._target,
+                self._producer,
             )
         else:
             self._log.log(
                 level,
                 "state_entered state=%s target=%s producer=%s code=%s reason=%s detail=%s",
                 state,
-                target,
-                producer,
+                self._target,
+                self._producer,
                 failure.code,
                 failure.reason,
                 failure.detail,
             )
 
-    def events_set_aside(self, *, outcomes: Sequence[int], count: int) -> None:
+    def events_set_aside(self, *, outcomes: Sequence[str], count: int) -> None:
         """Note that the meter put events into quarantine; `count` is their sum so far."""
         self._set_aside_count = count
-        known = Outcome.DESCRIPTOR.values_by_number
-        names = sorted({known[number].name for number in outcomes if number in known})
-        self._outcome = ",".join(names)
+        self._outcome = ",".join(outcomes)
+
+    def spool_seen(self, spool: FallbackHold, *, lost_before: int) -> None:
+        """Look at the spool: say when its disk fails and works again, and what it has lost."""
+        if spool.works is not self._spool_worked:
+            self._spool_worked = spool.works
+            if spool.works:
+                self._log.warning("spool_working producer=%s", self._producer)
+            else:
+                self._log.error("spool_failing producer=%s detail=%s", self._producer, spool.fault)
+        lost = spool.lost_event_count - lost_before
+        if lost > self._spool_lost_told:
+            self._log.error(
+                "spool_lost producer=%s count=%d total=%d",
+                self._producer,
+                lost - self._spool_lost_told,
+                lost,
+            )
+            self._spool_lost_told = lost
+
+    def ended(self, state: State, *, lost_count: int, left_count: int) -> None:
+        """Say what became of the events that are not durable at the end."""
+        if lost_count:
+            self._log.error("events_lost count=%d state=%s", lost_count, state)
+        if left_count:
+            self._log.warning(
+                "events_left_in_spool count=%d producer=%s", left_count, self._producer
+            )
 
     def tell(self, now: float) -> None:
         """Say what is new: a kind of bad argument once, counts at most every ten seconds."""

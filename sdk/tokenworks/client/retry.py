@@ -1,17 +1,11 @@
-"""When to try again: what a failed call means, and for how long to wait."""
+"""When to try again: the fate of a client whose call failed, and for how long it waits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
-import grpc
-from google.protobuf.any_pb2 import Any
-from google.protobuf.duration_pb2 import Duration
-from google.protobuf.message import DecodeError
-
 from tokenworks.client import limits
-from tokenworks.client.clock import uniform
 
 
 class Fate(Enum):
@@ -44,40 +38,21 @@ SILENT: Final = Failure(fate=Fate.RETRY, code="UNKNOWN", reason="", detail="noth
 DISAGREED: Final = Failure(
     fate=Fate.RETRY, code="UNKNOWN", reason="", detail="the meter named numbers that do not fit"
 )
+WITH_HOLE: Final = Failure(
+    fate=Fate.RETRY, code="UNKNOWN", reason="", detail="batches were lost here; the meter is told"
+)
+UNWRITTEN: Final = Failure(
+    fate=Fate.RETRY, code="UNKNOWN", reason="", detail="the numbers cannot be written to the spool"
+)
 OVERTAKEN: Final = Failure(
     fate=Fate.STOP, code="UNKNOWN", reason="", detail="somebody else has used our numbers"
 )
-
-REASON_KEY: Final = "tokenworks-error-reason"
-DETAILS_KEY: Final = "grpc-status-details-bin"
-
-_NOT_BY_ITSELF: Final = frozenset(
-    {
-        grpc.StatusCode.UNAUTHENTICATED,
-        grpc.StatusCode.PERMISSION_DENIED,
-        grpc.StatusCode.INVALID_ARGUMENT,
-        grpc.StatusCode.FAILED_PRECONDITION,
-        grpc.StatusCode.NOT_FOUND,
-        grpc.StatusCode.UNIMPLEMENTED,
-    }
+FORKED: Final = Failure(
+    fate=Fate.STOP,
+    code="UNKNOWN",
+    reason="",
+    detail="a copy of this spool has used our numbers; delete the spool that is the copy",
 )
-
-
-def failure_from_error(error: object) -> Failure:
-    """Read the status, the reason and the wish for a pause from what a call raised."""
-    if not isinstance(error, grpc.Call):
-        return BROKEN
-    code = error.code()
-    metadata = dict(error.trailing_metadata() or ())
-    reason = metadata.get(REASON_KEY, "")
-    details = metadata.get(DETAILS_KEY, b"")
-    return Failure(
-        fate=_fate(code, reason=str(reason)),
-        code=code.name,
-        reason=str(reason),
-        detail=error.details() or "",
-        retry_seconds=asked_seconds(details) if isinstance(details, bytes) else None,
-    )
 
 
 class Backoff:
@@ -89,10 +64,13 @@ class Backoff:
         seconds_min: float = limits.RETRY_SECONDS_MIN,
         seconds_max: float = limits.RETRY_SECONDS_MAX,
         refused_seconds: float = limits.RETRY_REFUSED_SECONDS,
+        draw: Callable[[float, float], float],
     ) -> None:
+        """`draw` takes two bounds and returns a number between them."""
         self._seconds_min = seconds_min
         self._seconds_max = seconds_max
         self._refused_seconds = refused_seconds
+        self._draw = draw
         self._seconds = seconds_min
 
     def succeeded(self) -> None:
@@ -106,69 +84,8 @@ class Backoff:
         else:
             seconds = self._seconds
             self._seconds = min(2 * self._seconds, self._seconds_max)
-        seconds = uniform(seconds / 2, seconds)
+        seconds = self._draw(seconds / 2, seconds)
         if failure.retry_seconds is None:
             return seconds
         # Later than asked, never earlier, and not all clients at one moment.
         return min(failure.retry_seconds, limits.RETRY_ASKED_SECONDS_MAX) + seconds / 2
-
-
-def asked_seconds(status: bytes) -> float | None:
-    """Return the delay of a RetryInfo in a serialised google.rpc.Status; None where there is none.
-
-    Read by hand: these two messages would be the only ones from a further package.
-    """
-    try:
-        for number, value in _length_delimited(status):
-            if number == _STATUS_DETAILS:
-                detail = Any.FromString(value)
-                if detail.type_url.endswith("/google.rpc.RetryInfo"):
-                    return _retry_delay(detail.value)
-    except (DecodeError, IndexError):
-        return None
-    return None
-
-
-_STATUS_DETAILS: Final = 3
-_RETRY_INFO_DELAY: Final = 1
-_WIRE_VARINT: Final = 0
-_WIRE_LENGTH_DELIMITED: Final = 2
-
-
-def _fate(code: grpc.StatusCode, *, reason: str) -> Fate:
-    if reason == "PRODUCER_TAKEN_OVER":
-        return Fate.STOP
-    return Fate.RETRY_SLOWLY if code in _NOT_BY_ITSELF else Fate.RETRY
-
-
-def _retry_delay(retry_info: bytes) -> float | None:
-    for number, value in _length_delimited(retry_info):
-        if number == _RETRY_INFO_DELAY:
-            delay = Duration.FromString(value)
-            return max(delay.seconds + delay.nanos / 1e9, 0.0)
-    return None
-
-
-def _length_delimited(message: bytes) -> Iterator[tuple[int, bytes]]:
-    """Yield number and bytes of each length-delimited field; IndexError where it is cut off."""
-    position = 0
-    while position < len(message):
-        tag, position = _varint(message, position)
-        number, wire_type = tag >> 3, tag & 7
-        value, position = _varint(message, position)
-        if wire_type == _WIRE_LENGTH_DELIMITED:
-            yield number, message[position : position + value]
-            position += value
-        elif wire_type != _WIRE_VARINT:
-            return
-
-
-def _varint(message: bytes, position: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = message[position]
-        position += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:  # noqa: PLR2004 - the bit that says "more follows"
-            return value, position
-        shift += 7

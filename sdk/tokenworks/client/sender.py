@@ -1,81 +1,42 @@
-"""The thread that sends: everything about the stream's state happens on it."""
+"""The thread that sends: it drives the session, the hold and the connection."""
 
 import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
-from threading import Event, Thread
+from threading import Event, Thread, current_thread
 from typing import Final, TypeAlias
 
 import grpc
 
 from tokenworks.client import limits
 from tokenworks.client.clock import monotonic
-from tokenworks.client.columns import ColumnEncoder
-from tokenworks.client.connection import (
-    HEARTBEAT_MESSAGE,
-    Address,
-    Connection,
-    Ended,
-    Received,
-    batch_message,
-    open_message,
-)
-from tokenworks.client.events import DimensionKey, RawEvent
+from tokenworks.client.connection import Address, Connection, Ended, Received
+from tokenworks.client.events import DimensionKey
+from tokenworks.client.intake import Intake
 from tokenworks.client.notices import Notices
-from tokenworks.client.retry import DISAGREED, OVERTAKEN, SILENT, Backoff, Failure, Fate
-from tokenworks.client.stream import UsageStream, Verdict
+from tokenworks.client.retry import Backoff
+from tokenworks.client.sealing import Sealer
+from tokenworks.client.session import Action, Connect, Cut, Pace, Send, Session, Wish
+from tokenworks.client.spooling import OpenPlace, Place
 from tokenworks.client.tally import Tally
 from tokenworks.client.vocabulary import State
-from tokenworks.meter.v1.meter_service_pb2 import BatchAck
 
 _LOG: Final = logging.getLogger("tokenworks.client")
 
 
-class Intake:
-    """Where callers leave events and the sender takes them.
-
-    Appending to a list, copying a part of it and deleting a part are each one step under the
-    interpreter's lock, and only the sender ever removes: so nobody waits for anybody.
-    """
-
-    __slots__ = ("pending", "room")
-
-    def __init__(self) -> None:
-        self.pending: list[RawEvent] = []
-        self.room = 0
-        """So many events may be pending; 0 sends the caller the long way, which decides."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """How often things happen, in seconds."""
-
-    flush_interval: float = limits.FLUSH_INTERVAL_SECONDS_DEFAULT
-    heartbeat_min: float = limits.HEARTBEAT_SECONDS_MIN
-    heartbeat_idle: float = limits.HEARTBEAT_IDLE_SECONDS
-    silence_max: float = limits.SILENCE_SECONDS_MAX
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identity:
-    """Who reports."""
-
-    producer: str
-    instance: bytes
-    defaults: DimensionKey
-    """Dimensions of events that leave them open; none of them is None."""
-
-
-@dataclass(slots=True, kw_only=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Flush:
-    """A wish that all which was recorded so far becomes durable."""
+    """Whether a wish came true, for a caller that waits."""
 
-    target: int | None = None
-    """Batches that have to be durable; None until everything recorded is sealed."""
     reached: bool = False
     done: Event = field(default_factory=Event)
+
+    def answer(self, *, reached: bool) -> None:
+        """Let the caller go."""
+        self.reached = reached
+        self.done.set()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +44,23 @@ class _Stop:
     """No more is wanted."""
 
 
-_News: TypeAlias = Received | Ended | Flush | _Stop
+_News: TypeAlias = Received | Ended | Wish | _Stop
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figures:
+    """What a sender has done so far, in events unless it says otherwise."""
+
+    recorded: int
+    restored: int = 0
+    acknowledged: int = 0
+    held: int = 0
+    set_aside: int = 0
+    resent_batches: int = 0
+    gaps: int = 0
+    spool_bytes: int = 0
+    spool_lost: int = 0
+    is_spooling: bool = False
 
 
 class Sender:
@@ -95,251 +72,245 @@ class Sender:
         *,
         tally: Tally,
         address: Address,
-        identity: Identity,
+        instance: bytes,
+        defaults: DimensionKey,
+        open_place: OpenPlace,
         buffer_events_max: int,
         pace: Pace,
         backoff: Backoff,
+        is_drain: bool = False,
     ) -> None:
-        """`buffer_events_max` bounds the events that are not durable yet."""
+        """`buffer_events_max` bounds the events in memory that are not durable yet.
+
+        `is_drain`: stop by itself as soon as nothing is held.
+        """
         self._intake = intake
         self._tally = tally
         self._address = address
-        self._identity = identity
+        self._instance = instance
+        self._open_place = open_place
         self._buffer_events_max = buffer_events_max
         self._pace = pace
         self._backoff = backoff
-        self._encoder = ColumnEncoder(defaults=identity.defaults)
-        self._notices = Notices(_LOG, tally=tally)
+        self._is_drain = is_drain
+        self._sealer = Sealer(intake, tally=tally, defaults=defaults)
         self._news: SimpleQueue[_News] = SimpleQueue()
-        self._flushes: list[Flush] = []
         self._channel: grpc.Channel | None = None
         self._connection: Connection | None = None
-        now = monotonic()
-        self._sealed_time = self._retry_time = self._heard_time = self._heartbeat_time = now
-        self._stopping = False
-        self._thread = Thread(target=self._run, name="tokenworks-sender", daemon=True)
-        self.stream = UsageStream()
-        self.state = State.IDLE
-        self.taken_count = 0
-        """Events that were taken from the intake."""
-        self.unfit_count = 0
-        """Events of those that the wire cannot carry."""
+        self._place: Place | None = None
+        self._session: Session | None = None
+        self._notices: Notices | None = None
+        self._wake_time = 0.0
+        self._dropped_told = 0
+        self._lost_before = 0
+        self._gone_count = 0
+        self._end_state: State | None = None
+        self._thread = Thread(target=self.run, name="tokenworks-sender", daemon=True)
         self.lost_count = 0
-        """Events of those that were given up at the end."""
+        """Events that were given up at the end."""
 
     @property
     def is_running(self) -> bool:
         """Whether the thread lives."""
         return self._thread.is_alive()
 
+    @property
+    def is_current(self) -> bool:
+        """Whether it is the thread that asks."""
+        return current_thread() is self._thread
+
+    @property
+    def place(self) -> Place | None:
+        """Where batches lie, once the thread has opened it."""
+        return self._place
+
+    @property
+    def state(self) -> State:
+        """Where the client stands."""
+        if self._end_state is not None:
+            return self._end_state
+        return State.IDLE if self._session is None else self._session.state
+
+    @property
+    def figures(self) -> Figures:
+        """What was done so far."""
+        session, place = self._session, self._place
+        recorded = self._sealer.taken_count + self._intake.event_count
+        if session is None or place is None:
+            return Figures(recorded=recorded, held=recorded)
+        held = place.hold.held_event_count
+        stream = session.stream
+        return Figures(
+            recorded=recorded,
+            restored=session.restored_event_count,
+            acknowledged=stream.acknowledged_event_count,
+            held=self._intake.event_count + held - self._gone_count,
+            set_aside=stream.set_aside_event_count,
+            resent_batches=stream.resent_count,
+            gaps=stream.gap_count,
+            spool_bytes=0 if place.spool is None else place.spool.size_bytes,
+            spool_lost=place.hold.lost_event_count,
+            is_spooling=place.spool is not None and place.spool.works,
+        )
+
     def start(self) -> None:
         """Start the thread. Raises RuntimeError where the process has no room for another."""
         self._intake.room = self._buffer_events_max
         self._thread.start()
 
-    def flush(self) -> Flush:
-        """Ask for all that was recorded so far to become durable; `done` is set at the end."""
+    def flush(self, *, is_for_disk: bool = False, is_patient: bool = True) -> Flush:
+        """Ask for all that was recorded so far to become durable, or to be on this disk.
+
+        `done` is set at the end; not `is_patient`: as soon as it was tried.
+        """
         flush = Flush()
-        self._news.put(flush)
+        self._news.put(Wish(answer=flush.answer, is_for_disk=is_for_disk, is_patient=is_patient))
         if not self.is_running:
             flush.done.set()
         return flush
 
     def stop(self, *, timeout_seconds: float) -> None:
-        """End the thread; what is not durable by then is dropped."""
+        """End the thread; what is neither durable nor spooled by then is dropped."""
         self._intake.room = 0
         self._news.put(_Stop())
-        self._thread.join(timeout_seconds)
+        if self._thread.ident is not None:
+            self._thread.join(timeout_seconds)
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Do all the work; returns at the end. `start` has a thread for it."""
+        is_sound = False
         try:
-            while not self._stopping:
-                self._take_news()
-                self._advance(monotonic())
+            self._set_up()
+            assert self._session is not None
+            while not self._session.is_stopped:
+                self._step(self._session)
+                self._take_news(self._session)
+            is_sound = True
         finally:
-            self._end()
+            self._end(is_sound=is_sound)
 
-    def _take_news(self) -> None:
-        """Wait for news, no longer than until it is time to look around, and take all there is."""
-        tick = min(self._pace.flush_interval, limits.FLUSH_INTERVAL_SECONDS_DEFAULT)
+    def _set_up(self) -> None:
+        place = self._place = self._open_place()
+        self._notices = Notices(
+            _LOG, tally=self._tally, target=self._address.target, producer=place.producer
+        )
+        self._lost_before = place.hold.lost_event_count
+        self._sealer.is_spooled = place.spool is not None
+        self._session = Session(
+            place.hold,
+            producer=place.producer,
+            instance=self._instance,
+            pace=self._pace,
+            backoff=self._backoff,
+            telling=self._notices,
+            now=monotonic(),
+            is_on_disk=None if place.spool is None else place.spool.is_on_disk,
+        )
+
+    def _take_news(self, session: Session) -> None:
+        """Wait for news, no longer than until something is due, and take all there is."""
         try:
-            self._take(self._news.get(timeout=tick))
+            self._take(self._news.get(timeout=max(self._wake_time - monotonic(), 0)), session)
             while True:
-                self._take(self._news.get_nowait())
+                self._take(self._news.get_nowait(), session)
         except Empty:
             pass
 
-    def _take(self, news: _News) -> None:
-        if isinstance(news, Flush):
-            self._flushes.append(news)
+    def _take(self, news: _News, session: Session) -> None:
+        if isinstance(news, Wish):
+            session.wish(news)
         elif isinstance(news, _Stop):
-            self._stopping = True
+            session.stop()
         elif news.connection is not self._connection:
             pass  # of a connection that was given up
         elif isinstance(news, Ended):
-            self._disconnect(news.failure)
+            session.ended(news.failure, monotonic())
         else:
-            self._heard_time = monotonic()
-            self._hear(news)
+            session.hear(news.message, monotonic())
 
-    def _hear(self, news: Received) -> None:
-        response = news.response
-        kind = response.WhichOneof("message")
-        if kind == "opened":
-            verdict = self.stream.opened(
-                next_sequence=response.opened.next_sequence,
-                in_flight_max=response.opened.batches_in_flight_max,
-            )
-            if verdict is Verdict.CONTINUE:
-                self._enter(State.STREAMING)
-        elif kind == "ack":
-            verdict = self._hear_ack(response.ack)
-        else:
-            verdict = Verdict.CONTINUE  # a message of a later version
-        if verdict is Verdict.REOPEN:
-            self._disconnect(DISAGREED)
-        elif verdict is Verdict.TAKEN_OVER:
-            self._disconnect(OVERTAKEN)
-
-    def _hear_ack(self, ack: BatchAck) -> Verdict:
-        verdict = self.stream.acknowledged(
-            sequence=ack.sequence,
-            durable_sequence=ack.durable_sequence,
-            set_aside_count=ack.set_aside_count,
-        )
-        self._backoff.succeeded()
-        if ack.set_aside_count:
-            self._notices.events_set_aside(
-                outcomes=[entry.outcome for entry in ack.set_aside],
-                count=self.stream.set_aside_event_count,
-            )
-        return verdict
-
-    def _advance(self, now: float) -> None:
-        if self._stopping:
-            return
-        if self._connection is None:
-            if now >= self._retry_time:
-                self._connect(now)
-        elif now - self._heard_time > self._pace.silence_max:
-            self._disconnect(SILENT)
-        self._seal(now)
-        self._transmit()
-        self._beat(now)
-        self._intake.room = max(self._buffer_events_max - self.stream.held_event_count, 0)
-        self._settle_flushes()
+    def _step(self, session: Session) -> None:
+        now = monotonic()
+        is_everything = session.is_sealing_due(now)
+        self._sealer.seal(session, is_everything=is_everything)
+        if is_everything:
+            session.sealed(now)
+        self._perform_all(session.advance(now))
+        self._look_around(session)
+        assert self._notices is not None
         self._notices.tell(now)
 
-    def _connect(self, now: float) -> None:
-        if self.state is State.IDLE:
-            self._enter(State.CONNECTING)
-        self._heard_time = now
+    def _look_around(self, session: Session) -> None:
+        place, notices = self._place, self._notices
+        assert place is not None
+        assert notices is not None
+        room = self._buffer_events_max - place.memory_event_count
+        self._intake.room = 0 if session.is_stopped else max(room, 0)
+        if session.dropped_event_count > self._dropped_told:
+            self._tally.drop(count=session.dropped_event_count - self._dropped_told)
+            self._dropped_told = session.dropped_event_count
+        if place.spool is not None:
+            notices.spool_seen(place.spool, lost_before=self._lost_before)
+        if self._is_drain and not place.hold.held_event_count:
+            session.stop()
+
+    def _perform_all(self, actions: Sequence[Action]) -> None:
+        for action in actions:
+            if isinstance(action, Send):
+                assert self._connection is not None, "a session sends over what it has opened"
+                self._connection.send(action.message)
+            elif isinstance(action, Connect):
+                self._connect(action.opening)
+            elif isinstance(action, Cut):
+                self._cut()
+            else:
+                self._wake_time = action.time
+
+    def _connect(self, opening: bytes) -> None:
         if self._channel is None:
             self._channel = self._address.channel()
-        connection = Connection(
+        self._connection = Connection(
             self._channel, api_key=self._address.api_key, deliver=self._news.put
         )
-        opening = open_message(
-            producer=self._identity.producer,
-            instance=self._identity.instance,
-            first_sequence=self.stream.connect(),
-        )
-        connection.send(opening)
-        self._connection = connection
+        self._connection.send(opening)
 
-    def _disconnect(self, failure: Failure) -> None:
+    def _cut(self) -> None:
         if self._connection is not None:
             self._connection.cut()
             self._connection = None
-        self.stream.disconnect()
-        if failure.fate is Fate.STOP:
-            self._enter(State.TAKEN_OVER, failure)
-            self._stopping = True
-            return
-        slowly = failure.fate is Fate.RETRY_SLOWLY
-        self._enter(State.REFUSED if slowly else State.WAITING, failure)
-        self._retry_time = monotonic() + self._backoff.seconds_after(failure)
 
-    def _seal(self, now: float) -> None:
-        """Put pending events into batches: full ones always, others when they could leave."""
-        unsealed = [flush for flush in self._flushes if flush.target is None]
-        elapsed = now - self._sealed_time >= self._pace.flush_interval
-        everything = bool(unsealed) or (elapsed and self.stream.has_room)
-        pending = self._intake.pending
-        left = len(pending)
-        while left >= limits.BATCH_EVENTS_MAX or (everything and left):
-            raws = pending[: min(left, limits.BATCH_EVENTS_MAX)]
-            self.taken_count += len(raws)
-            del pending[: len(raws)]
-            left -= len(raws)
-            self._encode(raws)
-            self._transmit()
-        if everything:
-            self._sealed_time = now
-        for flush in unsealed:
-            flush.target = self.stream.offered_count
-
-    def _encode(self, raws: Sequence[RawEvent]) -> None:
-        encoded = self._encoder.encode(raws)
-        for kind, count in encoded.unfit.items():
-            self.unfit_count += count
-            self._tally.refuse(kind, count=count)
-        for batch in encoded.batches:
-            self.stream.offer(batch)
-
-    def _transmit(self) -> None:
-        while self._connection is not None and (numbered := self.stream.next_batch()) is not None:
-            self._connection.send(batch_message(numbered))
-
-    def _beat(self, now: float) -> None:
-        """Ask for the state of things: soon while something is held, else to see if all is well."""
-        if self._connection is None or not self.stream.is_open:
-            return
-        if self.stream.held_event_count:
-            due = self._heartbeat_time + self._pace.heartbeat_min
-        else:
-            due = max(self._heartbeat_time, self._heard_time) + self._pace.heartbeat_idle
-        if now >= due:
-            self._heartbeat_time = now
-            self._connection.send(HEARTBEAT_MESSAGE)
-
-    def _settle_flushes(self) -> None:
-        for flush in [flush for flush in self._flushes if flush.target is not None]:
-            assert flush.target is not None
-            if self.stream.settled_count >= flush.target:
-                flush.reached = True
-                flush.done.set()
-                self._flushes.remove(flush)
-
-    def _enter(self, state: State, failure: Failure | None = None) -> None:
-        if state is not self.state:
-            self.state = state
-            self._notices.state_entered(
-                state, failure, target=self._address.target, producer=self._identity.producer
-            )
-
-    def _end(self) -> None:
-        """Leave nothing behind: what is not durable is counted as dropped, waiters are let go."""
+    def _end(self, *, is_sound: bool) -> None:
+        """Leave nothing behind: what is left is spooled or counted, waiters are let go."""
         self._intake.room = 0
-        pending = self._intake.pending
-        self.lost_count = len(pending) + self.stream.held_event_count
-        self.taken_count += len(pending)
-        pending.clear()
-        if self._connection is not None and self.lost_count == 0:
-            self._connection.finish(timeout_seconds=limits.FINISH_SECONDS_MAX)
-        elif self._connection is not None:
-            self._connection.cut()
-        if self._channel is not None:
-            self._channel.close()
-        self._notices.tell(math.inf)
+        place, session, left_count = self._place, self._session, 0
+        if place is not None and session is not None:
+            if place.spool is not None and is_sound:
+                self._sealer.seal(session, is_everything=True)
+                session.sealed(monotonic())
+                self._look_around(session)
+            held = place.hold.held_event_count
+            self._gone_count = held if place.spool is None else place.spool.volatile_event_count
+            left_count = held - self._gone_count
+            session.stop()
+            self._hang_up(is_idle=not held and not self._intake.event_count)
+            place.hold.close()
+        self.lost_count = self._gone_count + self._sealer.give_up()
+        if self._notices is not None:
+            self._notices.tell(math.inf)
+            self._notices.ended(self.state, lost_count=self.lost_count, left_count=left_count)
         if self.lost_count:
             self._tally.drop(count=self.lost_count)
-            _LOG.error("events_lost count=%d state=%s", self.lost_count, self.state)
         if self.state is not State.TAKEN_OVER:
-            self.state = State.CLOSED if self._stopping else State.FAILED
+            self._end_state = State.CLOSED if is_sound else State.FAILED
         while not self._news.empty():
             news = self._news.get_nowait()
-            if isinstance(news, Flush):
-                self._flushes.append(news)
-        for flush in self._flushes:
-            flush.done.set()
+            if isinstance(news, Wish):
+                news.answer(reached=False)
+
+    def _hang_up(self, *, is_idle: bool) -> None:
+        """End the connection; in good order where nothing is left, which says goodbye."""
+        if self._connection is not None and is_idle:
+            self._connection.finish(timeout_seconds=limits.FINISH_SECONDS_MAX)
+        else:
+            self._cut()
+        if self._channel is not None:
+            self._channel.close()

@@ -1,15 +1,17 @@
-"""The protocol of numbered batches, without input or output: facts go in, messages come out.
+"""The rules of numbered batches, without input or output: facts go in, messages come out.
 
-Invariants: the batches held have consecutive numbers; a number, once given, keeps its bytes; a
-batch is let go only when the meter has said that it is durable. Numbers are given after the meter
-has said which one it expects, since nothing about them survives the process.
+Batches lie in a `Hold` under local numbers; a batch's number at the meter is its local number
+plus an offset. Invariants: a number, once it went out, keeps its bytes, over restarts too; a batch
+is released only when the meter has said that it is durable; a batch that never went out may still
+get another number. The offset is fixed at the first contact, on disk before the first batch goes.
 """
 
-from collections import deque
+from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from enum import Enum
 
 from tokenworks.client.columns import SealedBatch
+from tokenworks.client.hold import Hold
 
 
 class Verdict(Enum):
@@ -20,6 +22,8 @@ class Verdict(Enum):
     """End this connection and open another: the two sides disagree about what is held."""
     TAKEN_OVER = "taken_over"
     """Somebody else has written under this producer's name: stop."""
+    FORKED = "forked"
+    """Somebody else has a copy of this hold, and the meter cannot tell whose numbers are whose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,33 +35,36 @@ class NumberedBatch:
 
 
 class UsageStream:
-    """One process's side of a producer's stream, over all its connections."""
+    """A producer's side of its stream, over all connections of one start of the process."""
 
-    def __init__(self) -> None:
-        self._waiting: deque[SealedBatch] = deque()
-        self._held: deque[NumberedBatch] = deque()
-        self._next_sequence = 0
-        """The number that the next new batch gets; 0 until the meter has named one."""
-        self._cursor = 0
-        """The number to send next: of a held batch, or `_next_sequence`."""
-        self._recorded = 0
-        """The meter has said that it recorded up to this number."""
+    def __init__(self, hold: Hold) -> None:
+        self._hold = hold
+        self._sent = hold.first - 1 if hold.offset is None else hold.next - 1
+        """The highest local number that may ever have gone out."""
+        self._cursor = hold.first
+        """The local number to send next."""
+        self._recorded = hold.first - 1
+        """The meter has recorded up to this local number."""
+        self._settled = self._settled_before = hold.released
+        """The highest local number that ever was durable at the meter."""
         self._in_flight_max = 0
         """0 while no stream is open."""
-        self._sent = 0
-        """The highest number that ever went out."""
-        self.held_event_count = 0
-        """Events offered and not durable yet."""
-        self.offered_count = 0
-        """Batches that were offered."""
-        self.settled_count = 0
-        """Batches of those that are durable; always the first ones."""
+        self._is_proven = hold.offset is None or self._sent <= hold.released
+        """Whether all that the meter has below the number it expects is known to be ours."""
+        self._comparing: int | None = None
+        """The local number that is sent again to see whether its bytes are those recorded."""
+        self._is_compared_soon = False
+        """Whether it still has to be sent."""
+        self._expected = 0
+        """What the meter expects, while there is something to compare."""
+        self._open_from: int | None = None
+        """The next connection passes over what lies before this local number: it is lost."""
         self.acknowledged_event_count = 0
         """Events that are durable."""
         self.set_aside_event_count = 0
         """Events that the meter has set aside, as far as its acks arrived."""
         self.resent_count = 0
-        """Batches that went out a second time."""
+        """Batches that went out a second time, as far as this process knows."""
         self.gap_count = 0
         """Numbers that were durable here and that the meter has lost since."""
 
@@ -67,85 +74,249 @@ class UsageStream:
         return self._in_flight_max > 0
 
     @property
+    def is_comparing(self) -> bool:
+        """Whether the answer to a comparison is awaited: nothing else may be asked until then."""
+        return self._comparing is not None
+
+    @property
     def has_room(self) -> bool:
-        """Whether a batch that is offered now could be sent at once."""
-        return self.is_open and not self._waiting and self._in_flight < self._in_flight_max
+        """Whether a batch that is added now could be sent at once."""
+        idle = self.is_open and not self.is_comparing and self._cursor == self._hold.next
+        return idle and self._in_flight < self._in_flight_max
+
+    @property
+    def must_reopen(self) -> bool:
+        """Whether the way on is a new connection, which passes over a hole."""
+        return self._open_from is not None
+
+    @property
+    def settled(self) -> int:
+        """The highest local number that was durable, as all before it were."""
+        return self._settled
+
+    @property
+    def settled_count(self) -> int:
+        """Batches that became durable since the start."""
+        return self._settled - self._settled_before
+
+    @property
+    def last_sequence(self) -> int:
+        """The highest number that a batch has so far; 0 while none is known."""
+        offset = self._hold.offset
+        return 0 if offset is None else max(self._hold.next - 1 + offset, 0)
 
     @property
     def _in_flight(self) -> int:
         return self._cursor - 1 - self._recorded
 
-    def offer(self, batch: SealedBatch) -> None:
-        """Take over a batch; it is sent in its turn."""
-        self._waiting.append(batch)
-        self.offered_count += 1
-        self.held_event_count += batch.event_count
-
     def connect(self) -> int:
         """Begin a connection; returns the `first_sequence` to open it with."""
-        self._in_flight_max = 0
-        return self._held[0].sequence if self._held else 0
+        self.disconnect()
+        if self._open_from is not None:
+            return self._number(self._open_from)
+        oldest = self._find_present(self._hold.first)
+        return 0 if oldest is None or oldest > self._sent else self._number(oldest)
 
     def disconnect(self) -> None:
         """Note that the connection is gone."""
         self._in_flight_max = 0
+        self._comparing = None
 
     def opened(self, *, next_sequence: int, in_flight_max: int) -> Verdict:
-        """Take the number that the meter expects next: its first answer, or a call to go back."""
-        assigned = self._next_sequence
-        if self._held and next_sequence > assigned:
-            # Numbers beyond ours are recorded, so they are somebody else's, and perhaps ours too.
-            return Verdict.TAKEN_OVER
+        """Take the number that the meter expects next: its first answer, or a call to go back.
+
+        Raises DiskFault where the numbers could not be written down: nothing may be sent then.
+        """
         if next_sequence < 1:
             return Verdict.REOPEN
-        oldest = self._held[0].sequence if self._held else assigned
-        if next_sequence < oldest:
-            # The meter came back older than it was. What we let go is lost to it; opening anew
-            # tells it so, and a stream that holds nothing simply goes on from there.
-            self.gap_count += oldest - next_sequence
-            if self._held:
-                return Verdict.REOPEN
-        if not self._held:
-            self._next_sequence = next_sequence
-            self._sent = next_sequence - 1
-        self._recorded = next_sequence - 1
-        self._cursor = next_sequence
-        self._in_flight_max = max(in_flight_max, 1)
-        return Verdict.CONTINUE
+        if self._comparing is not None:
+            # Too old to be compared, and nothing that was compared so far was ours.
+            return Verdict.FORKED
+        self._open_from = None
+        if not self._is_proven:
+            self._comparing = self._find_doubtful(next_sequence)
+            if self._comparing is not None:
+                self._expected = next_sequence
+                self._is_compared_soon = True
+                self._in_flight_max = max(in_flight_max, 1)
+                return Verdict.CONTINUE
+        elif self._is_beyond(next_sequence) and self._hold.released < self._sent:
+            # Numbers that we did not give are recorded, so they are somebody else's, and perhaps
+            # ours too.
+            return Verdict.TAKEN_OVER
+        verdict = self._go_to(next_sequence)
+        if verdict is Verdict.CONTINUE:
+            self._is_proven = True
+            self._in_flight_max = max(in_flight_max, 1)
+        return verdict
 
     def acknowledged(
-        self, *, sequence: int, durable_sequence: int, set_aside_count: int = 0
+        self,
+        *,
+        sequence: int,
+        durable_sequence: int,
+        set_aside_count: int = 0,
+        is_changed: bool = False,
     ) -> Verdict:
-        """Take an ack: all up to `sequence` is recorded, up to `durable_sequence` for good."""
+        """Take an ack: all up to `sequence` is recorded, up to `durable_sequence` for good.
+
+        `is_changed`: other bytes were recorded under the number before, ours are in quarantine.
+        Raises DiskFault like `opened`.
+        """
         if not self.is_open:
             return Verdict.REOPEN
-        if sequence >= self._next_sequence:
+        if self.is_comparing:
+            verdict = self._compare(sequence, is_changed=is_changed)
+            if verdict is not Verdict.CONTINUE:
+                return verdict or Verdict.CONTINUE
+            sequence = self._expected - 1
+        elif sequence >= self._number(self._sent + 1):
             return Verdict.REOPEN
-        if sequence > self._recorded:
-            self._recorded = sequence
-            self._cursor = max(self._cursor, sequence + 1)
+        recorded = self._find_up_to(sequence)
+        if recorded > self._recorded:
+            self._recorded = recorded
+            self._cursor = max(self._cursor, recorded + 1)
             self.set_aside_event_count += set_aside_count
-        while self._held and self._held[0].sequence <= min(durable_sequence, self._recorded):
-            event_count = self._held.popleft().batch.event_count
-            self.settled_count += 1
-            self.held_event_count -= event_count
-            self.acknowledged_event_count += event_count
+        durable = min(self._find_up_to(durable_sequence), self._recorded)
+        if durable > self._hold.released:
+            self._release(durable)
         return Verdict.CONTINUE
 
     def next_batch(self) -> NumberedBatch | None:
-        """Return the batch to send now; None where there is none, or too many are in flight."""
-        if not self.is_open or self._in_flight >= self._in_flight_max:
+        """Return the batch to send now; None where there is none, or too many are in flight.
+
+        Raises DiskFault where it cannot be read now.
+        """
+        if not self.is_open:
             return None
-        if self._cursor < self._next_sequence:
-            numbered = self._held[self._cursor - self._held[0].sequence]
-        elif self._waiting:
-            numbered = NumberedBatch(sequence=self._next_sequence, batch=self._waiting.popleft())
-            self._held.append(numbered)
-            self._next_sequence += 1
-        else:
+        if self._comparing is not None:
+            return self._compared_batch(self._comparing)
+        local = self._cursor
+        if local >= self._hold.next or self._in_flight >= self._in_flight_max:
             return None
-        self._cursor = numbered.sequence + 1
-        if numbered.sequence <= self._sent:
+        batch = self._hold.batch(local)
+        if batch is None:
+            if self._recorded >= local - 1:
+                # All before the hole is recorded: now the meter can be told of it.
+                self._open_from = self._find_present(local + 1)
+            return None
+        self._cursor = local + 1
+        if local <= self._sent:
             self.resent_count += 1
-        self._sent = max(self._sent, numbered.sequence)
-        return numbered
+        self._sent = max(self._sent, local)
+        return NumberedBatch(sequence=self._number(local), batch=batch)
+
+    def _compared_batch(self, local: int) -> NumberedBatch | None:
+        if not self._is_compared_soon:
+            return None
+        batch = self._hold.batch(local)
+        self._is_compared_soon = False
+        if batch is None:
+            # Found to be damaged just now: it cannot be compared. A new connection looks again.
+            self._open_from = self._find_present(self._hold.first)
+            return None
+        self.resent_count += 1
+        return NumberedBatch(sequence=self._number(local), batch=batch)
+
+    def _compare(self, sequence: int, *, is_changed: bool) -> Verdict | None:
+        """Take the answer to a comparison; None where the next one is to come."""
+        local = self._comparing
+        assert local is not None
+        if self._is_compared_soon or sequence < self._number(local):
+            return None
+        before = None
+        if is_changed:
+            self.set_aside_event_count += self._hold.event_count(local)
+            before = self._find_present_below(local)
+        self._comparing = before
+        self._is_compared_soon = before is not None
+        if before is not None:
+            return None
+        verdict = self._go_to(self._expected)
+        self._is_proven = True
+        return verdict
+
+    def _is_beyond(self, sequence: int) -> bool:
+        return self._hold.offset is not None and sequence > self._number(self._sent + 1)
+
+    def _go_to(self, sequence: int) -> Verdict:
+        """Have `sequence` sent next; below it all is recorded, and what we sent of it is ours."""
+        hold, unsent = self._hold, self._sent + 1
+        if hold.offset is None or self._is_beyond(sequence):
+            return self._renumber(sequence)
+        oldest = self._number(min(hold.first, unsent))
+        if sequence < oldest:
+            # The meter came back older than it was. What is no longer kept is lost to it; opening
+            # anew tells it so, and a stream that keeps nothing simply goes on from there.
+            never_durable = max(hold.first - 1 - self._settled, 0)
+            self.gap_count += max(oldest - sequence - never_durable, 0)
+            return self._pass_over(hold.first, sequence=sequence)
+        local = self._find_from(sequence)
+        if self._number(local) > sequence:
+            # The numbers between were somebody else's, and the meter has lost them.
+            return self._pass_over(local, sequence=sequence)
+        return self._place(local)
+
+    def _pass_over(self, local: int, *, sequence: int) -> Verdict:
+        """Leave out the numbers from `sequence` on that nobody has any more."""
+        if local > self._sent:
+            return self._renumber(sequence)
+        self._open_from = self._find_present(local)
+        return Verdict.REOPEN
+
+    def _renumber(self, sequence: int) -> Verdict:
+        """Let what never went out begin at `sequence`."""
+        unsent = self._sent + 1
+        self._hold.set_offset(sequence - unsent, first_local=unsent)
+        return self._place(unsent)
+
+    def _place(self, local: int) -> Verdict:
+        if local <= self._hold.released:
+            # Lost by a meter that came back older: what is kept of it is held again.
+            self._hold.release(local - 1)
+        self._recorded = local - 1
+        self._cursor = local
+        return Verdict.CONTINUE
+
+    def _release(self, local: int) -> None:
+        for durable in range(self._settled + 1, local + 1):
+            self.acknowledged_event_count += self._hold.event_count(durable)
+        self._settled = max(self._settled, local)
+        self._hold.release(local)
+
+    def _number(self, local: int) -> int:
+        offset = self._hold.offset_of(local)
+        assert offset is not None, "numbers are asked for after the first contact"
+        return local + offset
+
+    def _find_up_to(self, sequence: int) -> int:
+        """The newest local number that went out under this number or a lower one."""
+        went_out = self._range()
+        return went_out.start - 1 + bisect_right(went_out, sequence, key=self._number)
+
+    def _find_from(self, sequence: int) -> int:
+        """The oldest local number that went out under this number or a higher one, or the next."""
+        went_out = self._range()
+        return went_out.start + bisect_left(went_out, sequence, key=self._number)
+
+    def _range(self) -> range:
+        unsent = self._sent + 1
+        return range(min(self._hold.first, unsent), unsent)
+
+    def _find_present(self, local: int) -> int | None:
+        numbers = range(max(local, self._hold.first), self._hold.next)
+        return next((number for number in numbers if self._hold.event_count(number)), None)
+
+    def _find_present_below(self, local: int) -> int | None:
+        numbers = range(local - 1, max(self._hold.released, self._hold.first - 1), -1)
+        return next((number for number in numbers if self._hold.event_count(number)), None)
+
+    def _find_doubtful(self, sequence: int) -> int | None:
+        """The newest batch that the meter must have, if it is ours and not known to be durable.
+
+        Just behind a hole there is none: the meter was led over it only after it had all before.
+        """
+        newest = self._find_up_to(sequence - 1)
+        if not self._is_beyond(sequence) and not self._hold.event_count(newest):
+            return None
+        return self._find_present_below(newest + 1)

@@ -1,0 +1,99 @@
+"""From what callers left to sealed batches: on the sender's thread, as much as there is."""
+
+from collections.abc import Mapping, Sequence
+
+from tokenworks.client import limits
+from tokenworks.client.columns import ColumnEncoder, SealedBatch
+from tokenworks.client.events import DimensionKey, RawEvent
+from tokenworks.client.hold import SpooledBatch
+from tokenworks.client.intake import Intake
+from tokenworks.client.session import Session
+from tokenworks.client.tally import Tally
+
+
+class Sealer:
+    """Seals what lies in an intake, and hands it to a session."""
+
+    def __init__(self, intake: Intake, *, tally: Tally, defaults: DimensionKey) -> None:
+        """`defaults` stand in for dimensions that an event leaves open."""
+        self._intake = intake
+        self._tally = tally
+        self._encoder = ColumnEncoder(defaults=defaults)
+        self.is_spooled = False
+        """Whether the progress of running reports is worth writing down."""
+        self.taken_count = 0
+        """Events that were taken from the intake."""
+
+    def seal(self, session: Session, *, is_everything: bool) -> None:
+        """Seal full batches always, and all there is if asked; each event is taken once.
+
+        What comes while this runs is for the next time.
+        """
+        changed = self._intake.take_changed() if is_everything and self.is_spooled else {}
+        spooled: list[SpooledBatch] = []
+        left = len(self._intake.pending)
+        while left >= limits.BATCH_EVENTS_MAX or (is_everything and left):
+            raws = self._intake.take(min(left, limits.BATCH_EVENTS_MAX))
+            left -= len(raws)
+            self.taken_count += len(raws)
+            spooled += [SpooledBatch(batch=batch) for batch in self._encode(raws)]
+            if len(spooled) >= limits.BATCHES_APPENDED_MAX:
+                session.take(spooled)
+                spooled = []
+        ended = self._finals() if is_everything else []
+        spooled += ended
+        progress = self._progress(changed)
+        for final in ended:
+            for key in final.settles:
+                progress.pop(key, None)
+        if spooled or progress or (is_everything and self.is_spooled):
+            session.take(spooled, progress=progress)
+
+    def give_up(self) -> int:
+        """Take all that is left, for nobody can send it any more; returns how much it was."""
+        count = self._intake.event_count
+        self._intake.pending.clear()
+        self._intake.finals.clear()
+        self.taken_count += count
+        return count
+
+    def _finals(self) -> list[SpooledBatch]:
+        """Seal the ends of running reports."""
+        ended: list[SpooledBatch] = []
+        left = len(self._intake.finals)
+        while left:
+            finals = self._intake.take_finals(min(left, limits.BATCH_EVENTS_MAX))
+            left -= len(finals)
+            self.taken_count += len(finals)
+            ended += self._sealed_together(finals) or self._sealed_alone(finals)
+        return ended
+
+    def _sealed_together(self, finals: Sequence[tuple[int, RawEvent]]) -> list[SpooledBatch]:
+        """Seal reports as one batch; none where they do not fit into one, or not all fit."""
+        encoded = self._encoder.encode([raw for _, raw in finals])
+        if encoded.unfit or len(encoded.batches) != 1:
+            return []
+        return [SpooledBatch(batch=encoded.batches[0], settles=tuple(key for key, _ in finals))]
+
+    def _sealed_alone(self, finals: Sequence[tuple[int, RawEvent]]) -> list[SpooledBatch]:
+        # Each beside its own key: a crash in between must not part them.
+        return [
+            SpooledBatch(batch=batch, settles=(key,))
+            for key, raw in finals
+            for batch in self._encode([raw])
+        ]
+
+    def _progress(self, changed: Mapping[int, RawEvent]) -> dict[int, bytes]:
+        progress = {}
+        for key, raw in changed.items():
+            encoded = self._encoder.encode([raw])
+            if encoded.batches:
+                # What is unfit is counted at the end of the report, not each time.
+                progress[key] = encoded.batches[0].payload
+        return progress
+
+    def _encode(self, raws: Sequence[RawEvent]) -> Sequence[SealedBatch]:
+        encoded = self._encoder.encode(raws)
+        for kind, count in encoded.unfit.items():
+            self._tally.refuse(kind, count=count)
+        return encoded.batches
