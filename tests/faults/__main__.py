@@ -1,6 +1,6 @@
 """Runs the rows and writes build/faults.json.
 
-    python -m tests.faults [--only ROW …] [--seconds N] [--list] [--keep FOLDER]
+    python -m tests.faults [--only ROW …] [--seconds N] [--list] [--keep FOLDER] [--page]
 
 Ends with 1 when a row is not ok. A row that cannot run here is skipped, loudly, and is not ok.
 """
@@ -23,9 +23,13 @@ from tests.faults import (
     rows_meter,
     rows_network,
     rows_postgres,
+    rows_producer,
+    rows_running,
     rows_self,
+    rows_spool,
     rows_time,
 )
+from tests.faults.page import PAGE, replace_rows
 from tests.faults.plant import make_template
 from tests.faults.row import ROWS, Result
 from tests.faults.running import run_row
@@ -34,6 +38,9 @@ from tests.faults.site import SECONDS_DEFAULT
 # They register their rows.
 MODULES: Final = (
     rows_meter,
+    rows_producer,
+    rows_running,
+    rows_spool,
     rows_postgres,
     rows_disk,
     rows_network,
@@ -52,23 +59,35 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seconds", type=float, default=SECONDS_DEFAULT, help="length of a load")
     parser.add_argument("--list", action="store_true", help="name the rows and end")
     parser.add_argument("--keep", type=Path, help="leave logs and databases in this new folder")
+    parser.add_argument("--page", action="store_true", help="write the table of the page, too")
     parser.add_argument("--out", type=Path, default=_OUT, help="where the JSON goes")
     options = parser.parse_args(arguments)
     if options.list:
-        sys.stdout.writelines(f"{row.name:<32} {row.fault}\n" for row in ROWS.values())
+        sys.stdout.writelines(
+            f"{row.name:<32} {row.fault}\n" for row in map(ROWS.__getitem__, row_names())
+        )
         return 0
     unknown = [name for name in options.only if name not in ROWS]
     if unknown:
         parser.error(f"no such row: {', '.join(unknown)}; see --list")
-    names = options.only or list(ROWS)
+    names = options.only or row_names()
     # Asked to end, it still stops what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     results = run_rows(names, seconds=options.seconds, keep=options.keep)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({name: asdict(it) for name, it in results.items()}, indent=2)
     options.out.write_text(text + "\n", "utf-8")
+    if options.page:
+        page = replace_rows(PAGE.read_text("utf-8"), results=results)
+        PAGE.write_text(page, "utf-8")
     sys.stdout.write(table(results))
     return 0 if all(it.ok or it.skipped for it in results.values()) else 1
+
+
+def row_names() -> list[str]:
+    """Name all rows, in the order of their modules."""
+    order = [module.__name__ for module in MODULES]
+    return sorted(ROWS, key=lambda name: order.index(ROWS[name].act.__module__))
 
 
 def run_rows(names: Sequence[str], *, seconds: float, keep: Path | None) -> dict[str, Result]:

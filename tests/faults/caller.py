@@ -16,7 +16,7 @@ from typing import Any, Final
 import grpc
 
 from tests.faults.events import Source, Truth
-from tests.faults.reporter import Orders
+from tests.faults.reporter import Orders, tell
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 from tokenworks.meter.v1 import meter_service_pb2_grpc, usage_pb2
 
@@ -54,7 +54,7 @@ class Caller:
     def run(self) -> None:
         """Call until told to drain."""
         threading.Thread(target=self._listen, daemon=True).start()
-        _tell({"started": True})
+        tell({"started": True})
         with Path(self._orders.latencies).open("w", 1, encoding="ascii") as latencies:
             due = time.monotonic()
             while self._deadline is None:
@@ -66,7 +66,7 @@ class Caller:
                 due = max(due + 1 / _CALLS_A_SECOND, time.monotonic() - 1)
                 time.sleep(max(due - time.monotonic(), 0))
         done = self._counts["recorded"] == self._counts["acknowledged"]
-        _tell({**self._counts, "flushed": done, "closed": done})
+        tell({**self._counts, "flushed": done, "closed": done})
 
     def _call(self) -> None:
         end_ms = time.time_ns() // 1_000_000
@@ -116,11 +116,6 @@ def to_event(event: dict[str, Any]) -> usage_pb2.UsageEvent:
     )
     message.end_time.FromMilliseconds(event["end_time_ms"])
     return message
-
-
-def _tell(what: dict[str, Any]) -> None:
-    sys.stdout.write(json.dumps(what) + "\n")
-    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -70,9 +71,13 @@ class Sender:
         self.process.wait()
         self.was_killed = True
 
-    def send(self, number: signal.Signals) -> None:
-        """Send it a signal."""
-        self.process.send_signal(number)
+    def pause(self, seconds: float) -> float:
+        """Stop it by a signal for some seconds, then let it go on; returns for how long."""
+        begin = time.monotonic()
+        self.process.send_signal(signal.SIGSTOP)
+        time.sleep(seconds)
+        self.process.send_signal(signal.SIGCONT)
+        return time.monotonic() - begin
 
     def begin_draining(self, seconds: float) -> None:
         """Ask it to deliver all it has and to end."""

@@ -67,7 +67,7 @@ class Reporter:
         threading.Thread(target=self._listen, daemon=True).start()
         if "spool" in self._orders.client and not self._promises_each:
             threading.Thread(target=self._sync, daemon=True).start()
-        _tell({"started": True})
+        tell({"started": True})
         is_held = False
         due = time.monotonic()
         while True:
@@ -126,7 +126,7 @@ class Reporter:
         closed = self._meter.close(1.0)
         names = ("recorded", "acknowledged", "held", "set_aside", "dropped", "invalid", "resent")
         told = {name: getattr(statistics, name) for name in (*names, "gaps")}
-        _tell({**told, "state": statistics.state.value, "flushed": flushed, "closed": closed})
+        tell({**told, "state": statistics.state.value, "flushed": flushed, "closed": closed})
 
     def _command(self) -> str:
         try:
@@ -141,7 +141,8 @@ class Reporter:
         self._commands.put("drain 1")
 
 
-def _tell(what: dict[str, Any]) -> None:
+def tell(what: dict[str, Any]) -> None:
+    """Print an answer."""
     sys.stdout.write(json.dumps(what) + "\n")
     sys.stdout.flush()
 

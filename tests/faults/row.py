@@ -68,7 +68,7 @@ class Result:
 
 
 ROWS: Final[dict[str, Row]] = {}
-"""All rows by name, in the order of their modules."""
+"""All rows by name."""
 
 
 def row(

@@ -43,7 +43,9 @@ def run_row(row: Row, *, template: Template, folder: Path, seconds: float) -> Re
                 site.start()
             seen = row.act(site)
             undelivered = site.drain()
-            result = to_result(row, seen=seen, judged=site.judge(), undelivered=undelivered)
+            judged = site.judge()
+            undelivered = undelivered or site.audit()
+            result = to_result(row, seen=seen, judged=judged, undelivered=undelivered)
     except Skipped as reason:
         result = replace(result, skipped=str(reason))
     except _FAILURES as error:

@@ -2,6 +2,9 @@
 
 import inspect
 import json
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -16,6 +19,7 @@ from tests.faults.fleet import Sender
 from tests.faults.plant import (
     BOOK,
     ROOT_ACCOUNT,
+    TOKENWORKS,
     Database,
     MeterProcess,
     Template,
@@ -23,12 +27,14 @@ from tests.faults.plant import (
 )
 from tests.faults.proxy import Proxy
 from tests.faults.reporter import Orders
+from tests.faults.row import Skipped
 from tests.faults.waiting import TookTooLong, wait_until
 from tokenworks.client import Meter
 
 SECONDS_DEFAULT: Final = 6.0
 DRAIN_SECONDS_MAX: Final = 90.0
 _COUNT_SECONDS_MAX: Final = 60.0
+_AUDIT_SECONDS_MAX: Final = 60
 _RATE: Final = 2_000
 _CALLER_RATE: Final = 200
 HAS_SPOOL: Final = "spool" in inspect.signature(Meter).parameters
@@ -54,6 +60,7 @@ class Site:
         self._behind_proxy = behind_proxy
         folder.mkdir(parents=True)
         (folder / "truth").mkdir()
+        (folder / "said").mkdir()
         self.pepper_folder = template.folder
         self.database = Database(template, folder=folder)
         self.later = self._stack.callback
@@ -101,6 +108,22 @@ class Site:
             return {}
         return {"spool": str(self.folder / "spool"), "fsync": "batch", **changes}
 
+    def need_spool(self) -> None:
+        """Raise Skipped where the client has no spool."""
+        if not HAS_SPOOL:
+            raise Skipped("the client has no spool")
+
+    def remove_spool(self, producer: str) -> int:
+        """Delete a producer's spool; returns how many files it had."""
+        folder = self.folder / "spool" / producer
+        count = sum(1 for path in folder.rglob("*") if path.is_file())
+        shutil.rmtree(folder)
+        return count
+
+    def copy_spool(self) -> Path:
+        """Copy the folder of all spools, as a cloned machine would have it; returns the copy."""
+        return shutil.copytree(self.folder / "spool", self.folder / "cloned" / "spool")
+
     def report(
         self,
         name: str,
@@ -110,18 +133,23 @@ class Site:
         rate: int = _RATE,
         target: str | None = None,
         environment: Mapping[str, str] | None = None,
+        program: str = "reporter",
     ) -> Sender:
-        """Start a process that reports with the client, by default with a spool where it can."""
+        """Start a process that reports with the client, by default with a spool where it can.
+
+        The truth of a `runner` lies apart: only some of what it says is to be counted.
+        """
+        place = "truth" if program == "reporter" else "said"
         orders = Orders(
             target=target or self.proxy.address,
             api_key=self.api_key,
             producer=producer or name,
-            truth=str(self.folder / "truth" / f"{name}.jsonl"),
+            truth=str(self.folder / place / f"{name}.jsonl"),
             latencies=str(self.folder / f"{name}.latencies"),
             rate=rate,
             client=dict(self.spool() if client is None else client),
         )
-        return self._add(Sender("reporter", orders, environment=environment))
+        return self._add(Sender(program, orders, environment=environment))
 
     def call(self, name: str, *, rate: int = _CALLER_RATE, naive: bool = False) -> Sender:
         """Start a process that reports by unary calls; `naive` repeats them under new ids."""
@@ -138,7 +166,7 @@ class Site:
 
     def start_fleet(self, *, spool: bool = True) -> list[Sender]:
         """Start what most rows have: two reporters and one that calls."""
-        client = None if spool else {}
+        client: dict[str, object] | None = None if spool else {}
         senders = [self.report("east", client=client), self.report("west", client=client)]
         return [*senders, self.call("unary")]
 
@@ -220,6 +248,21 @@ class Site:
         return verdict.with_difference(
             judged, self._find_wrong_bill(verdict.counted_events(truth, found=found))
         )
+
+    def audit(self) -> str:
+        """Have the product's own audit look at the same data; returns what it finds wrong."""
+        done = subprocess.run(
+            [TOKENWORKS, "doctor", "--audit"],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            env=os.environ | {"TOKENWORKS_DATABASE_URL": self.database.url},
+            text=True,
+            check=False,
+            timeout=_AUDIT_SECONDS_MAX,
+        )
+        if done.returncode == 0:
+            return ""
+        return f"doctor --audit ended with {done.returncode}: {(done.stdout + done.stderr)[-800:]}"
 
     def _find_wrong_bill(self, events: Iterable[Mapping[str, Any]]) -> str | None:
         prices = bills.read_prices(BOOK)
