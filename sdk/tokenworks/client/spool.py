@@ -105,7 +105,6 @@ class Spool:
         current = None
         if recovered.segments:
             current = rewrite_newest(files, recovered, salt=manifest.salt)
-            recovered.segments[-1] = current or recovered.segments[-1]
         recovered.newest = b""
         if found is not None and not found[1]:
             recovered.findings.is_manifest_damaged = True

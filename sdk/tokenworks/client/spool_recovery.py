@@ -10,6 +10,7 @@ from tokenworks.client.spool_segments import (
     Findings,
     Reading,
     Segment,
+    read_segment,
     read_segments,
     whole_batches,
 )
@@ -93,6 +94,9 @@ def begin(
 def rewrite_newest(files: Files, recovered: Recovered, *, salt: int) -> Segment | None:
     """Write the newest segment anew, without what is torn or damaged; None where that failed.
 
+    It takes the old one's place in `recovered`. Raises OSError where it can neither be written nor
+    read.
+
     Nobody knows what a process that died had left unwritten, and whether the system was told: a
     file that was written anew and synced is as the disk has it, and can be gone on with.
     """
@@ -114,7 +118,11 @@ def rewrite_newest(files: Files, recovered: Recovered, *, salt: int) -> Segment 
     try:
         put(files, new.name, data=data)
     except OSError:
+        # Either of the two may stand there now.
+        there = files.read(new.name)
+        recovered.segments[-1] = read_segment(there, first=new.first, salt=salt).segment
         return None
+    recovered.segments[-1] = new
     return new
 
 

@@ -46,17 +46,27 @@ class Disk:
         self.torn_bytes = 0
         """How much of the append that crashes or fails is written nevertheless."""
         self.read_errno: int | None = None
+        self.capacity: int | None = None
+        """Bytes that all files may have together; a write beyond it is cut off and fails."""
+
+    @property
+    def used_bytes(self) -> int:
+        """What all files take up."""
+        return sum(len(content.seen) for content in self._seen.values())
 
     def names(self) -> Sequence[str]:
+        """See `Files`."""
         return list(self._seen)
 
     def read(self, name: str, *, offset: int = 0, size: int | None = None) -> bytes:
+        """See `Files`."""
         if self.read_errno is not None:
             raise OSError(self.read_errno, "as the test wants it")
         end = None if size is None else offset + size
         return bytes(self._found(name).seen[offset:end])
 
     def append(self, name: str, data: bytes) -> None:
+        """See `Files`."""
         content = self._seen.get(name)
         if content is None:
             content = self._seen[name] = _Content()
@@ -66,9 +76,13 @@ class Disk:
         except (OSError, Crash):
             content.seen += data[: self.torn_bytes]
             raise
-        content.seen += data
+        room = len(data) if self.capacity is None else max(self.capacity - self.used_bytes, 0)
+        content.seen += data[:room]
+        if room < len(data):
+            raise OSError(errno.ENOSPC, "the disk is full")
 
     def sync(self, name: str) -> None:
+        """See `Files`."""
         content = self._found(name)
         self.sync_count += 1
         assert not content.is_doomed, "a file whose sync failed is synced again"
@@ -80,35 +94,40 @@ class Disk:
         content.safe = bytes(content.seen)
 
     def truncate(self, name: str, *, size: int) -> None:
+        """See `Files`."""
         content = self._found(name)
         self._change()
         del content.seen[size:]
 
     def seal(self, name: str) -> None:
-        pass
+        """See `Files`."""
 
     def remove(self, name: str) -> None:
+        """See `Files`."""
         content = self._found(name)
         self._change()
         del self._seen[name]
         self._pending.append(("unbind", name, content))
 
     def replace(self, name: str, *, target: str) -> None:
+        """See `Files`."""
         content = self._found(name)
         self._change()
         self._seen[target] = self._seen.pop(name)
         self._pending.append(("move", f"{name}\0{target}", content))
 
     def sync_folder(self) -> None:
+        """See `Files`."""
         self._change()
         self._safe = dict(self._seen)
         self._pending.clear()
 
     def draw_salt(self) -> int:
+        """See `Files`."""
         return SALT
 
     def close(self) -> None:
-        pass
+        """See `Files`."""
 
     def after_kill(self) -> "Disk":
         """The disk after the process was killed: all that it wrote is there."""
