@@ -17,14 +17,18 @@ from tokenworks.meter.v1 import usage_pb2 as pb
 from tokenworks.meter.v1.meter_service_pb2 import (
     BatchAck,
     OpenStream,
+    SetAside,
     StreamOpened,
     StreamUsageRequest,
     StreamUsageResponse,
 )
+from tokenworks.meter.v1.outcome_pb2 import Outcome
 
 API_KEY: Final = "tw_fake"
 WAIT_SECONDS: Final = 20
 """How long a test waits for what must come; none waits for what must not."""
+DIGESTS_KEPT: Final = 32
+"""An older number cannot be compared."""
 _SERVICE: Final = "tokenworks.meter.v1.MeterService"
 
 
@@ -45,7 +49,17 @@ class Producer:
     batches: dict[int, bytes] = field(default_factory=dict)
     """Serialised UsageBatch messages by number."""
     next_sequence: int = 1
+    announced: int = 0
+    """The highest number that a heartbeat has named."""
+    quarantine: list[bytes] = field(default_factory=list)
+    """Batches whose number was recorded before with other bytes."""
     gaps: list[tuple[int, int]] = field(default_factory=list)
+
+    def roll_back(self, next_sequence: int) -> None:
+        """Come back as it was when this number was expected."""
+        kept = range(1, next_sequence)
+        self.batches = {n: batch for n, batch in self.batches.items() if n in kept}
+        self.next_sequence = next_sequence
 
 
 class FakeMeter:
@@ -61,6 +75,8 @@ class FakeMeter:
         self.set_aside_count = 0
         """Set aside of each batch."""
         self.in_flight_max = 4
+        self.knows_clones = False
+        """Whether a number may come again with other bytes, which go to quarantine then."""
         self.call_count = 0
         self.heartbeat_count = 0
         self.target = ""
@@ -142,10 +158,13 @@ class FakeMeter:
             if opening.instance in producer.fenced:
                 self._fail_taken_over(context)
             with self.changed:
-                in_order = self._take(producer, request)
+                sequence, is_changed = self._take(producer, request)
                 self.changed.notify_all()
                 self.changed.wait_for(lambda: not self.acks_held)
-            yield self._ack(producer) if in_order else self._opened(producer)
+            if sequence is None:
+                yield self._opened(producer)
+            else:
+                yield self._ack(producer, sequence=sequence, is_changed=is_changed)
 
     def _open(self, opening: OpenStream, context: grpc.ServicerContext) -> Producer:
         with self.changed:
@@ -161,22 +180,32 @@ class FakeMeter:
             self.changed.notify_all()
             return producer
 
-    def _take(self, producer: Producer, request: StreamUsageRequest) -> bool:
-        """Record a batch or heed a heartbeat; False where a number is missing before it."""
+    def _take(self, producer: Producer, request: StreamUsageRequest) -> tuple[int | None, bool]:
+        """Record a batch or heed a heartbeat.
+
+        Returns the number to acknowledge, None where the stream has to go elsewhere; and whether
+        other bytes were recorded under it before.
+        """
         if request.WhichOneof("message") == "heartbeat":
             self.heartbeat_count += 1
-            return True
+            producer.announced = max(producer.announced, request.heartbeat.last_sequence)
+            return producer.next_sequence - 1, False
         batch = request.batch
         if batch.sequence > producer.next_sequence:
-            return False
+            return None, False
         content = batch.SerializeToString(deterministic=True)
-        if batch.sequence < producer.next_sequence:
-            kept = producer.batches.get(batch.sequence)
-            assert kept is None or kept == content, "a number came again with other bytes"
-            return True
-        producer.batches[batch.sequence] = content
-        producer.next_sequence += 1
-        return True
+        if batch.sequence == producer.next_sequence:
+            producer.batches[batch.sequence] = content
+            producer.next_sequence += 1
+            return batch.sequence, False
+        kept = producer.batches.get(batch.sequence)
+        if kept is None or producer.next_sequence - batch.sequence > DIGESTS_KEPT:
+            return None, False
+        if kept == content:
+            return batch.sequence, False
+        assert self.knows_clones, "a number came again with other bytes"
+        producer.quarantine.append(content)
+        return batch.sequence, True
 
     def _opened(self, producer: Producer) -> StreamUsageResponse:
         return StreamUsageResponse(
@@ -185,15 +214,16 @@ class FakeMeter:
             )
         )
 
-    def _ack(self, producer: Producer) -> StreamUsageResponse:
-        last = producer.next_sequence - 1
-        return StreamUsageResponse(
-            ack=BatchAck(
-                sequence=last,
-                durable_sequence=max(last - self.durable_lag, 0),
-                set_aside_count=self.set_aside_count,
-            )
+    def _ack(self, producer: Producer, *, sequence: int, is_changed: bool) -> StreamUsageResponse:
+        ack = BatchAck(
+            sequence=sequence,
+            durable_sequence=max(producer.next_sequence - 1 - self.durable_lag, 0),
+            set_aside_count=self.set_aside_count,
         )
+        if is_changed:
+            ack.set_aside_count = 1
+            ack.set_aside.append(SetAside(index=-1, outcome=Outcome.OUTCOME_BATCH_CHANGED))
+        return StreamUsageResponse(ack=ack)
 
     def _refuse_if_wanted(self, context: grpc.ServicerContext) -> None:
         if self.refusal is not None:

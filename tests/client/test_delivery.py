@@ -105,8 +105,7 @@ def test_stream__rolled_back_meter_is_told(fake_meter: FakeMeter, make_client: M
     wait_for_state(client, State.WAITING)
     with fake_meter.changed:
         producer = fake_meter.producers["p"]
-        producer.batches = {1: producer.batches[1]}
-        producer.next_sequence = 2
+        producer.roll_back(2)
     fake_meter.set(refusal=None)
     assert client.flush(WAIT_SECONDS)
     assert [event["tokens"] for event in fake_meter.events] == [{1: 1}, {1: 4}]
