@@ -14,6 +14,7 @@ from tokenworks.meter.v1 import (
     account_service_pb2_grpc,
     meter_service_pb2,
     meter_service_pb2_grpc,
+    producer_service_pb2_grpc,
     usage_pb2,
 )
 
@@ -30,11 +31,12 @@ class Session:
         self.metadata = (("authorization", f"Bearer {api_key or meter.api_key}"),)
         self._usage = meter_service_pb2_grpc.MeterServiceStub(self.channel)
         self._accounts = account_service_pb2_grpc.AccountServiceStub(self.channel)
+        self._producers = producer_service_pb2_grpc.ProducerServiceStub(self.channel)
 
     def call(self, name: str, request: Any) -> Any:  # noqa: ANN401
-        """Make a unary call of either service."""
-        stub = self._usage if hasattr(self._usage, name) else self._accounts
-        method = getattr(stub, name)
+        """Make a unary call of whichever service has it."""
+        stubs = (self._usage, self._accounts, self._producers)
+        method = next(getattr(stub, name) for stub in stubs if hasattr(stub, name))
         return method(
             request, metadata=self.metadata, timeout=CALL_SECONDS_MAX, wait_for_ready=True
         )

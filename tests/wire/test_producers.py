@@ -1,0 +1,335 @@
+"""ProducerService and what streams tell of their producers, over a real server."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+import pytest
+
+from meter.domain.limits import SEQUENCE_MAX, SEQUENCES_AHEAD_MAX
+from tests.postgres import Cluster
+from tests.running_meter import RunningMeter, running_meter_on
+from tests.wire.session import Session, event, opening, rows
+from tests.wire.talk import Talk, failure_of, read_metric, talking, wait_until
+from tokenworks.meter.v1 import (
+    account_service_pb2,
+    meter_service_pb2,
+    outcome_pb2,
+    usage_pb2,
+)
+from tokenworks.meter.v1 import producer_service_pb2 as pb
+
+INPUT = usage_pb2.TOKEN_CLASS_INPUT
+OLDER, NEWER = b"o" * 16, b"n" * 16
+TAKEN_OVER = ("FAILED_PRECONDITION", "PRODUCER_TAKEN_OVER", False)
+OPEN_ANEW = ("UNAVAILABLE", "STORE_UNAVAILABLE", True)
+INVALID = ("INVALID_ARGUMENT", "ARGUMENT_INVALID", False)
+
+
+@pytest.fixture(scope="module")
+def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMeter]:
+    """One meter for all; each test has producers of its own."""
+    folder = tmp_path_factory.mktemp("producers")
+    with cluster.database() as url, running_meter_on(url, folder=folder) as meter:
+        Session(meter).create_account("acme")
+        Session(meter).create_account("other")
+        yield meter
+
+
+@pytest.fixture
+def session(shared: RunningMeter) -> Session:
+    """A session of whoever may do everything."""
+    return Session(shared)
+
+
+def beat(last_sequence: int = 0) -> meter_service_pb2.StreamUsageRequest:
+    """Return a heartbeat that announces a number."""
+    heartbeat = meter_service_pb2.Heartbeat(last_sequence=last_sequence)
+    return meter_service_pb2.StreamUsageRequest(heartbeat=heartbeat)
+
+
+def find(session: Session, name: str, *, account: str = "") -> pb.Producer:
+    """Return the one producer of this name."""
+    answer = session.call("ListProducers", pb.ListProducersRequest(account=account))
+    (found,) = [
+        each for each in answer.producers if (each.producer, each.account) == (name, account)
+    ]
+    assert isinstance(found, pb.Producer)
+    return found
+
+
+def execute(session: Session, *statements: str) -> None:
+    """Change the database behind the meter's back."""
+    with psycopg.connect(session.meter.database_url, autocommit=True) as connection:
+        for statement in statements:
+            connection.execute(statement)
+
+
+def key_for(session: Session, *scopes: tuple[int, str]) -> Session:
+    """Return a session with a key of acme with these permissions on accounts."""
+    request = account_service_pb2.CreateApiKeyRequest(account="acme")
+    for permission, account in scopes:
+        request.scopes.add(permission=permission, account=account)  # type: ignore[arg-type]
+    return Session(session.meter, api_key=session.call("CreateApiKey", request).secret)
+
+
+REPORT = (account_service_pb2.PERMISSION_REPORT, "acme")
+
+
+def test_states__follow_a_producers_life(session: Session) -> None:
+    """Announced it is registered, once it opens active, after a good end retired."""
+    name = "life"
+    session.call("RegisterProducer", pb.RegisterProducerRequest(producer=name))
+    found = find(session, name)
+    assert found.state == pb.PRODUCER_STATE_REGISTERED
+    assert not found.HasField("seen_time")
+    with talking(session) as talk:
+        talk.say(opening(name), rows(1, event()))
+        assert [talk.hear().WhichOneof("message") for _ in range(2)] == ["opened", "ack"]
+        found = find(session, name)
+        assert (found.state, found.recorded_sequence) == (pb.PRODUCER_STATE_ACTIVE, 1)
+        assert found.HasField("seen_time")
+        assert found.key_id
+        retire = pb.RetireProducerRequest(producer=name)
+        refusal = failure_of(lambda: session.call("RetireProducer", retire))
+        assert refusal == ("FAILED_PRECONDITION", "RETIRE_REFUSED", False)
+    wait_until(lambda: find(session, name).state == pb.PRODUCER_STATE_RETIRED)
+    session.exchange(opening(name), rows(2, event()))
+    assert find(session, name).state == pb.PRODUCER_STATE_RETIRED
+    session.call("RegisterProducer", pb.RegisterProducerRequest(producer=name))
+    assert find(session, name).state == pb.PRODUCER_STATE_REGISTERED
+    retired = session.call("RetireProducer", retire).producer
+    assert (retired.state, retired.recorded_sequence) == (pb.PRODUCER_STATE_RETIRED, 2)
+
+
+def test_goodbye__with_backlog_is_none(session: Session) -> None:
+    """A producer that ends its stream with batches to report stays active: it will be missed."""
+    session.exchange(opening("backlog"), rows(1, event()), beat(3))
+    wait_until(lambda: find(session, "backlog").announced_sequence == 3)
+    assert find(session, "backlog").state == pb.PRODUCER_STATE_ACTIVE
+    name = "tokenworks_producer_backlog_batches"
+    wait_until(lambda: read_metric(session.meter, name) >= 2)
+
+
+def test_announced__lost_with_its_spool(session: Session) -> None:
+    """A newer instance that holds nothing leaves a gap of what was announced and never came."""
+    session.exchange(opening("spool", instance=OLDER), rows(1, event()), beat(4))
+    answers = session.exchange(opening("spool", instance=NEWER), rows(5, event()))
+    assert answers[0].opened.next_sequence == 5
+    assert answers[1].ack.durable_sequence == 5
+    found = find(session, "spool")
+    assert found.missing_batch_count == 3
+    assert [(gap.first_sequence, gap.last_sequence) for gap in found.gaps] == [(2, 4)]
+
+
+@pytest.mark.parametrize("number", [-1, SEQUENCES_AHEAD_MAX + 2, 2**53, 2**63 - 1, -(2**63)])
+def test_heartbeat__absurd_number_is_refused(session: Session, number: int) -> None:
+    """What no producer can have reached ends the stream, and leaves no trace."""
+    name = f"absurd{number}"
+    assert failure_of(lambda: session.exchange(opening(name), beat(number))) == INVALID
+    answers = session.exchange(opening(name, instance=NEWER))
+    assert answers[0].opened.next_sequence == 1
+
+
+def test_heartbeat__lower_number_is_answered(session: Session) -> None:
+    """A heartbeat that announces less than before is a sign of life like any other."""
+    answers = session.exchange(opening("lower"), rows(1, event()), beat(1), beat(0))
+    assert [answer.ack.sequence for answer in answers[1:]] == [1, 1, 1]
+
+
+@pytest.mark.parametrize("first_sequence", [-1, SEQUENCE_MAX + 1, 2**63 - 1])
+def test_opening__absurd_first_number_is_refused(session: Session, first_sequence: int) -> None:
+    """A gap of more numbers than there can be is not recorded."""
+    messages = opening("endless", first_sequence=first_sequence)
+    assert failure_of(lambda: session.exchange(messages)) == INVALID
+
+
+def test_numbers__that_start_at_5(session: Session) -> None:
+    """Without a word they are sent back to 1; with first_sequence they go on, and leave a gap."""
+    answers = session.exchange(opening("five"), rows(5, event()))
+    assert [answer.opened.next_sequence for answer in answers] == [1, 1]
+    answers = session.exchange(opening("five", first_sequence=5), rows(5, event()))
+    assert answers[0].opened.next_sequence == 5
+    assert answers[1].ack.sequence == 5
+    assert find(session, "five").missing_batch_count == 4
+
+
+def test_numbers__that_jump_back(session: Session) -> None:
+    """A number that was used is repeated, changed or too old to tell; it never counts twice."""
+    batches = [rows(number, event()) for number in range(1, 41)]
+    session.exchange(opening("jumps"), *batches)
+    answers = session.exchange(opening("jumps"), batches[39], rows(40, event()), batches[0])
+    assert answers[1].ack.set_aside_count == 0
+    assert answers[2].ack.set_aside[0].outcome == outcome_pb2.OUTCOME_BATCH_CHANGED
+    assert answers[3].opened.next_sequence == 41
+    assert find(session, "jumps").recorded_sequence == 40
+
+
+def test_name__of_two_keys_of_an_account(session: Session) -> None:
+    """One name under two keys of an account is one producer: the newer instance fences."""
+    first, second = key_for(session, REPORT), key_for(session, REPORT)
+    with talking(first) as talk:
+        talk.say(opening("twice", instance=OLDER), rows(1, event()))
+        assert [talk.hear().WhichOneof("message") for _ in range(2)] == ["opened", "ack"]
+        before = find(session, "twice", account="acme").key_id
+        answers = second.exchange(opening("twice", instance=NEWER), rows(2, event()))
+        assert answers[0].opened.next_sequence == 2
+        talk.say(rows(3, event()))
+        assert failure_of(talk.hear) == TAKEN_OVER
+    assert find(session, "twice", account="acme").key_id != before
+
+
+def test_name__of_keys_of_two_accounts(session: Session) -> None:
+    """One name under keys of two accounts is two producers, with numbers of their own."""
+    acme = key_for(session, REPORT)
+    for each in (acme, session):
+        answers = each.exchange(opening("shared"), rows(1, event()))
+        assert answers[0].opened.next_sequence == 1
+        assert answers[1].ack.set_aside_count == 0
+    assert find(session, "shared", account="acme").recorded_sequence == 1
+    assert find(session, "shared").recorded_sequence == 1
+
+
+@dataclass(frozen=True)
+class Silent:
+    """Streams that say nothing, after their rows were changed behind their backs."""
+
+    talks: dict[str, Talk]
+    batches: list[Any]
+    fenced_count: float
+    rollback_count: float
+
+
+@pytest.fixture(scope="module")
+def silent(shared: RunningMeter) -> Iterator[Silent]:
+    """All of them at once, so that one round finds them all."""
+    session = Session(shared)
+    batches = [rows(number, event(tokens={INPUT: 10**number})) for number in range(1, 5)]
+    with contextlib.ExitStack() as stack:
+        talks = {
+            name: stack.enter_context(talking(Session(shared)))
+            for name in ("fenced", "restored", "lost", "forgotten")
+        }
+        for name, talk in talks.items():
+            talk.say(opening(name, instance=OLDER), *batches)
+            assert [talk.hear().WhichOneof("message") for _ in range(5)] == ["opened", *4 * ["ack"]]
+        before = Silent(
+            talks=talks,
+            batches=batches,
+            fenced_count=read_metric(shared, "tokenworks_streams_fenced_total"),
+            rollback_count=read_metric(shared, "tokenworks_rollbacks_total"),
+        )
+        session.exchange(opening("fenced", instance=NEWER))
+        execute(session, *LOSSES)
+        yield before
+
+
+LOSSES = (
+    (
+        "UPDATE producers SET sequence = 2, digests = substr(digests, 1, 16)"
+        " WHERE producer = 'restored'"
+    ),
+    "DELETE FROM producers WHERE producer = 'lost'",
+    # As it was while another instance was the newest, before this one came.
+    "DELETE FROM producer_instances WHERE producer IN ('forgotten', 'judged')",
+    "UPDATE producers SET instance = 'an older process' WHERE producer IN ('forgotten', 'judged')",
+)
+
+
+def test_silent__older_instance_is_fenced(silent: Silent, session: Session) -> None:
+    """An older instance that says nothing is told to stop all the same."""
+    assert failure_of(silent.talks["fenced"].hear) == TAKEN_OVER
+    fenced = read_metric(session.meter, "tokenworks_streams_fenced_total")
+    assert fenced == silent.fenced_count + 1
+
+
+def test_silent__is_called_back_after_a_rollback(silent: Silent, session: Session) -> None:
+    """A database that has lost batches says so by itself; sent again, they count once."""
+    talk = silent.talks["restored"]
+    assert talk.hear().opened.next_sequence == 3
+    talk.say(beat(4))
+    answer = talk.hear().ack
+    assert (answer.sequence, answer.durable_sequence) == (2, 2)
+    talk.say(*silent.batches[2:])
+    assert [talk.hear().ack.durable_sequence for _ in range(2)] == [3, 4]
+    rollbacks = read_metric(session.meter, "tokenworks_rollbacks_total")
+    assert rollbacks >= silent.rollback_count + 1
+
+
+@pytest.mark.parametrize("name", ["lost", "forgotten"])
+def test_silent__database_from_before_it_opened(
+    silent: Silent, session: Session, name: str
+) -> None:
+    """A database that does not know the stream has it open anew: nobody has taken over."""
+    assert failure_of(silent.talks[name].hear) == OPEN_ANEW
+    answers = session.exchange(opening(name, instance=OLDER))
+    assert answers[0].WhichOneof("message") == "opened"
+
+
+def test_batch__database_from_before_the_stream_opened(session: Session) -> None:
+    """A batch that an older instance's database judges has the stream open anew, too."""
+    with talking(session) as talk:
+        talk.say(opening("judged", instance=NEWER), rows(1, event()))
+        assert [talk.hear().WhichOneof("message") for _ in range(2)] == ["opened", "ack"]
+        execute(session, *LOSSES[2:])
+        talk.say(rows(2, event()))
+        assert failure_of(talk.hear) == OPEN_ANEW
+    answers = session.exchange(opening("judged", instance=NEWER))
+    assert answers[0].opened.next_sequence == 2
+
+
+def test_call__scopes_and_names(session: Session) -> None:
+    """Reading takes read, changing administer, on the account or on everything; names are names."""
+    reader = key_for(session, (account_service_pb2.PERMISSION_READ, "acme"))
+    denied = ("PERMISSION_DENIED", "SCOPE_MISSING", False)
+    listing = pb.ListProducersRequest
+    reader.call("ListProducers", listing(account="acme"))
+    for request in (listing(), listing(account="other")):
+        assert failure_of(lambda it=request: reader.call("ListProducers", it)) == denied
+    for name, change in (
+        ("RegisterProducer", pb.RegisterProducerRequest(account="acme", producer="p")),
+        ("RetireProducer", pb.RetireProducerRequest(account="acme", producer="p")),
+    ):
+        assert failure_of(lambda n=name, it=change: reader.call(n, it)) == denied
+    for producer in ("", "bad name", "x" * 65):
+        register = pb.RegisterProducerRequest(producer=producer)
+        assert failure_of(lambda it=register: session.call("RegisterProducer", it)) == INVALID
+    register = pb.RegisterProducerRequest(account="nobody", producer="p")
+    missing = failure_of(lambda: session.call("RegisterProducer", register))
+    assert missing == ("NOT_FOUND", "ACCOUNT_NOT_FOUND", False)
+    retire = pb.RetireProducerRequest(producer="nobody")
+    missing = failure_of(lambda: session.call("RetireProducer", retire))
+    assert missing == ("NOT_FOUND", "PRODUCER_NOT_FOUND", False)
+    for wrong in (
+        listing(page_size=-1),
+        listing(page_size=1001),
+        listing(page_token="nonsense"),
+        listing(page_token="a\0@b"),
+        listing(state=9),  # type: ignore[arg-type]
+    ):
+        assert failure_of(lambda it=wrong: session.call("ListProducers", it)) == INVALID
+
+
+def test_list__in_pages(session: Session) -> None:
+    """A page's token leads to the next one, over accounts, until there is none."""
+    for account in ("acme", "other"):
+        request = pb.RegisterProducerRequest(account=account, producer="paged")
+        session.call("RegisterProducer", request)
+    listing, names = pb.ListProducersRequest(page_size=1), []
+    while True:
+        answer = session.call("ListProducers", listing)
+        names += [(each.account, each.producer) for each in answer.producers]
+        if not answer.next_page_token:
+            break
+        listing.page_token = answer.next_page_token
+    assert names == sorted(names)
+    assert {("acme", "paged"), ("other", "paged")} <= set(names)
+    everything = session.call("ListProducers", pb.ListProducersRequest(page_size=1000)).producers
+    assert len(names) == len(everything)
+    name = "tokenworks_producers"
+    registered = [it for it in everything if it.state == pb.PRODUCER_STATE_REGISTERED]
+    wait_until(lambda: read_metric(session.meter, name, state="registered") == len(registered))
+    seen = "tokenworks_producer_seen_timestamp_seconds"
+    assert read_metric(session.meter, seen, producer="backlog") > 0
