@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Final, Self
 
 from billing.closing import Closed
@@ -98,22 +99,35 @@ class Customer:
         return f"{self.name.upper()}-2026-{serial:06}"
 
 
-@contextmanager
-def client_of(
-    session: Session, account: str, *, interceptors: Sequence[Interceptor] = ()
-) -> Iterator[Meter]:
-    """A client that reports for a new account under its name; all is durable after the block."""
-    session.create_account(account)
-    with Meter(
-        session.meter.target,
+def new_client(
+    session: Session,
+    account: str,
+    *,
+    target: str = "",
+    spool: Path | None = None,
+    interceptors: Sequence[Interceptor] = (),
+) -> Meter:
+    """Return a client that reports for an account under its name, to another target if told."""
+    return Meter(
+        target or session.meter.target,
         api_key=session.meter.api_key,
         producer=account,
         account=account,
         model="m",
         tier="high",
         flush_interval_seconds=0.01,
+        spool=spool,
         interceptors=interceptors,
-    ) as client:
+    )
+
+
+@contextmanager
+def client_of(
+    session: Session, account: str, *, interceptors: Sequence[Interceptor] = ()
+) -> Iterator[Meter]:
+    """A client for a new account; when the block ends all is durable and nothing set aside."""
+    session.create_account(account)
+    with new_client(session, account, interceptors=interceptors) as client:
         yield client
         assert client.flush(WAIT_SECONDS)
         assert client.statistics.set_aside == 0

@@ -1,8 +1,12 @@
 """Where other meters lose or double usage when something fails, row by row."""
 
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import psycopg
@@ -16,7 +20,7 @@ from meter.runtime.engine import make_engine
 from meter.store.journal import JournalStore
 from tests.billing.town import Town
 from tests.billing.wire.office import Office, timestamp
-from tests.peers.customers import Customer, quantity, tokens_of
+from tests.peers.customers import WAIT_SECONDS, Customer, new_client, quantity, tokens_of
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import Session, event, opening, rows
@@ -164,6 +168,44 @@ def test_failure_concurrent_retries__count_once(session: Session) -> None:
     outcomes = sorted(outcome for call in calls for outcome in call.result().outcomes)
     assert outcomes == [Outcome.RECORDED] + [Outcome.DUPLICATE] * 15
     assert tokens_of(session, "racing") == {INPUT: 5}
+
+
+# Its second event may be sent or not, and what is sent may be recorded or not.
+DIES: Final = """
+import os, signal, sys
+from tokenworks.client import Meter
+
+target, api_key, spool = sys.argv[1:]
+meter = Meter(
+    target, api_key=api_key, producer="dying", account="dying", model="m", tier="high", spool=spool
+)
+meter.record(input=1)
+assert meter.flush(30)
+meter.record(input=10)
+assert meter.sync(30)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_failure_producer_process_dies__its_spool_is_sent_under_the_same_numbers(
+    session: Session, tmp_path: Path
+) -> None:
+    """What a killed process had on its disk is sent by the next one, and counted once."""
+    session.create_account("dying")
+    target, api_key = session.meter.target, session.meter.api_key
+    ended = subprocess.run(
+        [sys.executable, "-c", DIES, target, api_key, str(tmp_path)], check=False, timeout=60
+    )
+    assert ended.returncode == -signal.SIGKILL
+    with new_client(session, "dying", spool=tmp_path) as client:
+        client.record(input=100)
+        assert client.flush(WAIT_SECONDS)
+    assert tokens_of(session, "dying") == {INPUT: 111}
+    with psycopg.connect(session.meter.database_url) as connection:
+        number = "SELECT sequence FROM producers WHERE producer = 'dying'"
+        gaps = "SELECT count(*) FROM producer_gaps WHERE producer = 'dying'"
+        assert connection.execute(number).fetchone() == (3,)
+        assert connection.execute(gaps).fetchone() == (0,)
 
 
 def test_failure_late_after_the_invoice__is_counted_and_changes_no_invoice(town: Town) -> None:

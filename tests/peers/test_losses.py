@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from typing import Final
 
@@ -15,6 +16,7 @@ from meter.domain.interval import INTERVAL_MS
 from meter.domain.outcome import Outcome
 from meter.journal.commit import Submission, commit_group
 from meter.runtime.engine import make_engine
+from meter.store.producers import ProducerStore
 from tests.client.conftest import wait_for_state
 from tests.client.fake_meter import API_KEY, FakeMeter, Refusal
 from tests.meter.plain_events import BEGIN_MS
@@ -35,10 +37,10 @@ from tests.meter.store.recording import (
     record,
     tokens_in_journal,
 )
-from tests.peers.customers import WAIT_SECONDS, client_of, tokens_of
+from tests.peers.customers import WAIT_SECONDS, client_of, new_client, tokens_of
 from tests.wire.session import Session, event, opening, rows
 from tests.wire.talk import commits_held, wait_until, waiting_count
-from tokenworks.client import Meter, State
+from tokenworks.client import Meter, RunningReport, State, TokenClass
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 INPUT: Final = usage_pb2.TOKEN_CLASS_INPUT
@@ -190,6 +192,44 @@ def test_polar_8515__unknown_customer_is_told_to_whoever_reports(session: Sessio
     assert (aside.index, int(aside.outcome)) == (1, int(Outcome.ACCOUNT_UNKNOWN))
 
 
+def test_firecrawl_4308__usage_is_on_disk_before_the_meter_has_it(
+    session: Session, tmp_path: Path
+) -> None:
+    """With its meter away a client has all on its disk, and a later one reports it from there."""
+    session.create_account("firecrawl")
+    with new_client(session, "firecrawl", target="127.0.0.1:1", spool=tmp_path) as client:
+        client.record(input=5)
+        assert client.sync(WAIT_SECONDS)
+        assert client.statistics.acknowledged == 0
+        client.close(0)
+    with new_client(session, "firecrawl", spool=tmp_path) as client:
+        assert client.flush(WAIT_SECONDS)
+    assert tokens_of(session, "firecrawl") == {INPUT: 5}
+
+
+SILENCE_MS: Final = 60_000
+
+
+def test_fountain_503__outage_does_not_look_like_zero_usage(
+    engine: Engine, database_url: str
+) -> None:
+    """Who is expected and not heard is counted as silent, and usage since then is not known."""
+    producers = ProducerStore(engine)
+    producers.register("", "never-came", silence_ms=SILENCE_MS)
+    producers.open_producer(origin_of("fell-silent"), first_sequence=0)
+    assert producers.summarize(silence_ms=SILENCE_MS).silent_count == 0
+    with administrator(database_url) as connection:
+        for name in ("create_time", "seen_time"):
+            connection.execute(f"UPDATE producers SET {name} = {name} - interval '1 hour'".encode())
+    summary = producers.summarize(silence_ms=SILENCE_MS)
+    assert summary.silent_count == 2
+    assert summary.heard_until_ms is not None
+    assert summary.heard_until_ms <= time.time_ns() // 10**6 - 3_600_000
+    producers.end_producer(origin_of("fell-silent"))
+    producers.retire("", "never-came")
+    assert producers.summarize(silence_ms=SILENCE_MS).silent_count == 0
+
+
 def test_litellm_35531__nothing_leaves_the_client_before_the_commit(session: Session) -> None:
     """While the commit waits the client holds what it sent, and knows that it is not on disk."""
     with client_of(session, "litellm") as client:
@@ -226,6 +266,26 @@ def test_litellm_27221__two_that_merge_the_same_rows_do_not_deadlock(
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(count, range(2)))
     assert ask_one(database_url, TOTAL) == 2 * 5 * 200
+
+
+def test_d_inference_33__stream_without_an_end_counts_what_was_last_known(
+    session: Session,
+) -> None:
+    """A running report that is dropped, or left by a fault, counts what it said last, and once."""
+
+    def generate(report: RunningReport) -> None:
+        with report:
+            report.update(output=20)
+            raise ConnectionResetError
+
+    with client_of(session, "streamed") as client:
+        dropped = client.begin(input=100)
+        for count in (1, 2, 3):
+            dropped.update(output=count)
+        del dropped
+        with pytest.raises(ConnectionResetError):
+            generate(client.begin(input=1_000))
+    assert tokens_of(session, "streamed") == {INPUT: 1_100, TokenClass.OUTPUT: 23}
 
 
 def test_nyxid_1153__usage_that_is_missing_is_no_usage_of_zero(
