@@ -2,20 +2,22 @@
 
 import click
 
+from cli.usage.corrections import corrections
 from cli.usage.export import export
 from cli.usage.quarantine import quarantine
 from cli.usage.record import record
 from cli.usage.show import show
+from cli.usage.void import void
 
 
 @click.group("usage")
 def usage() -> None:
-    """Show, record and export usage; the quarantine.
+    """Show, record, export and correct usage; the quarantine.
 
     An ACCOUNT is named by its id or by its path (acme/team). A TIME is a date (2026-11-01), a date
     and time (2026-11-01T09:15, UTC unless it says otherwise), or how long ago: 90m, 12h, 7d.
     """
 
 
-for _command in (show, record, export, quarantine):
+for _command in (show, record, export, void, corrections, quarantine):
     usage.add_command(_command)

@@ -2,15 +2,15 @@
 
 import json
 from collections.abc import Iterator
-from typing import Final, Literal, TypeAlias
+from typing import Final
 
 import click
 
 from cli.accounts import format_time, print_table
 from cli.connection import Client, client_command
-from cli.usage.query import FINISHES, MODES, QUALITIES, class_name
+from cli.usage.event import event_to_json, summarise_event
 from tokenworks.meter.v1 import meter_service_pb2 as pb
-from tokenworks.meter.v1 import outcome_pb2, usage_pb2
+from tokenworks.meter.v1 import outcome_pb2
 
 PAGE_SIZE: Final = 1_000
 _STATES: Final = {
@@ -19,7 +19,6 @@ _STATES: Final = {
     if number
 }
 _ANY: Final = "any"
-_Reported: TypeAlias = Literal["reported_input_count", "reported_output_count"]
 
 
 @click.group("quarantine", short_help="What was set aside: list it, release or reject it.")
@@ -127,17 +126,7 @@ def _summary(entry: pb.QuarantineEntry) -> str:
     """Return the entry in a line, safe to print whatever was reported."""
     if not entry.HasField("event"):
         return f"batch {entry.sequence} of {entry.producer}, {entry.size_bytes:,} bytes"
-    event = entry.event
-    names = (event.dimensions.account, event.dimensions.model, event.dimensions.tier)
-    counts = (
-        f"{item.count:,} {class_name(item.token_class).replace('_', ' ')}" for item in event.tokens
-    )
-    return ", ".join([" ".join(_printable(name) for name in names), *counts])
-
-
-def _printable(text: str) -> str:
-    # What was set aside may hold anything, sequences that steer a terminal among it.
-    return text if text and text.isprintable() else repr(text)
+    return summarise_event(entry.event)
 
 
 def _outcome(entry: pb.QuarantineEntry) -> str:
@@ -157,41 +146,5 @@ def _to_json(entry: pb.QuarantineEntry) -> dict[str, object]:
         "index": entry.index,
         "key_id": entry.key_id,
         "size_bytes": entry.size_bytes,
-        "event": _event_to_json(entry.event) if entry.HasField("event") else None,
+        "event": event_to_json(entry.event) if entry.HasField("event") else None,
     }
-
-
-def _event_to_json(event: usage_pb2.UsageEvent) -> dict[str, object]:
-    """Return the event as it came; numbers without a name stay numbers."""
-    dimensions = event.dimensions
-    return {
-        "event_id": event.event_id,
-        "end_time": _time_to_json(event),
-        "duration_ms": event.duration_ms,
-        "account": dimensions.account,
-        "model": dimensions.model,
-        "served_model": dimensions.served_model,
-        "tier": dimensions.tier,
-        "mode": MODES.get(dimensions.mode, dimensions.mode),
-        "pool": dimensions.pool,
-        "region": dimensions.region,
-        "tokens": {class_name(item.token_class): item.count for item in event.tokens},
-        "finish": FINISHES.get(event.finish, event.finish),
-        "quality": QUALITIES.get(event.quality, event.quality),
-        "request_id": event.request_id,
-        "attempt": event.attempt,
-        "reported_input_count": _optional(event, "reported_input_count"),
-        "reported_output_count": _optional(event, "reported_output_count"),
-    }
-
-
-def _optional(event: usage_pb2.UsageEvent, name: _Reported) -> int | None:
-    return int(getattr(event, name)) if event.HasField(name) else None
-
-
-def _time_to_json(event: usage_pb2.UsageEvent) -> str | None:
-    try:
-        return event.end_time.ToJsonString()
-    except ValueError:
-        # Too far away for a date: that is why it was set aside.
-        return None

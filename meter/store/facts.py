@@ -59,14 +59,18 @@ class FactStore:
                     yield _to_fact(row)
 
     def accounts_with_usage(self, *, start_ms: int, end_ms: int) -> frozenset[str]:
-        """Return the ids of the accounts that have any usage in `[start_ms, end_ms)`."""
+        """Return the ids of the accounts that have any usage in `[start_ms, end_ms)`.
+
+        One whose events were all voided has none.
+        """
         statement = (
             select(usage.c.account_id)
             .where(
                 usage.c.interval_start >= to_time(start_ms),
                 usage.c.interval_start < to_time(end_ms),
             )
-            .distinct()
+            .group_by(usage.c.account_id)
+            .having(func.sum(usage.c.request_count) != 0)
         )
         with store_faults(), self._engine.connect() as connection:
             return frozenset(connection.execute(statement).scalars())

@@ -110,7 +110,9 @@ class UsageStore:
                 field="group_by",
                 rule=f"at most {QUERY_ROWS_MAX} rows",
             )
-        return [_to_usage_row(row, query) for row in rows], until
+        # A key whose events were all voided has no row; without keys there is one, of nothing too.
+        kept = (row for row in rows if not query.group_by or any(row[len(query.group_by) :]))
+        return [_to_usage_row(row, query) for row in kept], until
 
 
 class CountingStep:

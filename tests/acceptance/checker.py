@@ -3,8 +3,9 @@
     python tests/acceptance/checker.py --database-url URL TRUTH...
 
 Written against the data alone: the standard library and psycopg, nothing of the product. TRUTH are
-files of JSON lines, or folders of `*.jsonl`. Prints a table by account, tier and class; ends with 1
-and names the first difference when there is any.
+files of JSON lines, or folders of `*.jsonl`; a line with "sign": -1 takes such an event back.
+Prints a table by account, tier and class; ends with 1 and names the first difference when there is
+any.
 """
 
 import argparse
@@ -74,6 +75,8 @@ class Row(NamedTuple):
     end_ms: int
     counts: dict[str, int]
     request_id: str
+    # 1 counts it; -1 takes back one that was counted.
+    sign: int = 1
 
 
 class SegmentUnreadable(ValueError):
@@ -109,6 +112,7 @@ def read_truth(paths: Iterable[Path]) -> Ledger:
         files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
         for line in itertools.chain.from_iterable(map(_lines, files)):
             event = json.loads(line)
+            sign = event.get("sign", 1)
             ledger.add(
                 Place(
                     account=event["account"],
@@ -117,9 +121,9 @@ def read_truth(paths: Iterable[Path]) -> Ledger:
                     mode=event["mode"],
                     interval_ms=_interval_ms(event["end_time_ms"]),
                 ),
-                counts={REQUESTS: 1, **event["classes"]},
+                counts=_times(sign, {REQUESTS: 1, **event["classes"]}),
             )
-            ledger.request_ids[event["request_id"]] += 1
+            ledger.request_ids[event["request_id"]] += sign
     return ledger
 
 
@@ -145,8 +149,8 @@ def read_journal(connection: psycopg.Connection) -> tuple[Ledger, list[str]]:
                 )
             for row in rows:
                 place = Place(*dimensions[row.dimension_id], _interval_ms(row.end_ms))
-                ledger.add(place, counts={REQUESTS: 1, **row.counts})
-                ledger.request_ids[row.request_id] += 1
+                ledger.add(place, counts=_times(row.sign, {REQUESTS: 1, **row.counts}))
+                ledger.request_ids[row.request_id] += row.sign
     return ledger, faults + _positions(connection, read=expected)
 
 
@@ -173,7 +177,7 @@ def read_usage(connection: psycopg.Connection) -> Ledger:
 def read_segment(body: bytes) -> list[Row]:
     """Decode a segment (docs/internals/journal.md); raises SegmentUnreadable."""
     version, header_size = struct.unpack_from("<BI", body)
-    if version != 1:
+    if version not in {1, 2}:
         raise SegmentUnreadable(f"version {version}")
     start = struct.calcsize("<BI")
     header = json.loads(body[start : start + header_size])
@@ -186,6 +190,8 @@ def read_segment(body: bytes) -> list[Row]:
         if first is not None:
             values = list(itertools.accumulate(values, initial=first))[1:]
         columns[name] = values
+    if ("sign" in columns) is not (version == 2):
+        raise SegmentUnreadable("signs are what version 2 has, and it alone")
     at += header["event_ids"]
     ids_text = body[at : at + header["request_ids"]]
     if at + header["request_ids"] != len(body):
@@ -277,12 +283,25 @@ def _rows(columns: dict[str, list[int]], *, request_ids: list[str]) -> list[Row]
         for name, values in columns.items()
         if name.startswith("tokens.")
     }
+    signs = columns.get("sign", [1] * len(request_ids))
+    if not set(signs) <= {-1, 1}:
+        raise SegmentUnreadable("a sign is 1 or -1")
     return [
-        Row(dimension, end_ms, {name: values[index] for name, values in tokens.items()}, request_id)
-        for index, (dimension, end_ms, request_id) in enumerate(
-            zip(columns["dimension"], columns["end_ms"], request_ids, strict=True)
+        Row(
+            dimension,
+            end_ms,
+            {name: values[index] for name, values in tokens.items()},
+            request_id,
+            sign,
+        )
+        for index, (dimension, end_ms, request_id, sign) in enumerate(
+            zip(columns["dimension"], columns["end_ms"], request_ids, signs, strict=True)
         )
     ]
+
+
+def _times(sign: int, counts: dict[str, int]) -> dict[str, int]:
+    return {name: sign * count for name, count in counts.items()}
 
 
 def _by_account_and_tier(ledger: Ledger) -> Counter[tuple[str, str, str]]:

@@ -3,6 +3,7 @@
 import json
 import struct
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -190,7 +191,37 @@ def test_read_segment__as_the_meter_writes(
     ]
 
 
-@pytest.mark.parametrize("damage", [b"\x02", b"\x01"], ids=["version", "length"])
+@given(signs=st.lists(st.sampled_from([-1, 1]), min_size=1, max_size=5))
+def test_read_segment__with_signs_as_the_meter_writes(signs: list[int]) -> None:
+    """What a correction takes back, and what it counts, are told from each other."""
+    origin = Origin(account_id="", key_id="key", received_ms=INTERVAL_MS)
+    events = [(7, INTERVAL_MS, {"input": 5, "output": 0, "video_output": 0}, "r")] * len(signs)
+    batch = replace(_event_batch(events), extra={"sign": np.array(signs, np.int64)})
+    body = segment.encode([(origin, batch)], dimension_ids=lambda it: it.dimension)
+    assert [row.sign for row in checker.read_segment(body)] == signs
+
+
+@pytest.mark.usefixtures("recorded")
+def test_check__what_was_taken_back(
+    recorded: psycopg.Connection, database_url: str, truth: Path
+) -> None:
+    """An event that was voided is in no sum; where usage alone has it still, that is found."""
+    ((dimension_id,),) = recorded.execute("SELECT dimension_id FROM dimensions").fetchall()
+    recorded.execute(
+        "INSERT INTO journal VALUES (0, 3, 1, 1, now(), now(), now(), %s)",
+        (_segment([2], dimension_id=dimension_id, sign=-1),),
+    )
+    recorded.execute("UPDATE shards SET position = 3; UPDATE counting SET position = 3")
+    back = json.dumps({**EVENTS[2], "request_id": "r2", "sign": -1})
+    (truth / "2.jsonl").write_text(f"{back}\n", "utf-8")
+    assert _check(database_url, truth) == 1
+    recorded.execute("UPDATE usage SET output = 0, request_count = 0 WHERE output = 4095")
+    assert _check(database_url, truth) == 0
+    (truth / "2.jsonl").unlink()
+    assert _check(database_url, truth) == 1
+
+
+@pytest.mark.parametrize("damage", [b"\x02", b"\x03", b"\x01"], ids=["signs", "version", "length"])
 def test_read_segment__damaged(damage: bytes) -> None:
     """Bytes of another version, or more of them than the header tells, are refused."""
     body = _segment([0], dimension_id=1)
@@ -216,7 +247,7 @@ def _check(database_url: str, truth: Path) -> int:
     return checker.main(["--database-url", database_url, str(truth)])
 
 
-def _segment(serials: list[int], *, dimension_id: int) -> bytes:
+def _segment(serials: list[int], *, dimension_id: int, sign: int = 1) -> bytes:
     """A segment of some EVENTS, every column in planes of eight bytes."""
     events = [EVENTS[serial] for serial in serials]
     columns = {
@@ -227,8 +258,10 @@ def _segment(serials: list[int], *, dimension_id: int) -> bytes:
             for number, name in ((1, "input"), (2, "cache_read"), (7, "output"))
         },
     }
+    signs: list[list[object]] = [] if sign == 1 else [["sign", 0, sign, None]]
     return _body(
-        [[name, 16, 0, None] for name in columns],
+        [[name, 16, 0, None] for name in columns] + signs,
+        version=1 if sign == 1 else 2,
         data=b"".join(
             bytes(value >> (8 * plane) & 0xFF for value in values)
             for values in columns.values()
@@ -239,7 +272,14 @@ def _segment(serials: list[int], *, dimension_id: int) -> bytes:
     )
 
 
-def _body(columns: list[list[object]], *, data: bytes, request_ids: str, event_count: int) -> bytes:
+def _body(
+    columns: list[list[object]],
+    *,
+    data: bytes,
+    request_ids: str,
+    event_count: int,
+    version: int = 1,
+) -> bytes:
     header = {
         "batches": [["", "key", "p", "00" * 16, 1, INTERVAL_MS, event_count]],
         "columns": columns,
@@ -247,4 +287,4 @@ def _body(columns: list[list[object]], *, data: bytes, request_ids: str, event_c
         "request_ids": len(request_ids),
     }
     text = json.dumps(header).encode()
-    return struct.pack("<BI", 1, len(text)) + text + data + request_ids.encode()
+    return struct.pack("<BI", version, len(text)) + text + data + request_ids.encode()

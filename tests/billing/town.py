@@ -8,13 +8,15 @@ import psycopg
 
 from billing.app import make_parts
 from billing.wire.servicer import BillingParts
+from meter.corrections import ById, NewCorrection, Search, from_batch
 from meter.counting.follower import Follower
-from meter.domain.event import Dimensions, DimensionTable, Origin
+from meter.domain.event import Dimensions, DimensionTable, EventBatch, Origin
 from meter.domain.tokens import TokenClass
 from meter.hosting import Host
 from meter.journal.commit import Submission, commit_group
 from meter.runtime.engine import make_engine
 from meter.store.accounts import AccountStore
+from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
 from meter.store.evidence import EvidenceStore
 from meter.store.facts import FactStore
@@ -39,6 +41,7 @@ class TownEvent:
     tier: str = "high"
     mode: str = "online"
     request_id: str = ""
+    event_id: int = 0
 
 
 class Town:
@@ -83,18 +86,29 @@ class Town:
 
     def record(self, *events: TownEvent, count: bool = True) -> None:
         """Record events as one segment; without `count` they are not in usage yet."""
-        table = DimensionTable()
-        plain = [
-            PlainEvent(
-                dimension=table.intern(_dimensions(event)),
-                end_ms=event.end_ms,
-                tokens={int(TokenClass[it.upper()]): n for it, n in event.classes.items()},
-                request_id=event.request_id,
-            )
-            for event in events
-        ]
-        origin = Origin(account_id="", key_id="key_1", received_ms=self.clock.now)
-        submission = Submission(origin=origin, batch=to_batch(plain, table=table))
+        self._commit(Submission(origin=self._origin(), batch=_to_batch(events)), count=count)
+
+    def correct(self, event_id: int, *, after: TownEvent | None = None) -> None:
+        """Void the event with this id, or count another in its place."""
+        wanted = ById(event_id=event_id.to_bytes(16))
+        found = CorrectionStore(self.engine, shard=0).find_event(
+            Search(event=wanted, account_id="", start_ms=0, end_ms=None)
+        )
+        correction = NewCorrection(
+            target=found.target,
+            before=found.event,
+            after=None if after is None else from_batch(_to_batch([after])),
+            reported=found.reported,
+            key_id="key_1",
+            reason="a test",
+        )
+        batch = correction.to_batch(DimensionTable())
+        self._commit(Submission(origin=self._origin(), batch=batch, corrects=correction))
+
+    def _origin(self) -> Origin:
+        return Origin(account_id="", key_id="key_1", received_ms=self.clock.now)
+
+    def _commit(self, submission: Submission, *, count: bool = True) -> None:
         commit_group(self._journal, [submission], now_ms=self.clock.now_ms)
         if count:
             self.count()
@@ -167,6 +181,21 @@ def contract_toml(
         '[parties.acme-sa]\nname = "ACME SA"\naddress = ["1 rue X", "75001 Paris"]\n'
         f'[document]\nkind = "invoice"\nseries = "{series}"\n{extra}'
     )
+
+
+def _to_batch(events: Sequence[TownEvent]) -> EventBatch:
+    table = DimensionTable()
+    plain = [
+        PlainEvent(
+            dimension=table.intern(_dimensions(event)),
+            end_ms=event.end_ms,
+            tokens={int(TokenClass[it.upper()]): n for it, n in event.classes.items()},
+            request_id=event.request_id,
+            event_id=event.event_id.to_bytes(16) if event.event_id else b"",
+        )
+        for event in events
+    ]
+    return to_batch(plain, table=table)
 
 
 def _dimensions(event: TownEvent) -> Dimensions:
