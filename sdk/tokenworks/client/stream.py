@@ -113,6 +113,8 @@ class UsageStream:
         """Begin a connection; returns the `first_sequence` to open it with."""
         self.disconnect()
         if self._open_from is not None:
+            # The meter counts the numbers before it as missing, so nobody gets them any more.
+            self._sent = max(self._sent, self._open_from - 1)
             return self._number(self._open_from)
         oldest = self._find_present(self._hold.first)
         return 0 if oldest is None or oldest > self._sent else self._number(oldest)

@@ -1,0 +1,176 @@
+"""A disk that fails while events come, and works again: nothing is lost, and no number is twice."""
+
+import errno
+from collections.abc import Sequence
+
+import pytest
+
+from tests.client.spool.disk import Disk
+from tokenworks.client.columns import SealedBatch
+from tokenworks.client.fallback import FallbackHold
+from tokenworks.client.hold import DiskFault, HoldFull, SpooledBatch
+from tokenworks.client.spool import Spool
+from tokenworks.client.spool_options import SpoolOptions
+
+
+def test_append__failing_disk_goes_on_in_memory() -> None:
+    """A batch that the disk does not take has its number and its bytes all the same."""
+    disk, hold = _hold()
+    _append(hold, b"1")
+    _break(disk)
+    _append(hold, b"2")
+    assert (hold.works, hold.memory_event_count) == (False, 1)
+    assert "as the test wants it" in hold.fault
+    _mend(disk)
+    _append(hold, b"3")
+    assert hold.works
+    assert _payloads(hold) == [b"1", b"2", b"3"]
+    assert (hold.is_on_disk(1), hold.is_on_disk(2), hold.is_on_disk(3)) == (True, False, False)
+
+
+def test_append__numbers_on_disk_make_way_for_those_in_memory() -> None:
+    """After a restart each batch on disk has the number under which it was sent."""
+    disk, hold = _hold()
+    hold.set_offset(100, first_local=1)
+    for text in (b"1", b"2"):
+        _append(hold, text)
+    _break(disk)
+    for text in (b"3", b"4"):
+        _append(hold, text)
+    _mend(disk)
+    _append(hold, b"5")
+    numbers = {number + _offset(hold, number): hold.batch(number) for number in range(1, 6)}
+    assert sorted(numbers) == [101, 102, 103, 104, 105]
+    again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
+    assert again.next - again.first == 3
+    for number in range(again.first, again.next):
+        offset = again.offset_of(number)
+        assert offset is not None
+        assert again.batch(number) == numbers[number + offset]
+
+
+def test_append__before_the_first_contact_numbers_are_kept_apart_too() -> None:
+    """Where the disk failed before the meter was there, the offset is told for each part."""
+    disk, hold = _hold()
+    _append(hold, b"1")
+    _break(disk)
+    _append(hold, b"2")
+    _mend(disk)
+    _append(hold, b"3")
+    hold.set_offset(10, first_local=1)
+    assert [_offset(hold, number) for number in (1, 2, 3)] == [10, 10, 10]
+    again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
+    assert [again.offset_of(number) for number in (1, 2)] == [10, 11]
+
+
+def test_set_offset__failing_disk_with_something_on_it_refuses() -> None:
+    """What is on disk is not sent before its number is there too."""
+    disk, hold = _hold()
+    _append(hold, b"1")
+    _break(disk)
+    with pytest.raises(DiskFault):
+        hold.set_offset(10, first_local=1)
+    assert hold.offset is None
+
+
+def test_set_offset__failing_disk_with_nothing_on_it_is_told_later() -> None:
+    """With nothing on disk memory goes on; the disk learns the number before its first batch."""
+    disk, hold = _hold()
+    _break(disk)
+    _append(hold, b"1")
+    hold.set_offset(10, first_local=1)
+    assert _offset(hold, 1) == 10
+    _mend(disk)
+    _append(hold, b"2")
+    again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
+    assert again.offset_of(1) == 11
+
+
+def test_release__lets_go_in_memory_and_on_disk() -> None:
+    """What is durable takes no room, wherever it lay."""
+    disk, hold = _hold()
+    _append(hold, b"1")
+    _break(disk)
+    _append(hold, b"2")
+    _mend(disk)
+    _append(hold, b"3")
+    hold.release(2)
+    assert (hold.held_event_count, hold.memory_event_count, hold.released) == (1, 0, 2)
+    assert hold.is_on_disk(3)
+    hold.release(3)
+    assert hold.held_event_count == 0
+
+
+def test_append__end_of_a_report_on_disk_waits_for_the_disk() -> None:
+    """Sent from memory, it would count again as its progress does after a crash."""
+    disk, hold = _hold()
+    hold.append([], progress={5: b"so far"})
+    _break(disk)
+    hold.append([_spooled(b"end", 5), _spooled(b"other", 6)], progress={})
+    assert _payloads(hold) == [b"other"]
+    assert (hold.memory_event_count, hold.volatile_event_count) == (2, 1)
+    _mend(disk)
+    _append(hold, b"next")
+    assert _payloads(hold) == [b"other", b"end", b"next"]
+    assert hold.memory_event_count == 1
+    assert not Spool.open(disk.after_kill(), producer="p", options=SpoolOptions()).recovered
+
+
+def test_append__full_disk_keeps_the_end_of_a_report() -> None:
+    """A full spool drops events, but the end of a report whose progress it has waits for room."""
+    _, hold = _hold(SpoolOptions(bytes_max=2_048, segment_bytes_max=1_024))
+    hold.append([], progress={5: b"so far"})
+    with pytest.raises(HoldFull):
+        for _ in range(9):
+            _append(hold, bytes(600))
+    with pytest.raises(HoldFull):
+        hold.append([_spooled(bytes(600), 5), _spooled(bytes(600))], progress={})
+    assert hold.memory_event_count == 1
+    hold.release(hold.next - 1)
+    hold.append([_spooled(b"next")], progress={})
+    assert hold.memory_event_count == 0
+
+
+def test_append__flapping_disk_keeps_all_in_order() -> None:
+    """However often the disk comes and goes, batches keep their order and their bytes."""
+    disk, hold = _hold()
+    texts = [b"%d" % number for number in range(40)]
+    for number, text in enumerate(texts):
+        (_break if number % 3 == 1 else _mend)(disk)
+        _append(hold, text)
+    assert _payloads(hold) == texts
+    hold.release(30)
+    assert _payloads(hold)[-10:] == texts[30:]
+
+
+def _hold(options: SpoolOptions | None = None) -> tuple[Disk, FallbackHold]:
+    disk = Disk()
+    spool = Spool.open(disk, producer="p", options=options or SpoolOptions())
+    return disk, FallbackHold(spool)
+
+
+def _break(disk: Disk) -> None:
+    disk.fault = lambda _: errno.EIO
+
+
+def _mend(disk: Disk) -> None:
+    disk.fault = lambda _: None
+
+
+def _append(hold: FallbackHold, payload: bytes) -> None:
+    hold.append([_spooled(payload)], progress={})
+
+
+def _spooled(payload: bytes, *settles: int) -> SpooledBatch:
+    return SpooledBatch(batch=SealedBatch(payload=payload, event_count=1), settles=settles)
+
+
+def _payloads(hold: FallbackHold) -> Sequence[bytes]:
+    batches = [hold.batch(number) for number in range(hold.first, hold.next)]
+    return [batch.payload for batch in batches if batch is not None]
+
+
+def _offset(hold: FallbackHold, local: int) -> int:
+    offset = hold.offset_of(local)
+    assert offset is not None
+    return offset
