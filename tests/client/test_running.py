@@ -1,0 +1,149 @@
+"""Running reports: whatever becomes of a request that lasts, it counts once, with what is known."""
+
+import gc
+from asyncio import CancelledError
+from collections.abc import Callable
+from pathlib import Path
+from threading import Barrier, Thread
+from typing import Final
+
+import pytest
+
+from tests.client.conftest import MakeClient
+from tests.client.fake_meter import WAIT_SECONDS, FakeMeter
+from tokenworks.client import Finish, Meter, Quality, RunningReport, limits
+
+COMPLETED_FINAL: Final = (Finish.COMPLETED, Quality.FINAL)
+FAILED_PARTIAL: Final = (Finish.FAILED, Quality.PARTIAL)
+CANCELLED_PARTIAL: Final = (Finish.CANCELLED, Quality.PARTIAL)
+
+
+@pytest.fixture(params=["memory", "spool"])
+def client(request: pytest.FixtureRequest, make_client: MakeClient, tmp_path: Path) -> Meter:
+    """A client without a spool, then one with it."""
+    return make_client(spool=tmp_path if request.param == "spool" else None)
+
+
+def _finish(report: RunningReport) -> None:
+    report.update(output=344)
+    assert report.finish(output=400)
+    assert not report.finish(output=500), "once"
+    assert not report.update(output=600)
+
+
+def _leave_well(report: RunningReport) -> None:
+    with report:
+        report.finish(output=400, finish=Finish.TRUNCATED)
+
+
+def _leave(report: RunningReport) -> None:
+    with report:
+        report.update(output=344)
+
+
+def _fail(report: RunningReport) -> None:
+    with pytest.raises(LookupError), report:
+        report.update(output=344)
+        raise LookupError
+
+
+def _cancel(report: RunningReport) -> None:
+    with pytest.raises(CancelledError), report:
+        report.update(output=344)
+        raise CancelledError
+
+
+def _abandon_stream(report: RunningReport) -> None:
+    def answer() -> object:
+        with report:
+            report.update(output=344)
+            yield 1
+
+    stream = answer()
+    next(stream)  # type: ignore[call-overload] # a generator
+    stream.close()  # type: ignore[attr-defined] # a generator
+
+
+ENDS: Final[dict[str, tuple[Callable[[RunningReport], None], int, tuple[Finish, Quality]]]] = {
+    "finished": (_finish, 400, COMPLETED_FINAL),
+    "finished in its context": (_leave_well, 400, (Finish.TRUNCATED, Quality.FINAL)),
+    "left without a finish": (_leave, 344, FAILED_PARTIAL),
+    "failed": (_fail, 344, FAILED_PARTIAL),
+    "cancelled": (_cancel, 344, CANCELLED_PARTIAL),
+    "its stream was closed": (_abandon_stream, 344, CANCELLED_PARTIAL),
+    "let go": (RunningReport.update, 0, FAILED_PARTIAL),
+}
+
+
+@pytest.mark.parametrize("case", ENDS)
+def test_report__counts_once(fake_meter: FakeMeter, client: Meter, case: str) -> None:
+    """Each way in which a request can end counts it once, with its last counts."""
+    end, output, how = ENDS[case]
+    report = client.begin(account="acme", model="m", tier="high", input=812)
+    end(report)
+    del report
+    gc.collect()
+    assert client.flush(WAIT_SECONDS)
+    (event,) = fake_meter.events
+    assert event["account"] == "acme"
+    assert event["tokens"] == {1: 812, 7: output} if output else {1: 812}
+    assert (event["finish"], event["quality"]) == how
+    assert client.statistics.recorded == client.statistics.acknowledged == 1
+
+
+def test_close__ends_running_reports(fake_meter: FakeMeter, client: Meter) -> None:
+    """Closing counts what still runs, as partial; what comes for it later counts no more."""
+    report = client.begin(input=1)
+    assert client.close(WAIT_SECONDS)
+    assert [event["tokens"] for event in fake_meter.events] == [{1: 1}]
+    assert not report.finish(output=5)
+    assert client.statistics.dropped == 0
+
+
+def test_begin__too_many_count_at_their_end(
+    fake_meter: FakeMeter, client: Meter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reports beyond the bound are not followed, but count like any event when they end."""
+    monkeypatch.setattr(limits, "RUNNING_REPORTS_MAX", 1)
+    followed, beyond = client.begin(input=1), client.begin(input=2)
+    assert beyond.update(output=3)
+    assert beyond.finish(output=4)
+    assert not beyond.finish()
+    assert followed.finish()
+    assert client.flush(WAIT_SECONDS)
+    tokens = sorted(str(event["tokens"]) for event in fake_meter.events)
+    assert tokens == [str({1: 1}), str({1: 2, 7: 4})]
+
+
+def test_report__never_raises(fake_meter: FakeMeter, client: Meter) -> None:
+    """Arguments that do not exist are counted as invalid, and the report goes on without them."""
+    report = client.begin(5, bogus=1)  # type: ignore[arg-type,call-arg]
+    assert report.update(input=3)
+    assert not report.update(bogus=1)  # type: ignore[call-arg]
+    assert not report.finish("x", input=4)  # type: ignore[arg-type]
+    assert report.finish(output=1)
+    assert client.flush(WAIT_SECONDS)
+    assert [event["tokens"] for event in fake_meter.events] == [{1: 3, 7: 1}]
+    assert client.statistics.invalid == 3
+
+
+def test_finish__of_many_threads_counts_once(fake_meter: FakeMeter, client: Meter) -> None:
+    """Whoever comes first ends a report; updates at that moment do not bring it back."""
+    reports = [client.begin(input=i + 1) for i in range(200)]
+    start, won = Barrier(4), list[bool]()
+
+    def run(number: int) -> None:
+        start.wait()
+        for report in reports:
+            report.update(output=number)
+            won.append(report.finish())
+
+    threads = [Thread(target=run, args=(number,)) for number in range(1, 5)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sum(won) == 200
+    assert client.close(WAIT_SECONDS)
+    inputs = sorted(event["tokens"][1] for event in fake_meter.events)  # type: ignore[index]
+    assert inputs == list(range(1, 201))
