@@ -87,7 +87,9 @@ def void(
         raise click.UsageError("name the event by its id or by --place, one of both")
     if since is not None:
         check_order(since, until)
-    request = pb.CorrectUsageRequest(event_id=event_id, place=place, reason=reason)
+    request = pb.CorrectUsageRequest(place=place, reason=reason)
+    if event_id is not None:
+        request.event_id = event_id
     if replacement is not None:
         request.replacement.CopyFrom(_read_event(client, replacement))
     if reporter is not None:

@@ -5,10 +5,10 @@ somewhere in it; decoding it decides. What corrections have written is never fou
 found where it was recorded first.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, bindparam, func, select, text
@@ -180,7 +180,7 @@ def _released_index(connection: Connection, origin: Origin) -> int | None:
     statement = select(quarantine.c.event_index).filter_by(
         quarantine_id=int.from_bytes(origin.instance)
     )
-    return connection.execute(statement).scalar_one()
+    return int(connection.execute(statement).scalar_one())
 
 
 def _set_aside(connection: Connection, origin: Origin) -> list[int]:
@@ -268,19 +268,11 @@ def _dimensions(connection: Connection, dimension_id: int) -> Dimensions:
             skus.c.served_model,
             skus.c.tier,
             skus.c.mode,
-            skus.c.region,
             dimensions.c.pool,
+            skus.c.region,
         )
         .join(skus, skus.c.sku_id == dimensions.c.sku_id)
         .where(dimensions.c.dimension_id == dimension_id)
     )
-    row: Mapping[str, Any] = connection.execute(statement).mappings().one()
-    return Dimensions(
-        row["account_id"],
-        row["model"],
-        row["served_model"],
-        row["tier"],
-        row["mode"],
-        row["pool"],
-        row["region"],
-    )
+    account_id, model, served_model, tier, mode, pool, region = connection.execute(statement).one()
+    return Dimensions(account_id, model, served_model, tier, mode, pool, region)

@@ -259,8 +259,9 @@ def _segment(serials: list[int], *, dimension_id: int, sign: int = 1) -> bytes:
         },
     }
     signs: list[list[object]] = [] if sign == 1 else [["sign", 0, sign, None]]
+    wide: list[list[object]] = [[name, 16, 0, None] for name in columns]
     return _body(
-        [[name, 16, 0, None] for name in columns] + signs,
+        wide + signs,
         version=1 if sign == 1 else 2,
         data=b"".join(
             bytes(value >> (8 * plane) & 0xFF for value in values)

@@ -50,8 +50,7 @@ def refusal(session: Session, **changes: Any) -> tuple[str, str, str]:  # noqa: 
     with pytest.raises(grpc.RpcError) as failure:
         correct(session, **changes)
     code, reason, _ = reason_of(failure.value)
-    details: str = failure.value.details()  # type: ignore[attr-defined]
-    return code.name, reason, details
+    return code.name, reason, str(failure.value.details())
 
 
 def listed(session: Session, **changes: Any) -> list[Correction]:  # noqa: ANN401
@@ -261,7 +260,8 @@ def test_correct__of_an_unknown_event(session: Session) -> None:
     assert refusal(session, event_id="unknown")[:2] == NOT_FOUND
     assert refusal(session, event_id=known.event_id, start_time=at_ms + 1)[:2] == NOT_FOUND
     assert refusal(session, event_id=known.event_id, end_time=at_ms)[:2] == NOT_FOUND
-    assert correct(session, event_id=known.event_id, start_time=at_ms, end_time=at_ms + 1)
+    found = correct(session, event_id=known.event_id, start_time=at_ms, end_time=at_ms + 1)
+    assert found.before.end_time == known.end_time
 
 
 def test_correct__of_one_of_several(session: Session) -> None:
