@@ -12,13 +12,14 @@ from cli.process import report_progress
 from cli.settings import Settings
 from meter.counting.auditor import Audit, Progress
 from meter.counting.findings import Check as Looked
+from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_iso
 from meter.options import JobOptions
 from meter.runtime.clock import SystemClock
 
 _TOLD_SECONDS: Final = 1.0
 # After every period that can be issued.
-_LAST_MS: Final = 2**42
+_LAST_MS: Final = 2**42 // INTERVAL_MS * INTERVAL_MS
 _DO: Final = {
     Looked.SEGMENTS: "the journal was changed by hand, restored in part, or its disk is failing:"
     " restore it from a backup",

@@ -85,12 +85,17 @@ def check_schema(missing: Sequence[str], *, newest: str) -> Check:
     )
 
 
-def check_health(health: Health, *, machine_ms: int) -> Iterator[Check]:
-    """Yield all checks of a migrated database, in the order of the page."""
+def check_health(
+    health: Health, *, machine_ms: int, durable_standbys: Sequence[str] = ()
+) -> Iterator[Check]:
+    """Yield all checks of a migrated database, in the order of the page.
+
+    `machine_ms` is this machine's time; what is acknowledged waits for `durable_standbys`.
+    """
     yield _clock(health, machine_ms=machine_ms)
     yield _rights(health)
     yield _disk(health)
-    yield from _standbys(health)
+    yield _standbys(health, needed=durable_standbys)
     yield from _journal(health)
     yield _counting(health)
     yield _cuts(health)
@@ -165,31 +170,44 @@ def _disk(health: Health) -> Check:
     )
 
 
-def _standbys(health: Health) -> Iterator[Check]:
+def _standbys(health: Health, *, needed: Sequence[str]) -> Check:
     named = health.settings["synchronous_standby_names"]
-    if not named and not health.standbys:
+    facts = {
+        "synchronous_standby_names": named,
+        "durable_standbys": list(needed),
+        "standbys": [
+            {"name": it.name, "state": it.state, "sync": it.sync_state, "lag_bytes": it.lag_bytes}
+            for it in health.standbys
+        ],
+    }
+    if not named and not needed and not health.standbys:
         says = "none: a backup is all that a lost disk leaves"
-        yield Check(name="standbys", mark=Mark.OK, says=says, facts={"standbys": []})
-        return
+        return Check(name="standbys", mark=Mark.OK, says=says, facts=facts)
     shown = ", ".join(
         f"{it.name} {it.state or 'unknown'} ({it.sync_state or 'unknown'}"
         + (f", {it.lag_bytes:,} bytes behind)" if it.lag_bytes is not None else ")")
         for it in health.standbys
     )
-    is_lacking = bool(named) and not any(it.sync_state != "async" for it in health.standbys)
-    yield Check(
+    connected = {it.name for it in health.standbys}
+    gone = [name for name in needed if name not in connected]
+    says = f"{shown or 'none connected'}; synchronous: {named or 'none'}"
+    if gone:
+        return Check(
+            name="standbys",
+            mark=Mark.FAIL,
+            says=f"{says}; TOKENWORKS_DURABLE_STANDBYS waits for {', '.join(gone)}",
+            do="producers keep all batches until it is back: connect it, or take it out of the"
+            " setting",
+            facts=facts,
+        )
+    is_waiting = bool(named) and all(it.sync_state == "async" for it in health.standbys)
+    return Check(
         name="standbys",
-        mark=Mark.FAIL if is_lacking else Mark.OK,
-        says=f"{shown or 'none connected'}; synchronous: {named or 'none'}",
+        mark=Mark.FAIL if is_waiting else Mark.OK,
+        says=says,
         do="commits wait for a synchronous standby: connect it, or take it out of"
         " synchronous_standby_names",
-        facts={
-            "synchronous_standby_names": named,
-            "standbys": [
-                {"name": it.name, "state": it.state, "sync": it.sync_state, "lag": it.lag_bytes}
-                for it in health.standbys
-            ],
-        },
+        facts=facts,
     )
 
 

@@ -19,7 +19,6 @@ from meter.domain.errors import MeterError
 from meter.domain.times import to_iso, to_ms
 from meter.runtime.clock import SystemClock
 
-_SILENCE_MS = 60_000
 _RIGHTS = "see that tokenworks_service may read all tables: tokenworks db upgrade grants it"
 _DATE = click.DateTime(formats=["%Y-%m-%d"])
 
@@ -48,7 +47,7 @@ def doctor(
         raise click.UsageError("--since and --until belong to --audit")
     settings = load_settings(config, flags={})
     database_url = get_database_url(settings)
-    checks, is_readable = _examine(database_url)
+    checks, is_readable = _examine(settings, database_url=database_url)
     result = None
     if with_audit and is_readable:
         result = _audit(settings, database_url=database_url, since=since, until=until)
@@ -65,7 +64,7 @@ def doctor(
         raise SystemExit(Exit.FAILED)
 
 
-def _examine(database_url: str) -> tuple[list[Check], bool]:
+def _examine(settings: Settings, *, database_url: str) -> tuple[list[Check], bool]:
     """Return the checks, and whether the tables are there to be read: each step needs the last."""
     try:
         login = meter.examination.look_at_login(database_url)
@@ -91,13 +90,19 @@ def _examine(database_url: str) -> tuple[list[Check], bool]:
     if missing:
         return checks, False
     try:
-        health = meter.examination.look_at_health(database_url, silence_ms=_SILENCE_MS)
+        health = meter.examination.look_at_health(
+            database_url, silence_ms=settings.silence_seconds * 1000
+        )
     except MeterError as error:
         checks.append(Check(name="tables", mark=Mark.FAIL, says=error.message, do=_RIGHTS))
         return checks, False
     if health.is_driven:
         report_progress(format_sandbox(to_iso(health.now_ms)))
-    checks += check_health(health, machine_ms=SystemClock().now_ms())
+    checks += check_health(
+        health,
+        machine_ms=SystemClock().now_ms(),
+        durable_standbys=settings.durable_standbys,
+    )
     return checks, True
 
 
