@@ -2,11 +2,15 @@
 
 import subprocess
 import sys
+from collections import Counter
+from pathlib import Path
 from typing import Final
 
 import pytest
 
-from tests.client.fake_meter import API_KEY, FakeMeter
+from tests.client.conftest import MakeClient
+from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter
+from tokenworks.client import Finish, Quality
 
 SECONDS_MAX: Final = 60
 
@@ -30,6 +34,53 @@ _, status = os.waitpid(child, 0)
 assert status == 0, status
 meter.record(account="parent, later")
 assert meter.close(30), meter.statistics
+"""
+
+FORK_WITH_SPOOL: Final = """
+import os, sys
+from tokenworks.client import Meter
+
+meter = Meter(
+    sys.argv[1], api_key=sys.argv[2], producer="p", flush_interval_seconds=60, spool=sys.argv[3],
+)
+report = None
+if sys.argv[4] == "used":
+    report = meter.begin(account="running")
+    meter.record(account="parent")
+    assert meter.flush(30)
+    meter.record(account="held by the parent")
+child = os.fork()
+if child == 0:
+    if report is not None:
+        assert not report.finish(), "it is the parent's"
+        del report
+    meter.record(account="child")
+    assert meter.close(30), meter.statistics
+    os._exit(0)
+_, status = os.waitpid(child, 0)
+assert status == 0, status
+meter.record(account="parent, later")
+if report is not None:
+    assert report.finish()
+assert meter.close(30), meter.statistics
+"""
+
+KILLED: Final = """
+import sys
+from tokenworks.client import Meter
+
+meter = Meter("127.0.0.1:1", api_key=sys.argv[1], producer="p", spool=sys.argv[2])
+report = meter.begin(account="running", input=7)
+for i in range(100):
+    meter.record(account=f"event {i}")
+ended = meter.begin(account="ended", input=1)
+ended.update(output=2)
+assert meter.sync(30)
+assert ended.finish(output=3)
+report.update(output=5)
+assert meter.sync(30)
+print("ready", flush=True)
+sys.stdin.read()
 """
 
 UNCLOSED: Final = """
@@ -62,6 +113,51 @@ def test_fork__child_reports_for_itself(
     assert names[0] == "p"
     assert names[1].startswith("p.")
     assert len(names) == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
+@pytest.mark.parametrize(
+    ("before", "by_parent"),
+    [
+        ("unused", ["parent, later"]),
+        ("used", ["parent", "held by the parent", "parent, later", "running"]),
+    ],
+)
+def test_fork__child_takes_a_slot_of_its_own(
+    fake_meter: FakeMeter, tmp_path: Path, before: str, by_parent: list[str]
+) -> None:
+    """With a spool each process has a folder and a name, and none sends what is another's."""
+    _run(FORK_WITH_SPOOL, fake_meter.target, API_KEY, str(tmp_path), before)
+    accounts = sorted(str(event["account"]) for event in fake_meter.events)
+    assert accounts == sorted([*by_parent, "child"])
+    assert sorted(fake_meter.producers) == ["p", "p.1"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "p.1"]
+
+
+def test_kill__spooled_events_count_once(
+    fake_meter: FakeMeter, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """After a kill all that was on disk is counted, a running report with its last counts."""
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, API_KEY, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+    for _ in range(2):
+        client = make_client(spool=tmp_path)
+        assert fake_meter.wait_for_events(102)
+        assert client.close(WAIT_SECONDS)
+    counted = Counter(str(event["account"]) for event in fake_meter.events)
+    assert counted == Counter([*(f"event {i}" for i in range(100)), "running", "ended"])
+    by_account = {event["account"]: event for event in fake_meter.events}
+    assert by_account["ended"]["tokens"] == {1: 1, 7: 3}
+    running = by_account["running"]
+    assert running["tokens"] == {1: 7, 7: 5}
+    assert (running["finish"], running["quality"]) == (Finish.FAILED, Quality.PARTIAL)
 
 
 def test_exit__sends_what_is_held(fake_meter: FakeMeter) -> None:

@@ -197,7 +197,8 @@ def test_record__failing_disk_goes_on_in_memory(
         patch.setattr(Folder, "append", _fail)
         client.record(input=2)
         assert not client.sync(0.3), "neither on disk nor at the meter"
-        assert not client.statistics.is_spooling
+        failing = client.statistics
+        assert not failing.is_spooling
     client.record(input=3)
     fake_meter.set(refusal=None)
     assert client.flush(WAIT_SECONDS)

@@ -2,7 +2,9 @@
 
 import ipaddress
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from queue import SimpleQueue
 from threading import Thread
 from typing import Final, Protocol, TypeAlias, cast
@@ -13,6 +15,11 @@ from tokenworks.client.messages import Message, read_response
 from tokenworks.client.retry import BROKEN, ENDED, Failure
 from tokenworks.client.status import failure_from_error
 from tokenworks.meter.v1.meter_service_pb2 import StreamUsageResponse
+
+with suppress(ImportError):
+    # gRPC imports this with the first channel, on our thread. A process that is forked at that
+    # moment would have half of a module for good.
+    import_module("grpc._channel")
 
 Interceptor: TypeAlias = grpc.StreamStreamClientInterceptor
 

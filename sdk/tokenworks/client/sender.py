@@ -187,7 +187,11 @@ class Sender:
                 self._take_news(self._session)
             is_sound = True
         finally:
-            self._end(is_sound=is_sound)
+            self._intake.room = 0
+            try:
+                self._put_away()
+            finally:
+                self._end(is_sound=is_sound)
 
     def _set_up(self) -> None:
         place = self._place = self._open_place()
@@ -205,6 +209,7 @@ class Sender:
             telling=self._notices,
             now=monotonic(),
             is_on_disk=None if place.spool is None else place.spool.is_on_disk,
+            doubts_when_behind=place.is_synced,
         )
 
     def _take_news(self, session: Session) -> None:
@@ -278,15 +283,18 @@ class Sender:
             self._connection.cut()
             self._connection = None
 
+    def _put_away(self) -> None:
+        """Have in the spool what is left, where there is one."""
+        session = self._session
+        if session is not None and self._place is not None and self._place.spool is not None:
+            self._sealer.seal(session, is_everything=True)
+            session.sealed(monotonic())
+            self._look_around(session)
+
     def _end(self, *, is_sound: bool) -> None:
-        """Leave nothing behind: what is left is spooled or counted, waiters are let go."""
-        self._intake.room = 0
+        """Leave nothing behind: what is not spooled is counted, waiters are let go."""
         place, session, left_count = self._place, self._session, 0
         if place is not None and session is not None:
-            if place.spool is not None and is_sound:
-                self._sealer.seal(session, is_everything=True)
-                session.sealed(monotonic())
-                self._look_around(session)
             held = place.hold.held_event_count
             self._gone_count = held if place.spool is None else place.spool.volatile_event_count
             left_count = held - self._gone_count
