@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Final, Self
 
 from tokenworks.client.columns import SealedBatch
-from tokenworks.client.hold import DiskFault, HoldFull, OffsetMap, SpooledBatch
+from tokenworks.client.hold import DiskFault, Doubts, HoldFull, OffsetMap, SpooledBatch
 from tokenworks.client.spool_files import FULL, Files, unusable
 from tokenworks.client.spool_manifest import (
     Manifest,
@@ -56,6 +56,7 @@ class Spool:
         self._options = options
         self._manifest = manifest
         self._offsets = OffsetMap(manifest.offsets)
+        self._doubts = Doubts(manifest.doubtful)
         self._shelf = Shelf(recovered.segments)
         self._writer = SegmentWriter(
             files,
@@ -131,18 +132,26 @@ class Spool:
         """See `Hold`."""
         return self._offsets.find(local)
 
-    def set_offset(self, offset: int, *, first_local: int) -> None:
+    def is_doubtful(self, local: int) -> bool:
+        """See `Hold`."""
+        return local in self._doubts
+
+    def set_offset(self, offset: int, *, first_local: int, doubtful_below: int = 0) -> None:
         """See `Hold`."""
         offsets = self._offsets.extended(offset, first_local=first_local)
-        if offsets.entries == self._offsets.entries:
+        doubts = self._doubts.extended(first_local, end=doubtful_below)
+        if offsets.entries == self._offsets.entries and doubts == self._doubts:
             return
         offsets.forget_below(self.first)
-        manifest = replace(self._manifest, offsets=tuple(offsets.entries))
+        doubts = doubts.above(self.first)
+        manifest = replace(
+            self._manifest, offsets=tuple(offsets.entries), doubtful=doubts.ranges
+        )
         try:
             write_manifest(self._files, manifest)
         except OSError as error:
             raise DiskFault(f"the numbers were not written down: {error}") from error
-        self._manifest, self._offsets = manifest, offsets
+        self._manifest, self._offsets, self._doubts = manifest, offsets, doubts
 
     def append(self, batches: Sequence[SpooledBatch], *, progress: Mapping[int, bytes]) -> None:
         """See `Hold`."""
@@ -315,11 +324,9 @@ class Spool:
             durable_bytes += segment.size_bytes
         with suppress(OSError):
             while len(self._shelf) > 1 and durable_bytes > retain_bytes:
-                oldest = self._shelf.oldest
-                if oldest is None or oldest.end > self.released + 1:
-                    return
-                durable_bytes -= oldest.size_bytes
+                before = self._shelf.size_bytes
                 self._remove_oldest()
+                durable_bytes -= before - self._shelf.size_bytes
 
     def _remove_oldest(self) -> None:
         """Remove the oldest segment for good, never the last. Raises OSError."""

@@ -49,12 +49,12 @@ def test_spool__process_dies_at_every_change_of_the_disk(ending: Ending) -> None
 def test_spool__disk_fails_at_every_change(code: int, length: int, step: int) -> None:
     """Whichever change fails, and however long, nothing comes back twice or as something else."""
     for first in range(0, _change_count(), step):
-        span = range(first, first + length)
+        failing = frozenset(range(first, first + length))
         _live_and_die(
             first + 40,
             ending=ENDINGS[first // step % 2],
             seed=first,
-            fault=lambda n, s=span: code if n in s else None,
+            fault=_failing(failing, code=code),
         )
 
 
@@ -65,14 +65,18 @@ def test_spool__thousands_of_random_lives(seed: int) -> None:
     random = Random(seed)
     for _ in range(2_000):
         rate = random.choice((0.0, 0.02, 0.2))
-        failing = {n for n in range(600) if random.random() < rate}
+        failing = frozenset(n for n in range(600) if random.random() < rate)
         code = random.choice((errno.EIO, errno.ENOSPC))
         _live_and_die(
             random.randrange(250),
             ending=random.choice(ENDINGS),
             seed=random.randrange(2**32),
-            fault=lambda n, f=failing, c=code: c if n in f else None,
+            fault=_failing(failing, code=code),
         )
+
+
+def _failing(changes: frozenset[int], *, code: int) -> Fault:
+    return lambda number: code if number in changes else None
 
 
 def _live_and_die(crash_at: int, *, ending: Ending, seed: int, fault: Fault) -> None:

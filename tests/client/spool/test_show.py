@@ -82,7 +82,7 @@ def test_show__says_what_is_damaged(folder: Path, capsys: pytest.CaptureFixture[
 def test_show__there_is_no_spool(tmp_path: Path, name: str) -> None:
     """A folder that is no spool ends with a sentence and status 2, and stays as it is."""
     (tmp_path / "empty").mkdir()
-    program = [sys.executable, "-m", "tokenworks.client.spool_show", tmp_path / name]
+    program = [sys.executable, "-m", "tokenworks.client.spool_show", str(tmp_path / name)]
     shown = subprocess.run(program, check=False, capture_output=True, text=True)
     assert (shown.returncode, shown.stdout) == (2, "")
     assert "no spool there" in shown.stderr

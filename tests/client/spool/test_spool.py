@@ -246,10 +246,10 @@ def test_set_offset__disk_fails() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "name"),
-    [({"bytes_max": 16 * 1024**2 - 1}, "spool_bytes_max"), ({"retain_bytes": -1}, "retain")],
+    ("bytes_max", "retain_bytes", "name"),
+    [(16 * 1024**2 - 1, 0, "spool_bytes_max"), (1024**3, -1, "spool_retain_bytes")],
 )
-def test_options__out_of_range(arguments: dict[str, int], name: str) -> None:
+def test_options__out_of_range(bytes_max: int, retain_bytes: int, name: str) -> None:
     """A size that makes no sense is refused by name."""
     with pytest.raises(ValueError, match=name):
-        SpoolOptions(**arguments)
+        SpoolOptions(bytes_max=bytes_max, retain_bytes=retain_bytes)
