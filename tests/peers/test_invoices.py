@@ -124,6 +124,7 @@ def audit(town: Town) -> tuple[str, str]:
     """Return the marks of an audit: of usage against the journal, of invoices against usage."""
     environment = {"TOKENWORKS_DATABASE_URL": town.database_url}
     ran = CliRunner().invoke(tokenworks, ["doctor", "--audit", "--json"], env=environment)
+    assert ran.stdout, (ran.stderr, ran.exception)
     marks = {it["check"]: it["mark"] for it in json.loads(ran.stdout)["checks"]}
     return marks[Looked.SUMS], marks[Looked.INVOICES]
 
