@@ -1,14 +1,16 @@
 """What the client relies on, held against the fake meter and a real one alike."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
 import pytest
 
 from tests.client.conftest import wait_for_state
-from tests.client.fake_meter import API_KEY, WAIT_SECONDS
+from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter
 from tests.client.reporting import ACCOUNT, create_account
 from tests.running_meter import RunningMeter
 from tokenworks.client import Meter, State, Statistics, TokenClass
@@ -38,6 +40,8 @@ class SomeMeter:
 def some_meter(request: pytest.FixtureRequest) -> SomeMeter:
     """The fake meter, then a real one with an account in it."""
     meter = request.getfixturevalue(request.param)
+    if isinstance(meter, FakeMeter):
+        meter.set(knows_clones=True)
     if isinstance(meter, RunningMeter):
         create_account(meter)
         return SomeMeter(target=meter.target, api_key=meter.api_key)
@@ -67,6 +71,43 @@ def test_contract__newer_process_takes_over(some_meter: SomeMeter) -> None:
         assert older.flush(WAIT_SECONDS) is False
         assert older.statistics.state is State.TAKEN_OVER
         assert newer.statistics.acknowledged == 3
+
+
+def test_contract__copied_spool_counts_nothing_twice(some_meter: SomeMeter, tmp_path: Path) -> None:
+    """A copy of a spool takes over; a batch under a number that was used is set aside, whole."""
+    with some_meter.client(spool=tmp_path / "a") as older:
+        older.record(input=1)
+        assert older.flush(WAIT_SECONDS)
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+        with some_meter.client(spool=tmp_path / "b") as newer:
+            newer.record(input=2)
+            assert newer.flush(WAIT_SECONDS)
+            older.record(input=3)
+            assert older.flush(WAIT_SECONDS) is False
+            assert older.statistics.state is State.TAKEN_OVER
+            assert newer.statistics.set_aside == 0
+    with some_meter.client(spool=tmp_path / "a") as again:
+        again.record(input=4)
+        assert again.flush(WAIT_SECONDS)
+        statistics = again.statistics
+        assert (statistics.restored, statistics.acknowledged, statistics.set_aside) == (1, 2, 1)
+
+
+def test_contract__restarted_spool_sends_no_more_than_the_newest_again(
+    some_meter: SomeMeter, tmp_path: Path
+) -> None:
+    """After a crash the meter has all that it had acknowledged, and gets the rest."""
+    with some_meter.client(spool=tmp_path / "a") as client:
+        for _ in range(5):
+            client.record(input=1)
+            assert client.flush(WAIT_SECONDS)
+        shutil.copytree(tmp_path / "a", tmp_path / "b")
+    with some_meter.client(spool=tmp_path / "b") as client:
+        client.record(input=1)
+        assert client.flush(WAIT_SECONDS)
+        assert client.statistics.set_aside == 0
+        assert client.statistics.resent <= 1
+        assert client.statistics.gaps == 0
 
 
 def test_contract__repeated_batch_is_a_success(some_meter: SomeMeter) -> None:
