@@ -5,6 +5,7 @@ somewhere in it; decoding it decides. What corrections have written is never fou
 found where it was recorded first.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -175,7 +176,7 @@ def _index_in_batch(connection: Connection, origin: Origin, *, row: int) -> int:
 
 def _released_index(connection: Connection, origin: Origin) -> int | None:
     """Return the index of the quarantine entry that a batch was released from; None for others."""
-    if not origin.instance or len(origin.instance) == INSTANCE_BYTES:
+    if not _is_released(origin):
         return None
     statement = select(quarantine.c.event_index).filter_by(
         quarantine_id=int.from_bytes(origin.instance)
@@ -183,20 +184,38 @@ def _released_index(connection: Connection, origin: Origin) -> int | None:
     return int(connection.execute(statement).scalar_one())
 
 
+def _is_released(origin: Origin) -> bool:
+    """Tell whether a batch was released from quarantine: its instance is the entry's number."""
+    return 0 < len(origin.instance) < INSTANCE_BYTES
+
+
 def _set_aside(connection: Connection, origin: Origin) -> list[int]:
-    """Return the places of a batch that were set aside when it was recorded, in order."""
-    statement = (
-        select(quarantine.c.event_index)
-        .filter_by(
-            producer=origin.producer,
-            sequence=origin.sequence,
-            key_id=origin.key_id,
-            received_time=to_time(origin.received_ms),
-        )
-        .where(quarantine.c.event_index >= 0)
-        .order_by(quarantine.c.event_index)
+    """Return the places of a batch that were set aside when it was recorded, in order.
+
+    A driven clock may stand still: entries of other bytes under the same number came later.
+    """
+    of_number = {
+        "producer": origin.producer,
+        "sequence": origin.sequence,
+        "key_id": origin.key_id,
+    }
+    statement = select(quarantine.c.quarantine_id, quarantine.c.event_index).filter_by(**of_number)
+    rows = connection.execute(
+        statement.where(
+            (quarantine.c.event_index == _WHOLE)
+            | (quarantine.c.received_time == to_time(origin.received_ms))
+        ).order_by(quarantine.c.quarantine_id)
+    ).all()
+    if _is_released(origin):
+        first, border = int.from_bytes(origin.instance), math.inf
+    else:
+        changed = [row.quarantine_id for row in rows if row.event_index == _WHOLE]
+        first, border = 0, min(changed, default=math.inf)
+    return sorted(
+        row.event_index
+        for row in rows
+        if row.event_index != _WHOLE and first < row.quarantine_id < border
     )
-    return list(connection.execute(statement).scalars())
 
 
 def _refuse_quarantined(connection: Connection, place: Reported, *, account_id: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.running_meter import RunningMeter
 from tests.wire.session import Session, columns, event, opening, reason_of, rows, to_columns
 from tests.wire.talk import info_of
-from tokenworks.meter.v1 import account_service_pb2, meter_service_pb2, usage_pb2
+from tokenworks.meter.v1 import account_service_pb2, meter_service_pb2, outcome_pb2, usage_pb2
 
 INPUT, OUTPUT = usage_pb2.TOKEN_CLASS_INPUT, usage_pb2.TOKEN_CLASS_OUTPUT
 DAY_MS = 86_400_000
@@ -65,12 +65,13 @@ def instead(account: str = "acme", **changes: Any) -> usage_pb2.UsageEvent:  # n
 
 
 def test_void__takes_an_event_back(session: Session) -> None:
-    """A voided event counts nothing any more, all others as before; who, when and why are kept."""
+    """A voided event counts nothing, however often it is sent; who, when and why are kept."""
     wrong = event(tokens={INPUT: 100, OUTPUT: 7}, request_id="r-1", finish=2, quality=2)
     session.record(wrong, event(tokens={INPUT: 3}))
     assert session.counted() == {("acme", "high", INPUT): 103, ("acme", "high", OUTPUT): 7}
     begin_ns = time.time_ns()
     found = correct(session, event_id=wrong.event_id, reason="reported twice")
+    assert session.record(wrong) == [outcome_pb2.OUTCOME_DUPLICATE]
     assert session.counted() == {("acme", "high", INPUT): 3}
     assert not found.HasField("after")
     assert found.before.tokens == wrong.tokens
@@ -138,19 +139,6 @@ def test_correct__index_is_that_of_the_batch_as_sent(session: Session) -> None:
     assert session.counted() == {("acme", "high", INPUT): 1, ("late", "high", INPUT): 100}
 
 
-def test_correct__of_a_rejected_event(session: Session) -> None:
-    """What was never counted and never will be cannot be taken back."""
-    session.exchange(opening(), rows(1, event("late")))
-    (entry,) = session.call("ListQuarantine", meter_service_pb2.ListQuarantineRequest()).entries
-    request = meter_service_pb2.RejectQuarantineRequest(
-        quarantine_id=entry.quarantine_id, reason="a test"
-    )
-    session.call("RejectQuarantine", request)
-    code, reason, said = refusal(session, place=("p1", 1, 0))
-    assert (code, reason) == REFUSED
-    assert "rejected" in said
-
-
 def test_correct__in_a_released_batch(session: Session) -> None:
     """A batch that was released lies under a number of its own; what both have is two events."""
     session.exchange(opening(), rows(1, event(tokens={INPUT: 1}), event(tokens={INPUT: 1_000})))
@@ -171,14 +159,19 @@ def test_correct__in_a_released_batch(session: Session) -> None:
     assert session.counted() == {("acme", "high", INPUT): 1_000}
 
 
-def test_correct__of_a_batch_that_is_no_events(session: Session) -> None:
-    """A batch that was kept as a whole has no event to correct."""
+def test_correct__of_what_was_never_counted(session: Session) -> None:
+    """What was rejected for good, or kept as a whole batch, cannot be taken back: both are told."""
     form = to_columns([event(), event()])
     form.end_offset_ms.append(1)
-    session.exchange(opening(), columns(1, form))
-    code, reason, said = refusal(session, place=("p1", 1, 0))
-    assert (code, reason) == REFUSED
-    assert "BATCH_MALFORMED" in said
+    session.exchange(opening(), rows(1, event("late")), columns(2, form))
+    (entry, _) = session.call("ListQuarantine", meter_service_pb2.ListQuarantineRequest()).entries
+    request = meter_service_pb2.RejectQuarantineRequest(
+        quarantine_id=entry.quarantine_id, reason="a test"
+    )
+    session.call("RejectQuarantine", request)
+    for sequence, words in ((1, "rejected"), (2, "BATCH_MALFORMED")):
+        code, reason, said = refusal(session, place=("p1", sequence, 0))
+        assert (code, reason, words in said) == (*REFUSED, True)
 
 
 def test_correct__again_gets_the_first_answer(session: Session) -> None:
@@ -197,27 +190,20 @@ def test_correct__again_gets_the_first_answer(session: Session) -> None:
     assert session.counted() == {("acme", "high", INPUT): 9}
 
 
-def test_void__twice_is_refused(session: Session) -> None:
-    """An event is void once: another reason, or a replacement, comes too late and is told so."""
-    wrong = event()
-    session.record(wrong)
-    first = correct(session, event_id=wrong.event_id)
-    for changes in ({"reason": "another"}, {"replacement": instead()}):
-        code, reason, said = refusal(session, event_id=wrong.event_id, **changes)
-        assert (code, reason) == REFUSED
-        assert f"correction {first.correction_id}" in said
-    assert session.counted() == {}
-
-
 def test_correct__follows_what_was_corrected(session: Session) -> None:
-    """Replaced and replaced again, then voided: each time what counts is what is taken back."""
+    """Replaced twice, then voided: what counts is what is taken back, and what is void stays so."""
     wrong = event(tokens={INPUT: 1})
     session.record(wrong)
     for count in (10, 100):
         right = instead(tokens={INPUT: count})
         assert correct(session, event_id=wrong.event_id, replacement=right).after.tokens
         assert session.counted() == {("acme", "high", INPUT): count}
-    assert correct(session, event_id=wrong.event_id).before.tokens[0].count == 100
+    last = correct(session, event_id=wrong.event_id)
+    assert last.before.tokens[0].count == 100
+    for changes in ({"reason": "another"}, {"replacement": instead(tokens={INPUT: 100})}):
+        code, reason, said = refusal(session, event_id=wrong.event_id, **changes)
+        assert (code, reason) == REFUSED
+        assert f"by correction {last.correction_id}" in said
     assert session.counted() == {}
     kinds = [each.HasField("after") for each in listed(session)]
     assert kinds == [True, True, False]

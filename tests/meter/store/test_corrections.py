@@ -8,13 +8,11 @@ from typing import Any, Final
 
 import psycopg
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sqlalchemy import Engine
 
 from meter import segment
 from meter.corrections import ById, EventRow, Found, NewCorrection, Reported, Search, from_batch
-from meter.domain.errors import NotFound, Unavailable
+from meter.domain.errors import Unavailable
 from meter.domain.event import Dimensions, DimensionTable, Origin
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.tokens import BAND_EDGES, Mode, TokenClass
@@ -24,7 +22,6 @@ from meter.store.corrections import CorrectionStore
 from meter.store.energy import EnergyStore
 from meter.store.evidence import EvidenceStore
 from meter.store.journal import JournalStore
-from meter.store.recorded_events import batch_index, batch_row
 from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
 from tests.meter.store.recording import (
     Heard,
@@ -259,6 +256,18 @@ def test_commit__one_of_two_in_a_group(engine: Engine, store: JournalStore) -> N
     assert corrections.find_correction(EventRow(0, 2, 0)) is None
 
 
+def test_commit__in_the_order_of_the_events(engine: Engine, store: JournalStore) -> None:
+    """A group's corrections are written by place, in which all servers wait for each other."""
+    for digit in b"123":
+        event = PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={}, event_id=bytes([digit] * 16))
+        record(store, [event])
+    corrections = CorrectionStore(engine, shard=0)
+    found = [find(corrections, int.from_bytes(bytes([digit] * 16))) for digit in b"312"]
+    results = commit(store, *(correction(each, None) for each in found))
+    numbers = [result.correction_id for result in results]
+    assert sorted(numbers) == [numbers[1], numbers[2], numbers[0]]
+
+
 def test_commit__of_two_servers_at_once(engine: Engine, database_url: str) -> None:
     """Two servers correct one event: the second waits for the first, and writes nothing."""
     first, second = owner(engine), owner(engine, shard=1)
@@ -301,23 +310,6 @@ def test_find__waits_until_another_shard_is_counted(engine: Engine, store: Journ
     found = find(CorrectionStore(engine, shard=0), int.from_bytes(b"1" * 16))
     follow(counting_of(engine)).count_once()
     assert find(elsewhere, int.from_bytes(b"1" * 16)) == found
-
-
-def test_find__wants_the_bytes_to_be_an_id(engine: Engine, store: JournalStore) -> None:
-    """Bytes that stand elsewhere in a segment, or across two ids, are no event's id."""
-    ids = [b"a" * 8 + b"b" * 8, b"c" * 8 + b"d" * 8]
-    events = [
-        PlainEvent(
-            dimension=0, end_ms=BEGIN_MS, tokens={}, event_id=it, request_id="0123456789abcdef"
-        )
-        for it in ids
-    ]
-    record(store, events)
-    corrections = CorrectionStore(engine, shard=0)
-    for wrong in (b"b" * 8 + b"c" * 8, b"0123456789abcdef"):
-        with pytest.raises(NotFound):
-            find(corrections, int.from_bytes(wrong))
-    assert find(corrections, int.from_bytes(ids[1])).event.event_id == ids[1]
 
 
 def test_view__has_what_was_taken_back_and_what_counts(
@@ -387,13 +379,3 @@ def shares_in(database_url: str) -> dict[str, int]:
         " LEFT JOIN skus s USING (sku_id) GROUP BY 1 HAVING sum(e.energy_mj) <> 0",
     )
     return dict(rows)
-
-
-@given(aside=st.sets(st.integers(0, 30)), count=st.integers(0, 31))
-def test_batch_row__and_index_belong_together(aside: set[int], count: int) -> None:
-    """Rows are the places that were not set aside, in order; each is told from the other."""
-    places = [index for index in range(count) if index not in aside]
-    for row, index in enumerate(places):
-        assert batch_row(index, aside=sorted(aside)) == row
-        assert batch_index(row, aside=sorted(aside)) == index
-    assert all(batch_row(index, aside=sorted(aside)) is None for index in aside)
