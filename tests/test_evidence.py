@@ -18,6 +18,7 @@ from tokenworks.meter.v1 import (
     clock_service_pb2,
     energy_service_pb2,
     meter_service_pb2,
+    producer_service_pb2,
 )
 
 
@@ -31,6 +32,7 @@ def test_rpc__was_called_over_a_real_server(pytestconfig: pytest.Config) -> None
             clock_service_pb2.DESCRIPTOR,
             energy_service_pb2.DESCRIPTOR,
             meter_service_pb2.DESCRIPTOR,
+            producer_service_pb2.DESCRIPTOR,
         )
         for service in file.services_by_name.values()
     ]

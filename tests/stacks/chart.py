@@ -34,6 +34,8 @@ EVERYTHING: Values = {
     "settings": {
         "tiers": ["free", "high"],
         "energy_sources": ["a=http://127.0.0.1:9400/metrics", "a b=http://127.0.0.1:9401/metrics"],
+        "durable_standbys": ["standby-1", "standby 2"],
+        "silence_seconds": 300,
         "energy_scrape_seconds": 3600,
         "buffer_bytes_max": 536_870_912,
         "log_level": "debug",

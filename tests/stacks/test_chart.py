@@ -40,6 +40,8 @@ REFUSED: list[tuple[Values, list[str]]] = [
     (MINIMAL | {"settings": {"tiers": "free,high"}}, ["'/settings/tiers': got string"]),
     (MINIMAL | {"settings": {"tiers": ["Free"]}}, ["'/settings/tiers/0'"]),
     (MINIMAL | {"settings": {"energy_sources": ["h100"]}}, ["'/settings/energy_sources/0'"]),
+    (MINIMAL | {"settings": {"silence_seconds": 5}}, ["'/settings/silence_seconds'"]),
+    (MINIMAL | {"settings": {"durable_standbys": ["a,b"]}}, ["'/settings/durable_standbys/0'"]),
     (MINIMAL | {"settings": {"buffer_bytes_max": "256Mi"}}, ["'/settings/buffer_bytes_max'"]),
     (MINIMAL | {"billingClose": {"schedule": "@monthly"}}, ["'/billingClose/schedule'"]),
     (MINIMAL | {"billingClose": {"schedule": "TZ=UTC 0 6 4 * *"}}, ["'/billingClose/schedule'"]),
