@@ -154,3 +154,14 @@ def test_take__columns_of_any_numbers(data: st.DataObject, count: int) -> None:
 def _length(raw: bytes) -> bytes:
     packed = usage_pb2.TokenCount(count=len(raw)).SerializeToString()
     return packed[1:] or b"\x00"
+
+
+def test_from_events__is_known_again_after_an_upgrade() -> None:
+    """An id and its content are hashed as ever: what was claimed before is a duplicate after."""
+    known = event(
+        end_ms=BEGIN_MS, event_id="known", request_id="r", finish=3, reported_input_count=3
+    )
+    submission, _ = INTAKE.from_events([known], CREDENTIAL, ORIGIN)
+    assert submission.claims is not None
+    assert submission.claims.keys[0].hex() == "1509620385e8f970661da5582f7b91ea"
+    assert submission.claims.hashes[0].hex() == "800403025dd9415eb0b96045fad78c89"

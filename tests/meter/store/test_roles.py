@@ -30,6 +30,7 @@ def execute_as(engine: Engine, statement: str) -> None:
                 ("cuts", "cut_id"),
                 ("cut_positions", "position"),
                 ("producer_gaps", "last_sequence"),
+                ("corrections", "reason"),
                 ("account_parents", "parent_id"),
                 ("skus", "mode"),
                 ("dimensions", "sku_id"),
