@@ -23,6 +23,7 @@ class Truth:
         self._promised = os.open(
             path.with_suffix(".promised"), os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644
         )
+        self._refused = path.with_suffix(".refused")
         self.count = 0
 
     def append(self, events: list[dict[str, Any]]) -> None:
@@ -31,6 +32,11 @@ class Truth:
         written = os.write(self._file, text.encode())
         assert written == len(text), "a truth that is torn is none"
         self.count += len(events)
+
+    def refuse(self, names: list[str]) -> None:
+        """Note events that the client did not take and said so: they must never count."""
+        with self._refused.open("a", encoding="ascii") as file:
+            file.writelines(f"{name}\n" for name in names)
 
     def promise(self, count: int) -> None:
         """Note that the first `count` events must never be lost from now on."""

@@ -34,6 +34,8 @@ def _line(name: str, it: Result) -> str:
         mark, seen = ("ok" if it.ok else f"**not ok**: {it.wrong}"), it.seen
     if it.at_risk_lost:
         seen += f"; {it.at_risk_lost:,} of the events at risk are lost"
+    if it.refused:
+        seen += f"; {it.refused:,} events were not taken, and the client said so"
     numbers = " | ".join(
         f"{count:,}" for count in (it.sent, it.counted, it.lost, it.doubled, it.set_aside)
     )

@@ -45,7 +45,8 @@ class Mischief:
     """Directions whose bytes vanish."""
     cuts: dict[str, int] = field(default_factory=dict)
     """By direction: so many more chunks are cut in half, with their connection."""
-    delay_seconds: float = 0.0
+    delays: dict[str, float] = field(default_factory=dict)
+    """By direction: seconds that each chunk takes longer."""
     bytes_per_second: int = 0
     """For each direction; 0 means as fast as it goes."""
 
@@ -173,8 +174,8 @@ class Proxy:
             await asyncio.sleep(0.02)
 
     async def _dawdle(self, size_bytes: int, *, direction: str) -> None:
-        if self.mischief.delay_seconds:
-            await asyncio.sleep(self.mischief.delay_seconds)
+        if self.mischief.delays.get(direction):
+            await asyncio.sleep(self.mischief.delays[direction])
         if self.mischief.bytes_per_second:
             async with self._throttles[direction]:
                 await asyncio.sleep(size_bytes / self.mischief.bytes_per_second)

@@ -87,18 +87,22 @@ class Reporter:
         end_ms = time.time_ns() // 1_000_000
         events = [self._source.draw(end_ms=end_ms) for _ in range(size)]
         self._truth.append(events)
-        for event in events:
-            self._meter.record(
-                account=event["account"],
-                model=event["model"],
-                tier=event["tier"],
-                end_time=end_ms / 1000,
-                request_id=event["request_id"],
-                **event["classes"],
-            )
+        refused = [event["request_id"] for event in events if not self._record(event)]
+        if refused:
+            self._truth.refuse(refused)
         self._chunks.append((time.monotonic(), self._truth.count))
         if self._promises_each:
             self._truth.promise(self._truth.count)
+
+    def _record(self, event: dict[str, Any]) -> bool:
+        return self._meter.record(
+            account=event["account"],
+            model=event["model"],
+            tier=event["tier"],
+            end_time=event["end_time_ms"] / 1000,
+            request_id=event["request_id"],
+            **event["classes"],
+        )
 
     def _measure(self) -> None:
         acknowledged = self._meter.statistics.acknowledged

@@ -22,6 +22,8 @@ class Seen:
     """Events that may be lost: the stated bound of a sender without a spool."""
     at_risk_max: int = 0
     """Events that a killed sender with a spool may lose: those after its last promise."""
+    refused_max: int = 0
+    """Events that clients may refuse to take, saying so."""
     set_aside_min: int = 0
     """Events that must be in quarantine at the end …"""
     set_aside_max: int = 0
@@ -60,6 +62,7 @@ class Result:
     doubled: int = 0
     set_aside: int = 0
     at_risk_lost: int = 0
+    refused: int = 0
     ok: bool = False
     seconds: float = 0.0
     skipped: str | None = None

@@ -167,7 +167,7 @@ def slow_network(site: Site) -> Seen:
     site.load(2)
     before = site.proxy.passed_bytes
     begin = time.monotonic()
-    site.proxy.mischief.delay_seconds = 0.1
+    site.proxy.mischief.delays.update(up=0.1, down=0.1)
     site.proxy.mischief.bytes_per_second = _MEGABIT
     site.load(10)
     kilobits = (site.proxy.passed_bytes - before) * 8 / (time.monotonic() - begin) / 1000

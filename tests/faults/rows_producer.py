@@ -12,6 +12,8 @@ _RATE: Final = 2_000
 # One flush interval (0.2 s), and the time that a busy machine takes to see a batch through.
 _BOUND_SECONDS: Final = 0.5
 _KILLS: Final = 3
+_CRAWL_SECONDS: Final = 5
+_ANNOUNCED_SECONDS: Final = 5
 _GAPS: Final = "SELECT coalesce(sum(last_sequence - first_sequence + 1), 0) FROM producer_gaps"
 
 
@@ -168,22 +170,25 @@ def spool_deleted_while_stopped(site: Site) -> Seen:
 @row(
     "spool-deleted-with-backlog",
     fault="a spool with a backlog is deleted after a kill -9 of its producer",
-    how="commits wait on a lock while batches are announced; kill, delete, start again",
+    how="acks crawl, so that a backlog grows and is announced; kill, delete, start 5 s later",
     expected="at most the backlog is lost, and the meter knows: missing numbers are recorded",
 )
 def spool_deleted_with_backlog(site: Site) -> Seen:
     """Delete a spool that has something left."""
     site.need_spool()
-    site.report("west", rate=200)
     first = site.report("east-0", producer="east")
     site.load(3)
-    with site.commits_held():
-        begin = time.monotonic()
-        # Long enough for the backlog to outgrow what the meter holds already.
-        site.load(8)
-        first.kill()
-        backlog = round((time.monotonic() - begin + _BOUND_SECONDS) * _RATE)
-        site.remove_spool("east")
+    begin = time.monotonic()
+    site.proxy.mischief.delays["down"] = _CRAWL_SECONDS
+    site.load(10)
+    first.kill()
+    backlog = round((time.monotonic() - begin + _BOUND_SECONDS) * _RATE)
+    site.remove_spool("east")
+    site.proxy.heal()
+    site.report("west")
+    site.wait_for_progress(seconds_max=60)
+    # What a producer announced is written every two seconds.
+    time.sleep(_ANNOUNCED_SECONDS)
     site.report("east-1", producer="east")
     site.load(3)
     missing = site.database.question(_GAPS)
@@ -227,5 +232,7 @@ def clones(site: Site) -> Seen:
         count=sum(it["state"] == "taken_over" for it in told),
         what="clone fenced",
         at_risk_max=round(_RATE * _BOUND_SECONDS),
-        set_aside_max=10**9,
+        set_aside_max=10_000,
+        # The fenced one takes nothing more.
+        refused_max=10**9,
     )

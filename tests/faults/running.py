@@ -68,6 +68,7 @@ def to_result(row: Row, *, seen: Seen, judged: Verdict, undelivered: str) -> Res
         doubled=judged.doubled,
         set_aside=judged.set_aside,
         at_risk_lost=judged.at_risk_lost,
+        refused=judged.refused,
         ok=wrong is None,
         wrong=wrong,
     )
@@ -87,6 +88,8 @@ def _complaints(row: Row, seen: Seen, judged: Verdict, undelivered: str) -> Iter
         yield f"{judged.lost} events are lost, at most {seen.loss_max} may be"
     if judged.at_risk_lost > seen.at_risk_max:
         yield f"{judged.at_risk_lost} events of a killed sender, at most {seen.at_risk_max} may be"
+    if judged.refused > seen.refused_max:
+        yield f"{judged.refused} events were not taken, at most {seen.refused_max} may be"
     if judged.doubled:
         yield f"{judged.doubled} events are doubled"
     if not seen.set_aside_min <= judged.set_aside <= max(seen.set_aside_max, seen.set_aside_min):

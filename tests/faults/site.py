@@ -262,7 +262,9 @@ class Site:
         )
         if done.returncode == 0:
             return ""
-        return f"doctor --audit ended with {done.returncode}: {(done.stdout + done.stderr)[-800:]}"
+        told = (done.stdout + done.stderr).strip().splitlines()
+        failed = [line for line in told if "fail" in line.lower()] or told[-1:]
+        return f"doctor --audit ended with {done.returncode}: {' · '.join(failed)[:500]}"
 
     def _find_wrong_bill(self, events: Iterable[Mapping[str, Any]]) -> str | None:
         prices = bills.read_prices(BOOK)

@@ -107,3 +107,12 @@ def test_truth__outlives_its_writer(tmp_path: Path) -> None:
     assert json.dumps(read.events) == json.dumps(events)
     assert read.unpromised == {"east-4"}
     assert not verdict.read_truth([tmp_path / "east.jsonl"]).unpromised
+
+
+def test_truth__without_what_was_refused(tmp_path: Path) -> None:
+    """What the client did not take is no truth: if it were counted, nobody would have sent it."""
+    truth = Truth(tmp_path / "east.jsonl")
+    truth.append([dict(event) for event in made().values()])
+    truth.refuse(["east-2"])
+    read = verdict.read_truth([tmp_path / "east.jsonl"])
+    assert (sorted(read.events), read.refused_count) == (["east-1", "east-3", "east-4"], 1)

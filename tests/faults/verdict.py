@@ -26,6 +26,8 @@ class Truth:
     """By request id."""
     unpromised: frozenset[str] = frozenset()
     """Those that a killed sender was allowed to lose: recorded after its last promise."""
+    refused_count: int = 0
+    """Events that a client did not take and said so; they are not among the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,6 +57,8 @@ class Verdict:
     """In quarantine and not in the journal."""
     at_risk_lost: int
     """Lost by a killed sender, which had not promised them."""
+    refused: int
+    """Not taken by a client, which said so."""
     difference: str | None
     """The first difference in the sums, None when journal and usage hold just what was counted."""
 
@@ -64,8 +68,12 @@ def read_truth(paths: Iterable[Path], *, killed: Iterable[str] = ()) -> Truth:
     killed_stems = set(killed)
     events: dict[str, Mapping[str, Any]] = {}
     unpromised: set[str] = set()
+    refused: set[str] = set()
     for path in paths:
         promised = _promised_count(path) if path.stem in killed_stems else None
+        told = path.with_suffix(".refused")
+        if told.exists():
+            refused.update(told.read_text("ascii").split())
         for index, line in enumerate(path.read_text("utf-8").splitlines()):
             event = json.loads(line)
             if event["request_id"] in events:
@@ -73,7 +81,10 @@ def read_truth(paths: Iterable[Path], *, killed: Iterable[str] = ()) -> Truth:
             events[event["request_id"]] = event
             if promised is not None and index >= promised:
                 unpromised.add(event["request_id"])
-    return Truth(events=events, unpromised=frozenset(unpromised))
+    taken = {name: event for name, event in events.items() if name not in refused}
+    return Truth(
+        events=taken, unpromised=frozenset(unpromised - refused), refused_count=len(refused)
+    )
 
 
 def read_database(url: str) -> Found:
@@ -112,6 +123,7 @@ def judge(truth: Truth, *, found: Found) -> Verdict:
         doubled=surplus + len(foreign),
         set_aside=len(aside),
         at_risk_lost=len(lost & truth.unpromised),
+        refused=truth.refused_count,
         difference=differences[0] if differences else None,
     )
 
