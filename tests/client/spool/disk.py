@@ -39,6 +39,8 @@ class Disk:
         self._safe: dict[str, _Content] = {}
         self._pending: list[tuple[str, str, _Content]] = []
         """Changes of names that are not safe yet: "bind" or "unbind", name, content."""
+        self.log: list[str] = []
+        """What was done to names, as far as it worked."""
         self.change_count = 0
         self.sync_count = 0
         self.fault: Fault = lambda _: None
@@ -106,6 +108,7 @@ class Disk:
         """See `Files`."""
         content = self._found(name)
         self._change()
+        self.log.append(f"remove {name}")
         del self._seen[name]
         self._pending.append(("unbind", name, content))
 
@@ -119,6 +122,7 @@ class Disk:
     def sync_folder(self) -> None:
         """See `Files`."""
         self._change()
+        self.log.append("sync folder")
         self._safe = dict(self._seen)
         self._pending.clear()
 
@@ -139,6 +143,9 @@ class Disk:
         pending = self._pending
         if random.random() < 0.5:
             pending = pending[: random.randint(0, len(pending))]
+        else:
+            # Not every file system keeps their order.
+            pending = [change for change in pending if random.random() < 0.6]
         for change, name, content in pending:
             if change == "move":
                 source, target = name.split("\0")

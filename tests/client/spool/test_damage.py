@@ -143,6 +143,20 @@ def test_open__segment_is_gone() -> None:
     assert spool.findings.damaged_batch_count == len(unsent)
 
 
+def test_open__number_that_was_released_is_not_given_again() -> None:
+    """What was released was recorded, so its number is taken though its bytes have rotted."""
+    disk = Disk()
+    spool = _open(disk)
+    _append(spool, b"one", b"two")
+    spool.release(2)
+    spool.close()
+    place = disk.read(FIRST).index(b"two")
+    again = _open(disk.flipped(FIRST, 8 * place))
+    assert (again.next, again.lost_event_count, again.held_event_count) == (3, 0, 0)
+    _append(again, b"three")
+    assert _found(again) == {1: b"one", 3: b"three"}
+
+
 def test_open__reported_content_looks_like_a_record() -> None:
     """A payload in the form of a record does not become one when what is around it rots."""
     forged = encode_batch(
@@ -184,8 +198,8 @@ def test_batch__disk_does_not_answer() -> None:
 
 
 def _manifest(**fields: object) -> bytes:
-    values: dict[str, object] = {"version": 1, "producer": PRODUCER, "salt": SALT, "offsets": []}
-    values |= fields
+    values: dict[str, object] = {"version": 1, "producer": PRODUCER, "salt": SALT}
+    values |= {"offsets": [], "doubtful": []} | fields
     text = json.dumps(values, sort_keys=True, separators=(",", ":"))
     return json.dumps(values | {"checksum": crc32(text.encode())}).encode()
 

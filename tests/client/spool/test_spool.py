@@ -221,6 +221,43 @@ def test_append__full_disk_gives_up_what_is_retained() -> None:
     assert _payloads(_open(disk.after_kill())) == [*held, 99]
 
 
+@pytest.mark.parametrize("failing", ["append", "sync"])
+def test_append__what_failed_is_cut_off(failing: str) -> None:
+    """Bytes of a batch that was refused do not stay where a restart would find them."""
+    disk = Disk()
+    spool = _open(disk)
+    _append(spool, 1)
+    name = f"{1:020d}.spool"
+    before = disk.read(name)
+    refused = disk.change_count + (failing == "sync")
+    disk.torn_bytes = 100
+    # Then comes the truncation, which works, and a new segment, which does not.
+    disk.fault = lambda number: None if number in (refused - 1, refused + 1) else errno.EIO
+    with pytest.raises(DiskFault):
+        _append(spool, 2)
+    assert disk.read(name) == before
+
+
+def test_release__removal_is_for_good_before_the_next() -> None:
+    """An old segment whose removal may not last is removed for good before a newer one goes."""
+    disk = Disk()
+    spool = _open(disk, SpoolOptions(segment_bytes_max=200, bytes_max=9_000, retain_bytes=0))
+    for number in range(1, 8):
+        _append(spool, number)
+    begun, names = disk.change_count, [f"{local:020d}.spool" for local in (1, 2, 3)]
+    disk.log.clear()
+    disk.fault = lambda number: errno.EIO if number == begun + 1 else None
+    spool.release(2)
+    assert disk.log == [f"remove {names[0]}"]
+    spool.release(3)
+    assert disk.log[1:5] == [
+        "sync folder",
+        f"remove {names[1]}",
+        "sync folder",
+        f"remove {names[2]}",
+    ]
+
+
 def test_set_offset__full_disk_has_room_for_it() -> None:
     """Numbers can be fixed on a full disk: the reserve is given up for them."""
     disk = Disk()
