@@ -134,8 +134,8 @@ def _clock(health: Health, *, machine_ms: int) -> Check:
 def _rights(health: Health) -> Check:
     facts = {"excess": list(health.wrong_rights), "lacking": list(health.lacking_rights)}
     if not health.wrong_rights and not health.lacking_rights:
-        says = "tokenworks_service may add facts, and change none"
-        return Check(name="rights", mark=Mark.OK, says=says, facts=facts)
+        well = "tokenworks_service may add facts, and change none"
+        return Check(name="rights", mark=Mark.OK, says=well, facts=facts)
     says: list[str] = []
     do: list[str] = []
     for rights, verb, word, joint in (

@@ -12,6 +12,11 @@ from meter.counting.auditor import Audit
 from meter.domain.times import to_iso
 
 _COLUMNS_MAX: Final = 110
+_LABELS: Final = {
+    "request_count": "requests",
+    "delivered_output_count": "delivered output",
+    "estimated_count": "estimated",
+}
 # What is piped into another program is not wrapped.
 _PIPED_COLUMNS: Final = 100_000
 
@@ -38,7 +43,7 @@ def write_end(checks: Sequence[Check]) -> str:
 def write_sums(audit: Audit, invoices: InvoiceAudit) -> Iterator[str]:
     """Yield the sums that were compared, one a line, and where they differ."""
     rows = [
-        (name.removesuffix("_count").replace("_", " "), audit.journal[name], audit.usage[name])
+        (_LABELS.get(name, name.replace("_", " ")), audit.journal[name], audit.usage[name])
         for name in {**audit.journal, **audit.usage}
         if audit.journal[name] or audit.usage[name]
     ]

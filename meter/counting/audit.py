@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from meter.counting.block import BANDS, EXTRAS, FINISHES, SUM_NAMES, Block, number_rows
+from meter.counting.repeats import Int32Array
 from meter.domain.event import Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.segment import Segment
@@ -126,6 +127,8 @@ class Ledger:
         size = int(catalogue.dimension_id.max(initial=0)) + 1
         self._pair_of = np.full(size, -1, np.int64)
         self._pair_of[catalogue.dimension_id] = np.searchsorted(self._pairs, codes)
+        self._account_of = np.zeros(size + 1, np.int32)
+        self._account_of[catalogue.dimension_id] = catalogue.account_number
         self._tables: list[tuple[Int64Array, Int64Array]] = []
         self._waiting: list[Segment] = []
         self._waiting_cut = 0
@@ -142,10 +145,12 @@ class Ledger:
         self._waiting.append(segment)
         self._waiting_events += len(segment)
 
-    def account_numbers(self, segment: Segment) -> Int64Array:
+    def account_numbers(self, segment: Segment) -> Int32Array:
         """Return the number of each event's account; 0 where its dimension is not known."""
-        pair = self._find_pairs(segment.columns["dimension"])
-        return np.where(pair < 0, 0, self._pairs[pair] // _SKUS_MAX)
+        # The last entry stands for all that is too large.
+        known = np.minimum(segment.columns["dimension"], len(self._account_of) - 1)
+        numbers: Int32Array = self._account_of[np.maximum(known, 0)]
+        return numbers
 
     def totals(self) -> tuple[Mapping[str, int], Mapping[str, int]]:
         """Return the window's sums by name, of the journal and of usage."""
@@ -204,7 +209,8 @@ class Ledger:
         )
         cut = np.clip(rows.cut_id, 0, self._cuts - 1)
         code = interval * len(self._pairs) + pair
-        return (code * EXTRAS + band * FINISHES + finish) * self._cuts + cut
+        keys: Int64Array = (code * EXTRAS + band * FINISHES + finish) * self._cuts + cut
+        return keys
 
     def _find_pairs(self, dimension: Int64Array) -> Int64Array:
         if len(dimension) and dimension.min() >= 0 and dimension.max() < len(self._pair_of):

@@ -3,18 +3,19 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from meter.domain.event import Int64Array
+from meter.domain.event import SIGN, BoolArray, Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.segment import Segment
 
+Int32Array = npt.NDArray[np.int32]
 _Uint64Array = npt.NDArray[np.uint64]
-# Ids that are held at a time: some 350 MiB. Above it they are compared with the nearest half only.
+# Ids that are held at a time, 50 bytes each. Above it they are compared with the nearest half only.
 IDS_MAX: Final = 6_000_000
 # Odd factors that spread ids whose bytes are nearly the same.
 _SPREAD: Final = (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9)
@@ -55,25 +56,56 @@ class Repeat:
         return any(not place.producer for place, _ in self.places)
 
 
-@dataclass(slots=True)
-class _Held:
-    """Events with ids: n × 2 words of the id, and n of all else."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Part:
+    """The events with ids of one segment, or some of them: n × 2 words of the id, n of all else.
 
+    `mixed` is of id and account, and nearly never the same for two. `index` are the events' places
+    in the segment, None where all are held. `is_old` says that an earlier window had them.
+    """
+
+    segment: Segment
+    shard: int
+    position: int
     words: _Uint64Array
-    account: Int64Array
-    batch: Int64Array
+    mixed: _Uint64Array
+    account: Int32Array
     end_ms: Int64Array
-    sign: Int64Array
-    is_old: npt.NDArray[np.bool_]
+    sign: Int64Array | None
+    index: Int64Array | None = None
+    is_old: bool = False
 
-    def take(self, wanted: npt.NDArray[np.bool_]) -> "_Held":
-        return _Held(
-            self.words[wanted],
-            self.account[wanted],
-            self.batch[wanted],
-            self.end_ms[wanted],
-            self.sign[wanted],
-            self.is_old[wanted],
+    def __len__(self) -> int:
+        return len(self.mixed)
+
+    def keep(self, wanted: BoolArray) -> "_Part":
+        if wanted.all():
+            return self
+        places = np.flatnonzero(wanted)
+        return replace(
+            self,
+            words=self.words[places],
+            mixed=self.mixed[places],
+            account=self.account[places],
+            end_ms=self.end_ms[places],
+            sign=None if self.sign is None else self.sign[places],
+            index=places if self.index is None else self.index[places],
+        )
+
+    def signs(self) -> Int64Array:
+        return np.ones(len(self), np.int64) if self.sign is None else self.sign
+
+    def place(self, member: int) -> Place:
+        """Return the batch of an event."""
+        index = member if self.index is None else int(self.index[member])
+        ends = np.cumsum([count for _, count in self.segment.origins])
+        origin, _ = self.segment.origins[int(np.searchsorted(ends, index, "right"))]
+        return Place(
+            account_id=origin.account_id,
+            producer=origin.producer,
+            sequence=origin.sequence,
+            shard=self.shard,
+            position=self.position,
         )
 
 
@@ -82,8 +114,7 @@ class EventIds:
 
     def __init__(self, *, ids_max: int = IDS_MAX) -> None:
         self._ids_max = ids_max
-        self._places: list[Place] = []
-        self._parts: list[_Held] = []
+        self._parts: list[_Part] = []
         self._count = 0
         self.seen_count = 0
         self.shortened_count = 0
@@ -91,7 +122,7 @@ class EventIds:
     def add(
         self,
         segment: Segment,
-        accounts: Int64Array,
+        accounts: Int32Array,
         *,
         shard: int,
         position: int,
@@ -102,81 +133,82 @@ class EventIds:
             return
         end_ms = segment.columns["end_ms"]
         words = np.frombuffer(segment.event_ids, "<u8").reshape(-1, 2)
-        wanted = words.any(axis=1) & (end_ms >= span_ms[0]) & (end_ms < span_ms[1])
-        first = len(self._places)
-        self._places += [
-            Place(
-                account_id=origin.account_id,
-                producer=origin.producer,
-                sequence=origin.sequence,
-                shard=shard,
-                position=position,
-            )
-            for origin, _ in segment.origins
-        ]
-        counts = [count for _, count in segment.origins]
-        batch = np.repeat(np.arange(first, first + len(counts)), counts)
-        held = _Held(
-            words, accounts, batch, end_ms, segment.column("sign"), np.zeros(len(words), np.bool_)
-        ).take(wanted)
-        self._parts.append(held)
-        self._count += len(held.batch)
-        self.seen_count += len(held.batch)
+        part = _Part(
+            segment=replace(segment, columns={}, tokens={}, event_ids=b"", request_ids=()),
+            shard=shard,
+            position=position,
+            words=words,
+            mixed=_mix(words, accounts),
+            account=accounts,
+            end_ms=end_ms,
+            sign=segment.columns.get(SIGN),
+        ).keep(((words[:, 0] | words[:, 1]) != 0) & (end_ms >= span_ms[0]) & (end_ms < span_ms[1]))
+        if not len(part):
+            return
+        self._parts.append(part)
+        self._count += len(part)
+        self.seen_count += len(part)
         if self._count > self._ids_max:
             # Memory is bounded: what ended last is held on to, the rest has been compared.
             self.shortened_count += 1
             yield from self._compare()
-            newest = np.argsort(self._parts[0].end_ms, kind="stable")[-self._ids_max // 2 :]
-            self._keep(np.isin(np.arange(self._count), newest))
+            ends = np.concatenate([each.end_ms for each in self._parts])
+            half = len(ends) - self._ids_max // 2
+            self._keep_since(int(np.partition(ends, half)[half]))
 
     def end_window(self, end_ms: int) -> Iterator[Repeat]:
         """Yield what was repeated; what may be so by the next window is held."""
         yield from self._compare()
-        if self._parts:
-            self._keep(self._parts[0].end_ms >= end_ms - INTERVAL_MS)
+        self._keep_since(end_ms - INTERVAL_MS)
 
-    def _keep(self, wanted: npt.NDArray[np.bool_]) -> None:
-        held = self._parts[0].take(wanted)
-        used, held.batch = np.unique(held.batch, return_inverse=True)
-        self._places = [self._places[place] for place in used.tolist()]
-        held.is_old = np.ones(len(held.batch), np.bool_)
-        self._parts = [held]
-        self._count = len(held.batch)
+    def _keep_since(self, since_ms: int) -> None:
+        kept = [part.keep(part.end_ms >= since_ms) for part in self._parts]
+        self._parts = [replace(part, is_old=True) for part in kept if len(part)]
+        self._count = sum(len(part) for part in self._parts)
 
     def _compare(self) -> Iterator[Repeat]:
         if not self._parts:
             return
-        held = self._parts[0] if len(self._parts) == 1 else _join(self._parts)
-        self._parts = [held]
-        spread = [np.uint64(factor) for factor in _SPREAD]
-        mixed = held.words[:, 0] * spread[0] ^ held.words[:, 1] * spread[1]
-        mixed ^= held.account.astype(np.uint64) * spread[2]
-        ordered = np.sort(mixed)
-        twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+        mixed = np.concatenate([part.mixed for part in self._parts])
+        mixed.sort()
+        twice = np.unique(mixed[1:][mixed[1:] == mixed[:-1]])
         if len(twice):
-            yield from self._groups(held.take(np.isin(mixed, twice)))
+            alike = [part.keep(np.isin(part.mixed, twice)) for part in self._parts]
+            yield from _groups([part for part in alike if len(part)])
 
-    def _groups(self, held: _Held) -> Iterator[Repeat]:
-        order = np.lexsort((held.end_ms, held.account, held.words[:, 1], held.words[:, 0]))
-        words, account = held.words[order], held.account[order]
-        is_next = np.ones(len(order), np.bool_)
-        is_next[1:] = (words[1:] != words[:-1]).any(axis=1) | (account[1:] != account[:-1])
-        begins = np.flatnonzero(is_next)
-        # A void takes one away: what it leaves is counted once, and no repeat.
-        counted = np.add.reduceat(held.sign[order], begins)
-        is_new = np.logical_or.reduceat(~held.is_old[order], begins)
-        ends = np.append(begins[1:], len(order))
-        for group in np.flatnonzero((counted > 1) & is_new).tolist():
-            members = order[begins[group] : ends[group]]
-            members = members[held.sign[members] > 0]
-            yield Repeat(
-                event_id=held.words[members[0]].tobytes(),
-                account_number=int(held.account[members[0]]),
-                places=[
-                    (self._places[int(held.batch[member])], int(held.end_ms[member]))
-                    for member in members
-                ],
-            )
+
+def _mix(words: _Uint64Array, accounts: Int32Array) -> _Uint64Array:
+    first, second, third = (np.uint64(factor) for factor in _SPREAD)
+    mixed = words[:, 0] * first
+    mixed ^= words[:, 1] * second
+    mixed ^= accounts.astype(np.uint64) * third
+    return mixed
+
+
+def _groups(parts: Sequence[_Part]) -> Iterator[Repeat]:
+    words = np.concatenate([part.words for part in parts])
+    account = np.concatenate([part.account for part in parts])
+    end_ms = np.concatenate([part.end_ms for part in parts])
+    sign = np.concatenate([part.signs() for part in parts])
+    whose = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    is_old = np.array([part.is_old for part in parts])[whose]
+    member = np.concatenate([np.arange(len(part)) for part in parts])
+    order = np.lexsort((end_ms, account, words[:, 1], words[:, 0]))
+    is_next = np.ones(len(order), np.bool_)
+    is_next[1:] = (words[order][1:] != words[order][:-1]).any(axis=1)
+    is_next[1:] |= account[order][1:] != account[order][:-1]
+    begins = np.flatnonzero(is_next)
+    # A void takes one away: what it leaves is counted once, and no repeat.
+    counted = np.add.reduceat(sign[order], begins)
+    is_new = np.logical_or.reduceat(~is_old[order], begins)
+    ends = np.append(begins[1:], len(order))
+    for group in np.flatnonzero((counted > 1) & is_new).tolist():
+        members = [it for it in order[begins[group] : ends[group]].tolist() if sign[it] > 0]
+        yield Repeat(
+            event_id=words[members[0]].tobytes(),
+            account_number=int(account[members[0]]),
+            places=[(parts[whose[it]].place(int(member[it])), int(end_ms[it])) for it in members],
+        )
 
 
 class BatchNumbers:
@@ -223,14 +255,3 @@ class BatchNumbers:
             firsts.insert(place, sequence)
             lasts.insert(place, sequence)
         return True
-
-
-def _join(parts: Sequence[_Held]) -> _Held:
-    return _Held(
-        np.concatenate([part.words for part in parts]),
-        np.concatenate([part.account for part in parts]),
-        np.concatenate([part.batch for part in parts]),
-        np.concatenate([part.end_ms for part in parts]),
-        np.concatenate([part.sign for part in parts]),
-        np.concatenate([part.is_old for part in parts]),
-    )
