@@ -57,8 +57,11 @@ class Registry:
         """
         began_seconds = self._clock.monotonic_seconds()
         known = self._snapshot
-        if known is None or self._store.version() != known.version:
-            self._replace(self._store.load())
+        version = None if known is None else self._store.version()
+        if known is None or version != known.version:
+            # Lower than it was: the database is an older one, and its accounts and keys hold.
+            is_older = version is not None and known is not None and version < known.version
+            self._replace(self._store.load(), is_older=is_older)
         self._checked_seconds = began_seconds
 
     def adopt(self) -> None:
@@ -66,7 +69,8 @@ class Registry:
         if self._store.known is not None:
             self._replace(self._store.known)
 
-    def _replace(self, snapshot: RegistrySnapshot) -> None:
+    def _replace(self, snapshot: RegistrySnapshot, *, is_older: bool = False) -> None:
         with self._lock:
-            if self._snapshot is None or self._snapshot.version < snapshot.version:
+            known = self._snapshot
+            if is_older or known is None or known.version < snapshot.version:
                 self._snapshot = snapshot

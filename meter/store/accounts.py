@@ -61,9 +61,17 @@ class AccountStore:
         return self._known
 
     def version(self) -> int:
-        """Return the registry's version, which every change moves."""
+        """Return the registry's version, which every change moves.
+
+        A lower one than was known before is that of an older database: nothing else lowers it.
+        """
+        known = self._known
         with store_faults(), self._engine.connect() as connection:
-            return _select_version(connection)
+            version = _select_version(connection)
+        with self._known_lock:
+            if known is not None and version < known.version and self._known is known:
+                self._known = None
+        return version
 
     def load(self) -> RegistrySnapshot:
         """Return all accounts and keys at one version."""

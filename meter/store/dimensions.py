@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sqlalchemy import ARRAY, Engine, Integer, any_, literal, select
+from sqlalchemy import ARRAY, Engine, Integer, any_, event, literal, select
 
 from meter.counted import Counted
 from meter.counting.aggregate import UsageDelta
@@ -19,19 +19,26 @@ class DimensionReader:
         """Take the engine."""
         self._engine = engine
         self._known: dict[int, Dimensions] = {}
+        event.listen(engine, "connect", self._forget)
 
     def counted(self, delta: UsageDelta) -> Counted:
         """Return a delta with what its ids stand for; reads those that are new."""
-        self._read([it for it in np.unique(delta.dimension_id).tolist() if it not in self._known])
+        known = self._known
+        missing = [it for it in np.unique(delta.dimension_id).tolist() if it not in known]
+        self._read(missing, into=known)
         return Counted(
             dimension_id=delta.dimension_id,
             interval_start_ms=delta.interval_start_ms,
             band=delta.band,
             tokens=delta.tokens,
-            dimensions=self._known,
+            dimensions=known,
         )
 
-    def _read(self, missing: Sequence[int]) -> None:
+    def _forget(self, *_: object) -> None:
+        # Over a new connection: the database may be an older one, in which an id means another.
+        self._known = {}
+
+    def _read(self, missing: Sequence[int], *, into: dict[int, Dimensions]) -> None:
         if not missing:
             return
         statement = (
@@ -51,6 +58,6 @@ class DimensionReader:
         with store_faults(), self._engine.connect() as connection:
             for row in connection.execute(statement):
                 dimension_id, account_id, model, served_model, tier, mode, region, pool = row
-                self._known[dimension_id] = Dimensions(
+                into[dimension_id] = Dimensions(
                     account_id, model, served_model, tier, mode, pool, region
                 )

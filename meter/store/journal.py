@@ -10,6 +10,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     delete,
+    event,
     func,
     insert,
     literal,
@@ -67,12 +68,16 @@ class JournalStore:
         self._dimension_ids: dict[tuple[str, int, str], int] = {}
         self._sku_ids: dict[tuple[Any, ...], int] = {}
         self._ids_by_table: dict[int, tuple[Any, Int64Array]] = {}
+        self._wanted: list[EventBatch] = []
+        self._is_reconnected = False
+        event.listen(engine, "connect", self._note_connection)
 
     def take_ownership(self) -> None:
         """Become the shard's owner: any process that owned it before can write no more."""
-        statement = upsert(shards).values(shard=self._shard, epoch=1, position=0)
+        statement = upsert(shards).values(shard=self._shard, epoch=self._epoch + 1, position=0)
         statement = statement.on_conflict_do_update(
-            index_elements=[shards.c.shard], set_={"epoch": shards.c.epoch + 1}
+            index_elements=[shards.c.shard],
+            set_={"epoch": func.greatest(shards.c.epoch, self._epoch) + 1},
         )
         with store_faults(), self._engine.begin() as connection:
             self._epoch = connection.execute(statement.returning(shards.c.epoch)).scalar_one()
@@ -86,6 +91,8 @@ class JournalStore:
         """
         try:
             with store_faults(), self._engine.begin() as connection:
+                if self._is_reconnected:
+                    self._settle()
                 yield JournalTransaction(connection, shard=self._shard, epoch=self._epoch)
         except DBAPIError as error:
             message = "The database refused the batch; see the server's log."
@@ -100,7 +107,7 @@ class JournalStore:
 
         An id without events is harmless, so a group that fails later leaves nothing wrong.
         """
-        batches = list(batches)
+        self._wanted = batches = list(batches)
         if len(self._ids_by_table) > _TABLES_KEPT:
             # Tables are replaced when they are full; those of this group are still needed.
             used = {id(batch.table) for batch in batches}
@@ -115,6 +122,31 @@ class JournalStore:
             if len(missing):
                 ids[missing] = self._insert_dimensions([table[handle] for handle in missing])
             self._ids_by_table[id(table)] = (table, ids)
+
+    def _note_connection(self, *_: object) -> None:
+        self._is_reconnected = True
+
+    def _settle(self) -> None:
+        """Trust nothing that was learned over earlier connections: this may be an older database.
+
+        Whoever restores one, or fails over, ends every connection. What a transaction begins after
+        this on a connection that is then lost, is not committed.
+        """
+        self._is_reconnected = False
+        is_settled = False
+        try:
+            for known in (self._dimension_ids, self._sku_ids, self._ids_by_table):
+                known.clear()
+            self.ensure_dimensions(self._wanted)
+            statement = select(shards.c.epoch).filter_by(shard=self._shard)
+            with self._engine.connect() as connection:
+                epoch = connection.execute(statement).scalar()
+            if epoch is None or epoch < self._epoch:
+                # From before this process owned the shard. A newer owner has a higher epoch.
+                self.take_ownership()
+            is_settled = True
+        finally:
+            self._is_reconnected = self._is_reconnected or not is_settled
 
     def forget_claims(self, *, before_ms: int) -> int:
         """Delete event ids claimed before a time at which no repeat is accepted any more."""
