@@ -50,6 +50,25 @@ def test_find__wants_the_bytes_to_be_an_id(engine: Engine, store: JournalStore) 
     assert find(engine, ById(event_id=ids[1])) == {INPUT: 1}
 
 
+def test_find__in_its_time_alone(engine: Engine, store: JournalStore) -> None:
+    """Of two events with one id, recorded together, each is found by the time in which it ended."""
+    events = [
+        PlainEvent(
+            dimension=0, end_ms=BEGIN_MS + step, tokens={INPUT: 1 + step}, event_id=b"1" * 16
+        )
+        for step in range(2)
+    ]
+    commit(store, Submission(origin=origin_of(""), batch=to_batch(events, table=TABLE)))
+    corrections = CorrectionStore(engine, shard=0)
+    wanted = ById(event_id=b"1" * 16)
+    for step in range(2):
+        start_ms = BEGIN_MS + step
+        search = Search(event=wanted, account_id="acme", start_ms=start_ms, end_ms=start_ms + 1)
+        assert corrections.find_event(search).event.tokens == {INPUT: 1 + step}
+    with pytest.raises(Refused, match="one of a call, ended 2027-01-15T08:00:00Z"):
+        find(engine, wanted)
+
+
 def test_find__under_a_number_that_was_used_twice(engine: Engine, store: JournalStore) -> None:
     """A batch and other bytes under its number, released: each has places, whatever the clock."""
     open_producer(store)
