@@ -95,96 +95,96 @@ def test_check__all_well() -> None:
     assert write_end(checks(WELL)) == "all well"
 
 
-@pytest.mark.parametrize(
-    ("health", "name", "mark", "said"),
-    [
-        (waiting(5), "counting", Mark.OK, "2 segments to count, the oldest 5 s old"),
-        (waiting(61), "counting", Mark.WARN, "the oldest 61 s old: usage and previews"),
-        (waiting(4_000), "counting", Mark.FAIL, "the oldest 66 min old"),
-        (
-            replace(WELL, shards=(replace(SHARD, counted_position=29),)),
-            "shard 0",
-            Mark.FAIL,
-            "40 segments, owner epoch 3; counted behind the cut at 30",
+CASES = [
+    (waiting(5), "counting", Mark.OK, "2 segments to count, the oldest 5 s old"),
+    (waiting(61), "counting", Mark.WARN, "the oldest 61 s old: usage and previews"),
+    (waiting(4_000), "counting", Mark.FAIL, "the oldest 66 min old"),
+    (
+        replace(WELL, shards=(replace(SHARD, counted_position=29),)),
+        "shard 0",
+        Mark.FAIL,
+        "40 segments, owner epoch 3; counted behind the cut at 30",
+    ),
+    (
+        replace(WELL, newest_cut_ms=NOW_MS - 49 * HOUR_MS),
+        "cuts",
+        Mark.WARN,
+        "3, the newest at 2027-01-13T07:00:00Z, 2 days ago",
+    ),
+    (replace(WELL, newest_cut_ms=None), "cuts", Mark.OK, "none yet"),
+    (replace(WELL, shards=()), "journal", Mark.OK, "empty"),
+    (
+        replace(WELL, silent_count=7, silent=(SILENT, replace(SILENT, seen_ms=None))),
+        "producers",
+        Mark.WARN,
+        "4 retired; 7 silent: gpu-2 (installation) last heard 3 h ago, holds 12 batches; gpu-2",
+    ),
+    (
+        replace(WELL, backlog_count=3),
+        "producers",
+        Mark.OK,
+        "1 registered, 20 active, 4 retired; 3 batches announced and not here",
+    ),
+    (replace(WELL, producer_counts={}), "producers", Mark.OK, "none yet"),
+    (
+        replace(WELL, missing_batches=3, recent_gap_count=1, recent_gaps=(GAP,)),
+        "gaps",
+        Mark.WARN,
+        "batches that never came: gpu-1 (acme) 7 to 9, found 2027-01-15T08:00:00Z",
+    ),
+    (replace(WELL, missing_batches=3), "gaps", Mark.OK, "3 batches of long ago are missing"),
+    (
+        replace(WELL, held_by_outcome={12: 2, 10: 1, 250: 1}),
+        "quarantine",
+        Mark.WARN,
+        "4 wait for a decision and are not counted: 2 ",
+    ),
+    (
+        replace(WELL, settings=SAFE | {"synchronous_commit": "off"}),
+        "disk",
+        Mark.FAIL,
+        "synchronous_commit off: what was acknowledged may be lost",
+    ),
+    (
+        replace(WELL, settings=SAFE | {"synchronous_commit": "remote_apply"}),
+        "disk",
+        Mark.OK,
+        "synchronous_commit remote_apply",
+    ),
+    (
+        replace(WELL, wrong_rights=["UPDATE journal"], lacking_rights=["SELECT usage"]),
+        "rights",
+        Mark.FAIL,
+        "tokenworks_service may UPDATE journal; tokenworks_service may not SELECT usage",
+    ),
+    (
+        replace(WELL, standbys=(standby(),)),
+        "standbys",
+        Mark.OK,
+        "vault streaming (async, 1,234 bytes behind); synchronous: none",
+    ),
+    (
+        replace(WELL, settings=SAFE | {"synchronous_standby_names": "vault"}),
+        "standbys",
+        Mark.FAIL,
+        "none connected; synchronous: vault",
+    ),
+    (
+        replace(
+            WELL,
+            settings=SAFE | {"synchronous_standby_names": "vault"},
+            standbys=(standby(sync="sync"),),
         ),
-        (
-            replace(WELL, newest_cut_ms=NOW_MS - 49 * HOUR_MS),
-            "cuts",
-            Mark.WARN,
-            "3, the newest at 2027-01-13T07:00:00Z, 2 days ago",
-        ),
-        (replace(WELL, newest_cut_ms=None), "cuts", Mark.OK, "none yet"),
-        (replace(WELL, shards=()), "journal", Mark.OK, "empty"),
-        (
-            replace(WELL, silent_count=7, silent=(SILENT, replace(SILENT, seen_ms=None))),
-            "producers",
-            Mark.WARN,
-            "4 retired; 7 silent: gpu-2 (installation) last heard 3 h ago, holds 12 batches; gpu-2",
-        ),
-        (
-            replace(WELL, backlog_count=3),
-            "producers",
-            Mark.OK,
-            "1 registered, 20 active, 4 retired; 3 batches announced and not here",
-        ),
-        (replace(WELL, producer_counts={}), "producers", Mark.OK, "none yet"),
-        (
-            replace(WELL, missing_batches=3, recent_gap_count=1, recent_gaps=(GAP,)),
-            "gaps",
-            Mark.WARN,
-            "batches that never came: gpu-1 (acme) 7 to 9, found 2027-01-15T08:00:00Z",
-        ),
-        (replace(WELL, missing_batches=3), "gaps", Mark.OK, "3 batches of long ago are missing"),
-        (
-            replace(WELL, held_by_outcome={12: 2, 10: 1, 250: 1}),
-            "quarantine",
-            Mark.WARN,
-            "4 wait for a decision and are not counted: 2 ",
-        ),
-        (
-            replace(WELL, settings=SAFE | {"synchronous_commit": "off"}),
-            "disk",
-            Mark.FAIL,
-            "synchronous_commit off: what was acknowledged may be lost",
-        ),
-        (
-            replace(WELL, settings=SAFE | {"synchronous_commit": "remote_apply"}),
-            "disk",
-            Mark.OK,
-            "synchronous_commit remote_apply",
-        ),
-        (
-            replace(WELL, wrong_rights=["UPDATE journal"], lacking_rights=["SELECT usage"]),
-            "rights",
-            Mark.FAIL,
-            "tokenworks_service may UPDATE journal; tokenworks_service may not SELECT usage",
-        ),
-        (
-            replace(WELL, standbys=(standby(),)),
-            "standbys",
-            Mark.OK,
-            "vault streaming (async, 1,234 bytes behind); synchronous: none",
-        ),
-        (
-            replace(WELL, settings=SAFE | {"synchronous_standby_names": "vault"}),
-            "standbys",
-            Mark.FAIL,
-            "none connected; synchronous: vault",
-        ),
-        (
-            replace(
-                WELL,
-                settings=SAFE | {"synchronous_standby_names": "vault"},
-                standbys=(standby(sync="sync"),),
-            ),
-            "standbys",
-            Mark.OK,
-            "vault streaming (sync, 1,234 bytes behind); synchronous: vault",
-        ),
-        (replace(WELL, is_driven=True), "clock", Mark.OK, "SANDBOX, a driven clock"),
-        (replace(WELL, is_driven=None), "clock", Mark.OK, "not decided"),
-    ],
-)
+        "standbys",
+        Mark.OK,
+        "vault streaming (sync, 1,234 bytes behind); synchronous: vault",
+    ),
+    (replace(WELL, is_driven=True), "clock", Mark.OK, "SANDBOX, a driven clock"),
+    (replace(WELL, is_driven=None), "clock", Mark.OK, "not decided"),
+]
+
+
+@pytest.mark.parametrize(("health", "name", "mark", "said"), CASES)
 def test_check__says(health: Health, name: str, mark: Mark, said: str) -> None:
     """Each state has its mark and sentence; what is not well says what to do."""
     (found,) = [it for it in checks(health) if it.name == name]
