@@ -15,7 +15,7 @@ from tests.wire.session import Session
 def shared_meter(
     cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningMeter]:
-    """A meter that nobody stops."""
+    """A meter that runs again when a test that has killed it is done."""
     folder = tmp_path_factory.mktemp("peers")
     with cluster.database() as url, running_meter_on(url, folder=folder) as running:
         yield running

@@ -6,51 +6,51 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import psycopg
-import pytest
 from psycopg import sql
 
 from meter.domain.limits import CLAIM_KEPT_MS, FUTURE_MS_MAX, LATE_MS_MAX
 from meter.domain.outcome import Outcome
-from meter.domain.times import to_iso
+from meter.journal.commit import Result, commit_group
 from meter.runtime.engine import make_engine
-from meter.store.journal import JournalStore
 from tests.billing.town import Town
-from tests.billing.wire.office import Office, timestamp
+from tests.meter.plain_events import BEGIN_MS
+from tests.meter.store.recording import ask_one, create_accounts, owner, tokens_in_journal
+from tests.meter.test_intake import CREDENTIAL, ORIGIN, new_intake
 from tests.peers.customers import WAIT_SECONDS, Customer, new_client, quantity, tokens_of
 from tests.postgres import Cluster
-from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import Session, event, opening, rows
 from tests.wire.talk import failure_of, record_later, wait_until
 from tokenworks.meter.v1 import usage_pb2
 
 INPUT: Final = usage_pb2.TOKEN_CLASS_INPUT
 STORE_AWAY: Final = ("UNAVAILABLE", "STORE_UNAVAILABLE", True)
-SANDBOX_BEGIN: Final = "2026-10-10T00:00:00Z"
 
 
-@pytest.fixture(scope="module")
-def mortal(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
-    """A session with a meter that the tests of this module kill."""
-    folder = tmp_path_factory.mktemp("mortal")
-    with cluster.database() as url, running_meter_on(url, folder=folder) as running:
-        session = Session(running)
-        for account in ("acked", "away", "flushed"):
-            session.create_account(account)
-        yield session
+@contextmanager
+def killed(session: Session) -> Iterator[None]:
+    """Kill the meter that all share before the block, and have it back behind it."""
+    session.meter.kill()
+    try:
+        yield
+    finally:
+        session.meter.start()
 
 
-def test_failure_crash_after_ack__keeps_what_was_acknowledged(mortal: Session) -> None:
+def test_failure_crash_after_ack__keeps_what_was_acknowledged(session: Session) -> None:
     """A meter that is killed behind its answers has all that it answered for."""
-    answers = mortal.exchange(opening("acked"), rows(1, event("acked", tokens={INPUT: 5})))
+    session.create_account("acked")
+    answers = session.exchange(opening("acked"), rows(1, event("acked", tokens={INPUT: 5})))
     assert answers[1].ack.durable_sequence == 1
-    assert mortal.record(event("acked", tokens={INPUT: 7})) == [Outcome.RECORDED]
-    mortal.meter.kill()
-    mortal.meter.start()
-    assert tokens_of(mortal, "acked") == {INPUT: 12}
+    assert session.record(event("acked", tokens={INPUT: 7})) == [Outcome.RECORDED]
+    with killed(session):
+        pass
+    assert tokens_of(session, "acked") == {INPUT: 12}
 
 
 @contextmanager
@@ -71,17 +71,18 @@ def database_away(cluster: Cluster, database_url: str) -> Iterator[None]:
 
 
 def test_failure_database_down__is_said_and_nothing_is_acknowledged(
-    cluster: Cluster, mortal: Session
+    cluster: Cluster, session: Session
 ) -> None:
     """Without its database a meter answers UNAVAILABLE; what is sent again then counts once."""
+    session.create_account("away")
     late = event("away", tokens={INPUT: 5})
     batch = rows(1, event("away", tokens={INPUT: 7}))
-    with database_away(cluster, mortal.meter.database_url):
-        assert failure_of(lambda: mortal.record(late)) == STORE_AWAY
-        assert failure_of(lambda: mortal.exchange(opening("away"), batch)) == STORE_AWAY
-    assert mortal.record(late) == [Outcome.RECORDED]
-    assert mortal.exchange(opening("away"), batch)[1].ack.sequence == 1
-    assert tokens_of(mortal, "away") == {INPUT: 12}
+    with database_away(cluster, session.meter.database_url):
+        assert failure_of(lambda: session.record(late)) == STORE_AWAY
+        assert failure_of(lambda: session.exchange(opening("away"), batch)) == STORE_AWAY
+    assert session.record(late) == [Outcome.RECORDED]
+    assert session.exchange(opening("away"), batch)[1].ack.sequence == 1
+    assert tokens_of(session, "away") == {INPUT: 12}
 
 
 # Stands between the two: what was added is in the transaction, the watermark is not.
@@ -93,17 +94,19 @@ FOR EACH ROW EXECUTE FUNCTION hold_watermark();
 """
 
 
-def test_failure_worker_crash_in_mid_flush__counts_nothing_twice(mortal: Session) -> None:
+def test_failure_worker_crash_in_mid_flush__counts_nothing_twice(session: Session) -> None:
     """A meter that is killed between usage and watermark counts the same events once."""
-    with psycopg.connect(mortal.meter.database_url, autocommit=True) as holder:
+    session.create_account("flushed")
+    with psycopg.connect(session.meter.database_url, autocommit=True) as holder:
         holder.execute(HOLD_WATERMARK)
         holder.execute("SELECT pg_advisory_lock(1)")
-        assert mortal.record(event("flushed", tokens={INPUT: 5})) == [Outcome.RECORDED]
+        assert session.record(event("flushed", tokens={INPUT: 5})) == [Outcome.RECORDED]
         waiting = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
         wait_until(lambda: holder.execute(waiting).fetchone() == (1,))
-        mortal.meter.kill()
-    mortal.meter.start()
-    assert tokens_of(mortal, "flushed") == {INPUT: 5}
+        with killed(session):
+            holder.execute("SELECT pg_advisory_unlock(1)")
+            holder.execute("DROP FUNCTION hold_watermark CASCADE")
+    assert tokens_of(session, "flushed") == {INPUT: 5}
 
 
 def test_failure_retry_with_a_new_timestamp__is_a_conflict(session: Session) -> None:
@@ -123,40 +126,29 @@ def test_failure_retry_with_a_new_timestamp__is_a_conflict(session: Session) -> 
     assert tokens_of(session, "retimed") == {INPUT: 5}
 
 
-@pytest.fixture(scope="module")
-def sandbox(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMeter]:
-    """A meter whose clock is moved by hand."""
-    folder = tmp_path_factory.mktemp("sandbox")
-    settings = {"sandbox_clock": SANDBOX_BEGIN}
-    with (
-        cluster.database() as url,
-        running_meter_on(url, folder=folder, settings=settings) as running,
-    ):
-        yield running
-
-
-def test_failure_retry_after_the_window__is_too_old(sandbox: RunningMeter) -> None:
+def test_failure_retry_after_the_window__is_too_old(database_url: str) -> None:
     """As long as an event is accepted its id is known; after that it comes too late to count."""
-    office = Office(sandbox)
-    office.session.create_account("retried")
+    create_accounts(database_url)
+    engine, intake = make_engine(database_url, pool_size=2), new_intake()
+    journal = owner(engine)
     # By a clock that runs ahead: its id is claimed as long before its end as can be.
-    end_ms = timestamp(SANDBOX_BEGIN).ToMilliseconds() + FUTURE_MS_MAX
-    sent = event("retried", tokens={INPUT: 5}, end_ms=end_ms)
-    assert office.session.record(sent) == [Outcome.RECORDED]
-    engine = make_engine(sandbox.database_url, pool_size=1)
-    journal = JournalStore(engine, shard=0)
-    for at_ms, outcome in (
+    end_ms = BEGIN_MS + FUTURE_MS_MAX
+    sent = event("acme", end_ms=end_ms, tokens={INPUT: 5})
+    for at_ms, wanted in (
+        (BEGIN_MS, Outcome.RECORDED),
         (end_ms + LATE_MS_MAX, Outcome.DUPLICATE),
-        (end_ms + LATE_MS_MAX + 1_000, Outcome.TIME_TOO_OLD),
+        (end_ms + LATE_MS_MAX + 1, Outcome.TIME_TOO_OLD),
         (end_ms + CLAIM_KEPT_MS, Outcome.TIME_TOO_OLD),
     ):
-        office.advance(to_iso(at_ms))
         journal.forget_claims(before_ms=at_ms - CLAIM_KEPT_MS)
-        assert office.session.record(sent) == [outcome]
+        origin = replace(ORIGIN, received_ms=at_ms)
+        submission, outcomes = intake.from_events([sent], CREDENTIAL, origin)
+        (result,) = commit_group(journal, [submission], now_ms=partial(int, at_ms))
+        assert isinstance(result, Result)
+        assert [*(result.outcomes or outcomes)] == [wanted]
     engine.dispose()
-    with psycopg.connect(sandbox.database_url) as connection:
-        assert connection.execute("SELECT sum(input)::bigint FROM usage").fetchone() == (5,)
-        assert connection.execute("SELECT count(*) FROM event_claims").fetchone() == (0,)
+    assert tokens_in_journal(database_url) == 5
+    assert ask_one(database_url, "SELECT count(*) FROM event_claims") == 0
 
 
 def test_failure_concurrent_retries__count_once(session: Session) -> None:
