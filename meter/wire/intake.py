@@ -171,8 +171,12 @@ class Intake:
     def correction(self, correction: NewCorrection, origin: Origin) -> Submission:
         """Return a correction as a submission."""
         empty, _ = self._translator.from_rows([])
+        batch = correction.to_batch(empty.table)
         return Submission(
-            origin=origin, batch=correction.to_batch(empty.table), corrects=correction
+            origin=origin,
+            batch=batch,
+            corrects=correction,
+            size_bytes=_BYTES_PER_EVENT * len(batch),
         )
 
     def _check(

@@ -10,7 +10,7 @@ import pytest
 
 from tests.running_meter import RunningMeter
 from tests.wire.session import Session, columns, event, opening, reason_of, rows, to_columns
-from tests.wire.talk import info_of
+from tests.wire.talk import commits_held, info_of, read_metric, wait_until, waiting_count
 from tokenworks.meter.v1 import account_service_pb2, meter_service_pb2, outcome_pb2, usage_pb2
 
 INPUT, OUTPUT = usage_pb2.TOKEN_CLASS_INPUT, usage_pb2.TOKEN_CLASS_OUTPUT
@@ -232,6 +232,38 @@ def test_correct__at_the_same_time(session: Session) -> None:
     found = listed(session)
     changed = sum(_total(it.after) - _total(it.before) for it in found)
     assert session.counted() == {("acme", "high", INPUT): 8 + changed}
+
+
+def test_correct__second_of_two_that_differ(session: Session) -> None:
+    """Who comes second while the first is being written is told so, and changes nothing."""
+    wrong, meter = event(tokens={INPUT: 1}), session.meter
+    session.record(wrong)
+    right = instead(tokens={INPUT: 10})
+
+    def replace() -> Correction:
+        return correct(session, event_id=wrong.event_id, replacement=right)
+
+    def void() -> tuple[str, str, str]:
+        return refusal(session, event_id=wrong.event_id)
+
+    def buffered(size_bytes: int) -> bool:
+        return read_metric(meter, "tokenworks_buffer_bytes") > size_bytes
+
+    with ThreadPoolExecutor(2) as pool:
+        with commits_held(meter.database_url):
+            first = pool.submit(replace)
+            wait_until(lambda: waiting_count(meter.database_url))
+            size_bytes = int(read_metric(meter, "tokenworks_buffer_bytes"))
+            second = pool.submit(void)
+            # It has found the event as it was, and waits behind the first.
+            wait_until(lambda: buffered(size_bytes))
+        code, reason, said = second.result()
+        number = first.result().correction_id
+    assert (code, reason) == REFUSED
+    assert f"Correction {number} of the same event came first" in said
+    assert session.counted() == {("acme", "high", INPUT): 10}
+    assert read_metric(meter, "tokenworks_corrections_total", kind="replace") == 1
+    assert read_metric(meter, "tokenworks_corrections_total", kind="void") == 0
 
 
 def _total(message: usage_pb2.UsageEvent) -> int:
