@@ -14,7 +14,7 @@ from uuid import UUID
 from tokenworks.client import limits
 from tokenworks.client.clock import default_producer, time_ns
 from tokenworks.client.connection import Address, Interceptor
-from tokenworks.client.events import TEXT_CLASSES, DimensionKey
+from tokenworks.client.events import TEXT_CLASSES
 from tokenworks.client.foreign import Unfit, guarded, items_of
 from tokenworks.client.profiles import Reading, read_usage
 from tokenworks.client.report import Counts, Details, Report, Statistics
@@ -75,35 +75,23 @@ class Meter:
         """
         name = default_producer() if producer is None else producer
         _check(name, api_key, buffer_events_max, flush_interval_seconds)
-        for text in (account, model, served_model, tier, pool, region):
-            # Raises a ValueError of its own where a lone surrogate has no UTF-8.
-            if len(text.encode()) > limits.STRING_CHARACTERS_MAX:
-                raise ValueError("account to region: at most 512 bytes each")
-        defaults: DimensionKey = (account, model, served_model, tier, Mode(mode), pool, region)
+        defaults = (account, model, served_model, tier, Mode(mode), pool, region)
+        _check_defaults(defaults)
+        address = Address(
+            target=target, api_key=api_key, root_certificates=root_certificates,
+            insecure=insecure, interceptors=tuple(interceptors),
+        )  # fmt: skip
         plan = None
         if spool is not None:
             plan = SpoolPlan.from_arguments(
-                spool,
-                producer=name,
-                fsync=fsync,
-                bytes_max=spool_bytes_max,
-                retain_bytes=spool_retain_bytes,
-                when_full=when_full,
-            )
+                spool, producer=name, fsync=fsync, when_full=when_full,
+                bytes_max=spool_bytes_max, retain_bytes=spool_retain_bytes,
+            )  # fmt: skip
+        pace = Pace(flush_interval=flush_interval_seconds)
         set_up = SetUp(
-            producer=name,
-            address=Address(
-                target=target,
-                api_key=api_key,
-                root_certificates=root_certificates,
-                insecure=insecure,
-                interceptors=tuple(interceptors),
-            ),
-            defaults=defaults,
+            producer=name, address=address, defaults=defaults, pace=pace, plan=plan,
             buffer_events_max=buffer_events_max,
-            pace=Pace(flush_interval=flush_interval_seconds),
-            plan=plan,
-        )
+        )  # fmt: skip
         self._waits_for_disk = set_up.waits_for_disk
         self._report_through(Reporter(set_up, place=None if plan is None else plan.open()))
         _follow_forks(self)
@@ -273,6 +261,13 @@ def _check(
         raise ValueError("buffer_events_max: at least 1")
     if not 0 < flush_interval_seconds <= _FLUSH_INTERVAL_SECONDS_MAX:
         raise ValueError("flush_interval_seconds: above 0, at most 60")
+
+
+def _check_defaults(defaults: tuple[str | Mode, ...]) -> None:
+    for text in defaults:
+        # Raises a ValueError of its own where a lone surrogate has no UTF-8.
+        if isinstance(text, str) and len(text.encode()) > limits.STRING_CHARACTERS_MAX:
+            raise ValueError("account to region: at most 512 bytes each")
 
 
 def _arguments(reading: Reading) -> Counts:
