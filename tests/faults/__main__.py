@@ -19,6 +19,7 @@ from typing import Final
 from tests.faults import (
     rows_batches,
     rows_disk,
+    rows_failover,
     rows_hostile,
     rows_meter,
     rows_network,
@@ -42,6 +43,7 @@ MODULES: Final = (
     rows_running,
     rows_spool,
     rows_postgres,
+    rows_failover,
     rows_disk,
     rows_network,
     rows_batches,
@@ -73,10 +75,7 @@ def main(arguments: Sequence[str]) -> int:
     names = options.only or row_names()
     # Asked to end, it still stops what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    results = run_rows(names, seconds=options.seconds, keep=options.keep)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({name: asdict(it) for name, it in results.items()}, indent=2)
-    options.out.write_text(text + "\n", "utf-8")
+    results = run_rows(names, seconds=options.seconds, keep=options.keep, out=options.out)
     if options.page:
         page = replace_rows(PAGE.read_text("utf-8"), results=results)
         PAGE.write_text(page, "utf-8")
@@ -90,8 +89,11 @@ def row_names() -> list[str]:
     return sorted(ROWS, key=lambda name: order.index(ROWS[name].act.__module__))
 
 
-def run_rows(names: Sequence[str], *, seconds: float, keep: Path | None) -> dict[str, Result]:
-    """Run rows one after the other, each on a copy of one template."""
+def run_rows(
+    names: Sequence[str], *, seconds: float, keep: Path | None, out: Path
+) -> dict[str, Result]:
+    """Run rows one after the other, each on a copy of one template; `out` has what is done."""
+    out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="tokenworks-faults-")) if keep is None else keep
     results = {}
     try:
@@ -100,6 +102,8 @@ def run_rows(names: Sequence[str], *, seconds: float, keep: Path | None) -> dict
             sys.stderr.write(f"{name} …\n")
             result = run_row(ROWS[name], template=template, folder=folder / name, seconds=seconds)
             results[name] = result
+            text = json.dumps({done: asdict(it) for done, it in results.items()}, indent=2)
+            out.write_text(text + "\n", "utf-8")
             sys.stderr.write(f"{_line(name, result)}\n")
             if keep is None:
                 shutil.rmtree(folder / name, ignore_errors=True)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import psycopg
 
@@ -17,6 +17,7 @@ import migrations
 from cli.postgres.programs import Programs, find_programs
 from cli.postgres.supervisor import Postgres
 from meter.app import create_installation_key
+from tests.faults.row import Skipped
 from tests.faults.waiting import wait_until
 
 TOKENWORKS: Final = Path(sys.executable).parent / "tokenworks"
@@ -46,7 +47,7 @@ class MeterProcess:
         """`folder` takes its log, `pepper` is a file; `environment` is added to its own."""
         self.grpc = self.http = "127.0.0.1:0"
         self.log = folder / f"{name}.log"
-        self._settings = {
+        self.settings = {
             "TOKENWORKS_DATABASE_URL": database_url,
             "TOKENWORKS_KEY_PEPPER_FILE": str(pepper),
             **(environment or {}),
@@ -74,7 +75,7 @@ class MeterProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
-                env=os.environ | self._settings | addresses,
+                env=os.environ | self.settings | addresses,
                 text=True,
             )
         assert self._process.stdout is not None
@@ -133,6 +134,9 @@ def make_template(folder: Path) -> Template:
         postgres.start(password=_PASSWORD)
         url = postgres.url()
         migrations.upgrade(url)
+        with psycopg.connect(url, autocommit=True) as connection:
+            # So that a meter may be told to wait for standbys.
+            connection.execute("GRANT pg_read_all_stats TO tokenworks_service")
         api_key = create_installation_key(url, key_pepper=pepper, description="for faults")
         meter = MeterProcess(url, folder=folder, pepper=folder / "key-pepper")
         try:
@@ -163,13 +167,18 @@ def run_command(*words: str, server: str, api_key: str) -> str:
 class Database:
     """The Postgres of one row."""
 
-    def __init__(self, template: Template, *, folder: Path) -> None:
-        """Copy the template; nothing runs yet."""
-        self.folder = folder / "database" / "postgres"
-        shutil.copytree(template.folder / "database", folder / "database", symlinks=True)
+    def __init__(self, folder: Path) -> None:
+        """Take a folder that a Postgres has made; nothing runs yet."""
+        self.folder = folder
+        self.data = folder / "data"
         self._programs = find_programs()
-        self._postgres = Postgres(self.folder, programs=self._programs, durable=True)
-        self.data = self.folder / "data"
+        self._postgres = Postgres(folder, programs=self._programs, durable=True)
+
+    @classmethod
+    def copied(cls, template: Template, *, folder: Path) -> Self:
+        """Copy the template's."""
+        shutil.copytree(template.folder / "database", folder / "database", symlinks=True)
+        return cls(folder / "database" / "postgres")
 
     @property
     def url(self) -> str:
@@ -193,7 +202,7 @@ class Database:
 
     def preload(self, library: Path, *, environment: Mapping[str, str]) -> None:
         """Have later starts load a library first: through a `postgres` that sets it up."""
-        wrapped = self.folder.parent.parent / "wrapped"
+        wrapped = self.folder.parent / "wrapped"
         wrapped.mkdir()
         words = " ".join(f"{name}='{value}'" for name, value in environment.items())
         program = wrapped / "postgres"
@@ -253,6 +262,23 @@ class Database:
         count = self.send(signal.SIGKILL)
         wait_until(lambda: not self.pids(), seconds_max=20, what="Postgres is dead")
         return count
+
+    def back_up(self, target: Path, *, through: str | None = None) -> Path:
+        """Take a base backup of the running server into a new folder, and return that.
+
+        `through`: a URL to take it by; the copy is then a standby that follows by this URL.
+        """
+        program = self.programs / "pg_basebackup"
+        if not program.exists():
+            raise Skipped("there is no pg_basebackup here")
+        words = ["--write-recovery-conf"] if through is not None else []
+        subprocess.run(
+            [program, "--dbname", through or self.url, "--pgdata", target,
+             "--checkpoint", "fast", *words],
+            check=True,
+            timeout=_COMMAND_SECONDS_MAX,
+        )  # fmt: skip
+        return target
 
     def question(self, statement: str) -> int:
         """Ask for one number."""

@@ -1,17 +1,15 @@
 """Disks of the spool that are full, that fail, or that a crash left torn; a database set back."""
 
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Final
 
 from tests.faults.mounts import fill, mount_small
-from tests.faults.row import Seen, Skipped, row
+from tests.faults.row import Seen, row
 from tests.faults.shims import build
 from tests.faults.site import Site
 
 _SPOOL_MEBIBYTES: Final = 16
-_BACKUP_SECONDS_MAX: Final = 120
 _RATE: Final = 2_000
 _BOUND_SECONDS: Final = 0.5
 
@@ -118,7 +116,7 @@ def restored_base_backup(site: Site) -> Seen:
     for name in ("east", "west"):
         site.report(name)
     site.load()
-    backup = _take_backup(site)
+    backup = site.database.back_up(site.folder / "backup")
     site.load()
     position = site.position()
     site.database.kill()
@@ -129,19 +127,6 @@ def restored_base_backup(site: Site) -> Seen:
     site.load()
     site.wait_for_progress(seconds_max=60)
     return Seen(count=back, what="segments that the restored database had lost")
-
-
-def _take_backup(site: Site) -> Path:
-    backup = site.folder / "backup"
-    program = site.database.programs / "pg_basebackup"
-    if not program.exists():
-        raise Skipped("there is no pg_basebackup here")
-    subprocess.run(
-        [program, "--dbname", site.database.url, "--pgdata", backup, "--checkpoint", "fast"],
-        check=True,
-        timeout=_BACKUP_SECONDS_MAX,
-    )
-    return backup
 
 
 def _segments(site: Site) -> list[Path]:

@@ -51,7 +51,9 @@ def run_row(row: Row, *, template: Template, folder: Path, seconds: float) -> Re
     except _FAILURES as error:
         result = replace(result, wrong=f"{type(error).__name__}: {error}")
     finally:
-        site.close()
+        left = _close(site)
+    if left:
+        result = replace(result, ok=False, wrong=result.wrong or left)
     return replace(result, seconds=round(time.monotonic() - begin, 1))
 
 
@@ -72,6 +74,15 @@ def to_result(row: Row, *, seen: Seen, judged: Verdict, undelivered: str) -> Res
         ok=wrong is None,
         wrong=wrong,
     )
+
+
+def _close(site: Site) -> str:
+    """Leave nothing running; returns what could not be ended."""
+    try:
+        site.close()
+    except _FAILURES as error:
+        return f"{type(error).__name__} at the end: {error}"
+    return ""
 
 
 def _complaints(row: Row, seen: Seen, judged: Verdict, undelivered: str) -> Iterator[str]:

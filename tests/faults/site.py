@@ -62,7 +62,7 @@ class Site:
         (folder / "truth").mkdir()
         (folder / "said").mkdir()
         self.pepper_folder = template.folder
-        self.database = Database(template, folder=folder)
+        self.database = Database.copied(template, folder=folder)
         self.later = self._stack.callback
         """Registers what has to be undone at the end."""
 
