@@ -20,6 +20,8 @@ from tokenworks.meter.v1 import usage_pb2
 
 _PLACE = re.compile(r"([A-Za-z0-9._-]{1,64}):(\d{1,18}):(\d{1,9})")
 _INVOICES_AT_ONCE = 1_000
+# The search reads the journal of the time in question: some 15 GB a minute.
+_SEARCH_SECONDS_MAX = 600.0
 
 
 def _read_place(
@@ -95,7 +97,7 @@ def void(
     if reporter is not None:
         request.account = resolve(client.accounts, reporter)
     _set_times(client, request, since=since, until=until)
-    correction = client.meter.CorrectUsage(request).correction
+    correction = client.meter.CorrectUsage(request, timeout=_SEARCH_SECONDS_MAX).correction
     if client.as_json:
         click.echo(json.dumps(correction_to_json(correction), indent=2))
     else:
