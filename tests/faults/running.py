@@ -43,9 +43,10 @@ def run_row(row: Row, *, template: Template, folder: Path, seconds: float) -> Re
                 site.start()
             seen = row.act(site)
             undelivered = site.drain()
-            judged = site.judge()
-            undelivered = undelivered or site.audit()
-            result = to_result(row, seen=seen, judged=judged, undelivered=undelivered)
+            result = to_result(row, seen=seen, judged=site.judge(), undelivered=undelivered)
+            found = "" if row.wants_doubled else site.audit()
+            if result.ok and found:
+                result = replace(result, ok=False, wrong=found)
     except Skipped as reason:
         result = replace(result, skipped=str(reason))
     except _FAILURES as error:
