@@ -127,14 +127,17 @@ def test_hear__forked_stops_and_says_so() -> None:
     session = _on_disk(disk)
     session.advance(0.0)
     session.hear(OPENED, 0.0)
-    session.take([_spooled(1)])
+    session.take([_spooled(1), _spooled(1)])
     session.advance(0.1)
     told = Told()
     again = _on_disk(disk, told=told)
     again.advance(0.0)
-    for _ in range(2):
-        again.hear(Opened(next_sequence=99, in_flight_max=4), 0.0)
-        actions = list(again.advance(0.0))
+    again.hear(Opened(next_sequence=34, in_flight_max=4), 0.0)
+    assert _sent(again.advance(0.0)) == ["batch 2"]
+    again.hear(Acknowledged(sequence=2, durable_sequence=2, is_changed=True), 0.0)
+    assert _sent(again.advance(0.0)) == ["batch 1"]
+    again.hear(Opened(next_sequence=34, in_flight_max=4), 0.0)
+    actions = list(again.advance(0.0))
     assert again.is_stopped
     assert again.state is State.TAKEN_OVER
     assert told.failures[-1] is FORKED
@@ -200,6 +203,7 @@ def test_take__full_hold_drops_and_refuses() -> None:
         session.take([_spooled(7, size=600)])
     session.wish(Wish(answer=_into(answers), is_for_disk=True))
     session.take([_spooled(7, size=600)])
+    session.advance(0.0)
     assert answers == [False]
     assert session.dropped_event_count % 7 == 0
     assert session.dropped_event_count >= 21

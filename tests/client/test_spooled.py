@@ -112,14 +112,18 @@ def test_clone__too_old_to_compare_stops(
     """Where nobody knows whose numbers are whose the client stops, and says what to do."""
     fake_meter.set(acks_held=True)
     client = make_client(spool=tmp_path)
-    client.record(input=1)
-    assert fake_meter.wait_for_events(1)
+    for i in range(2):
+        client.record(input=i + 1)
+        assert fake_meter.wait_for_events(1)
+        assert client.sync(WAIT_SECONDS)
     assert client.close(0)
-    fake_meter.set(acks_held=False)
+    fake_meter.set(acks_held=False, knows_clones=True)
     with fake_meter.changed:
-        fake_meter.producers["p"].next_sequence = 99
+        producer = fake_meter.producers["p"]
+        producer.batches = {2: producer.batches[1]}
+        producer.next_sequence = 34
     again = make_client(spool=tmp_path)
-    again.record(input=2)
+    again.record(input=3)
     assert not again.flush(WAIT_SECONDS)
     assert again.statistics.state is State.TAKEN_OVER
     assert "spool_forked producer=p detail=a copy of this spool" in caplog.text

@@ -239,10 +239,17 @@ class Sender:
         self._sealer.seal(session, is_everything=is_everything)
         if is_everything:
             session.sealed(now)
+        # What was dropped is counted before anybody is told that a wish did not come true.
+        self._count_dropped(session)
         self._perform_all(session.advance(now))
         self._look_around(session)
         assert self._notices is not None
         self._notices.tell(now)
+
+    def _count_dropped(self, session: Session) -> None:
+        if session.dropped_event_count > self._dropped_told:
+            self._tally.drop(count=session.dropped_event_count - self._dropped_told)
+            self._dropped_told = session.dropped_event_count
 
     def _look_around(self, session: Session) -> None:
         place, notices = self._place, self._notices
@@ -250,9 +257,6 @@ class Sender:
         assert notices is not None
         room = self._buffer_events_max - place.memory_event_count
         self._intake.room = 0 if session.is_stopped else max(room, 0)
-        if session.dropped_event_count > self._dropped_told:
-            self._tally.drop(count=session.dropped_event_count - self._dropped_told)
-            self._dropped_told = session.dropped_event_count
         if place.spool is not None:
             notices.spool_seen(place.spool, lost_before=self._lost_before)
         if self._is_drain and not place.hold.held_event_count:
@@ -289,6 +293,7 @@ class Sender:
         if session is not None and self._place is not None and self._place.spool is not None:
             self._sealer.seal(session, is_everything=True)
             session.sealed(monotonic())
+            self._count_dropped(session)
             self._look_around(session)
 
     def _end(self, *, is_sound: bool) -> None:
