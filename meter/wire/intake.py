@@ -71,10 +71,11 @@ class Intake:
             outcome = error.outcome if isinstance(error, UnusableBatch) else malformed
             whole = SetAside(index=-1, outcome=outcome, payload=raw)
             empty, _ = self._translator.from_rows([])
-            submission = Submission(
-                origin=origin, batch=empty, set_aside=(whole,), whole=raw, size_bytes=len(raw)
-            )
-            return submission, np.empty(0, np.uint8)
+            return _kept_whole(origin, empty=empty, whole=whole)
+        if message.is_doubtful and releases is None:
+            empty, _ = self._translator.from_rows([])
+            whole = SetAside(index=-1, outcome=Outcome.BATCH_DOUBTFUL, payload=raw)
+            return _kept_whole(origin, empty=empty, whole=whole)
         outcomes = self._check(
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
         )
@@ -209,6 +210,16 @@ class Intake:
         verdicts = Verdicts(batch.table, credential, snapshot.tree, self._tiers)
         self._verdicts[credential.key_id] = (snapshot, interval_ms, verdicts)
         return verdicts
+
+
+def _kept_whole(
+    origin: Origin, *, empty: EventBatch, whole: SetAside
+) -> tuple[Submission, Uint8Array]:
+    raw = whole.payload
+    submission = Submission(
+        origin=origin, batch=empty, set_aside=(whole,), whole=raw, size_bytes=len(raw)
+    )
+    return submission, np.empty(0, np.uint8)
 
 
 def _event_key(account_id: str, event_id: str) -> bytes:

@@ -111,10 +111,47 @@ def test_acknowledged__new_numbers_survive_the_next_restart() -> None:
     assert _drain(again) == [(6, b"3")]
 
 
-def test_opened__too_old_to_compare_is_forked() -> None:
-    """Where the meter cannot compare any more, nobody knows what is whose: stop."""
+def test_opened__too_old_to_compare_is_doubtful() -> None:
+    """Where the meter cannot compare any more, what it may have goes out marked; new does not."""
+    disk = _reported(2)
+    hold = _open(disk)
+    stream = UsageStream(hold)
+    stream.connect()
+    stream.opened(next_sequence=99, in_flight_max=9)
+    assert _drain(stream) == [(2, b"2")]
+    assert stream.opened(next_sequence=99, in_flight_max=9) is Verdict.CONTINUE
+    _offer(hold, 1, begin=3)
+    sent = [stream.next_batch() for _ in range(3)]
+    assert [(each.sequence, each.is_doubtful) for each in sent if each] == [
+        (99, True), (100, True), (101, False),
+    ]  # fmt: skip
+    assert stream.doubtful_event_count == 3
+    again = _restarted(disk.after_kill(), next_sequence=100)
+    compared = again.next_batch()
+    assert compared is not None
+    assert (compared.sequence, compared.is_doubtful) == (99, True), "its bytes are the same"
+
+
+def test_opened__older_copy_is_doubtful() -> None:
+    """A spool that was always written first and is behind is a copy: the meter keeps it aside."""
+    hold = _open(_reported(2))
+    stream = UsageStream(hold, doubts_when_behind=True)
+    stream.connect()
+    _offer(hold, 1, begin=3)
+    stream.opened(next_sequence=5, in_flight_max=9)
+    assert _drain(stream) == [(2, b"2")]
+    stream.acknowledged(sequence=2, durable_sequence=4)
+    _offer(hold, 1, begin=4)
+    sent = [stream.next_batch() for _ in range(2)]
+    assert [(each.sequence, each.is_doubtful) for each in sent if each] == [(5, True), (6, False)]
+
+
+def test_opened__differing_and_too_old_is_forked() -> None:
+    """A copy that went its own way for longer than the meter can compare: a person decides."""
     stream = _restarted(_reported(2), next_sequence=99)
     assert _drain(stream) == [(2, b"2")]
+    stream.acknowledged(sequence=2, durable_sequence=98, set_aside_count=1, is_changed=True)
+    assert _drain(stream) == [(1, b"1")]
     assert stream.opened(next_sequence=99, in_flight_max=9) is Verdict.FORKED
 
 

@@ -60,6 +60,21 @@ def refusal(act: Any) -> tuple[str, str, str]:  # noqa: ANN401
     return code.name, reason, info_of(failure.value).metadata.get("outcome", "")
 
 
+def test_stream__doubtful_batch_is_kept_and_may_be_released(session: Session) -> None:
+    """A batch that a producer cannot vouch for has its number, and counts once a person says so."""
+    doubtful = rows(1, event(), event())
+    doubtful.batch.is_doubtful = True
+    answers = session.exchange(opening(), doubtful, doubtful, rows(2, event()))
+    asides = [list(answer.ack.set_aside) for answer in answers[1:]]
+    assert [aside[0].outcome for aside in asides[:1]] == [outcome_pb2.OUTCOME_BATCH_DOUBTFUL]
+    assert asides[1:] == [[], []], "its repetition is kept once"
+    assert session.counted() == {("acme", "high", INPUT): 3}
+    (entry,) = entries(session, state=HELD)
+    assert (entry.sequence, entry.index) == (1, -1)
+    assert release(session, entry.quarantine_id).state == RELEASED
+    assert session.counted() == {("acme", "high", INPUT): 9}
+
+
 REFUSED = ("FAILED_PRECONDITION", "RELEASE_REFUSED", "")
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tokenworks.client.columns import SealedBatch
-from tokenworks.client.hold import DiskFault, Hold, HoldFull, OffsetMap, SpooledBatch
+from tokenworks.client.hold import DiskFault, Doubts, Hold, HoldFull, OffsetMap, SpooledBatch
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +43,7 @@ class FallbackHold:
         self._memory_event_count = 0
         self._is_offset_unsaid = False
         self._offsets = OffsetMap([] if disk.offset is None else [(disk.next, disk.offset)])
+        self._doubts = Doubts()
         self._waiting: list[SpooledBatch] = []
         self._known = {key for key, _ in disk.recovered}
         """Running reports that a restart would find on disk."""
@@ -99,19 +100,28 @@ class FallbackHold:
         """See `Hold`."""
         return self._disk.offset_of(local) if local < self._begin else self._offsets.find(local)
 
-    def set_offset(self, offset: int, *, first_local: int) -> None:
+    def is_doubtful(self, local: int) -> bool:
+        """See `Hold`."""
+        return self._disk.is_doubtful(local) if local < self._begin else local in self._doubts
+
+    def set_offset(self, offset: int, *, first_local: int, doubtful_below: int = 0) -> None:
         """See `Hold`. Raises DiskFault where a batch on disk would lack its number."""
         for run, end in zip(self._runs, self._ends, strict=True):
             if first_local < end or run is self._runs[-1]:
                 first = max(run.first, first_local) - run.shift
                 try:
-                    self._disk.set_offset(offset + run.shift, first_local=first)
+                    self._disk.set_offset(
+                        offset + run.shift,
+                        first_local=first,
+                        doubtful_below=doubtful_below - run.shift,
+                    )
                 except DiskFault:
                     if first_local < end:
                         raise
                     # Nothing on disk is concerned yet: said again before the next batch.
                     self._is_offset_unsaid = True
         self._offsets = self._offsets.extended(offset, first_local=first_local)
+        self._doubts = self._doubts.extended(first_local, end=doubtful_below)
 
     def append(self, batches: Sequence[SpooledBatch], *, progress: Mapping[int, bytes]) -> None:
         """See `Hold`; without DiskFault."""

@@ -70,10 +70,14 @@ class Hold(Protocol):
     def offset_of(self, local: int) -> int | None:
         """Return the offset of a local number; None where it has none yet."""
 
-    def set_offset(self, offset: int, *, first_local: int) -> None:
+    def is_doubtful(self, local: int) -> bool:
+        """Whether a batch may have been reported under another number before."""
+
+    def set_offset(self, offset: int, *, first_local: int, doubtful_below: int = 0) -> None:
         """Give numbers from `first_local` on their offset, on disk before this returns.
 
-        What was said before of those numbers is void. Raises DiskFault: nothing has changed.
+        Those below `doubtful_below` are doubtful. What was said before of all these numbers is
+        void. Raises DiskFault: nothing has changed.
         """
 
     def append(self, batches: Sequence[SpooledBatch], *, progress: Mapping[int, bytes]) -> None:
@@ -139,6 +143,25 @@ class OffsetMap:
             del self._entries[0]
 
 
+@dataclass(frozen=True, slots=True)
+class Doubts:
+    """Which local numbers are doubtful: half-open ranges, ascending."""
+
+    ranges: tuple[tuple[int, int], ...] = ()
+
+    def __contains__(self, local: int) -> bool:
+        return any(first <= local < end for first, end in self.ranges)
+
+    def extended(self, first: int, *, end: int) -> "Doubts":
+        """Return them with what is said of all numbers from `first` on: doubtful below `end`."""
+        kept = [(low, min(high, first)) for low, high in self.ranges if low < first]
+        return Doubts((*kept, (first, end)) if end > first else tuple(kept))
+
+    def above(self, local: int) -> "Doubts":
+        """Return them without what only concerns numbers below this one."""
+        return Doubts(tuple(each for each in self.ranges if each[1] > local))
+
+
 class MemoryHold:
     """A hold without a disk: what is released is gone, and there is always room."""
 
@@ -172,8 +195,14 @@ class MemoryHold:
         """See `Hold`."""
         return self._offsets.find(local)
 
-    def set_offset(self, offset: int, *, first_local: int) -> None:
+    def is_doubtful(self, local: int) -> bool:
+        """See `Hold`; what never outlived a process has no copies."""
+        del local
+        return False
+
+    def set_offset(self, offset: int, *, first_local: int, doubtful_below: int = 0) -> None:
         """See `Hold`."""
+        del doubtful_below
         self._offsets = self._offsets.extended(offset, first_local=first_local)
 
     def append(self, batches: Sequence[SpooledBatch], *, progress: Mapping[int, bytes]) -> None:

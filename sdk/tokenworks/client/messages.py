@@ -49,9 +49,10 @@ def batch_message(numbered: NumberedBatch) -> bytes:
     """Serialise a batch around its bytes, which are not touched: a repetition is identical."""
     payload = numbered.batch.payload
     number = b"\x08" + _varint(numbered.sequence)
-    batch_size = len(number) + 1 + len(_varint(len(payload))) + len(payload)
+    doubt = b"\x20\x01" if numbered.is_doubtful else b""
+    batch_size = len(number) + 1 + len(_varint(len(payload))) + len(payload) + len(doubt)
     head = b"\x12" + _varint(batch_size) + number + b"\x1a" + _varint(len(payload))
-    return head + payload
+    return head + payload + doubt
 
 
 def heartbeat_message(*, last_sequence: int) -> bytes:

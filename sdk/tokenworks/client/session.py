@@ -117,11 +117,13 @@ class Session:
         telling: Telling,
         now: float,
         is_on_disk: Callable[[int], bool] | None = None,
+        doubts_when_behind: bool = False,
     ) -> None:
         """`is_on_disk` says of a local number whether all up to it survives the process.
 
-        None: nothing does before it is durable at the meter. What the hold has recovered of
-        running reports is taken up here, as their last word.
+        None: nothing does before it is durable at the meter. `doubts_when_behind` is as in
+        `UsageStream`. What the hold has recovered of running reports is taken up here, as their
+        last word.
         """
         self._hold = hold
         self._producer = producer
@@ -134,7 +136,9 @@ class Session:
         self._actions: list[Action] = []
         self._sealed_time = self._retry_time = self._heard_time = self._heartbeat_time = now
         self._is_connected = False
-        self.stream = UsageStream(hold)
+        self._is_spoiled = False
+        """Something was dropped since wishes were last answered."""
+        self.stream = UsageStream(hold, doubts_when_behind=doubts_when_behind)
         self.state = State.IDLE
         self.is_stopped = False
         """Nothing is sent any more; for good."""
@@ -176,10 +180,9 @@ class Session:
             kept = max(self._hold.held_event_count - held_before, 0)
             given = sum(spooled.batch.event_count for spooled in batches)
             self.dropped_event_count += given - kept
-            if batches:
-                self._refuse_wishes()
+            self._is_spoiled = self._is_spoiled or bool(batches)
         if self._hold.lost_event_count > lost_before:
-            self._refuse_wishes()
+            self._is_spoiled = True
 
     def sealed(self, now: float) -> None:
         """Note that all which was recorded before `is_sealing_due` was asked has been taken."""
@@ -324,6 +327,9 @@ class Session:
         return max(min(times), now)
 
     def _answer_wishes(self) -> None:
+        if self._is_spoiled:
+            self._is_spoiled = False
+            self._refuse_wishes()
         waiting = []
         for wish in self._wishes:
             if wish.target is None:

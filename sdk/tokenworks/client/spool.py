@@ -144,9 +144,7 @@ class Spool:
             return
         offsets.forget_below(self.first)
         doubts = doubts.above(self.first)
-        manifest = replace(
-            self._manifest, offsets=tuple(offsets.entries), doubtful=doubts.ranges
-        )
+        manifest = replace(self._manifest, offsets=tuple(offsets.entries), doubtful=doubts.ranges)
         try:
             write_manifest(self._files, manifest)
         except OSError as error:

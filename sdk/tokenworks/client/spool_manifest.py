@@ -38,6 +38,8 @@ class Manifest:
     """What all checksums of the spool begin from; 32 bits."""
     offsets: tuple[tuple[int, int], ...] = ()
     """First local number and offset of each range, ascending: `sequence = local + offset`."""
+    doubtful: tuple[tuple[int, int], ...] = ()
+    """Half-open ranges of local numbers that go out as doubtful."""
 
 
 def segment_name(first: int) -> str:
@@ -130,6 +132,7 @@ def _encode(manifest: Manifest) -> bytes:
         "producer": manifest.producer,
         "salt": manifest.salt,
         "offsets": [list(entry) for entry in manifest.offsets],
+        "doubtful": [list(entry) for entry in manifest.doubtful],
     }
     checked = fields | {"checksum": _checksum(fields)}
     return json.dumps(checked, indent=2).encode() + b"\n"
@@ -168,8 +171,12 @@ def _manifest_from_fields(fields: Mapping[str, object]) -> Manifest | None:
     producer, salt, offsets = fields.get("producer"), fields.get("salt"), fields.get("offsets")
     if not isinstance(producer, str) or not isinstance(salt, int):
         return None
-    if not isinstance(offsets, Sequence):
+    doubtful = fields.get("doubtful")
+    if not isinstance(offsets, Sequence) or not isinstance(doubtful, Sequence):
         return None
     return Manifest(
-        producer=producer, salt=salt, offsets=tuple((first, offset) for first, offset in offsets)
+        producer=producer,
+        salt=salt,
+        offsets=tuple((first, offset) for first, offset in offsets),
+        doubtful=tuple((first, end) for first, end in doubtful),
     )

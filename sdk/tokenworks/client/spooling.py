@@ -23,6 +23,8 @@ class Place:
     spool: FallbackHold | None = None
     """The hold again, where it is on disk."""
     folder: Folder | None = None
+    is_synced: bool = False
+    """Whether nothing is sent before it is on disk for good."""
 
     @property
     def memory_event_count(self) -> int:
@@ -112,7 +114,13 @@ class SpoolPlan:
             raise
         _tell_findings(spool, producer=name)
         hold = FallbackHold(spool)
-        return Place(hold=hold, producer=name, spool=hold, folder=folder)
+        return Place(
+            hold=hold,
+            producer=name,
+            spool=hold,
+            folder=folder,
+            is_synced=self.options.fsync is not Fsync.NEVER,
+        )
 
 
 def _tell_findings(spool: Spool, *, producer: str) -> None:

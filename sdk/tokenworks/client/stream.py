@@ -32,13 +32,21 @@ class NumberedBatch:
 
     sequence: int
     batch: SealedBatch
+    is_doubtful: bool = False
+    """The meter is to keep it aside: it may have been reported under another number."""
 
 
 class UsageStream:
     """A producer's side of its stream, over all connections of one start of the process."""
 
-    def __init__(self, hold: Hold) -> None:
+    def __init__(self, hold: Hold, *, doubts_when_behind: bool = False) -> None:
+        """`doubts_when_behind`: a hold that the meter is ahead of is a copy of another one.
+
+        So it is when all that was ever sent was on its disk before. What it holds and nobody can
+        vouch for then goes to the meter as doubtful, to be kept aside.
+        """
         self._hold = hold
+        self._doubts_when_behind = doubts_when_behind
         self._sent = hold.first - 1 if hold.offset is None else hold.next - 1
         """The highest local number that may ever have gone out."""
         self._cursor = hold.first
@@ -57,6 +65,9 @@ class UsageStream:
         """Whether it still has to be sent."""
         self._expected = 0
         """What the meter expects, while there is something to compare."""
+        self._has_differed = False
+        """Whether a comparison has shown other bytes than ours."""
+        self._doubted = 0
         self._open_from: int | None = None
         """The next connection passes over what lies before this local number: it is lost."""
         self.acknowledged_event_count = 0
@@ -67,6 +78,8 @@ class UsageStream:
         """Batches that went out a second time, as far as this process knows."""
         self.gap_count = 0
         """Numbers that were durable here and that the meter has lost since."""
+        self.doubtful_event_count = 0
+        """Events that went out as doubtful."""
 
     @property
     def is_open(self) -> bool:
@@ -132,8 +145,7 @@ class UsageStream:
         if next_sequence < 1:
             return Verdict.REOPEN
         if self._comparing is not None:
-            # Too old to be compared, and nothing that was compared so far was ours.
-            return Verdict.FORKED
+            return self._give_up_comparing(next_sequence, in_flight_max=in_flight_max)
         self._open_from = None
         if not self._is_proven:
             self._comparing = self._find_doubtful(next_sequence)
@@ -205,8 +217,24 @@ class UsageStream:
         self._cursor = local + 1
         if local <= self._sent:
             self.resent_count += 1
+        if self._hold.is_doubtful(local) and local > self._doubted:
+            self._doubted = local
+            self.doubtful_event_count += batch.event_count
         self._sent = max(self._sent, local)
-        return NumberedBatch(sequence=self._number(local), batch=batch)
+        return self._numbered(local, batch)
+
+    def _give_up_comparing(self, sequence: int, *, in_flight_max: int) -> Verdict:
+        """Go on though what the meter has under our numbers is too old to be compared."""
+        if self._has_differed:
+            # The copy went its own way for long: who is right is for a person to say.
+            return Verdict.FORKED
+        oldest = self._find_present(self._hold.released + 1)
+        self._comparing = None
+        assert oldest is not None, "what was compared is held"
+        verdict = self._renumber(sequence, first=oldest, doubtful_below=self._hold.next)
+        self._is_proven = True
+        self._in_flight_max = max(in_flight_max, 1)
+        return verdict
 
     def _compared_batch(self, local: int) -> NumberedBatch | None:
         if not self._is_compared_soon:
@@ -218,7 +246,7 @@ class UsageStream:
             self._open_from = self._find_present(self._hold.first)
             return None
         self.resent_count += 1
-        return NumberedBatch(sequence=self._number(local), batch=batch)
+        return self._numbered(local, batch)
 
     def _compare(self, sequence: int, *, is_changed: bool) -> Verdict | None:
         """Take the answer to a comparison; None where the next one is to come."""
@@ -228,6 +256,7 @@ class UsageStream:
             return None
         before = None
         if is_changed:
+            self._has_differed = True
             self.set_aside_event_count += self._hold.event_count(local)
             before = self._find_present_below(local)
         self._comparing = before
@@ -244,8 +273,11 @@ class UsageStream:
     def _go_to(self, sequence: int) -> Verdict:
         """Have `sequence` sent next; below it all is recorded, and what we sent of it is ours."""
         hold, unsent = self._hold, self._sent + 1
-        if hold.offset is None or self._is_beyond(sequence):
+        if hold.offset is None:
             return self._renumber(sequence)
+        if self._is_beyond(sequence):
+            doubtful_below = hold.next if self._doubts_when_behind else 0
+            return self._renumber(sequence, doubtful_below=doubtful_below)
         oldest = self._number(min(hold.first, unsent))
         if sequence < oldest:
             # The meter came back older than it was. What is no longer kept is lost to it; opening
@@ -266,11 +298,13 @@ class UsageStream:
         self._open_from = self._find_present(local)
         return Verdict.REOPEN
 
-    def _renumber(self, sequence: int) -> Verdict:
-        """Let what never went out begin at `sequence`."""
-        unsent = self._sent + 1
-        self._hold.set_offset(sequence - unsent, first_local=unsent)
-        return self._place(unsent)
+    def _renumber(
+        self, sequence: int, *, first: int | None = None, doubtful_below: int = 0
+    ) -> Verdict:
+        """Let what never went out, or what is held from `first` on, begin at `sequence`."""
+        local = self._sent + 1 if first is None else first
+        self._hold.set_offset(sequence - local, first_local=local, doubtful_below=doubtful_below)
+        return self._place(local)
 
     def _place(self, local: int) -> Verdict:
         if local <= self._hold.released:
@@ -291,10 +325,19 @@ class UsageStream:
         assert offset is not None, "numbers are asked for after the first contact"
         return local + offset
 
+    def _numbered(self, local: int, batch: SealedBatch) -> NumberedBatch:
+        return NumberedBatch(
+            sequence=self._number(local), batch=batch, is_doubtful=self._hold.is_doubtful(local)
+        )
+
     def _find_up_to(self, sequence: int) -> int:
         """The newest local number that went out under this number or a lower one."""
         went_out = self._range()
-        return went_out.start - 1 + bisect_right(went_out, sequence, key=self._number)
+        found = went_out.start - 1 + bisect_right(went_out, sequence, key=self._number)
+        if found < went_out.start <= self._sent and sequence < self._number(went_out.start) - 1:
+            # What went out between is no longer kept: nothing says that the meter has it.
+            return min(found, self._recorded)
+        return found
 
     def _find_from(self, sequence: int) -> int:
         """The oldest local number that went out under this number or a higher one, or the next."""

@@ -38,6 +38,10 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """A string is too long, empty where it must not be, or has control characters; or an id is missing; or a number is
     out of its range; or a row names a token class twice.
     """
+    OUTCOME_BATCH_DOUBTFUL: _Outcome.ValueType  # 14
+    """The producer cannot tell whether the batch was reported before; concerns the whole batch. Release it when it was
+    not.
+    """
     OUTCOME_ACCOUNT_UNKNOWN: _Outcome.ValueType  # 20
     """No account has this id."""
     OUTCOME_ACCOUNT_OUT_OF_SCOPE: _Outcome.ValueType  # 21
@@ -87,6 +91,10 @@ OUTCOME_BATCH_TOO_LARGE: Outcome.ValueType  # 12
 OUTCOME_FIELD_INVALID: Outcome.ValueType  # 13
 """A string is too long, empty where it must not be, or has control characters; or an id is missing; or a number is
 out of its range; or a row names a token class twice.
+"""
+OUTCOME_BATCH_DOUBTFUL: Outcome.ValueType  # 14
+"""The producer cannot tell whether the batch was reported before; concerns the whole batch. Release it when it was
+not.
 """
 OUTCOME_ACCOUNT_UNKNOWN: Outcome.ValueType  # 20
 """No account has this id."""

@@ -497,8 +497,13 @@ class UsageBatch(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
+    IS_DOUBTFUL_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3 … for this producer, over all its instances."""
+    is_doubtful: _builtins.bool
+    """The producer cannot tell whether these events were reported before, under other numbers: its spool is older than
+    what the meter has. The batch is recorded under its number and kept in quarantine as a whole.
+    """
     @_builtins.property
     def rows(self) -> Global___UsageRows:
         """One by one."""
@@ -513,10 +518,11 @@ class UsageBatch(_message.Message):
         sequence: _builtins.int = ...,
         rows: Global___UsageRows | None = ...,
         columns: Global___UsageColumns | None = ...,
+        is_doubtful: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "events", b"events", "rows", b"rows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "events", b"events", "rows", b"rows", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "events", b"events", "is_doubtful", b"is_doubtful", "rows", b"rows", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_events: _TypeAlias = _typing.Literal["rows", "columns"]  # noqa: Y015
     _WhichOneofArgType_events: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
