@@ -40,7 +40,7 @@ def _read_place(
 
 
 @click.command("void", short_help="Take a recorded event back, or replace it.")
-@click.argument("event_id", metavar="EVENT", required=False)
+@click.argument("event_id", metavar="[EVENT]", required=False)
 @click.option(
     "--place",
     callback=_read_place,
