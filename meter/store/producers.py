@@ -39,11 +39,11 @@ _WRITE: Final = text(
             CAST(:instances AS bytea[]), CAST(:announced AS bigint[]), CAST(:ages AS float8[]))
             AS n (account_id, producer, instance, announced, age)
     ), free AS MATERIALIZED (
-        SELECT p.account_id, p.producer FROM producers p JOIN told USING (account_id, producer),
-            now WHERE told.age IS NOT NULL AND told.instance = p.instance AND (
-            p.state <> {Standing.ACTIVE} OR p.seen_time IS NULL
+        SELECT p.account_id, p.producer
+        FROM producers p JOIN told USING (account_id, producer), now
+        WHERE p.state <> {Standing.ACTIVE} OR p.seen_time IS NULL
             OR now.time - told.age * interval '1 second' > p.seen_time + interval '1 second'
-            OR told.announced > greatest(p.announced_sequence, p.sequence))
+            OR told.announced > greatest(p.announced_sequence, p.sequence)
         ORDER BY 1, 2 FOR NO KEY UPDATE OF p SKIP LOCKED
     ), written AS (
         UPDATE producers p SET state = {Standing.ACTIVE},

@@ -1,6 +1,7 @@
 """The roster of open streams: what each round writes and finds, over a store that tests hold."""
 
 import asyncio
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -181,15 +182,23 @@ def test_end__is_not_undone_by_a_round_under_way() -> None:
     order: list[str] = []
     write, end = hall.store.write_presences, hall.store.end_producer
 
+    is_writing, may_end = threading.Event(), threading.Event()
+
     async def live() -> None:
         hall.roster.join(stream)
         stream.hear(101)
-        goodbye = asyncio.create_task(
-            hall.roster.end(stream, Origin(account_id="acme", key_id="", received_ms=0))
-        )
-        await asyncio.gather(hall.roster.round(), goodbye)
+        round_under_way = asyncio.create_task(hall.roster.round())
+        await asyncio.to_thread(is_writing.wait)
+        origin = Origin(account_id="acme", key_id="", received_ms=0, producer="p")
+        goodbye = asyncio.create_task(hall.roster.end(stream, origin))
+        # It begins, and would end before the round if it did not wait.
+        await asyncio.wait([goodbye], timeout=0.05)
+        may_end.set()
+        await asyncio.gather(round_under_way, goodbye)
 
     def noted_write(each: Sequence[Presence]) -> Mapping[tuple[str, str, bytes], Seen]:
+        is_writing.set()
+        may_end.wait()
         order.append("write")
         return write(each)
 
@@ -200,7 +209,7 @@ def test_end__is_not_undone_by_a_round_under_way() -> None:
     hall.store.write_presences = noted_write  # type: ignore[method-assign]
     hall.store.end_producer = noted_end  # type: ignore[method-assign]
     asyncio.run(live())
-    assert order[-1] == "end"
+    assert order == ["write", "end"]
     assert hall.at(104) == []
 
 

@@ -63,7 +63,7 @@ def test_write__never_goes_backwards(
     open_producer(store)
     execute(database_url, PAST)
     before = ask_one(database_url, SEEN)
-    producers.write_presences([present(heard_seconds=7200.0)])
+    producers.write_presences([present(heard_seconds=7200.0, announced=9)])
     assert ask_one(database_url, SEEN) == before
     producers.write_presences([present(heard_seconds=5.0)])
     age = ask_one(database_url, f"SELECT clock_timestamp() - ({SEEN})").total_seconds()
@@ -83,6 +83,7 @@ def test_write__announced_never_falls(
     """The highest number that was announced stays."""
     open_producer(store)
     for announced in (9, 7):
+        execute(database_url, PAST)
         producers.write_presences([present(announced=announced)])
     assert ask_one(database_url, "SELECT announced_sequence FROM producers") == 9
 
@@ -138,6 +139,19 @@ def test_write__finds_who_is_the_newest(
     answer = producers.write_presences([present(instance=instance, announced=50)])
     assert answer == {("acme", "p", instance): found}
     assert (ask_one(database_url, SEEN) > before) is (instance == NEWER)
+
+
+def test_write__makes_active_again_who_was_heard(
+    store: JournalStore, producers: ProducerStore, database_url: str
+) -> None:
+    """A producer that was retired while it reports elsewhere is active once it says something."""
+    open_producer(store)
+    producers.retire("acme", "p")
+    states = []
+    for heard_seconds in (None, 0.0):
+        producers.write_presences([present(heard_seconds=heard_seconds)])
+        states.append(ask_one(database_url, "SELECT state FROM producers"))
+    assert states == [Standing.RETIRED, Standing.ACTIVE]
 
 
 def test_write__row_that_is_gone_is_absent(producers: ProducerStore) -> None:
