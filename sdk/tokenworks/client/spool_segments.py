@@ -26,7 +26,7 @@ from tokenworks.client.spool_records import (
 
 
 class Segment:
-    """Where the batches of one file lie; 16 bytes a batch, since there may be millions."""
+    """Where the batches of one file lie; 12 bytes a batch, since there may be millions."""
 
     __slots__ = ("ends", "event_counts", "first", "seed", "size_bytes", "starts")
 
