@@ -175,7 +175,7 @@ def test_announced__is_known_before_it_is_written() -> None:
     assert not hall.roster.has_open("acme", "p")
 
 
-def test_end__is_not_undone_by_a_round_under_way() -> None:
+def test_end__is_not_undone_by_a_round_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A goodbye waits for a round that has seen the stream open, and is the last word."""
     hall = Hall()
     stream = HeldStream("p", heard=100)
@@ -206,8 +206,8 @@ def test_end__is_not_undone_by_a_round_under_way() -> None:
         order.append("end")
         end(origin)
 
-    hall.store.write_presences = noted_write  # type: ignore[method-assign]
-    hall.store.end_producer = noted_end  # type: ignore[method-assign]
+    monkeypatch.setattr(hall.store, "write_presences", noted_write)
+    monkeypatch.setattr(hall.store, "end_producer", noted_end)
     asyncio.run(live())
     assert order == ["write", "end"]
     assert hall.at(104) == []
