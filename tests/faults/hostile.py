@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import socket
+import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -62,17 +63,22 @@ def bombs(orders: Orders) -> Iterator[str]:
 
 
 def slow(orders: Orders) -> Iterator[str]:
-    """Open connections that speak a byte now and then, and new ones for those that were closed."""
+    """Open connections that speak a byte now and then, and new ones for those that were closed.
+
+    One of two never ends its preface, the other opens a stream and never ends its first message.
+    """
     host, _, port = orders.target.rpartition(":")
-    peers: list[tuple[socket.socket, Iterator[int]]] = []
+    peers: list[tuple[socket.socket, Iterator[bytes]]] = []
+    number = 0
     while True:
         while len(peers) < _SLOW_CONNECTIONS:
             peer = socket.create_connection((host, int(port)), timeout=_CALL_SECONDS_MAX)
-            peers.append((peer, iter(_PREFACE)))
+            number += 1
+            peers.append((peer, slow_preface() if number % 2 else slow_message(orders.api_key)))
         kept = []
         for peer, rest in peers:
             try:
-                peer.send(bytes([next(rest, 0)]))
+                peer.sendall(next(rest))
             except OSError:
                 peer.close()
             else:
@@ -80,6 +86,45 @@ def slow(orders: Orders) -> Iterator[str]:
         yield f"slow {len(kept)}"
         peers = kept
         time.sleep(0.5)
+
+
+def slow_preface() -> Iterator[bytes]:
+    """Yield an HTTP/2 preface byte by byte, up to its last one, which never comes."""
+    yield from (bytes([byte]) for byte in _PREFACE[:-1])
+    while True:
+        yield b""
+
+
+def slow_message(api_key: str) -> Iterator[bytes]:
+    """Yield a stream's opening, then a message of a megabyte, a byte in each frame."""
+    headers = {
+        ":method": "POST",
+        ":scheme": "http",
+        ":path": _STREAM,
+        ":authority": "meter",
+        "te": "trailers",
+        "content-type": "application/grpc",
+        "authorization": f"Bearer {api_key}",
+    }
+    block = b"".join(
+        # A literal that is never indexed, neither part of it compressed (RFC 7541, 6.2.3).
+        b"\x10" + _hpack(name) + _hpack(value)
+        for name, value in headers.items()
+    )
+    opening = _frame(b"", kind=4, stream=0) + _frame(block, kind=1, flags=4)
+    yield _PREFACE + opening + _frame(struct.pack(">BI", 0, _MEBIBYTE), kind=0)
+    while True:
+        yield _frame(b"\0", kind=0)
+
+
+def _hpack(text: str) -> bytes:
+    assert len(text) < 127, "a longer one needs more than a byte for its length"
+    return bytes([len(text)]) + text.encode("ascii")
+
+
+def _frame(payload: bytes, *, kind: int, flags: int = 0, stream: int = 1) -> bytes:
+    """Return a frame of HTTP/2: kind 0 is DATA, 1 HEADERS, 4 SETTINGS."""
+    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
 
 
 def idle(orders: Orders) -> Iterator[str]:

@@ -35,7 +35,7 @@ def hostile_bombs(site: Site) -> Seen:
 @row(
     "hostile-slow-connections",
     fault="200 connections that speak a byte every half second",
-    how="raw sockets that begin an HTTP/2 preface and never finish it",
+    how="half never end their HTTP/2 preface, half open a stream and never end its first message",
     expected=f"they hold up nobody; {_HONEST}",
 )
 def hostile_slow(site: Site) -> Seen:
