@@ -68,6 +68,12 @@ def test_read_settings__all_faults_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("sandbox_clock", "2026-10-01T00:00:00+02:00", "instant in UTC"),
         ("sandbox_clock", "1999-12-31T23:59:59Z", "2000 to 2199"),
         ("sandbox_clock", "2200-01-01T00:00:00Z", "2000 to 2199"),
+        ("silence_seconds", "9", "10 to 86400"),
+        ("silence_seconds", "86401", "10 to 86400"),
+        ("durable_standbys", "a,a", "different application_names"),
+        ("durable_standbys", "a,,b", "not empty"),
+        ("durable_standbys", "a\tb", "different application_names"),
+        ("durable_standbys", "s" * 64, "different application_names"),
         ("energy_scrape_seconds", "0", "1 to 3600"),
         ("energy_sources", "http://node-1/metrics", "must be pool=URL"),
         ("energy_sources", "=http://node-1/metrics", "must be pool=URL"),
@@ -119,6 +125,15 @@ def test_read_settings__energy_sources(tmp_path: Path, monkeypatch: pytest.Monke
     assert read_settings(config=config).energy_sources == (first, second)
     monkeypatch.setenv("TOKENWORKS_ENERGY_SOURCES", f" h100 = {first.url} , h100={second.url}")
     assert read_settings().energy_sources == (first, second)
+
+
+def test_read_settings__standbys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Standbys are named in a line or in a list; a name may have blanks inside, and one letter."""
+    config = tmp_path / "tokenworks.toml"
+    config.write_text('durable_standbys = ["standby 1", "b"]\n')
+    assert read_settings(config=config).durable_standbys == ("standby 1", "b")
+    monkeypatch.setenv("TOKENWORKS_DURABLE_STANDBYS", " standby 1 , b")
+    assert read_settings().durable_standbys == ("standby 1", "b")
 
 
 def test_read_settings__wrong_kind_in_file(tmp_path: Path) -> None:

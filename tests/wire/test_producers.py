@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -279,6 +280,32 @@ def test_batch__database_from_before_the_stream_opened(session: Session) -> None
         assert failure_of(talk.hear) == OPEN_ANEW
     answers = session.exchange(opening("judged", instance=NEWER))
     assert answers[0].opened.next_sequence == 2
+
+
+def test_sandbox__last_heard_is_by_its_clock(database_url: str, tmp_path: Path) -> None:
+    """Where the clock is driven, signs of life bear its time, and an answer says until when."""
+    begin = "2026-10-01T00:00:00Z"
+    settings = {"sandbox_clock": begin}
+    with running_meter_on(database_url, folder=tmp_path, settings=settings) as meter:
+        sandbox = Session(meter)
+        with talking(sandbox) as talk:
+            talk.say(opening("driven"), beat())
+            assert [talk.hear().WhichOneof("message") for _ in range(2)] == ["opened", "ack"]
+            found = find(sandbox, "driven")
+            assert found.seen_time.ToJsonString() == begin
+            assert found.create_time.ToJsonString() == begin
+            question = meter_service_pb2.QueryUsageRequest()
+            question.start_time.FromJsonString(begin)
+            question.end_time.FromJsonString("2026-10-02T00:00:00Z")
+
+            def answer() -> meter_service_pb2.QueryUsageResponse:
+                told = sandbox.call("QueryUsage", question)
+                assert isinstance(told, meter_service_pb2.QueryUsageResponse)
+                return told
+
+            wait_until(lambda: answer().HasField("heard_until"))
+            assert answer().heard_until.ToJsonString() == begin
+            assert answer().silent_producer_count == 0
 
 
 def test_call__scopes_and_names(session: Session) -> None:
