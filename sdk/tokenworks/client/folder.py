@@ -1,5 +1,6 @@
 """The real files of a spool: a folder that one process at a time has, and its slots."""
 
+import errno
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -97,11 +98,13 @@ class Folder:
 
     def remove(self, name: str) -> None:
         """See `Files`."""
+        self._check_is_ours()
         self._forget(name)
         (self.path / name).unlink()
 
     def replace(self, name: str, *, target: str) -> None:
         """See `Files`."""
+        self._check_is_ours()
         (self.path / name).replace(self.path / target)
         writer = self._writers.pop(name, None)
         self._forget(target)
@@ -136,6 +139,7 @@ class Folder:
     def _writer(self, name: str) -> int:
         writer = self._writers.get(name)
         if writer is None:
+            self._check_is_ours()
             flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT
             writer = self._writers[name] = os.open(self.path / name, flags, _FILE_MODE)
         return writer
@@ -147,6 +151,11 @@ class Folder:
                 os.close(self._readers.pop(next(iter(self._readers))))
             reader = self._readers[name] = os.open(self.path / name, os.O_RDONLY)
         return reader
+
+    def _check_is_ours(self) -> None:
+        """Change nothing without the lock: somebody else may have the folder by now."""
+        if self._lock is None:
+            raise OSError(errno.EBADF, "the folder was let go of", str(self.path))
 
     def _forget(self, name: str) -> None:
         self.seal(name)

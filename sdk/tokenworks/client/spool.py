@@ -231,7 +231,8 @@ class Spool:
         records += [encode_progress(k, payload=p, seed=seed) for k, p in progress.items()]
         batch_records = list(self._encoded(batches, seed=seed))
         data = b"".join((*records, *batch_records))
-        self._writer.write(data)
+        # A report whose end is sent and then lost here would be found unfinished, and count again.
+        self._writer.write(data, is_vital=any(spooled.settles for spooled in batches))
         self._released_noted = self.released
         position = segment.size_bytes + sum(map(len, records))
         self._shelf.grow(segment, size_bytes=len(data))
@@ -278,6 +279,7 @@ class Spool:
         segment = self._writer.begin(self.next, released=self.released, running=self._running)
         self._released_noted = self.released
         self._shelf.add(segment)
+        ensure_reserve(self._files)
 
     def _lose(self, local: int, *, segment: Segment) -> None:
         """Note that a batch has become a hole."""

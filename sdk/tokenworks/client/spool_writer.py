@@ -55,12 +55,12 @@ class SegmentWriter:
         self._begun_bytes = segment.size_bytes
         return segment
 
-    def write(self, data: bytes) -> None:
-        """Append to the current segment, on disk when this returns if that is the policy."""
+    def write(self, data: bytes, *, is_vital: bool) -> None:
+        """Append to the current segment; on disk when this returns if vital, or by policy."""
         assert self.current is not None
         self._files.append(self.current.name, data)
         self._is_synced = False
-        if self._is_synced_always:
+        if self._is_synced_always or is_vital:
             self._files.sync(self.current.name)
             self._is_synced = True
 

@@ -3,6 +3,7 @@
 import errno
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from random import Random
 from typing import Final
 
@@ -10,7 +11,7 @@ import pytest
 
 from tests.client.spool.disk import Crash, Disk, Fault
 from tests.client.spool.script import OPTIONS, PRODUCER, Truth, Work, check
-from tokenworks.client.spool import Spool
+from tokenworks.client.spool import Fsync, Spool
 from tokenworks.client.spool_files import SpoolUnusable
 
 STEP_COUNT: Final = 24
@@ -35,11 +36,14 @@ def _change_count() -> int:
     return disk.change_count
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-def test_spool__process_dies_at_every_change_of_the_disk(ending: Ending) -> None:
+@pytest.mark.parametrize(
+    ("ending", "fsync"),
+    [(_kill, Fsync.BATCH), (_cut_power, Fsync.BATCH), (_kill, Fsync.NEVER)],
+)
+def test_spool__process_dies_at_every_change_of_the_disk(ending: Ending, fsync: Fsync) -> None:
     """Wherever it dies, what had been spooled is there once, under its number, and no more."""
     for crash_at in range(_change_count()):
-        _live_and_die(crash_at, ending=ending, seed=crash_at, fault=lambda _: None)
+        _live_and_die(crash_at, ending=ending, seed=crash_at, fault=lambda _: None, fsync=fsync)
 
 
 @pytest.mark.parametrize(
@@ -61,15 +65,17 @@ def test_spool__disk_fails_at_every_change(code: int, length: int, step: int) ->
 @pytest.mark.stacks
 @pytest.mark.parametrize("seed", range(4))
 def test_spool__thousands_of_random_lives(seed: int) -> None:
-    """Three starts one after the other, each with faults of its own, keep the promise."""
+    """Two starts one after the other, each with faults of its own, keep the promise."""
     random = Random(seed)
     for _ in range(2_000):
         rate = random.choice((0.0, 0.02, 0.2))
+        ending = random.choice(ENDINGS)
         failing = frozenset(n for n in range(600) if random.random() < rate)
         code = random.choice((errno.EIO, errno.ENOSPC))
         _live_and_die(
             random.randrange(250),
-            ending=random.choice(ENDINGS),
+            ending=ending,
+            fsync=random.choice(list(Fsync)) if ending is _kill else Fsync.BATCH,
             seed=random.randrange(2**32),
             fault=_failing(failing, code=code),
         )
@@ -79,9 +85,12 @@ def _failing(changes: frozenset[int], *, code: int) -> Fault:
     return lambda number: code if number in changes else None
 
 
-def _live_and_die(crash_at: int, *, ending: Ending, seed: int, fault: Fault) -> None:
+def _live_and_die(
+    crash_at: int, *, ending: Ending, seed: int, fault: Fault, fsync: Fsync = Fsync.BATCH
+) -> None:
     """Run two starts, each up to a crash, and check what is found after each."""
     random = Random(seed)
+    options = replace(OPTIONS, fsync=fsync)
     truth = Truth()
     disk = Disk()
     for start in (1, 2):
@@ -89,7 +98,7 @@ def _live_and_die(crash_at: int, *, ending: Ending, seed: int, fault: Fault) -> 
         disk.torn_bytes = random.choice(TORN)
         disk.fault = fault
         with suppress(Crash, SpoolUnusable):
-            Work(disk, truth=truth, start=start, options=OPTIONS).run(STEP_COUNT)
+            Work(disk, truth=truth, start=start, options=options).run(STEP_COUNT)
         disk = ending(disk, random)
         check(Spool.open(disk.after_kill(), producer=PRODUCER, options=OPTIONS), truth=truth)
         _adopt_what_is_found(disk, truth=truth)

@@ -16,7 +16,7 @@ from tokenworks.client.folder import SLOTS_MAX, Folder, leftovers, open_slot, sl
 from tokenworks.client.hold import DiskFault, SpooledBatch
 from tokenworks.client.spool import Fsync, Spool, SpoolOptions
 from tokenworks.client.spool_files import Reason, SpoolUnusable
-from tokenworks.client.spool_manifest import MANIFEST_NAMES
+from tokenworks.client.spool_manifest import MANIFEST_NAMES, RESERVE_NAME
 
 OPTIONS: Final = SpoolOptions(segment_bytes_max=20_000, bytes_max=100_000_000)
 KILLED_PROCESSES: Final = 4
@@ -130,6 +130,25 @@ def test_abandon__leaves_the_lock_to_the_parent(tmp_path: Path) -> None:
         with pytest.raises(SpoolUnusable, match="in use"):
             Folder.open(tmp_path / "p")
         process.communicate()
+
+
+@pytest.mark.parametrize("let_go", [Folder.close, Folder.abandon])
+def test_folder__is_left_alone_once_let_go(
+    tmp_path: Path, let_go: Callable[[Folder], None]
+) -> None:
+    """Whoever has let go of a folder changes nothing in it any more, though it may still read."""
+    folder = Folder.open(tmp_path / "p")
+    spool = Spool.open(folder, producer="p", options=OPTIONS)
+    spool_number(spool, 1)
+    let_go(folder)
+    before = {file: file.read_bytes() for file in (tmp_path / "p").iterdir()}
+    with pytest.raises(DiskFault, match="let go"):
+        spool_number(spool, 2)
+    with pytest.raises(DiskFault, match="let go"):
+        spool.set_offset(1, first_local=1)
+    spool.close()
+    assert spool.batch(1) == _batch(1)
+    assert {file: file.read_bytes() for file in (tmp_path / "p").iterdir()} == before
 
 
 def test_close__unlocks_though_a_child_lives(tmp_path: Path) -> None:
@@ -283,8 +302,10 @@ def test_append__disk_is_full(small_disk: Path, fsync: Fsync) -> None:
     with pytest.raises(DiskFault, match="No space left"):
         spool_number(spool, 399)
     spool.set_offset(3, first_local=1)
+    assert not (small_disk / "p" / RESERVE_NAME).exists()
     (small_disk / "other").unlink()
     spool_number(spool, full)
+    assert (small_disk / "p" / RESERVE_NAME).exists()
     spool.close()
     again = open_spool(small_disk / "p", options)
     assert (again.next, again.offset, again.lost_event_count) == (full + 1, 3, 0)

@@ -159,7 +159,7 @@ def test_append__one_batch_is_larger_than_all() -> None:
 
 @pytest.mark.parametrize(("fsync", "count"), [(Fsync.BATCH, 3), (Fsync.EVENT, 3), (Fsync.NEVER, 0)])
 def test_append__syncs_as_the_policy_says(fsync: Fsync, count: int) -> None:
-    """One sync for each append, however many batches it has; none at all with "never"."""
+    """One sync for each append; with "never" only for a batch that settles a running report."""
     disk = Disk()
     spool = _open(disk, SpoolOptions(fsync=fsync))
     _append(spool, 1)
@@ -169,8 +169,22 @@ def test_append__syncs_as_the_policy_says(fsync: Fsync, count: int) -> None:
     _append(spool, 5)
     spool.append([], progress={})
     assert disk.sync_count - before == count
+    spool.append([_batch(6, settles=(1,))], progress={})
+    assert disk.sync_count - before == count + 1
+    again = _open(disk.after_power_loss(Random(1)))
+    assert _payloads(again) == [1, 2, 3, 4, 5, 6]
+    assert again.recovered == ()
+
+
+def test_close__syncs_whatever_the_policy() -> None:
+    """A spool that was closed in good order outlives a loss of power."""
+    disk = Disk()
+    spool = _open(disk, SpoolOptions(fsync=Fsync.NEVER))
+    _append(spool, 1, 2)
+    spool.release(1)
     spool.close()
-    assert _payloads(_open(disk.after_power_loss(Random(1)))) == [1, 2, 3, 4, 5]
+    again = _open(disk.after_power_loss(Random(1)))
+    assert (_payloads(again), again.released) == ([1, 2], 1)
 
 
 def test_append__running_reports_outlive_old_segments() -> None:
