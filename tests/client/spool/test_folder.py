@@ -175,6 +175,24 @@ def test_folder__is_for_its_owner_alone(tmp_path: Path) -> None:
     assert len(files) == 5
 
 
+def test_folder__is_made_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss of power cannot take a new folder away: each one above it is synced."""
+    synced: list[int] = []
+    sync = os.fsync
+
+    def note(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        sync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", note)
+    path = tmp_path / "root" / "p"
+    Folder.open(path).close()
+    assert set(synced) == {tmp_path.stat().st_ino, path.parent.stat().st_ino}
+    synced.clear()
+    Folder.open(path).close()
+    assert synced == []
+
+
 def test_close__leaves_no_descriptor_open(tmp_path: Path) -> None:
     """A spool that was opened, filled, read and closed leaves nothing behind in the process."""
     before = len(list(Path("/proc/self/fd").iterdir()))
