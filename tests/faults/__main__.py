@@ -18,6 +18,7 @@ from typing import Final
 
 from tests.faults import (
     rows_batches,
+    rows_corrections,
     rows_disk,
     rows_failover,
     rows_hostile,
@@ -47,6 +48,7 @@ MODULES: Final = (
     rows_disk,
     rows_network,
     rows_batches,
+    rows_corrections,
     rows_time,
     rows_hostile,
     rows_self,

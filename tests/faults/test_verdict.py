@@ -85,6 +85,19 @@ def test_judge__what_a_killed_sender_had_not_promised() -> None:
     assert (found.lost, found.at_risk_lost) == (1, 1)
 
 
+def test_judge__taken_back_once_and_twice() -> None:
+    """A voided event is in the journal 0 times; if it was taken back twice, somebody notices."""
+    events = made()
+    ledger = verdict.add_up(events.values())
+    ledger.request_ids["void"] = 0
+    truth = verdict.Truth(events=events)
+    once = verdict.judge(truth, found=verdict.Found(journal=ledger, usage=ledger))
+    ledger.request_ids["void"] = -1
+    twice = verdict.judge(truth, found=verdict.Found(journal=ledger, usage=ledger))
+    assert (once.doubled, once.lost) == (0, 0)
+    assert twice.doubled > 0
+
+
 def test_judge__usage_differs() -> None:
     """A journal that is right does not excuse sums that are not."""
     events = made()

@@ -28,6 +28,8 @@ class Truth:
     """Those that a killed sender was allowed to lose: recorded after its last promise."""
     refused_count: int = 0
     """Events that a client did not take and said so; they are not among the others."""
+    voided_count: int = 0
+    """Events that were sent and then taken back; they are not among the others."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,11 +71,11 @@ def read_truth(paths: Iterable[Path], *, killed: Iterable[str] = ()) -> Truth:
     events: dict[str, Mapping[str, Any]] = {}
     unpromised: set[str] = set()
     refused: set[str] = set()
+    voided: set[str] = set()
     for path in paths:
         promised = _promised_count(path) if path.stem in killed_stems else None
-        told = path.with_suffix(".refused")
-        if told.exists():
-            refused.update(told.read_text("ascii").split())
+        refused.update(_names(path.with_suffix(".refused")))
+        voided.update(_names(path.with_suffix(".voided")))
         for index, line in enumerate(path.read_text("utf-8").splitlines()):
             event = json.loads(line)
             if event["request_id"] in events:
@@ -81,9 +83,12 @@ def read_truth(paths: Iterable[Path], *, killed: Iterable[str] = ()) -> Truth:
             events[event["request_id"]] = event
             if promised is not None and index >= promised:
                 unpromised.add(event["request_id"])
-    taken = {name: event for name, event in events.items() if name not in refused}
+    taken = {name: it for name, it in events.items() if name not in refused | voided}
     return Truth(
-        events=taken, unpromised=frozenset(unpromised - refused), refused_count=len(refused)
+        events=taken,
+        unpromised=frozenset(unpromised & taken.keys()),
+        refused_count=len(refused),
+        voided_count=len(voided),
     )
 
 
@@ -104,9 +109,10 @@ def read_database(url: str) -> Found:
 
 def judge(truth: Truth, *, found: Found) -> Verdict:
     """Say what became of the events."""
-    in_journal = found.journal.request_ids
+    # One that was taken back is there 0 times, one that was taken back twice less than that.
+    in_journal = {name: times for name, times in found.journal.request_ids.items() if times}
     counted = truth.events.keys() & in_journal.keys()
-    surplus = sum(times - 1 for times in in_journal.values())
+    surplus = sum(abs(times - 1) for times in in_journal.values())
     foreign = in_journal.keys() - truth.events.keys()
     missing = truth.events.keys() - in_journal.keys()
     aside = missing & found.kept
@@ -135,8 +141,8 @@ def with_difference(judged: Verdict, difference: str | None) -> Verdict:
 
 def counted_events(truth: Truth, *, found: Found) -> list[Mapping[str, Any]]:
     """Return the events of the truth that are in the journal."""
-    names = truth.events.keys() & found.journal.request_ids.keys()
-    return [truth.events[name] for name in names]
+    in_journal = found.journal.request_ids
+    return [event for name, event in truth.events.items() if in_journal[name]]
 
 
 def add_up(events: Iterable[Mapping[str, Any]]) -> checker.Ledger:
@@ -157,6 +163,10 @@ def add_up(events: Iterable[Mapping[str, Any]]) -> checker.Ledger:
     for place, sums in counts.items():
         ledger.add(place, counts=dict(sums))
     return ledger
+
+
+def _names(path: Path) -> list[str]:
+    return path.read_text("ascii").split() if path.exists() else []
 
 
 def _promised_count(path: Path) -> int:
