@@ -167,9 +167,9 @@ class FallbackHold:
         self._released = local
         for number in [number for number in self._memory if number <= local]:
             self._memory_event_count -= self._memory.pop(number).event_count
-        at = bisect_right(self._runs, local, key=lambda run: run.first) - 1
-        if at >= 0:
-            self._disk.release(min(local, self._ends[at] - 1) - self._runs[at].shift)
+        # Below the first run too: there all of it is taken back.
+        at = max(bisect_right(self._runs, local, key=lambda run: run.first) - 1, 0)
+        self._disk.release(min(local, self._ends[at] - 1) - self._runs[at].shift)
 
     def close(self) -> None:
         """See `Hold`."""
