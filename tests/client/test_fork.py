@@ -65,6 +65,19 @@ if report is not None:
 assert meter.close(30), meter.statistics
 """
 
+OUTLIVED: Final = """
+import os, sys
+from tokenworks.client import Meter
+
+meter = Meter("127.0.0.1:1", api_key=sys.argv[1], producer="p", spool=sys.argv[2])
+if os.fork() == 0:
+    print("ready", flush=True)
+    sys.stdin.read()
+    os._exit(0)
+sys.stdin.readline()
+os._exit(0)
+"""
+
 KILLED: Final = """
 import sys
 from tokenworks.client import Meter
@@ -132,6 +145,29 @@ def test_fork__child_takes_a_slot_of_its_own(
     assert accounts == sorted([*by_parent, "child"])
     assert sorted(fake_meter.producers) == ["p", "p.1"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p", "p.1"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no fork on Windows")
+def test_fork__child_keeps_no_hold_of_the_parents_folder(
+    fake_meter: FakeMeter, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """A folder is free again when its process has died, though a child of that lives on."""
+    with subprocess.Popen(
+        [sys.executable, "-c", OUTLIVED, API_KEY, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.stdin.write("\n")
+        process.stdin.flush()
+        assert process.wait(SECONDS_MAX) == 0
+        client = make_client(spool=tmp_path)
+        client.record()
+        assert client.flush(WAIT_SECONDS)
+        assert list(fake_meter.producers) == ["p"]
 
 
 def test_kill__spooled_events_count_once(

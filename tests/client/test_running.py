@@ -2,7 +2,7 @@
 
 import gc
 from asyncio import CancelledError
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from threading import Barrier, Thread
 from typing import Final
@@ -11,7 +11,15 @@ import pytest
 
 from tests.client.conftest import MakeClient
 from tests.client.fake_meter import WAIT_SECONDS, FakeMeter
-from tokenworks.client import Finish, Meter, Quality, RunningReport, limits
+from tokenworks.client import Finish, Meter, Quality, RunningReport, State, limits
+from tokenworks.client.events import RawEvent
+from tokenworks.client.hold import MemoryHold, SpooledBatch
+from tokenworks.client.intake import Intake
+from tokenworks.client.retry import Backoff, Failure
+from tokenworks.client.running import RunningReports
+from tokenworks.client.sealing import Sealer
+from tokenworks.client.session import Pace, Session
+from tokenworks.client.tally import Tally
 
 COMPLETED_FINAL: Final = (Finish.COMPLETED, Quality.FINAL)
 FAILED_PARTIAL: Final = (Finish.FAILED, Quality.PARTIAL)
@@ -64,7 +72,7 @@ def _abandon_stream(report: RunningReport) -> None:
     stream.close()  # type: ignore[attr-defined] # a generator
 
 
-ENDS: Final[dict[str, tuple[Callable[[RunningReport], None], int, tuple[Finish, Quality]]]] = {
+ENDS: Final[dict[str, tuple[Callable[[RunningReport], object], int, tuple[Finish, Quality]]]] = {
     "finished": (_finish, 400, COMPLETED_FINAL),
     "finished in its context": (_leave_well, 400, (Finish.TRUNCATED, Quality.FINAL)),
     "left without a finish": (_leave, 344, FAILED_PARTIAL),
@@ -147,3 +155,87 @@ def test_finish__of_many_threads_counts_once(fake_meter: FakeMeter, client: Mete
     assert client.close(WAIT_SECONDS)
     inputs = sorted(event["tokens"][1] for event in fake_meter.events)  # type: ignore[index]
     assert inputs == list(range(1, 201))
+
+
+def test_update__at_the_moment_of_the_end_brings_nothing_back() -> None:
+    """A report that ends while another thread is in the middle of an update stays ended."""
+    intake = Intake()
+    reports = _reports(intake)
+    report = reports.begin({"input": 1}, is_clean=True)
+    intake.running = _EndedWhileLookedUp(intake.running)
+    assert report.update(input=2)
+    assert not intake.running
+    assert not intake.take_changed()
+
+
+def test_seal__end_between_two_looks_is_the_last_word() -> None:
+    """A report that ends after its progress was taken leaves no progress beside its end."""
+    intake = _LateEnd()
+    reports = _reports(intake)
+    report = reports.begin({"input": 1}, is_clean=True)
+    intake.late = report.finish
+    hold = _Noted()
+    session = Session(
+        hold, producer="p", instance=bytes(16), pace=Pace(), backoff=Backoff(draw=max),
+        telling=_Silent(), now=0.0,
+    )  # fmt: skip
+    sealer = Sealer(intake, tally=Tally(), defaults=("a", "m", "", "high", 1, "", ""))
+    sealer.is_spooled = True
+    sealer.seal(session, is_everything=True)
+    assert (hold.next, hold.progress) == (2, {})
+
+
+class _EndedWhileLookedUp(dict[int, list[RawEvent]]):
+    """Running reports that end as soon as somebody has looked one up."""
+
+    def get(self, key: int, default: None = None) -> list[RawEvent] | None:  # type: ignore[override] # all that is needed
+        """Return what is known, and end it."""
+        return self.pop(key, default)
+
+
+class _LateEnd(Intake):
+    """Has a report end right after its progress was taken."""
+
+    __slots__ = ("late",)
+    late: Callable[[], bool]
+
+    def take_changed(self) -> dict[int, RawEvent]:
+        """See `Intake`."""
+        taken = super().take_changed()
+        assert taken
+        assert self.late()
+        return taken
+
+
+class _Noted(MemoryHold):
+    """Notes the progress that it was given."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress: dict[int, bytes] = {}
+
+    def append(self, batches: Sequence[SpooledBatch], *, progress: Mapping[int, bytes]) -> None:
+        """See `Hold`."""
+        self.progress |= progress
+        super().append(batches, progress=progress)
+
+
+class _Silent:
+    """Hears and says nothing."""
+
+    def state_entered(self, state: State, failure: Failure | None) -> None:
+        """See `Telling`."""
+
+    def events_set_aside(self, *, outcomes: Sequence[str], count: int) -> None:
+        """See `Telling`."""
+
+
+def _reports(intake: Intake) -> RunningReports:
+    return RunningReports(
+        intake,
+        is_spooled=True,
+        put=lambda _: True,
+        refuse=lambda _: False,
+        wait=lambda: True,
+        clock=lambda: 1,
+    )

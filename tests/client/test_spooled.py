@@ -256,13 +256,15 @@ def test_record__returns_when_its_event_is_on_disk(
         thread.start()
     for thread in threads:
         thread.join()
-    assert client.begin(input=21).finish()
     shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert client.begin(input=21).finish()
+    shutil.copytree(tmp_path / "a", tmp_path / "c")
     client.close(0)
-    fake_meter.set(refusal=None)
-    make_client(spool=tmp_path / "b")
-    assert fake_meter.wait_for_events(81)
-    assert len(fake_meter.events) == 81
+    copies = [make_client(spool=tmp_path / name) for name in ("b", "c")]
+    for copy in copies:
+        copy.record()
+        assert copy.sync(WAIT_SECONDS)
+    assert [copy.statistics.restored for copy in copies] == [80, 81]
 
 
 def test_record__waits_for_no_sender_that_has_ended(
