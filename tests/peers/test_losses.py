@@ -1,24 +1,23 @@
 """Complaints 10 to 16: usage that was accepted and never counted."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
 from typing import Final
 
-import grpc
+import psycopg
 import pytest
 from sqlalchemy import Engine
 
 from meter.domain.errors import StoreRefusal, Unavailable
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.outcome import Outcome
-from meter.journal.commit import Submission, commit_group
+from meter.journal.commit import Submission
 from meter.runtime.engine import make_engine
+from meter.store.journal import JournalStore
 from meter.store.producers import ProducerStore
-from tests.client.conftest import wait_for_state
-from tests.client.fake_meter import API_KEY, FakeMeter, Refusal
+from tests.client.fake_meter import API_KEY, FakeMeter
 from tests.meter.plain_events import BEGIN_MS
 from tests.meter.store.recording import (
     TOTAL,
@@ -40,7 +39,7 @@ from tests.meter.store.recording import (
 from tests.peers.customers import WAIT_SECONDS, client_of, new_client, tokens_of
 from tests.wire.session import Session, event, opening, rows
 from tests.wire.talk import commits_held, wait_until, waiting_count
-from tokenworks.client import Meter, RunningReport, State, TokenClass
+from tokenworks.client import Meter, RunningReport, TokenClass
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 INPUT: Final = usage_pb2.TOKEN_CLASS_INPUT
@@ -159,18 +158,22 @@ def test_langfuse_16292__duplicate_is_success_and_holds_nothing_up(session: Sess
 
 def test_tuist_11903__event_keeps_the_time_at_which_it_was_recorded() -> None:
     """An event that was given no time ended when it was recorded, however late it is sent."""
-    with FakeMeter().serving() as fake, Meter(fake.target, api_key=API_KEY, producer="p") as client:
-        fake.set(refusal=Refusal(code=grpc.StatusCode.UNAVAILABLE))
+    with (
+        FakeMeter().serving() as fake,
+        Meter(
+            fake.target, api_key=API_KEY, producer="p", flush_interval_seconds=WAIT_SECONDS
+        ) as client,
+    ):
+        client.record(input=1)
+        assert client.flush(WAIT_SECONDS)
         before_ms = time.time_ns() // 10**6
         client.record(input=5)
         after_ms = time.time_ns() // 10**6
-        wait_for_state(client, State.WAITING)
         wait_until(lambda: time.time_ns() // 10**6 > after_ms)
-        fake.set(refusal=None)
         assert client.flush(WAIT_SECONDS)
-        ((end_ms,),) = [[event["end_ms"]] for event in fake.events]
-        assert isinstance(end_ms, int)
-        assert before_ms <= end_ms <= after_ms
+        end_ms = fake.events[1]["end_ms"]
+    assert isinstance(end_ms, int)
+    assert before_ms <= end_ms <= after_ms
 
 
 def test_tuist_11903__event_of_no_time_is_not_dated_by_whoever_reads_it(session: Session) -> None:
@@ -246,26 +249,31 @@ def test_litellm_27221__two_that_merge_the_same_rows_do_not_deadlock(
     engine: Engine, database_url: str
 ) -> None:
     """Servers whose events come in opposite orders add to the same rows, and lose none."""
-    together = Barrier(2)
+    journals = [owner(engine, shard=shard) for shard in (0, 1)]
+    counters = [counting_of(engine, shard=shard) for shard in (0, 1)]
 
-    def count(shard: int) -> None:
-        journal, usage = owner(engine, shard=shard), counting_of(engine, shard=shard)
-        for _ in range(5):
-            places = range(200) if shard else range(199, -1, -1)
-            group = [
-                Submission(
-                    origin=origin_of(""),
-                    batch=batch_of(1, end_ms=BEGIN_MS + place * INTERVAL_MS),
-                )
-                for place in places
-            ]
-            commit_group(journal, group, now_ms=now_ms)
-            together.wait(WAIT_SECONDS)
-            follow(usage).count_once()
+    def record_all(journal: JournalStore, places: Sequence[int]) -> None:
+        times = [BEGIN_MS + place * INTERVAL_MS for place in places]
+        group = [
+            Submission(origin=origin_of(""), batch=batch_of(1, end_ms=end_ms)) for end_ms in times
+        ]
+        commit(journal, *group)
 
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(count, range(2)))
-    assert ask_one(database_url, TOTAL) == 2 * 5 * 200
+    record_all(journals[0], range(200))
+    follow(counters[0]).count_once()
+    middle = (BEGIN_MS + 100 * INTERVAL_MS) // 1000
+    row = f"SELECT 1 FROM usage WHERE interval_start = to_timestamp({middle}) FOR UPDATE"
+    for _ in range(6):
+        record_all(journals[0], range(200))
+        record_all(journals[1], range(199, -1, -1))
+        # Both begin, and stand at this row or behind each other, before either goes on.
+        with ThreadPoolExecutor(2) as pool, psycopg.connect(database_url) as holder:
+            holder.execute(row.encode())
+            counting = [pool.submit(follow(usage).count_once) for usage in counters]
+            wait_until(lambda: waiting_count(database_url) == 2)
+            holder.rollback()
+            assert [it.result(WAIT_SECONDS) for it in counting] == [200, 200]
+    assert ask_one(database_url, TOTAL) == 13 * 200
 
 
 def test_d_inference_33__stream_without_an_end_counts_what_was_last_known(
@@ -283,9 +291,12 @@ def test_d_inference_33__stream_without_an_end_counts_what_was_last_known(
         for count in (1, 2, 3):
             dropped.update(output=count)
         del dropped
+        broken = client.begin(input=1_000)
         with pytest.raises(ConnectionResetError):
-            generate(client.begin(input=1_000))
-    assert tokens_of(session, "streamed") == {INPUT: 1_100, TokenClass.OUTPUT: 23}
+            generate(broken)
+        # Before the client is closed, which would end them too.
+        assert client.flush(WAIT_SECONDS)
+        assert tokens_of(session, "streamed") == {INPUT: 1_100, TokenClass.OUTPUT: 23}
 
 
 def test_nyxid_1153__usage_that_is_missing_is_no_usage_of_zero(
