@@ -74,6 +74,8 @@ def main(arguments: Sequence[str]) -> int:
     unknown = [name for name in options.only if name not in ROWS]
     if unknown:
         parser.error(f"no such row: {', '.join(unknown)}; see --list")
+    if options.page and options.only:
+        parser.error("--page is for a run of all rows")
     names = options.only or row_names()
     # Asked to end, it still stops what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
