@@ -235,7 +235,8 @@ class Reporter:
     ) -> Sender:
         return Sender(
             intake,
-            tally=self.tally,
+            # What is drained is not of this process; neither are its counts.
+            tally=Tally() if is_drain else self.tally,
             address=self._set_up.address,
             instance=instance,
             defaults=self._set_up.defaults,
