@@ -25,6 +25,8 @@ _CONNECTION: Final = {
 }
 # Facts are append-only by privilege: this role cannot update or delete them.
 SERVICE_ROLE = "tokenworks_service"
+# An entry for each connection that was made; appending is one step, whatever the thread.
+_CONNECTIONS: Final = "tokenworks_connections"
 
 
 def make_engine(database_url: str, *, pool_size: int = 5, as_service: bool = True) -> Engine:
@@ -43,14 +45,27 @@ def make_engine(database_url: str, *, pool_size: int = 5, as_service: bool = Tru
     if not as_service:
         return engine
 
+    made: list[None] = []
+    engine.update_execution_options(**{_CONNECTIONS: made})
+
     @event.listens_for(engine, "connect")
     def become_service(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+        made.append(None)
         cursor = connection.cursor()
         cursor.execute(f"SET ROLE {SERVICE_ROLE}")
         cursor.close()
         connection.commit()
 
     return engine
+
+
+def connection_count(engine: Engine) -> int:
+    """Return how many connections an engine of `make_engine` has made so far.
+
+    Whoever restores a database, or fails over, ends all connections to it: as long as this stays,
+    the database is no older one than before.
+    """
+    return len(engine.get_execution_options()[_CONNECTIONS])
 
 
 @contextmanager

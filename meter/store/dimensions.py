@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 
 import numpy as np
-from sqlalchemy import ARRAY, Engine, Integer, any_, event, literal, select
+from sqlalchemy import ARRAY, Engine, Integer, any_, literal, select
 
 from meter.counted import Counted
 from meter.counting.aggregate import UsageDelta
 from meter.domain.event import Dimensions
-from meter.runtime.engine import store_faults
+from meter.runtime.engine import connection_count, store_faults
 from meter.store.tables import dimensions, skus
 
 
@@ -19,10 +19,14 @@ class DimensionReader:
         """Take the engine."""
         self._engine = engine
         self._known: dict[int, Dimensions] = {}
-        event.listen(engine, "connect", self._forget)
+        self._connection_count = 0
 
     def counted(self, delta: UsageDelta) -> Counted:
         """Return a delta with what its ids stand for; reads those that are new."""
+        count = connection_count(self._engine)
+        if count != self._connection_count:
+            # The database may be an older one, in which an id means another.
+            self._known, self._connection_count = {}, count
         known = self._known
         missing = [it for it in np.unique(delta.dimension_id).tolist() if it not in known]
         self._read(missing, into=known)
@@ -33,10 +37,6 @@ class DimensionReader:
             tokens=delta.tokens,
             dimensions=known,
         )
-
-    def _forget(self, *_: object) -> None:
-        # Over a new connection: the database may be an older one, in which an id means another.
-        self._known = {}
 
     def _read(self, missing: Sequence[int], *, into: dict[int, Dimensions]) -> None:
         if not missing:

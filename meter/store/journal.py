@@ -10,7 +10,6 @@ from sqlalchemy import (
     Connection,
     Engine,
     delete,
-    event,
     func,
     insert,
     literal,
@@ -26,7 +25,7 @@ from meter.domain.event import Dimensions, EventBatch, Int64Array, Origin, SetAs
 from meter.domain.limits import DIMENSIONS_INTERNED_MAX
 from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
-from meter.runtime.engine import store_faults
+from meter.runtime.engine import connection_count, store_faults
 from meter.store.corrections import CorrectionWrites
 from meter.store.installation import installation_time
 from meter.store.producers import ProducerKey, lock_producers, save_producers
@@ -69,8 +68,7 @@ class JournalStore:
         self._sku_ids: dict[tuple[Any, ...], int] = {}
         self._ids_by_table: dict[int, tuple[Any, Int64Array]] = {}
         self._wanted: list[EventBatch] = []
-        self._is_reconnected = False
-        event.listen(engine, "connect", self._note_connection)
+        self._settled_count = 0
 
     def take_ownership(self) -> None:
         """Become the shard's owner: any process that owned it before can write no more."""
@@ -91,7 +89,7 @@ class JournalStore:
         """
         try:
             with store_faults(), self._engine.begin() as connection:
-                if self._is_reconnected:
+                if connection_count(self._engine) != self._settled_count:
                     self._settle()
                 yield JournalTransaction(connection, shard=self._shard, epoch=self._epoch)
         except DBAPIError as error:
@@ -123,30 +121,23 @@ class JournalStore:
                 ids[missing] = self._insert_dimensions([table[handle] for handle in missing])
             self._ids_by_table[id(table)] = (table, ids)
 
-    def _note_connection(self, *_: object) -> None:
-        self._is_reconnected = True
-
     def _settle(self) -> None:
         """Trust nothing that was learned over earlier connections: this may be an older database.
 
         Whoever restores one, or fails over, ends every connection. What a transaction begins after
         this on a connection that is then lost, is not committed.
         """
-        self._is_reconnected = False
-        is_settled = False
-        try:
-            for known in (self._dimension_ids, self._sku_ids, self._ids_by_table):
-                known.clear()
-            self.ensure_dimensions(self._wanted)
-            statement = select(shards.c.epoch).filter_by(shard=self._shard)
-            with self._engine.connect() as connection:
-                epoch = connection.execute(statement).scalar()
-            if epoch is None or epoch < self._epoch:
-                # From before this process owned the shard. A newer owner has a higher epoch.
-                self.take_ownership()
-            is_settled = True
-        finally:
-            self._is_reconnected = self._is_reconnected or not is_settled
+        count = connection_count(self._engine)
+        for known in (self._dimension_ids, self._sku_ids, self._ids_by_table):
+            known.clear()
+        self.ensure_dimensions(self._wanted)
+        statement = select(shards.c.epoch).filter_by(shard=self._shard)
+        with self._engine.connect() as connection:
+            epoch = connection.execute(statement).scalar()
+        if epoch is None or epoch < self._epoch:
+            # From before this process owned the shard. A newer owner has a higher epoch.
+            self.take_ownership()
+        self._settled_count = count
 
     def forget_claims(self, *, before_ms: int) -> int:
         """Delete event ids claimed before a time at which no repeat is accepted any more."""
@@ -177,8 +168,11 @@ class JournalStore:
                 f" USING ({key_columns})"
             )
             with store_faults(), self._engine.begin() as connection:
-                connection.execute(text(insert_text), values)
                 found = connection.execute(text(select_text), values).all()
+                if len(found) < len(missing):
+                    # Not before: one that is there already would use up an id all the same.
+                    connection.execute(text(insert_text), values)
+                    found = connection.execute(text(select_text), values).all()
             # Only now: an id whose commit was lost does not exist.
             known.update({tuple(row[1:]): row[0] for row in found})
         return [known[key] for key in keys]

@@ -16,6 +16,7 @@ METER = "tokenworks.meter.v1.MeterService"
 ACCOUNTS = "tokenworks.meter.v1.AccountService"
 CLOCK = "tokenworks.meter.v1.ClockService"
 ENERGY = "tokenworks.meter.v1.EnergyService"
+PRODUCERS = "tokenworks.meter.v1.ProducerService"
 BILLING = "tokenworks.billing.v1.BillingService"
 
 
@@ -64,6 +65,7 @@ def test_reflection__lists_the_services(meter: RunningMeter) -> None:
         CLOCK,
         ENERGY,
         BILLING,
+        PRODUCERS,
         "grpc.health.v1.Health",
         "grpc.reflection.v1alpha.ServerReflection",
     }
