@@ -21,7 +21,6 @@ from meter.counting.findings import (
 )
 from meter.counting.repeats import BatchNumbers, EventIds, Place
 from meter.counting.windows import Extent, Weights, cut_into_windows
-from meter.domain.event import SIGN
 from meter.domain.interval import INTERVAL_MS
 from meter.segment import Segment, decode
 
@@ -217,8 +216,7 @@ class _WindowAudit:
             return segment
         if segment is not None:
             fault = _fault_of(stored, segment)
-            if SIGN not in segment.columns:
-                self._take_numbers(stored, segment)
+            self._take_numbers(stored, segment)
         if fault:
             self._audit.find(wrong_segment(stored.shard, stored.position, fault))
         return segment

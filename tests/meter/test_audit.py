@@ -219,9 +219,9 @@ def test_ledger__what_does_not_exist() -> None:
 
 def test_ledger__numbers_too_large_for_doubles() -> None:
     """A damaged count of nine digits more is still added up to the last token."""
-    part = to_segment([event(input=1), event(input=2)])
-    huge = replace(part, tokens={1: np.array([2**60, 1], np.int64)})
-    assert ledger_of(huge).totals()[0]["input"] == 2**60 + 1
+    part = to_segment([event(output=1), event(output=2)])
+    huge = replace(part, tokens={7: np.array([2**60, 1], np.int64)})
+    assert ledger_of(huge).totals()[0]["output"] == 2**60 + 1
 
 
 def test_cut_of__the_first_at_or_above() -> None:
@@ -312,6 +312,24 @@ def test_ids__across_the_edge_of_a_window() -> None:
     (found,) = ids.end_window(span[1])
     assert [(it.producer, it.position) for it, _ in found.places] == [("p", 1), ("q", 9)]
     assert list(ids.end_window(span[1] + INTERVAL_MS)) == []
+
+
+def test_ids__told_once() -> None:
+    """What was told and is held for the next window is not told again with it."""
+    ids, last = EventIds(), 3 * INTERVAL_MS - 1
+    parts = [(producer, [event(event_id=ID, at=last)]) for producer in ("p", "q")]
+    assert len(repeats(*parts, ids=ids)) == 1
+    assert list(ids.end_window(WINDOW.end_ms + INTERVAL_MS)) == []
+
+
+def test_ids__of_two_accounts() -> None:
+    """One id that is repeated for each of two accounts is two repeats."""
+    parts = [
+        (producer, [event(event_id=ID, dimension=dimension)])
+        for producer, dimension in (("p", 0), ("q", 0), ("r", 3), ("s", 3))
+    ]
+    found = repeats(*parts)
+    assert sorted((it.account_number, len(it.places)) for it in found) == [(1, 2), (2, 2)]
 
 
 def test_ids__more_than_fit() -> None:

@@ -7,6 +7,7 @@ import pytest
 from sqlalchemy import Engine
 
 from meter import segment
+from meter.counting.audit import Window
 from meter.counting.auditor import Audit, Auditor
 from meter.counting.findings import Check
 from meter.domain.event import Dimensions, DimensionTable
@@ -102,6 +103,37 @@ def test_audit__clean(filled: str, engine: Engine) -> None:
     assert (found.event_count, found.segment_count, found.batch_count) == (9, 4, 2)
     assert found.journal == found.usage
     assert (found.journal["input"], found.journal["output"]) == (83, 12)
+
+
+def test_audit__numbers_over_days(
+    filled: str, journal: JournalStore, usage: UsageStore, engine: Engine
+) -> None:
+    """A batch whose events lie days apart is read for each of them, and its number taken once."""
+    del filled
+    table = DimensionTable()
+    table.intern(Dimensions("acme", "m", "m", "high", 1, "", ""))
+    days = [
+        PlainEvent(dimension=0, end_ms=BEGIN_MS + day * DAY_MS, tokens={1: 1}) for day in range(3)
+    ]
+    origin = origin_of("p", sequence=3, digest=b"d" * 8)
+    commit(journal, Submission(origin=origin, batch=to_batch(days, table=table)))
+    count_all(usage)
+    found = audit(engine)
+    assert (found.findings, found.batch_count, found.event_count) == ([], 3, 12)
+
+
+def test_snapshot__what_came_after_the_survey(
+    filled: str, journal: JournalStore, usage: UsageStore, engine: Engine
+) -> None:
+    """What was recorded and counted since the survey is read with the rest of its time."""
+    del filled
+    store = AuditStore(engine)
+    survey = store.survey(since_ms=None, until_ms=None)
+    record(journal, 77)
+    count_all(usage)
+    window = Window(start_ms=BEGIN_MS, end_ms=BEGIN_MS + INTERVAL_MS)
+    with store.snapshot(survey) as snapshot:
+        assert [it.position for it in snapshot.segments(window)] == [1, 4, 5]
 
 
 def test_audit__nothing_recorded(engine: Engine) -> None:
