@@ -28,7 +28,7 @@ def test_append__failing_disk_goes_on_in_memory() -> None:
     assert (hold.is_on_disk(1), hold.is_on_disk(2), hold.is_on_disk(3)) == (True, False, False)
 
 
-def test_append__numbers_on_disk_make_way_for_those_in_memory() -> None:
+def test_append__what_is_in_memory_leaves_its_numbers_out_on_disk() -> None:
     """After a restart each batch on disk has the number under which it was sent."""
     disk, hold = _hold()
     hold.set_offset(100, first_local=1)
@@ -42,11 +42,48 @@ def test_append__numbers_on_disk_make_way_for_those_in_memory() -> None:
     numbers = {number + _offset(hold, number): hold.batch(number) for number in range(1, 6)}
     assert sorted(numbers) == [101, 102, 103, 104, 105]
     again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
-    assert again.next - again.first == 3
-    for number in range(again.first, again.next):
+    assert (again.first, again.next, again.lost_event_count) == (1, 6, 2)
+    assert [again.event_count(number) for number in range(1, 6)] == [1, 1, 0, 0, 1]
+    for number in (1, 2, 5):
         offset = again.offset_of(number)
         assert offset is not None
         assert again.batch(number) == numbers[number + offset]
+
+
+def test_append__what_failed_and_is_there_after_all_stands_under_its_number() -> None:
+    """A batch that went out from memory is found on disk under the number it went out with."""
+    disk, hold = _hold()
+    hold.set_offset(100, first_local=1)
+    _append(hold, b"1")
+    disk.torn_bytes = 10_000
+    _break(disk)
+    _append(hold, b"2")
+    assert not hold.works
+    _mend(disk)
+    _append(hold, b"3")
+    again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
+    found = {
+        number: batch.payload
+        for number in range(again.first, again.next)
+        if (batch := again.batch(number)) is not None
+    }
+    assert found == {1: b"1", 2: b"2", 3: b"3"}
+
+
+def test_append__end_that_failed_and_is_there_after_all_counts_once() -> None:
+    """The end of a report that the disk took when it said that it had not is there once."""
+    disk, hold = _hold()
+    hold.append([], progress={5: b"so far"})
+    disk.torn_bytes = 10_000
+    _break(disk)
+    hold.append([_spooled(b"end", 5)], progress={})
+    _append(hold, b"other")
+    _mend(disk)
+    _append(hold, b"next")
+    again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
+    batches = [again.batch(number) for number in range(again.first, again.next)]
+    assert [batch.payload for batch in batches if batch].count(b"end") == 1
+    assert not again.recovered
 
 
 def test_append__before_the_first_contact_numbers_are_kept_apart_too() -> None:
@@ -60,7 +97,7 @@ def test_append__before_the_first_contact_numbers_are_kept_apart_too() -> None:
     hold.set_offset(10, first_local=1)
     assert [_offset(hold, number) for number in (1, 2, 3)] == [10, 10, 10]
     again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
-    assert [again.offset_of(number) for number in (1, 2)] == [10, 11]
+    assert [again.offset_of(number) for number in (1, 3)] == [10, 10]
 
 
 def test_set_offset__failing_disk_with_something_on_it_refuses() -> None:
@@ -83,7 +120,7 @@ def test_set_offset__failing_disk_with_nothing_on_it_is_told_later() -> None:
     _mend(disk)
     _append(hold, b"2")
     again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
-    assert again.offset_of(1) == 11
+    assert (again.first, again.next, again.offset_of(2)) == (2, 3, 10)
 
 
 def test_release__lets_go_in_memory_and_on_disk() -> None:
@@ -111,7 +148,7 @@ def test_append__end_of_a_report_on_disk_waits_for_the_disk() -> None:
     assert (hold.memory_event_count, hold.volatile_event_count) == (2, 1)
     _mend(disk)
     _append(hold, b"next")
-    assert _payloads(hold) == [b"other", b"end", b"next"]
+    assert _payloads(hold) == [b"other", b"next", b"end"]
     assert hold.memory_event_count == 1
     assert not Spool.open(disk.after_kill(), producer="p", options=SpoolOptions()).recovered
 

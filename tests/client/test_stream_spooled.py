@@ -201,11 +201,13 @@ def test_next_batch__hole_is_passed_over_once_all_before_is_recorded() -> None:
     assert _drain(stream) == [(4, b"4")]
 
 
-def test_opened__behind_a_hole_nothing_is_compared() -> None:
-    """After a gap the meter has nothing to compare with, and nobody is taken for a clone."""
+def test_opened__behind_a_hole_what_is_before_it_is_compared() -> None:
+    """The hole's number may be somebody else's: what lies before it shows whose numbers they are."""
     stream = UsageStream(_WithHole.open(_reported(4), producer="p", options=SMALL))
     stream.connect()
     stream.opened(next_sequence=4, in_flight_max=9)
+    assert _drain(stream) == [(2, b"2")]
+    stream.acknowledged(sequence=2, durable_sequence=3)
     assert _drain(stream) == [(4, b"4")]
 
 

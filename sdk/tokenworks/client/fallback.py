@@ -1,23 +1,25 @@
 """A hold on disk that goes on from memory while the disk fails, and back when it works again.
 
-Both share one row of local numbers. The disk's own numbers lag behind by what went to memory, and
-its offset is raised by as much, so that on disk too every batch stands under its number.
+Both share one row of local numbers: what is in memory leaves its numbers out on disk. So a batch
+that the disk did not take, and that is found on it after all when the process has died, stands
+under the number under which it went out.
 """
 
-from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Protocol
 
 from tokenworks.client.columns import SealedBatch
 from tokenworks.client.hold import DiskFault, Doubts, Hold, HoldFull, OffsetMap, SpooledBatch
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Run:
-    """Local numbers from `first` on that lie on disk, under numbers lower by `shift`."""
+class DiskHold(Hold, Protocol):
+    """A hold that can leave numbers out."""
 
-    first: int
-    shift: int
+    def leave_out(self, *, below: int, event_count: int) -> None:
+        """Number the next batch so; what would have had the numbers between lies elsewhere.
+
+        `event_count`: of all batches that were left out by this.
+        """
 
 
 class FallbackHold:
@@ -27,23 +29,24 @@ class FallbackHold:
     process died, the report would count a second time. It waits here until the disk takes it.
     """
 
-    def __init__(self, disk: Hold) -> None:
+    def __init__(self, disk: DiskHold) -> None:
         self._disk = disk
-        self._begin = self.next = disk.next
+        self.next = disk.next
         self._released = disk.released
         self.recovered = disk.recovered
         self.works = True
         """Whether the disk took what it was last given."""
         self.fault = ""
         """What it said when it last did not."""
-        self._runs = [_Run(first=min(disk.first, disk.next), shift=0)]
-        self._ends = [disk.next]
-        """The local number behind each run."""
         self._memory: dict[int, SealedBatch] = {}
         self._memory_event_count = 0
-        self._is_offset_unsaid = False
+        self._left_out_event_count = 0
+        """Events of batches that went to memory since the disk last took one."""
+        self._begin = disk.next
         self._offsets = OffsetMap([] if disk.offset is None else [(disk.next, disk.offset)])
         self._doubts = Doubts()
+        self._unsaid: list[tuple[int, int, int]] = []
+        """Offsets that the disk has yet to be told: offset, first local number, doubtful below."""
         self._waiting: list[SpooledBatch] = []
         self._known = {key for key, _ in disk.recovered}
         """Running reports that a restart would find on disk."""
@@ -53,7 +56,7 @@ class FallbackHold:
         """See `Hold`."""
         firsts = [self.next, *list(self._memory)[:1]]
         if self._disk.first < self._disk.next:
-            firsts.append(self._disk.first + self._shift_of_disk(self._disk.first))
+            firsts.append(self._disk.first)
         return min(firsts)
 
     @property
@@ -106,70 +109,55 @@ class FallbackHold:
 
     def set_offset(self, offset: int, *, first_local: int, doubtful_below: int = 0) -> None:
         """See `Hold`. Raises DiskFault where a batch on disk would lack its number."""
-        for run, end in zip(self._runs, self._ends, strict=True):
-            if first_local < end or run is self._runs[-1]:
-                first = max(run.first, first_local) - run.shift
-                try:
-                    self._disk.set_offset(
-                        offset + run.shift,
-                        first_local=first,
-                        doubtful_below=doubtful_below - run.shift,
-                    )
-                except DiskFault:
-                    if first_local < end:
-                        raise
-                    # Nothing on disk is concerned yet: said again before the next batch.
-                    self._is_offset_unsaid = True
+        self._unsaid.append((offset, first_local, doubtful_below))
+        try:
+            self._say_offsets()
+        except DiskFault:
+            if first_local < self._disk.next:
+                self._unsaid.pop()
+                raise
+            # Nothing on disk is concerned yet: said again before the next batch.
         self._offsets = self._offsets.extended(offset, first_local=first_local)
         self._doubts = self._doubts.extended(first_local, end=doubtful_below)
 
     def append(self, batches: Sequence[SpooledBatch], *, progress: Mapping[int, bytes]) -> None:
         """See `Hold`; without DiskFault."""
-        batches = [self._without_unknown(spooled) for spooled in (*self._waiting, *batches)]
-        if not batches and not progress:
-            return
-        self._waiting.clear()
-        try:
-            self._append_to_disk(batches, progress=progress)
-        except HoldFull:
-            self._waiting = [spooled for spooled in batches if spooled.settles]
-            raise
-        except DiskFault as error:
-            self.works, self.fault = False, str(error)
-            for spooled in batches:
-                if spooled.settles:
-                    self._waiting.append(spooled)
-                else:
-                    self._memory[self.next] = spooled.batch
-                    self._memory_event_count += spooled.batch.event_count
-                    self.next += 1
-        else:
-            self.works = True
+        given = [self._without_unknown(spooled) for spooled in (*self._waiting, *batches)]
+        ends = [spooled for spooled in given if spooled.settles]
+        others = [spooled for spooled in given if not spooled.settles]
+        self._waiting = ends
+        # Apart: what goes to memory keeps the number that the disk was to have it under.
+        if others or progress:
+            try:
+                self._append_to_disk(others, progress=progress)
+            except DiskFault as error:
+                self.works, self.fault = False, str(error)
+                for spooled in others:
+                    self._remember(spooled.batch)
+        if ends:
+            try:
+                self._append_to_disk(ends, progress={})
+            except DiskFault as error:
+                self.works, self.fault = False, str(error)
+            else:
+                self._waiting = []
 
     def batch(self, local: int) -> SealedBatch | None:
         """See `Hold`."""
         in_memory = self._memory.get(local)
-        if in_memory is not None:
-            return in_memory
-        on_disk = self._disk_number(local)
-        return None if on_disk is None else self._disk.batch(on_disk)
+        return self._disk.batch(local) if in_memory is None else in_memory
 
     def event_count(self, local: int) -> int:
         """See `Hold`."""
         in_memory = self._memory.get(local)
-        if in_memory is not None:
-            return in_memory.event_count
-        on_disk = self._disk_number(local)
-        return 0 if on_disk is None else self._disk.event_count(on_disk)
+        return self._disk.event_count(local) if in_memory is None else in_memory.event_count
 
     def release(self, local: int) -> None:
         """See `Hold`; what was in memory cannot be taken back."""
         self._released = local
         for number in [number for number in self._memory if number <= local]:
             self._memory_event_count -= self._memory.pop(number).event_count
-        # Below the first run too: there all of it is taken back.
-        at = max(bisect_right(self._runs, local, key=lambda run: run.first) - 1, 0)
-        self._disk.release(min(local, self._ends[at] - 1) - self._runs[at].shift)
+        self._disk.release(local)
 
     def close(self) -> None:
         """See `Hold`."""
@@ -178,21 +166,29 @@ class FallbackHold:
     def _append_to_disk(
         self, batches: Sequence[SpooledBatch], *, progress: Mapping[int, bytes]
     ) -> None:
-        shift = self.next - self._disk.next
-        is_new_run = shift != self._runs[-1].shift
-        if batches and (is_new_run or self._is_offset_unsaid):
-            if self._offsets.latest is not None:
-                first = self._disk.next
-                self._disk.set_offset(self._offsets.latest + shift, first_local=first)
-            self._is_offset_unsaid = False
-            if is_new_run:
-                self._begin_run(_Run(first=self.next, shift=shift))
+        """Raises HoldFull or DiskFault: nothing was appended that may go out."""
+        self._say_offsets()
+        if batches:
+            self._disk.leave_out(below=self.next, event_count=self._left_out_event_count)
+            self._left_out_event_count = 0
         self._disk.append(batches, progress=progress)
+        self.works = True
         self.next += len(batches)
-        self._ends[-1] = self.next if batches else self._ends[-1]
         self._known.update(key for key, payload in progress.items() if payload)
         self._known.difference_update(key for key, payload in progress.items() if not payload)
         self._known.difference_update(key for spooled in batches for key in spooled.settles)
+
+    def _say_offsets(self) -> None:
+        while self._unsaid:
+            offset, first_local, doubtful_below = self._unsaid[0]
+            self._disk.set_offset(offset, first_local=first_local, doubtful_below=doubtful_below)
+            del self._unsaid[0]
+
+    def _remember(self, batch: SealedBatch) -> None:
+        self._memory[self.next] = batch
+        self._memory_event_count += batch.event_count
+        self._left_out_event_count += batch.event_count
+        self.next += 1
 
     def _without_unknown(self, spooled: SpooledBatch) -> SpooledBatch:
         settles = tuple(key for key in spooled.settles if key in self._known)
@@ -200,22 +196,5 @@ class FallbackHold:
             return spooled
         return SpooledBatch(batch=spooled.batch, settles=settles)
 
-    def _disk_number(self, local: int) -> int | None:
-        at = bisect_right(self._runs, local, key=lambda run: run.first) - 1
-        if at < 0:
-            return None
-        return local - self._runs[at].shift if local < self._ends[at] else None
 
-    def _shift_of_disk(self, number: int) -> int:
-        at = bisect_right(self._runs, number, key=lambda run: run.first - run.shift) - 1
-        return self._runs[max(at, 0)].shift
-
-    def _begin_run(self, run: _Run) -> None:
-        # One that has stayed empty, for the disk failed again, or that is let go, is forgotten.
-        kept = [
-            (old, end)
-            for old, end in zip(self._runs, self._ends, strict=True)
-            if old.first < end and end > self.first
-        ]
-        self._runs = [*(old for old, _ in kept), run]
-        self._ends = [*(end for _, end in kept), run.first]
+__all__ = ["FallbackHold", "HoldFull"]

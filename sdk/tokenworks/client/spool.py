@@ -151,6 +151,12 @@ class Spool:
             raise DiskFault(f"the numbers were not written down: {error}") from error
         self._manifest, self._offsets, self._doubts = manifest, offsets, doubts
 
+    def leave_out(self, *, below: int, event_count: int) -> None:
+        """Give the next batch this number; those between lie elsewhere, with so many events."""
+        if below > self.next:
+            self.next = below
+            self._total_event_count += event_count
+
     def append(self, batches: Sequence[SpooledBatch], *, progress: Mapping[int, bytes]) -> None:
         """See `Hold`."""
         if not batches and not progress:

@@ -36,9 +36,11 @@ def recover(files: Files, *, salt: int) -> Recovered:
     """Read all segments, the oldest first. Raises SpoolUnusable, and OSError."""
     recovered = Recovered()
     losses: list[tuple[int, int]] = []
+    settled: dict[int, int] = {}
     for reading, data in read_segments(files, salt=salt):
         _void(recovered, first=reading.segment.first)
         losses += _losses(recovered, reading=reading)
+        _void_unsent(recovered, reading=reading, settled=settled)
         recovered.segments.append(reading.segment)
         recovered.next = reading.segment.end
         # Each segment begins with all that is open, so the newest one says it alone.
@@ -135,6 +137,19 @@ def _void(recovered: Recovered, *, first: int) -> None:
         if segment.end <= first:
             return
         recovered.total_event_count -= segment.cut(first)
+
+
+def _void_unsent(recovered: Recovered, *, reading: Reading, settled: dict[int, int]) -> None:
+    """Forget batches that end running reports of which a newer segment still knows.
+
+    Their append failed, though they are there; they never went out. `settled` has the local number
+    of the batch that ended each report so far.
+    """
+    ended = {key: local for local, keys in reading.settled for key in keys}
+    for key in (reading.heard | ended.keys()) & settled.keys():
+        for segment in recovered.segments:
+            segment.void(settled[key])
+    settled.update(ended)
 
 
 def _losses(recovered: Recovered, *, reading: Reading) -> list[tuple[int, int]]:

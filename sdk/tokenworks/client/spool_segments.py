@@ -55,6 +55,12 @@ class Segment:
         self.ends.append(end)
         self.event_counts.append(event_count)
 
+    def void(self, local: int) -> None:
+        """Make a hole of one batch, if it is here."""
+        place = local - self.first
+        if 0 <= place < len(self.starts):
+            self.starts[place] = self.ends[place] = self.event_counts[place] = 0
+
     def cut(self, local: int) -> int:
         """Forget batches from a local number on; returns how many events they had."""
         kept = max(local - self.first, 0)
@@ -151,6 +157,10 @@ class Reading:
     """The local number of its first batch that can be read."""
     total: int = 0
     """Events of all batches up to its last one."""
+    settled: list[tuple[int, Sequence[int]]] = field(default_factory=list)
+    """Local numbers of batches that finish running reports, and the keys of those."""
+    heard: set[int] = field(default_factory=set)
+    """Keys of the running reports whose content it has."""
     losses: list[tuple[int, int]] = field(default_factory=list)
     """For each of its holes: the local number after it, and how many events it had."""
     torn_bytes: int = 0
@@ -209,6 +219,7 @@ def _take(reading: Reading, *, data: bytes, stretch: Stretch, doubtful: set[int]
     elif stretch.kind == Kind.PROGRESS:
         key = read_number(data, stretch.body)
         reading.running[key] = read_progress_payload(data, stretch)
+        reading.heard.add(key)
         doubtful.discard(key)
     elif stretch.kind == Kind.ENDED:
         key = read_number(data, stretch.body)
@@ -234,7 +245,9 @@ def _take_batch(reading: Reading, *, data: bytes, stretch: Stretch, doubtful: se
     segment.add(start=stretch.start, end=stretch.end, event_count=head.event_count)
     reading.total = head.total_event_count
     if head.settle_count:
-        for key in read_settles(data, stretch.body):
+        keys = read_settles(data, stretch.body)
+        reading.settled.append((head.local, keys))
+        for key in keys:
             reading.running.pop(key, None)
             doubtful.discard(key)
 

@@ -357,11 +357,5 @@ class UsageStream:
         return next((number for number in numbers if self._hold.event_count(number)), None)
 
     def _find_doubtful(self, sequence: int) -> int | None:
-        """The newest batch that the meter must have, if it is ours and not known to be durable.
-
-        Just behind a hole there is none: the meter was led over it only after it had all before.
-        """
-        newest = self._find_up_to(sequence - 1)
-        if not self._is_beyond(sequence) and not self._hold.event_count(newest):
-            return None
-        return self._find_present_below(newest + 1)
+        """The newest batch that the meter must have, if it is ours and not known to be durable."""
+        return self._find_present_below(self._find_up_to(sequence - 1) + 1)
