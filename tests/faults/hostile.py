@@ -174,6 +174,7 @@ def dimensions(orders: Orders) -> Iterator[str]:
     while True:
         made = producer.batch(1_000, change_sent=rename)
         producer.deliver([made])
+        producer.promise()
         yield "new 1000"
         time.sleep(0.2)
 

@@ -75,6 +75,10 @@ class RawProducer:
             message = changed.SerializeToString()
         return sequence, message
 
+    def promise(self) -> None:
+        """Note that all that was made up so far is delivered."""
+        self._truth.promise(self._truth.count)
+
     def exchange(self, messages: Sequence[bytes]) -> Answers:
         """Open a stream, send all, end it, and return what was answered."""
         opening = pb.StreamUsageRequest(

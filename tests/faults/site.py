@@ -55,6 +55,8 @@ class Site:
         self.seconds = seconds
         self.api_key = template.api_key
         self.senders: list[Sender] = []
+        self.killed: set[str] = set()
+        """Names of other truths whose sender was killed in the midst."""
         self._stack = ExitStack()
         self._template = template
         self._behind_proxy = behind_proxy
@@ -231,7 +233,8 @@ class Site:
     def read_truth(self) -> verdict.Truth:
         """Read all that was sent."""
         killed = [sender.name for sender in self.senders if sender.was_killed and _spools(sender)]
-        return verdict.read_truth(sorted((self.folder / "truth").glob("*.jsonl")), killed=killed)
+        paths = sorted((self.folder / "truth").glob("*.jsonl"))
+        return verdict.read_truth(paths, killed=[*killed, *self.killed])
 
     def judge(self) -> verdict.Verdict:
         """Compare truth, journal, usage and invoices once all is counted."""

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from tests.faults.__main__ import row_names
+from tests.faults.page import PAGE
 from tests.faults.row import ROWS, Row, Seen
 from tests.faults.running import to_result
 from tests.faults.site import Site
@@ -89,3 +90,12 @@ def test_rows__say_what_they_are() -> None:
     """Rows are named and described."""
     assert len(row_names()) >= 25
     assert all(row.fault and row.how and row.expected for row in ROWS.values())
+
+
+def test_page__has_every_row() -> None:
+    """The page of faults tells of each row, in order, what it is and what a run of it gave."""
+    text = PAGE.read_text("utf-8")
+    lines = [line for line in text.splitlines() if line.startswith("| `")]
+    assert [line.split("`")[1] for line in lines] == row_names()
+    told = [f"{ROWS[name].fault}: {ROWS[name].how} | {ROWS[name].expected}" for name in row_names()]
+    assert all(words in line for words, line in zip(told, lines, strict=True))
