@@ -10,8 +10,9 @@ from meter.health import Health, Login
 from meter.hosting import Host
 from meter.options import JobOptions
 from meter.runtime.engine import make_engine
-from meter.store.audit import AuditStore, UsageTotals
+from meter.store.audit import AuditStore
 from meter.store.health import HealthStore, LoginStore
+from meter.store.totals import UsageTotals
 
 
 class AuditHost(NamedTuple):

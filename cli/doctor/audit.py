@@ -27,8 +27,8 @@ _DO: Final = {
     " tokenworks usage void",
     Looked.SUMS: "usage was changed by hand, or the journal was: find who writes to the database"
     " beside the meter; nothing is repaired by itself",
-    Looked.EVENT_IDS: "take one of the two back with tokenworks usage void, by its place; let only one"
-    " of them report such requests",
+    Looked.EVENT_IDS: "take one of the two back by its place (tokenworks usage void names both),"
+    " and let only one of them report such requests",
     Looked.ENERGY: "energy_shares was changed by hand: restore it from a backup",
     Looked.INVOICES: "an invoice, usage below its cut, or a contract was changed by hand: compare"
     " with a backup, and credit what is wrong",

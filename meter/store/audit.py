@@ -1,7 +1,7 @@
 """What the audit reads of Postgres: a survey of all, and snapshots of windows."""
 
 import struct
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, LiteralString
 
@@ -20,7 +20,6 @@ from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.event import Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
-from meter.domain.tokens import TokenClass
 from meter.runtime.engine import driver_connection, store_faults
 
 # Positions of one extent: a small table of them finds the segments of a window.
@@ -48,6 +47,10 @@ SELECT d.dimension_id::bigint, coalesce(n.number, 0)::bigint, d.sku_id::bigint
 FROM dimensions d LEFT JOIN numbered n USING (account_id)
 """
 )
+_CATALOGUE_SIZE: Final = text("""
+SELECT (SELECT count(*) FROM accounts), (SELECT count(*) FROM skus),
+       (SELECT count(*) FROM dimensions)
+""")
 _USAGE: LiteralString = (
     _NUMBERED
     + """
@@ -125,6 +128,7 @@ class AuditStore:
     def __init__(self, engine: Engine) -> None:
         """Take the engine."""
         self._engine = engine
+        self._known: dict[tuple[int, ...], Catalogue] = {}
 
     def survey(self, *, since_ms: int | None, until_ms: int | None) -> Survey:
         """Look at all that there is; None stands for the first and the last event."""
@@ -181,42 +185,34 @@ class AuditStore:
         """Open a snapshot of now."""
         with _own_faults(), store_faults(), self._engine.begin() as connection:
             connection.execute(text(_SNAPSHOT))
-            yield AuditSnapshot(connection, extents=survey.extents)
+            yield AuditSnapshot(connection, extents=survey.extents, known=self._known)
 
 
 class AuditSnapshot:
     """One moment of the database, read only."""
 
-    def __init__(self, connection: Connection, *, extents: Sequence[Extent]) -> None:
-        """Take a connection in a transaction of its own, and where segments lie."""
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        extents: Sequence[Extent],
+        known: dict[tuple[int, ...], Catalogue],
+    ) -> None:
+        """Take a connection in a transaction of its own, and where segments lie.
+
+        `known` keeps the last catalogue that was read, by its size: nothing of it is ever deleted.
+        """
+        self._known = known
         self._connection = connection
         self._extents = extents
 
     def catalogue(self) -> Catalogue:
         """Return the dictionaries."""
-        accounts = self._connection.execute(
-            text("SELECT account_id FROM accounts ORDER BY account_id")
-        )
-        skus = self._connection.execute(
-            text("SELECT sku_id, model, served_model, tier, mode, region FROM skus")
-        )
-        ids = _copy_numbers(self._connection, sql.SQL(_DIMENSIONS), columns=3)
-        return Catalogue(
-            accounts=accounts.scalars().all(),
-            skus={
-                row.sku_id: Sku(
-                    model=row.model,
-                    served_model=row.served_model,
-                    tier=row.tier,
-                    mode=row.mode,
-                    region=row.region,
-                )
-                for row in skus
-            },
-            dimension_id=ids[:, 0],
-            account_number=ids[:, 1],
-            sku_id=ids[:, 2],
-        )
+        size = tuple(self._connection.execute(_CATALOGUE_SIZE).one())
+        if size not in self._known:
+            self._known.clear()
+            self._known[size] = self._read_catalogue()
+        return self._known[size]
 
     def cut_marks(self) -> CutMarks:
         """Return where cuts were taken."""
@@ -265,38 +261,30 @@ class AuditSnapshot:
                 )
                 yield from map(_to_segment, _copy_rows(self._connection, question))
 
-
-class UsageTotals:
-    """Usage at or below a cut, added up by the database: what invoices are compared with."""
-
-    def __init__(self, engine: Engine) -> None:
-        """Take the engine."""
-        self._engine = engine
-
-    def totals(
-        self, *, account_ids: Collection[str], start_ms: int, end_ms: int, cut_id: int
-    ) -> Iterator[tuple[tuple[str, str, str, int], Mapping[TokenClass, int]]]:
-        """Yield model, served model, tier and mode with tokens by class, of usage in a span."""
-        sums = ", ".join(f"sum(u.{each.name.lower()})::bigint" for each in TokenClass)
-        statement = text(
-            f"SELECT s.model, s.served_model, s.tier, s.mode, {sums}"  # noqa: S608  own names
-            " FROM usage u JOIN skus s USING (sku_id)"
-            " WHERE u.account_id = ANY(CAST(:accounts AS text[]))"
-            " AND u.interval_start >= :start AND u.interval_start < :end AND u.cut_id <= :cut"
-            " GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4"
+    def _read_catalogue(self) -> Catalogue:
+        accounts = self._connection.execute(
+            text("SELECT account_id FROM accounts ORDER BY account_id")
         )
-        values = {
-            "accounts": list(account_ids),
-            "start": to_time(start_ms),
-            "end": to_time(end_ms),
-            "cut": cut_id,
-        }
-        with store_faults(), self._engine.connect() as connection:
-            rows = connection.execute(statement, values).all()
-        for row in rows:
-            model, served_model, tier, mode, *counts = row
-            key = (model, served_model or model, tier, mode)
-            yield key, dict(zip(TokenClass, map(int, counts), strict=True))
+        skus = self._connection.execute(
+            text("SELECT sku_id, model, served_model, tier, mode, region FROM skus")
+        )
+        ids = _copy_numbers(self._connection, sql.SQL(_DIMENSIONS), columns=3)
+        return Catalogue(
+            accounts=accounts.scalars().all(),
+            skus={
+                row.sku_id: Sku(
+                    model=row.model,
+                    served_model=row.served_model,
+                    tier=row.tier,
+                    mode=row.mode,
+                    region=row.region,
+                )
+                for row in skus
+            },
+            dimension_id=ids[:, 0],
+            account_number=ids[:, 1],
+            sku_id=ids[:, 2],
+        )
 
 
 @contextmanager

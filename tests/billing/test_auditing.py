@@ -7,7 +7,7 @@ import pytest
 
 from billing.app import make_auditing
 from billing.auditing import InvoiceAudit
-from meter.store.audit import UsageTotals
+from meter.store.totals import UsageTotals
 from tests.billing.test_closing import close, ms, use
 from tests.billing.town import Town, book_toml, contract_toml, town_on
 
