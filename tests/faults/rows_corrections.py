@@ -101,7 +101,8 @@ def _code(error: object) -> grpc.StatusCode | None:
 
 
 def _answered(sender: Sender) -> int:
-    return len(Path(sender.orders.latencies).read_text("ascii").splitlines())
+    path = Path(sender.orders.latencies)
+    return len(path.read_text("ascii").splitlines()) if path.exists() else 0
 
 
 def _first_ids(sender: Sender) -> list[str]:

@@ -127,7 +127,8 @@ def two_processes_one_spool(site: Site) -> Seen:
         pairs = [site.report(f"{which}-{life}", producer="east") for which in ("a", "b")]
         site.load(3)
     names = site.database.question("SELECT count(*) FROM producers WHERE producer LIKE 'east%'")
-    wrong = "" if names == 2 else f"{names} names of producers, not 2"
+    # Of the second life the second may find its old folder taken: the first drains it already.
+    wrong = "" if 2 <= names <= 3 else f"{names} names of producers, not 2 or 3"
     bound = round(2 * _RATE * _BOUND_SECONDS)
     return Seen(count=names, what="producers of one name", at_risk_max=bound, wrong=wrong)
 
