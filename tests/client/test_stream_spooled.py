@@ -51,14 +51,16 @@ def test_opened__restart_compares_the_newest_recorded_first() -> None:
     assert stream.settled_count == 2
 
 
-def test_opened__restart_with_all_durable_compares_nothing() -> None:
-    """What was known to be durable needs no proof."""
+def test_opened__restart_with_all_durable_compares_what_is_kept() -> None:
+    """What was durable may have gone with a restored database, and a copy have used its numbers."""
     disk = _reported(3, durable=3)
     hold = _open(disk)
-    stream = UsageStream(hold)
     _offer(hold, 1, begin=4)
+    stream = UsageStream(hold)
     stream.connect()
     stream.opened(next_sequence=4, in_flight_max=9)
+    assert _drain(stream) == [(3, b"3")]
+    stream.acknowledged(sequence=3, durable_sequence=3)
     assert _drain(stream) == [(4, b"4")]
 
 
@@ -108,6 +110,8 @@ def test_acknowledged__new_numbers_survive_the_next_restart() -> None:
     _offer(hold, 1, begin=3)
     assert _drain(stream) == [(6, b"3")]
     again = _restarted(disk.after_kill(), next_sequence=6)
+    assert _drain(again) == [(2, b"2")]
+    again.acknowledged(sequence=2, durable_sequence=5)
     assert _drain(again) == [(6, b"3")]
 
 

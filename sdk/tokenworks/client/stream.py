@@ -57,7 +57,7 @@ class UsageStream:
         """The highest local number that ever was durable at the meter."""
         self._in_flight_max = 0
         """0 while no stream is open."""
-        self._is_proven = hold.offset is None or self._sent <= hold.released
+        self._is_proven = hold.offset is None
         """Whether all that the meter has below the number it expects is known to be ours."""
         self._comparing: int | None = None
         """The local number that is sent again to see whether its bytes are those recorded."""
@@ -210,8 +210,10 @@ class UsageStream:
             return None
         batch = self._hold.batch(local)
         if batch is None:
-            if self._recorded >= local - 1:
-                # All before the hole is recorded: now the meter can be told of it.
+            held = self._find_present(self._hold.released + 1)
+            if held is None or held > local:
+                # All before the hole is durable: now the meter can be told to pass over it, and
+                # will not have lost what is before it by then.
                 self._open_from = self._find_present(local + 1)
             return None
         self._cursor = local + 1
@@ -228,10 +230,13 @@ class UsageStream:
         if self._has_differed:
             # The copy went its own way for long: who is right is for a person to say.
             return Verdict.FORKED
-        oldest = self._find_present(self._hold.released + 1)
         self._comparing = None
-        assert oldest is not None, "what was compared is held"
-        verdict = self._renumber(sequence, first=oldest, doubtful_below=self._hold.next)
+        oldest = self._find_present(self._hold.released + 1)
+        if oldest is None or self._number(oldest) >= sequence:
+            # All that is held has numbers which the meter does not have yet.
+            verdict = self._go_to(sequence)
+        else:
+            verdict = self._renumber(sequence, first=oldest, doubtful_below=self._hold.next)
         self._is_proven = True
         self._in_flight_max = max(in_flight_max, 1)
         return verdict
@@ -272,13 +277,13 @@ class UsageStream:
 
     def _go_to(self, sequence: int) -> Verdict:
         """Have `sequence` sent next; below it all is recorded, and what we sent of it is ours."""
-        hold, unsent = self._hold, self._sent + 1
+        hold = self._hold
         if hold.offset is None:
             return self._renumber(sequence)
         if self._is_beyond(sequence):
             doubtful_below = hold.next if self._doubts_when_behind else 0
             return self._renumber(sequence, doubtful_below=doubtful_below)
-        oldest = self._number(min(hold.first, unsent))
+        oldest = self._number(self._range().start)
         if sequence < oldest:
             # The meter came back older than it was. What is no longer kept is lost to it; opening
             # anew tells it so, and a stream that keeps nothing simply goes on from there.
@@ -293,9 +298,10 @@ class UsageStream:
 
     def _pass_over(self, local: int, *, sequence: int) -> Verdict:
         """Leave out the numbers from `sequence` on that nobody has any more."""
-        if local > self._sent:
+        if local > self._sent and not self._range():
             return self._renumber(sequence)
-        self._open_from = self._find_present(local)
+        # Numbers never go back while any batch is kept under a number of its own.
+        self._open_from = self._find_present(local) or self._sent + 1
         return Verdict.REOPEN
 
     def _renumber(
@@ -345,17 +351,21 @@ class UsageStream:
         return went_out.start + bisect_left(went_out, sequence, key=self._number)
 
     def _range(self) -> range:
+        """The local numbers that went out and may be kept; one that has no number never did."""
         unsent = self._sent + 1
-        return range(min(self._hold.first, unsent), unsent)
+        first = min(self._hold.first, unsent)
+        while first < unsent and self._hold.offset_of(first) is None:
+            first += 1
+        return range(first, unsent)
 
     def _find_present(self, local: int) -> int | None:
         numbers = range(max(local, self._hold.first), self._hold.next)
         return next((number for number in numbers if self._hold.event_count(number)), None)
 
     def _find_present_below(self, local: int) -> int | None:
-        numbers = range(local - 1, max(self._hold.released, self._hold.first - 1), -1)
+        numbers = range(local - 1, self._hold.first - 1, -1)
         return next((number for number in numbers if self._hold.event_count(number)), None)
 
     def _find_doubtful(self, sequence: int) -> int | None:
-        """The newest batch that the meter must have, if it is ours and not known to be durable."""
+        """The newest batch that the meter must have, if it is ours."""
         return self._find_present_below(self._find_up_to(sequence - 1) + 1)
