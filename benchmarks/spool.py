@@ -12,9 +12,8 @@ from typing import Final
 from benchmarks.measurement import Measurement, check_answer
 from benchmarks.workload import MODELS, Batches, lengths
 from tokenworks.client.columns import SealedBatch
-from tokenworks.client.folder import Folder
 from tokenworks.client.hold import HoldFull, SpooledBatch
-from tokenworks.client.spool import Fsync, Spool, SpoolOptions
+from tokenworks.client.spool import Folder, Fsync, Spool, SpoolOptions
 
 _LARGE: Final = 10_000
 _SMALL: Final = 10

@@ -9,8 +9,7 @@ from tests.client.spool.disk import Disk
 from tokenworks.client.columns import SealedBatch
 from tokenworks.client.fallback import FallbackHold
 from tokenworks.client.hold import DiskFault, HoldFull, SpooledBatch
-from tokenworks.client.spool import Spool
-from tokenworks.client.spool_options import SpoolOptions
+from tokenworks.client.spool import Spool, SpoolOptions
 
 
 def test_append__failing_disk_goes_on_in_memory() -> None:

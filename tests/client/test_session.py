@@ -13,8 +13,7 @@ from tokenworks.client.hold import Hold, MemoryHold, SpooledBatch
 from tokenworks.client.messages import Acknowledged, Opened
 from tokenworks.client.retry import ENDED, FORKED, Backoff, Failure, Fate
 from tokenworks.client.session import Action, Answer, Connect, Cut, Pace, Send, Session, Wake, Wish
-from tokenworks.client.spool import Spool
-from tokenworks.client.spool_options import SpoolOptions
+from tokenworks.client.spool import Spool, SpoolOptions
 from tokenworks.client.vocabulary import State
 from tokenworks.meter.v1.meter_service_pb2 import StreamUsageRequest
 from tokenworks.meter.v1.usage_pb2 import UsageColumns

@@ -13,7 +13,7 @@ import pytest
 from tests.client.conftest import MakeClient, wait_for_state
 from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter, Refusal
 from tokenworks.client import Meter, SpoolUnusable, State
-from tokenworks.client.folder import Folder
+from tokenworks.client.spool import Folder
 
 AWAY: Final = Refusal(code=grpc.StatusCode.UNAVAILABLE)
 

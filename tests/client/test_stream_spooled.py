@@ -7,8 +7,7 @@ import pytest
 from tests.client.spool.disk import Disk
 from tokenworks.client.columns import SealedBatch
 from tokenworks.client.hold import Hold, SpooledBatch
-from tokenworks.client.spool import Spool
-from tokenworks.client.spool_options import SpoolOptions, WhenFull
+from tokenworks.client.spool import Spool, SpoolOptions, WhenFull
 from tokenworks.client.stream import UsageStream, Verdict
 
 SMALL = SpoolOptions(bytes_max=8_192, segment_bytes_max=1_024, retain_bytes=1_000_000)
@@ -206,7 +205,7 @@ def test_next_batch__hole_is_passed_over_once_all_before_is_recorded() -> None:
 
 
 def test_opened__behind_a_hole_what_is_before_it_is_compared() -> None:
-    """The hole's number may be somebody else's: what lies before it shows whose numbers they are."""
+    """The hole's number may be somebody else's: what lies before it shows whose they are."""
     stream = UsageStream(_WithHole.open(_reported(4), producer="p", options=SMALL))
     stream.connect()
     stream.opened(next_sequence=4, in_flight_max=9)

@@ -58,7 +58,7 @@ def test_wheel__holds_the_client_and_nothing_else(wheel: Path) -> None:
         "tokenworks",
         "tokenworks_client",
     }
-    for wanted in ("client/meter.py", "meter/v1/usage_pb2.py", "py.typed"):
+    for wanted in ("client/meter.py", "client/spool/spool.py", "meter/v1/usage_pb2.py", "py.typed"):
         assert f"tokenworks/{wanted}" in names
     assert any(name.endswith("licenses/LICENSE") for name in names)
 

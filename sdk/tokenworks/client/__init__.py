@@ -13,8 +13,7 @@ from tokenworks.client.meter import Meter
 from tokenworks.client.profiles import Reading, read_usage
 from tokenworks.client.report import Details, Report, Statistics
 from tokenworks.client.running import RunningReport
-from tokenworks.client.spool_files import SpoolUnusable
-from tokenworks.client.spool_options import Fsync, WhenFull
+from tokenworks.client.spool import Fsync, SpoolUnusable, WhenFull
 from tokenworks.client.vocabulary import Finish, Mode, Quality, State, TokenClass
 
 __all__ = [

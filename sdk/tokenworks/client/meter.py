@@ -21,7 +21,7 @@ from tokenworks.client.report import Counts, Details, Report, Statistics
 from tokenworks.client.reporter import Reporter, SetUp
 from tokenworks.client.running import RunningReport
 from tokenworks.client.session import Pace
-from tokenworks.client.spool_options import Fsync, WhenFull
+from tokenworks.client.spool import Fsync, WhenFull
 from tokenworks.client.spooling import SpoolPlan
 from tokenworks.client.vocabulary import Finish, Mode, Quality, TokenClass
 

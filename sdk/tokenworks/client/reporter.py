@@ -11,14 +11,13 @@ from tokenworks.client.adopting import Adopter
 from tokenworks.client.clock import monotonic, new_instance, time_ns, uniform
 from tokenworks.client.connection import Address
 from tokenworks.client.events import DimensionKey, RawEvent
-from tokenworks.client.folder import Folder
 from tokenworks.client.intake import Intake
 from tokenworks.client.report import Statistics
 from tokenworks.client.retry import Backoff
 from tokenworks.client.running import RunningReports
 from tokenworks.client.sender import Sender
 from tokenworks.client.session import Pace
-from tokenworks.client.spool_options import Fsync
+from tokenworks.client.spool import Folder, Fsync
 from tokenworks.client.spooling import OpenPlace, Place, SpoolPlan, in_memory
 from tokenworks.client.tally import Tally
 from tokenworks.client.vocabulary import State

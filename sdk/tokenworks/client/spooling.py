@@ -7,11 +7,17 @@ from pathlib import Path
 from typing import Final
 
 from tokenworks.client.fallback import FallbackHold
-from tokenworks.client.folder import Folder, leftovers, open_slot
 from tokenworks.client.hold import Hold, MemoryHold
-from tokenworks.client.spool import Spool
-from tokenworks.client.spool_files import SpoolUnusable
-from tokenworks.client.spool_options import Fsync, SpoolOptions, WhenFull
+from tokenworks.client.spool import (
+    Folder,
+    Fsync,
+    Spool,
+    SpoolOptions,
+    SpoolUnusable,
+    WhenFull,
+    leftovers,
+    open_slot,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

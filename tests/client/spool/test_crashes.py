@@ -11,8 +11,7 @@ import pytest
 
 from tests.client.spool.disk import Crash, Disk, Fault
 from tests.client.spool.script import OPTIONS, PRODUCER, Truth, Work, check
-from tokenworks.client.spool import Fsync, Spool
-from tokenworks.client.spool_files import SpoolUnusable
+from tokenworks.client.spool import Fsync, Spool, SpoolUnusable
 
 STEP_COUNT: Final = 24
 TORN: Final = (0, 1, 9, 30, 1_000_000)

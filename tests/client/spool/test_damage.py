@@ -12,10 +12,9 @@ from tests.client.spool.disk import SALT, Disk
 from tests.client.spool.script import PRODUCER, Truth, Work, check
 from tokenworks.client.columns import SealedBatch
 from tokenworks.client.hold import DiskFault, SpooledBatch
-from tokenworks.client.spool import Spool, SpoolOptions
-from tokenworks.client.spool_files import Reason, SpoolUnusable
-from tokenworks.client.spool_manifest import MANIFEST_NAMES
-from tokenworks.client.spool_records import encode_batch, encode_header, seed_of
+from tokenworks.client.spool import Reason, Spool, SpoolOptions, SpoolUnusable
+from tokenworks.client.spool.manifest import MANIFEST_NAMES
+from tokenworks.client.spool.records import encode_batch, encode_header, seed_of
 
 OPTIONS: Final = SpoolOptions(segment_bytes_max=700, bytes_max=100_000, cache_bytes_max=0)
 FIRST: Final = f"{1:020d}.spool"

@@ -12,11 +12,19 @@ from typing import Final
 import pytest
 
 from tokenworks.client.columns import SealedBatch
-from tokenworks.client.folder import SLOTS_MAX, Folder, leftovers, open_slot, slot_name
 from tokenworks.client.hold import DiskFault, SpooledBatch
-from tokenworks.client.spool import Fsync, Spool, SpoolOptions
-from tokenworks.client.spool_files import Reason, SpoolUnusable
-from tokenworks.client.spool_manifest import MANIFEST_NAMES, RESERVE_NAME
+from tokenworks.client.spool import (
+    Folder,
+    Fsync,
+    Reason,
+    Spool,
+    SpoolOptions,
+    SpoolUnusable,
+    leftovers,
+    open_slot,
+)
+from tokenworks.client.spool.folder import SLOTS_MAX, slot_name
+from tokenworks.client.spool.manifest import MANIFEST_NAMES, RESERVE_NAME
 
 OPTIONS: Final = SpoolOptions(segment_bytes_max=20_000, bytes_max=100_000_000)
 KILLED_PROCESSES: Final = 4
@@ -36,7 +44,7 @@ while True:
 HOLD_AND_FORK: Final = """
 import os, sys
 from pathlib import Path
-from tokenworks.client.folder import Folder
+from tokenworks.client.spool import Folder
 
 folder = Folder.open(Path(sys.argv[1]))
 ready, wait = os.pipe()

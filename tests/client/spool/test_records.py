@@ -4,8 +4,8 @@ from hypothesis import given, settings
 from hypothesis.strategies import binary, integers, lists, tuples
 
 from tokenworks.client.columns import SealedBatch
-from tokenworks.client.spool_manifest import segment_first, segment_name
-from tokenworks.client.spool_records import (
+from tokenworks.client.spool.manifest import segment_first, segment_name
+from tokenworks.client.spool.records import (
     HEADER_SIZE,
     Header,
     Kind,

@@ -9,8 +9,8 @@ import pytest
 
 from tests.client.spool.test_folder import open_spool, spool_number
 from tokenworks.client.spool import SpoolOptions
-from tokenworks.client.spool_manifest import MANIFEST_NAMES
-from tokenworks.client.spool_show import main
+from tokenworks.client.spool.__main__ import main
+from tokenworks.client.spool.manifest import MANIFEST_NAMES
 
 OPTIONS = SpoolOptions(segment_bytes_max=2_000, bytes_max=100_000)
 FIRST = f"{1:020d}.spool"
@@ -82,7 +82,7 @@ def test_show__says_what_is_damaged(folder: Path, capsys: pytest.CaptureFixture[
 def test_show__there_is_no_spool(tmp_path: Path, name: str) -> None:
     """A folder that is no spool ends with a sentence and status 2, and stays as it is."""
     (tmp_path / "empty").mkdir()
-    program = [sys.executable, "-m", "tokenworks.client.spool_show", str(tmp_path / name)]
+    program = [sys.executable, "-m", "tokenworks.client.spool", str(tmp_path / name)]
     shown = subprocess.run(program, check=False, capture_output=True, text=True)
     assert (shown.returncode, shown.stdout) == (2, "")
     assert "no spool there" in shown.stderr

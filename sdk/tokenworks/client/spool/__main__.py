@@ -1,4 +1,4 @@
-"""Says what lies in a spool: ``python -m tokenworks.client.spool_show FOLDER [--json]``.
+"""Says what lies in a spool: ``python -m tokenworks.client.spool FOLDER [--json]``.
 
 It only reads, and takes no lock; while a process writes, the last record may look unfinished. Exit
 status: 0 all well, 1 something is damaged, 2 it cannot be read.
@@ -11,12 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TypedDict
 
-from tokenworks.client.folder import Folder
 from tokenworks.client.hold import OffsetMap
-from tokenworks.client.spool_files import Reason, SpoolUnusable, unusable
-from tokenworks.client.spool_manifest import Manifest, read_manifest
-from tokenworks.client.spool_recovery import Recovered, recover
-from tokenworks.client.spool_segments import Segment
+from tokenworks.client.spool.files import Reason, SpoolUnusable, unusable
+from tokenworks.client.spool.folder import Folder
+from tokenworks.client.spool.manifest import Manifest, read_manifest
+from tokenworks.client.spool.recovery import Recovered, recover
+from tokenworks.client.spool.segments import Segment
 
 
 class SegmentReport(TypedDict):
@@ -56,7 +56,7 @@ class Report(TypedDict):
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print what lies in a folder; returns the exit status."""
     parser = argparse.ArgumentParser(
-        prog="python -m tokenworks.client.spool_show",
+        prog="python -m tokenworks.client.spool",
         description="Say what lies in the spool of a producer. It only reads.",
     )
     parser.add_argument("folder", type=Path, help="the folder of one producer")

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Final, Self
 
 from tokenworks.client.clock import new_instance
-from tokenworks.client.spool_files import Reason, SpoolUnusable, unusable
-from tokenworks.client.spool_manifest import LOCK_NAME
-from tokenworks.client.spool_recovery import holds_unsent
+from tokenworks.client.spool.files import Reason, SpoolUnusable, unusable
+from tokenworks.client.spool.manifest import LOCK_NAME
+from tokenworks.client.spool.recovery import holds_unsent
 
 if sys.platform != "win32":
     import fcntl

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from tokenworks.client.spool_files import Files, Reason, SpoolUnusable
-from tokenworks.client.spool_manifest import segment_first, segment_name
-from tokenworks.client.spool_records import (
+from tokenworks.client.spool.files import Files, Reason, SpoolUnusable
+from tokenworks.client.spool.manifest import segment_first, segment_name
+from tokenworks.client.spool.records import (
     BATCH_OVERHEAD,
     HEADER_SIZE,
     VERSION,

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 from zlib import crc32
 
-from tokenworks.client.spool_files import (
+from tokenworks.client.spool.files import (
     FULL,
     TEMPORARY,
     Files,
@@ -15,7 +15,7 @@ from tokenworks.client.spool_files import (
     SpoolUnusable,
     put,
 )
-from tokenworks.client.spool_records import VERSION
+from tokenworks.client.spool.records import VERSION
 
 MANIFEST_NAMES: Final = ("manifest.json", "manifest.copy.json")
 """Two copies: a number that was sent must still be known when one of them has rotted."""

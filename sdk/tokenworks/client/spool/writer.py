@@ -7,10 +7,10 @@ once. So such a file is cut off, as well as it goes, and neither written nor syn
 from collections.abc import Mapping
 from contextlib import suppress
 
-from tokenworks.client.spool_files import Files, put
-from tokenworks.client.spool_records import encode_released, seed_of
-from tokenworks.client.spool_recovery import begin
-from tokenworks.client.spool_segments import Segment
+from tokenworks.client.spool.files import Files, put
+from tokenworks.client.spool.records import encode_released, seed_of
+from tokenworks.client.spool.recovery import begin
+from tokenworks.client.spool.segments import Segment
 
 
 class SegmentWriter:

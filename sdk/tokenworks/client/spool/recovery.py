@@ -3,10 +3,10 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from tokenworks.client.spool_files import Files, SpoolUnusable, put
-from tokenworks.client.spool_manifest import read_manifest
-from tokenworks.client.spool_records import encode_header, encode_progress, encode_released
-from tokenworks.client.spool_segments import (
+from tokenworks.client.spool.files import Files, SpoolUnusable, put
+from tokenworks.client.spool.manifest import read_manifest
+from tokenworks.client.spool.records import encode_header, encode_progress, encode_released
+from tokenworks.client.spool.segments import (
     Findings,
     Reading,
     Segment,

@@ -15,15 +15,15 @@ from typing import Final, Self
 
 from tokenworks.client.columns import SealedBatch
 from tokenworks.client.hold import DiskFault, Doubts, HoldFull, OffsetMap, SpooledBatch
-from tokenworks.client.spool_files import FULL, Files, unusable
-from tokenworks.client.spool_manifest import (
+from tokenworks.client.spool.files import FULL, Files, unusable
+from tokenworks.client.spool.manifest import (
     Manifest,
     ensure_reserve,
     read_manifest,
     write_manifest,
 )
-from tokenworks.client.spool_options import Fsync, SpoolOptions, WhenFull
-from tokenworks.client.spool_records import (
+from tokenworks.client.spool.options import Fsync, SpoolOptions, WhenFull
+from tokenworks.client.spool.records import (
     BATCH_OVERHEAD,
     HEAD_SIZE,
     HEADER_SIZE,
@@ -32,9 +32,9 @@ from tokenworks.client.spool_records import (
     encode_released,
     read_batch,
 )
-from tokenworks.client.spool_recovery import Recovered, recover, rewrite_newest
-from tokenworks.client.spool_segments import Segment, Shelf
-from tokenworks.client.spool_writer import SegmentWriter
+from tokenworks.client.spool.recovery import Recovered, recover, rewrite_newest
+from tokenworks.client.spool.segments import Segment, Shelf
+from tokenworks.client.spool.writer import SegmentWriter
 
 __all__ = ["Fsync", "Spool", "SpoolOptions", "WhenFull"]
 
