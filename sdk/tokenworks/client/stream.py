@@ -351,9 +351,9 @@ class UsageStream:
         return went_out.start + bisect_left(went_out, sequence, key=self._number)
 
     def _range(self) -> range:
-        """The local numbers that went out and may be kept; one that has no number never did."""
+        """The local numbers that went out, from the first that is kept and has a number."""
         unsent = self._sent + 1
-        first = min(self._hold.first, unsent)
+        first = min(self._find_present(self._hold.first) or unsent, unsent)
         while first < unsent and self._hold.offset_of(first) is None:
             first += 1
         return range(first, unsent)
