@@ -8,7 +8,7 @@ database has lost what was acknowledged, though neither says anything.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from meter.domain.errors import MeterError
@@ -118,13 +118,24 @@ class Roster:
 
     def leave(self, stream: OpenStream) -> None:
         """Watch it no more; what it said last is still written."""
-        if self._remove(stream) and len(self._parted) < PRESENCE_ROWS_MAX:
-            attendance = stream.attendance()
-            self._parted[attendance.name] = attendance
+        if not self._remove(stream) or len(self._parted) >= PRESENCE_ROWS_MAX:
+            return
+        attendance = stream.attendance()
+        before = self._parted.get(attendance.name)
+        if before is not None and before.instance == attendance.instance:
+            # The same process over an earlier connection.
+            announced = max(before.announced_sequence, attendance.announced_sequence)
+            attendance = replace(attendance, announced_sequence=announced)
+        self._parted[attendance.name] = attendance
 
     async def end(self, stream: OpenStream, origin: Origin) -> None:
         """Note that a stream has ended in good order: its producer is retired."""
         self._remove(stream)
+        attendance = stream.attendance()
+        before = self._parted.get(attendance.name)
+        if before is not None and (before.announced_sequence <= attendance.mark.recorded_sequence):
+            # A connection that broke before: written later, it would undo the goodbye.
+            del self._parted[attendance.name]
         # A round under way has seen it open, and would make it active again.
         async with self._writing:
             try:
@@ -193,12 +204,16 @@ class Roster:
             chunk = rows[begin : begin + PRESENCE_ROWS_MAX]
             found |= await asyncio.to_thread(self._store.write_presences, chunk)
         for each in parted:
-            if self._parted.get(each.name) is each:
+            sight = found.get(each.key)
+            is_told = sight is None or sight.is_told
+            if is_told and self._parted.get(each.name) is each:
                 del self._parted[each.name]
         for stream, each in present:
             if stream in self._streams:
-                self._streams[stream] = each.heard_time
-                stream.seen(each.mark, found.get(each.key))
+                sight = found.get(each.key)
+                if sight is None or sight.is_told:
+                    self._streams[stream] = each.heard_time
+                stream.seen(each.mark, sight)
 
     def _remove(self, stream: OpenStream) -> bool:
         if self._streams.pop(stream, None) is None:

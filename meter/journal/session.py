@@ -47,12 +47,14 @@ class Mark:
 class Seen:
     """A producer as it was seen in the database, without locking it.
 
-    `is_known` tells whether the database has ever heard of the stream's own instance.
+    `is_known` tells whether the database has ever heard of the stream's own instance. `is_told` is
+    False while what the stream announced is not on disk: a commit held the producer.
     """
 
     instance: bytes
     sequence: int
     is_known: bool
+    is_told: bool = True
 
 
 class StreamSession:

@@ -31,7 +31,8 @@ from meter.store.tables import producer_gaps, producer_instances, producers
 ProducerKey = tuple[str, str]
 _NOW: Final = installation_time(func.clock_timestamp())
 # What a commit wrote just now is not written again. A producer that a commit holds is passed over:
-# that commit says that it was heard, too. What is returned is as it was when the statement began.
+# that commit says that it was heard, too, but not what was announced: that is told again. What is
+# returned is as it was when the statement began.
 _WRITE: Final = text(
     f"""
     WITH now AS MATERIALIZED (SELECT {CLOCK} AS time), told AS (
@@ -52,11 +53,15 @@ _WRITE: Final = text(
         FROM now, told JOIN free USING (account_id, producer)
         WHERE p.account_id = told.account_id AND p.producer = told.producer
             AND p.instance = told.instance AND told.age IS NOT NULL
+        RETURNING p.account_id, p.producer
     )
     SELECT told.account_id, told.producer, told.instance AS own, p.instance, p.sequence,
         p.instance = told.instance OR EXISTS (
             SELECT FROM producer_instances i WHERE i.account_id = told.account_id
-                AND i.producer = told.producer AND i.instance = told.instance) AS is_known
+                AND i.producer = told.producer AND i.instance = told.instance) AS is_known,
+        p.instance <> told.instance OR told.announced <= greatest(p.announced_sequence, p.sequence)
+            OR EXISTS (SELECT FROM written w WHERE w.account_id = told.account_id
+                AND w.producer = told.producer) AS is_told
     FROM told JOIN producers p USING (account_id, producer)
     """  # noqa: S608
 )
@@ -177,7 +182,10 @@ class ProducerStore:
             rows = connection.execute(_WRITE, values).all()
         return {
             (row.account_id, row.producer, bytes(row.own)): Seen(
-                instance=bytes(row.instance), sequence=row.sequence, is_known=row.is_known
+                instance=bytes(row.instance),
+                sequence=row.sequence,
+                is_known=row.is_known,
+                is_told=row.is_told,
             )
             for row in rows
         }

@@ -73,7 +73,8 @@ class Stream:
     """One call of StreamUsage.
 
     Reading goes at most `BATCHES_IN_FLIGHT_MAX` batches ahead of the acks, and stops while the
-    buffer is full: the sender feels it through the connection's flow control.
+    buffer is full: the sender feels it through the connection's flow control. Behind as many
+    batches heartbeats are still read: what they announce must not wait for a database.
     """
 
     def __init__(
@@ -90,9 +91,9 @@ class Stream:
         self._opener: Origin | None = None
         self._session = StreamSession(producer="", instance=b"")
         self._heard_time = 0.0
-        self._answers: asyncio.Queue[_Waiting | _Beat | _Look | None] = asyncio.Queue(
-            limits.BATCHES_IN_FLIGHT_MAX
-        )
+        # What bounds it: a permit for each batch, and `_offer` for all that comes beside them.
+        self._answers: asyncio.Queue[_Waiting | _Beat | _Look | None] = asyncio.Queue()
+        self._permits = asyncio.Semaphore(limits.BATCHES_IN_FLIGHT_MAX)
 
     async def run(self, requests: AsyncIterator[Any]) -> None:
         """Serve the stream until either side ends it."""
@@ -118,7 +119,7 @@ class Stream:
                 return
             # The server stops: what was taken is answered, then the producer is sent away.
             reading.cancel()
-            await self._answers.put(None)
+            self._answers.put_nowait(None)
             await answering
             raise shutting_down()
         finally:
@@ -139,12 +140,16 @@ class Stream:
         )
 
     def seen(self, mark: Mark, found: Seen | None) -> None:
-        """Take what was found of the producer after the mark, in its turn.
+        """Take what was found of the producer after the mark, in its turn."""
+        self._offer(_Look(mark, found))
 
-        Behind a full queue it is left out: the batches in it are judged, which tells as much.
+    def _offer(self, item: _Beat | _Look) -> None:
+        """Queue what nobody has to have answered.
+
+        Behind many others it is left out: the batches among them are judged, which tells as much.
         """
-        if not self._answers.full():
-            self._answers.put_nowait(_Look(mark, found))
+        if self._answers.qsize() < limits.BATCHES_IN_FLIGHT_MAX:
+            self._answers.put_nowait(item)
 
     async def _read(self, requests: AsyncIterator[Any]) -> None:
         async for item in requests:
@@ -165,12 +170,12 @@ class Stream:
                 await self._batch(message.batch, credential, raw=raw, arrival=arrival)
             elif kind == "heartbeat":
                 self._session.heard(message.heartbeat.last_sequence)
-                await self._answers.put(_Beat())
+                self._offer(_Beat())
             else:
                 raise InvalidArgument(
                     Reason.ARGUMENT_INVALID, "The message is empty.", field="message"
                 )
-        await self._answers.put(None)
+        self._answers.put_nowait(None)
 
     async def _open(self, message: Any, credential: Credential) -> None:  # noqa: ANN401
         if self._opener is not None:
@@ -211,6 +216,7 @@ class Stream:
             raise invalid("batch.sequence", f"1–{limits.SEQUENCE_MAX}")
         if message.WhichOneof("events") is None:
             raise invalid("batch.events", "rows or columns")
+        await self._permits.acquire()
         await self._parts.writer.wait_for_room(seconds=_ROOM_SECONDS)
         assert self._opener is not None
         origin = self._origin(
@@ -222,7 +228,7 @@ class Stream:
         )
         submission, _ = self._parts.intake.from_batch(message, credential, origin, raw=raw)
         future = self._parts.writer.submit(submission)
-        await self._answers.put(_Waiting(message.sequence, future, arrival))
+        self._answers.put_nowait(_Waiting(message.sequence, future, arrival))
 
     async def _answer(self) -> None:
         while (item := await self._answers.get()) is not None:
@@ -236,6 +242,9 @@ class Stream:
                 await self._send_opened(answer)
             elif answer is not None:
                 await self._send_ack(answer)
+            if isinstance(item, _Waiting):
+                # Not before it is sent: who does not take the answers is not read either.
+                self._permits.release()
 
     async def _answer_to(self, item: _Waiting | _Beat | _Look) -> Opened | Ack | None:
         if isinstance(item, _Beat):

@@ -150,6 +150,49 @@ def test_round__database_away_loses_nothing() -> None:
     assert [each.producer for each in hall.at(112)] == ["p"]
 
 
+def test_round__what_is_not_told_is_told_again() -> None:
+    """What a commit has kept from being written is written later, of a stream that has gone too."""
+    hall = Hall()
+    stream, parting = HeldStream("p", heard=100), HeldStream("parting", heard=100)
+    sight = Seen(instance=OURS, sequence=7, is_known=True, is_told=False)
+    hall.store.found |= {"p": sight, "parting": sight}
+    for each in (stream, parting):
+        hall.roster.join(each)
+        each.hear(101, announced=9)
+    hall.roster.leave(parting)
+    for time in (102, 104):
+        told = {it.producer: (it.announced_sequence, it.heard_seconds) for it in hall.at(time)}
+        assert told == {"p": (9, time - 101), "parting": (9, time - 101)}
+    hall.store.found |= {"p": replace(sight, is_told=True), "parting": replace(sight, is_told=True)}
+    hall.at(106)
+    assert [(it.producer, it.heard_seconds) for it in hall.at(108)] == [("p", None)]
+
+
+def test_leave__keeps_what_an_earlier_connection_announced() -> None:
+    """A process that comes back and is cut off again has still announced what it said first."""
+    hall = Hall()
+    for announced in (9, 7):
+        stream = HeldStream("p", heard=100)
+        hall.roster.join(stream)
+        stream.hear(101, announced=announced)
+        hall.roster.leave(stream)
+    assert [it.announced_sequence for it in hall.at(102)] == [9]
+
+
+@pytest.mark.parametrize(("announced", "written"), [(7, []), (9, [9])])
+def test_end__is_not_undone_by_an_earlier_connection(announced: int, written: list[int]) -> None:
+    """After a goodbye nothing is written of a connection before it, unless batches are missing."""
+    hall = Hall()
+    cut, back = HeldStream("p", heard=100), HeldStream("p", heard=101)
+    for each in (cut, back):
+        hall.roster.join(each)
+    cut.hear(101, announced=announced)
+    hall.roster.leave(cut)
+    origin = Origin(account_id="acme", key_id="", received_ms=0, producer="p")
+    asyncio.run(hall.roster.end(back, origin))
+    assert [it.announced_sequence for it in hall.at(102)] == written
+
+
 def test_round__two_streams_of_one_instance() -> None:
     """A producer that was cut off and came back is written once: the later sign of life."""
     hall = Hall()

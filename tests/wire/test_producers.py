@@ -10,11 +10,20 @@ from typing import Any
 import psycopg
 import pytest
 
-from meter.domain.limits import SEQUENCE_MAX, SEQUENCES_AHEAD_MAX
+from meter.domain.limits import BATCHES_IN_FLIGHT_MAX, SEQUENCE_MAX, SEQUENCES_AHEAD_MAX
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import Session, event, opening, rows
-from tests.wire.talk import Talk, failure_of, read_metric, talking, wait_until
+from tests.wire.talk import (
+    Talk,
+    commits_held,
+    failure_of,
+    read_metric,
+    record_later,
+    talking,
+    wait_until,
+    waiting_count,
+)
 from tokenworks.meter.v1 import (
     account_service_pb2,
     meter_service_pb2,
@@ -124,6 +133,25 @@ def test_announced__lost_with_its_spool(session: Session) -> None:
     found = find(session, "spool")
     assert found.missing_batch_count == 3
     assert [(gap.first_sequence, gap.last_sequence) for gap in found.gaps] == [(2, 4)]
+
+
+def test_heartbeat__is_heard_behind_batches_in_flight(session: Session) -> None:
+    """While commits stall behind 16 batches, what is announced is written all the same."""
+    url = session.meter.database_url
+    with talking(session) as talk:
+        talk.say(opening("stalled"))
+        assert talk.hear().opened.next_sequence == 1
+        with commits_held(url):
+            # A group of its own, so that no commit holds the producer yet.
+            call = record_later(session, event())
+            wait_until(lambda: waiting_count(url))
+            talk.say(*[rows(number, event()) for number in range(1, BATCHES_IN_FLIGHT_MAX + 1)])
+            talk.say(*map(beat, range(17, 81)))
+            wait_until(lambda: find(session, "stalled").announced_sequence == 80)
+            assert find(session, "stalled").recorded_sequence == 0
+        answers = [talk.hear().ack.sequence for _ in range(BATCHES_IN_FLIGHT_MAX)]
+        assert answers == list(range(1, BATCHES_IN_FLIGHT_MAX + 1))
+        assert len(call.result().outcomes) == 1
 
 
 @pytest.mark.parametrize("number", [-1, SEQUENCES_AHEAD_MAX + 2, 2**53, 2**63 - 1, -(2**63)])

@@ -103,6 +103,21 @@ def test_write__waits_for_no_commit(
     assert ask(database_url, fresh) == [("free",)]
 
 
+def test_write__says_what_is_not_told_yet(
+    store: JournalStore, producers: ProducerStore, database_url: str
+) -> None:
+    """What is announced while a commit holds its producer is told again; by others it is not."""
+    open_producer(store)
+    key, older = ("acme", "p", INSTANCE), ("acme", "p", NEWER)
+    with psycopg.connect(database_url) as holder:
+        holder.execute("SELECT 1 FROM producers FOR UPDATE")
+        assert not producers.write_presences([present(announced=9)])[key].is_told
+        assert producers.write_presences([present(announced=0)])[key].is_told
+        assert producers.write_presences([present(announced=9, instance=NEWER)])[older].is_told
+    assert producers.write_presences([present(announced=9)])[key].is_told
+    assert ask_one(database_url, "SELECT announced_sequence FROM producers") == 9
+
+
 def test_write__what_a_commit_wrote_is_not_written_again(
     store: JournalStore, producers: ProducerStore, database_url: str
 ) -> None:
