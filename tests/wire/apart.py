@@ -19,10 +19,11 @@ class Apart(Session):
     def __init__(self, meter: RunningMeter, *, number: int, api_key: str | None = None) -> None:
         super().__init__(meter, api_key=api_key)
         self._number = number
+        self._end = f"-{number}"
 
     def own(self, name: str) -> str:
         """Return the name that stands for a short one; nothing stands for nothing."""
-        return f"{name}-{self._number}" if name else ""
+        return name and name + self._end
 
     def with_key(self, api_key: str) -> "Apart":
         """Return a session with another key, of the same test."""
@@ -40,29 +41,37 @@ class Apart(Session):
         """Return an event that may replace another: it has no id."""
         return self.event(account, event_id="", **changes)
 
-    def opening(self, producer: str = "p1") -> meter_service_pb2.StreamUsageRequest:
+    def opening(
+        self, producer: str = "p1", *, instance: bytes = b"i" * 16, first_sequence: int = 0
+    ) -> meter_service_pb2.StreamUsageRequest:
         """Return an OpenStream of a producer."""
-        return session.opening(self.own(producer))
+        return session.opening(self.own(producer), instance=instance, first_sequence=first_sequence)
 
     def counted(self) -> dict[tuple[str, str, int], int]:
         """Return what is counted for the test's accounts, under their short names."""
-        end = self.own(" ").strip()
         return {
-            (account.removesuffix(end), tier, token_class): count
+            (account.removesuffix(self._end), tier, token_class): count
             for (account, tier, token_class), count in super().counted().items()
-            if account.endswith(end)
+            if self._is_own(account)
         }
 
     def corrections(self) -> list[meter_service_pb2.Correction]:
         """Return the corrections of events of the test's accounts."""
         request = meter_service_pb2.ListCorrectionsRequest(page_size=PAGE_SIZE)
-        found = self.call("ListCorrections", request).corrections
-        end = self.own(" ").strip()
-        return [it for it in found if it.before.dimensions.account.endswith(end)]
+        page = self.call("ListCorrections", request)
+        assert not page.next_page_token
+        return [it for it in page.corrections if self._is_own(it.before.dimensions.account)]
 
-    def quarantine(self) -> list[meter_service_pb2.QuarantineEntry]:
-        """Return what the test's producers have in quarantine."""
-        request = meter_service_pb2.ListQuarantineRequest(page_size=PAGE_SIZE)
-        end = self.own(" ").strip()
-        found = self.call("ListQuarantine", request).entries
-        return [it for it in found if it.producer.endswith(end)]
+    def quarantine(self, **changes: Any) -> list[meter_service_pb2.QuarantineEntry]:  # noqa: ANN401
+        """Return what the test's producers and accounts have in quarantine."""
+        request = meter_service_pb2.ListQuarantineRequest(page_size=PAGE_SIZE, **changes)
+        page = self.call("ListQuarantine", request)
+        assert not page.next_page_token
+        return [
+            it
+            for it in page.entries
+            if self._is_own(it.producer) or self._is_own(it.event.dimensions.account)
+        ]
+
+    def _is_own(self, name: str) -> bool:
+        return name.endswith(self._end)

@@ -1,12 +1,36 @@
-"""Callers of AccountService with different API keys."""
+"""Callers of AccountService with different API keys, and a meter that tests share."""
 
+import itertools
 from collections.abc import Iterator
 
 import pytest
 
 from tests.clock import FakeClock
+from tests.postgres import Cluster
+from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.account_server import NOW, AccountServer, Caller, account_server_on
+from tests.wire.apart import Apart
 from tokenworks.meter.v1 import account_service_pb2 as pb
+
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="package")
+def shared_meter(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningMeter]:
+    """A meter for all who leave it as it is; what they report has names of their own."""
+    folder = tmp_path_factory.mktemp("shared")
+    with cluster.database() as url, running_meter_on(url, folder=folder) as running:
+        yield running
+
+
+@pytest.fixture
+def apart(shared_meter: RunningMeter) -> Apart:
+    """A session on the shared meter with an account of the test's own, acme."""
+    session = Apart(shared_meter, number=next(_NUMBERS))
+    session.create_account("acme")
+    return session
 
 
 @pytest.fixture

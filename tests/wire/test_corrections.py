@@ -1,17 +1,14 @@
 """What was reported wrongly: voided or replaced once, by id or by place, with who and why."""
 
 import contextlib
-import itertools
 import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import grpc
 import pytest
 
-from tests.postgres import Cluster
-from tests.running_meter import RunningMeter, running_meter_on
+from tests.running_meter import RunningMeter
 from tests.wire.apart import Apart
 from tests.wire.correcting import Correction, correct, refusal
 from tests.wire.session import columns, event, reason_of, rows, to_columns
@@ -25,24 +22,11 @@ REFUSED = ("FAILED_PRECONDITION", "CORRECTION_REFUSED")
 WRONG = ("INVALID_ARGUMENT", "ARGUMENT_INVALID")
 
 
-NUMBERS = itertools.count(1)
-
-
-@pytest.fixture(scope="module")
-def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMeter]:
-    """One meter for all."""
-    folder = tmp_path_factory.mktemp("corrections")
-    with cluster.database() as url, running_meter_on(url, folder=folder) as meter:
-        yield meter
-
-
 @pytest.fixture
-def session(shared: RunningMeter) -> Apart:
+def session(apart: Apart) -> Apart:
     """A session with two accounts of the test's own."""
-    session = Apart(shared, number=next(NUMBERS))
-    session.create_account("acme")
-    session.create_account("beta")
-    return session
+    apart.create_account("beta")
+    return apart
 
 
 def listed(session: Apart, **changes: Any) -> list[Correction]:  # noqa: ANN401

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.running_meter import RunningMeter
-from tests.wire.session import Session, columns, event, opening, rows, to_columns
+from tests.wire.apart import Apart
+from tests.wire.session import columns, event, rows, to_columns
 from tokenworks.meter.v1 import account_service_pb2, meter_service_pb2, outcome_pb2, usage_pb2
 
 INPUT = usage_pb2.TOKEN_CLASS_INPUT
@@ -20,13 +20,12 @@ def in_ms(delta_ms: int) -> int:
 
 
 @pytest.fixture
-def session(running_meter: RunningMeter) -> Session:
+def session(apart: Apart) -> Apart:
     """A session with an open and a closed account."""
-    session = Session(running_meter)
-    session.create_account("acme")
-    session.create_account("gone")
-    session.call("CloseAccount", account_service_pb2.CloseAccountRequest(account="gone"))
-    return session
+    apart.create_account("gone")
+    request = account_service_pb2.CloseAccountRequest(account=apart.own("gone"))
+    apart.call("CloseAccount", request)
+    return apart
 
 
 # One row a rule: what is sent, and what the meter says of it.
@@ -74,10 +73,10 @@ EVENTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def build(changes: dict[str, Any]) -> usage_pb2.UsageEvent:
+def build(session: Apart, changes: dict[str, Any]) -> usage_pb2.UsageEvent:
     """Return the event of a row of the table, timed now."""
     fields = {name: value() if callable(value) else value for name, value in changes.items()}
-    return event(fields.pop("account", "acme"), **fields)
+    return session.event(fields.pop("account", "acme"), **fields)
 
 
 def wanted() -> list[int]:
@@ -85,26 +84,26 @@ def wanted() -> list[int]:
     return [outcome_pb2.Outcome.Value(f"OUTCOME_{name}") for name, _ in EVENTS]
 
 
-def test_record__every_rule(session: Session) -> None:
+def test_record__every_rule(session: Apart) -> None:
     """A call answers each event with the outcome of its rule, in order."""
-    assert session.record(*(build(changes) for _, changes in EVENTS)) == wanted()
+    assert session.record(*(build(session, changes) for _, changes in EVENTS)) == wanted()
 
 
 @pytest.mark.parametrize("form", ["rows", "columns"])
-def test_stream__every_rule(session: Session, form: str) -> None:
+def test_stream__every_rule(session: Apart, form: str) -> None:
     """A stream's ack lists exactly the events that are set aside; the others count."""
-    events = [build(changes) for _, changes in EVENTS]
+    events = [build(session, changes) for _, changes in EVENTS]
     batch = rows(1, *events) if form == "rows" else columns(1, to_columns(events))
-    ack = session.exchange(opening(), batch)[1].ack
+    ack = session.exchange(session.opening(), batch)[1].ack
     listed = {item.index: item.outcome for item in ack.set_aside}
     assert listed == {place: code for place, code in enumerate(wanted()) if code >= 10}
     assert ack.set_aside_count == len(listed)
     assert session.counted() == {("acme", "high", INPUT): 3 * 5 + 1_000_000_000}
 
 
-def test_record__duplicate_and_conflict(session: Session) -> None:
+def test_record__duplicate_and_conflict(session: Apart) -> None:
     """An id counts once: the same content again is success, other content is kept aside."""
-    first = event(tokens={INPUT: 5, OUTPUT: 7})
+    first = session.event(tokens={INPUT: 5, OUTPUT: 7})
     reordered = usage_pb2.UsageEvent()
     reordered.CopyFrom(first)
     del reordered.tokens[:]
@@ -120,28 +119,31 @@ def test_record__duplicate_and_conflict(session: Session) -> None:
     assert session.counted() == {("acme", "high", INPUT): 5, ("acme", "high", OUTPUT): 7}
 
 
-def test_record__id_is_required(session: Session) -> None:
+def test_record__id_is_required(session: Apart) -> None:
     """A call's event without an id, with a huge one or a class twice is FIELD_INVALID."""
-    twice = event()
+    twice = session.event()
     twice.tokens.append(twice.tokens[0])
-    outcomes = session.record(event(event_id=""), event(event_id="x" * 65), twice)
+    outcomes = session.record(session.event(event_id=""), session.event(event_id="x" * 65), twice)
     assert outcomes == [outcome_pb2.OUTCOME_FIELD_INVALID] * 3
     assert session.counted() == {}
 
 
-def test_record__key_of_a_subtree_reports_only_there(session: Session) -> None:
+def test_record__key_of_a_subtree_reports_only_there(session: Apart) -> None:
     """An account outside the key's subtree is set aside, in calls and on streams."""
     session.create_account("team", parent="acme")
     scope = account_service_pb2.Scope(
-        permission=account_service_pb2.PERMISSION_REPORT, account="team"
+        permission=account_service_pb2.PERMISSION_REPORT, account=session.own("team")
     )
     key = session.call(
-        "CreateApiKey", account_service_pb2.CreateApiKeyRequest(account="team", scopes=[scope])
+        "CreateApiKey",
+        account_service_pb2.CreateApiKeyRequest(account=scope.account, scopes=[scope]),
     )
-    limited = Session(session.meter, api_key=key.secret)
+    limited = session.with_key(key.secret)
     outside = outcome_pb2.OUTCOME_ACCOUNT_OUT_OF_SCOPE
-    assert limited.record(event("team"), event("acme")) == [outcome_pb2.OUTCOME_RECORDED, outside]
-    ack = limited.exchange(opening(), rows(1, event("acme"), event("team")))[1].ack
+    inner, outer = session.event("team"), session.event("acme")
+    assert limited.record(inner, outer) == [outcome_pb2.OUTCOME_RECORDED, outside]
+    batch = rows(1, session.event("acme"), session.event("team"))
+    ack = limited.exchange(session.opening(), batch)[1].ack
     assert [(item.index, item.outcome) for item in ack.set_aside] == [(0, outside)]
 
 
@@ -184,25 +186,26 @@ def _bad_ids() -> usage_pb2.UsageColumns:
     ],
 )
 def test_stream__unusable_batch_is_kept_whole(
-    session: Session, form: usage_pb2.UsageColumns, outcome: str
+    session: Apart, form: usage_pb2.UsageColumns, outcome: str
 ) -> None:
     """What cannot be read as events is quarantined under its number, and the stream goes on."""
-    answers = session.exchange(opening(), columns(1, form), rows(2, event()))
+    answers = session.exchange(session.opening(), columns(1, form), rows(2, session.event()))
     aside = answers[1].ack.set_aside[0]
     assert (aside.index, outcome_pb2.Outcome.Name(aside.outcome)) == (-1, f"OUTCOME_{outcome}")
     assert answers[2].ack.durable_sequence == 2
     assert session.counted() == {("acme", "high", INPUT): 3}
 
 
-def test_stream__too_many_rows_are_kept_whole(session: Session) -> None:
+def test_stream__too_many_rows_are_kept_whole(session: Apart) -> None:
     """More rows than a batch may have are BATCH_TOO_LARGE."""
-    ack = session.exchange(opening(), rows(1, *[event(event_id="")] * 10_001))[1].ack
+    batch = rows(1, *[session.event(event_id="")] * 10_001)
+    ack = session.exchange(session.opening(), batch)[1].ack
     assert ack.set_aside[0].outcome == outcome_pb2.OUTCOME_BATCH_TOO_LARGE
 
 
-def test_stream__numbers_sent_one_by_one_are_read_too(session: Session) -> None:
+def test_stream__numbers_sent_one_by_one_are_read_too(session: Apart) -> None:
     """proto3 allows unpacked numbers: a client that writes them so is counted all the same."""
-    form = to_columns([event(), event()])
+    form = to_columns([session.event(), session.event()])
     unpacked = usage_pb2.UsageColumns()
     unpacked.base_time.CopyFrom(form.base_time)
     unpacked.dimensions.extend(form.dimensions)
@@ -219,7 +222,7 @@ def test_stream__numbers_sent_one_by_one_are_read_too(session: Session) -> None:
         request_serializer=bytes,
         response_deserializer=meter_service_pb2.StreamUsageResponse.FromString,
     )
-    messages = [opening().SerializeToString(), b"\x12" + bytes([len(body)]) + body]
+    messages = [session.opening().SerializeToString(), b"\x12" + bytes([len(body)]) + body]
     answers = list(call(iter(messages), metadata=session.metadata, timeout=20))
     assert answers[1].ack.set_aside_count == 0
     assert session.counted() == {("acme", "high", INPUT): 6}

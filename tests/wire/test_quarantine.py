@@ -7,7 +7,8 @@ import grpc
 import pytest
 
 from tests.running_meter import RunningMeter
-from tests.wire.session import Session, columns, event, opening, reason_of, rows, to_columns
+from tests.wire.apart import Apart
+from tests.wire.session import Session, columns, event, reason_of, rows, to_columns
 from tests.wire.talk import info_of
 from tokenworks.meter.v1 import (
     account_service_pb2,
@@ -25,15 +26,21 @@ Entry = meter_service_pb2.QuarantineEntry
 
 
 @pytest.fixture
-def session(running_meter: RunningMeter) -> Session:
+def session(apart: Apart) -> Apart:
     """A session with one account."""
+    return apart
+
+
+@pytest.fixture
+def whole(running_meter: RunningMeter) -> Session:
+    """A session on a meter of its own, with one account."""
     session = Session(running_meter)
     session.create_account("acme")
     return session
 
 
 def entries(session: Session, **changes: Any) -> list[Entry]:  # noqa: ANN401
-    """Return a page of entries."""
+    """Return a page of all entries."""
     request = meter_service_pb2.ListQuarantineRequest(**changes)
     return list(session.call("ListQuarantine", request).entries)
 
@@ -60,16 +67,16 @@ def refusal(act: Any) -> tuple[str, str, str]:  # noqa: ANN401
     return code.name, reason, info_of(failure.value).metadata.get("outcome", "")
 
 
-def test_stream__doubtful_batch_is_kept_and_may_be_released(session: Session) -> None:
+def test_stream__doubtful_batch_is_kept_and_may_be_released(session: Apart) -> None:
     """A batch that a producer cannot vouch for has its number, and counts once a person says so."""
-    doubtful = rows(1, event(), event())
+    doubtful = rows(1, session.event(), session.event())
     doubtful.batch.is_doubtful = True
-    answers = session.exchange(opening(), doubtful, doubtful, rows(2, event()))
+    answers = session.exchange(session.opening(), doubtful, doubtful, rows(2, session.event()))
     asides = [list(answer.ack.set_aside) for answer in answers[1:]]
     assert [aside[0].outcome for aside in asides[:1]] == [outcome_pb2.OUTCOME_BATCH_DOUBTFUL]
     assert asides[1:] == [[], []], "its repetition is kept once"
     assert session.counted() == {("acme", "high", INPUT): 3}
-    (entry,) = entries(session, state=HELD)
+    (entry,) = session.quarantine(state=HELD)
     assert (entry.sequence, entry.index) == (1, -1)
     assert release(session, entry.quarantine_id).state == RELEASED
     assert session.counted() == {("acme", "high", INPUT): 9}
@@ -78,17 +85,20 @@ def test_stream__doubtful_batch_is_kept_and_may_be_released(session: Session) ->
 REFUSED = ("FAILED_PRECONDITION", "RELEASE_REFUSED", "")
 
 
-def test_list__shows_what_was_sent(session: Session) -> None:
+def test_list__shows_what_was_sent(session: Apart) -> None:
     """Entries of calls, rows and columns have the event, its place and whence it came."""
-    sent = [event("nobody", tokens={INPUT: 7}, request_id="r-1") for _ in range(3)]
-    session.record(event(), sent[0])
+    sent = [session.event("nobody", tokens={INPUT: 7}, request_id="r-1") for _ in range(3)]
+    session.record(session.event(), sent[0])
     answers = session.exchange(
-        opening(), rows(1, event(), event(), sent[1]), columns(2, to_columns([sent[2]]))
+        session.opening(),
+        rows(1, session.event(), session.event(), sent[1]),
+        columns(2, to_columns([sent[2]])),
     )
-    found = entries(session)
+    found = session.quarantine()
     assert [item.state for item in found] == [HELD] * 3
+    producer = session.own("p1")
     places = [(item.producer, item.sequence, item.index) for item in found]
-    assert places == [("", 0, 1), ("p1", 1, 2), ("p1", 2, 0)]
+    assert places == [("", 0, 1), (producer, 1, 2), (producer, 2, 0)]
     listed = [item.quarantine_id for answer in answers[1:] for item in answer.ack.set_aside]
     assert [item.quarantine_id for item in found[1:]] == listed
     for item, original in zip(found, sent, strict=True):
@@ -103,16 +113,16 @@ def test_list__shows_what_was_sent(session: Session) -> None:
     assert session.counted() == {("acme", "high", INPUT): 9}
 
 
-def test_list__pages_and_states(session: Session) -> None:
+def test_list__pages_and_states(whole: Session) -> None:
     """Pages follow each other without gap or repeat, and a state shows its entries alone."""
-    session.record(*[event("nobody") for _ in range(7)])
-    ids = [item.quarantine_id for item in entries(session)]
-    reject(session, ids[3])
+    whole.record(*[event("nobody") for _ in range(7)])
+    ids = [item.quarantine_id for item in entries(whole)]
+    reject(whole, ids[3])
     found: list[int] = []
     token = ""
     sizes = []
     while True:
-        page = session.call(
+        page = whole.call(
             "ListQuarantine",
             meter_service_pb2.ListQuarantineRequest(page_size=3, page_token=token),
         )
@@ -122,14 +132,14 @@ def test_list__pages_and_states(session: Session) -> None:
         if not token:
             break
     assert (found, sizes) == (ids, [3, 3, 1])
-    assert [item.quarantine_id for item in entries(session, state=REJECTED)] == [ids[3]]
-    assert [item.quarantine_id for item in entries(session, state=HELD)] == ids[:3] + ids[4:]
+    assert [item.quarantine_id for item in entries(whole, state=REJECTED)] == [ids[3]]
+    assert [item.quarantine_id for item in entries(whole, state=HELD)] == ids[:3] + ids[4:]
 
 
 @pytest.mark.parametrize(
     "changes", [{"page_size": -1}, {"page_size": 1001}, {"page_token": "x"}, {"state": 9}]
 )
-def test_list__wrong_arguments(session: Session, changes: dict[str, Any]) -> None:
+def test_list__wrong_arguments(session: Apart, changes: dict[str, Any]) -> None:
     """A page that cannot be is refused."""
     assert refusal(lambda: entries(session, **changes))[:2] == (
         "INVALID_ARGUMENT",
@@ -137,14 +147,14 @@ def test_list__wrong_arguments(session: Session, changes: dict[str, Any]) -> Non
     )
 
 
-def test_release__of_a_call_after_the_cause_is_mended(session: Session) -> None:
+def test_release__of_a_call_after_the_cause_is_mended(session: Apart) -> None:
     """An event whose account was missing counts once it exists and the entry is released."""
-    sent = event("late", tokens={INPUT: 7})
+    sent = session.event("late", tokens={INPUT: 7})
     session.record(sent)
-    (entry,) = entries(session)
+    (entry,) = session.quarantine()
     still = ("FAILED_PRECONDITION", "RELEASE_REFUSED", "ACCOUNT_UNKNOWN")
     assert refusal(lambda: release(session, entry.quarantine_id)) == still
-    assert entries(session)[0].state == HELD
+    assert session.quarantine()[0].state == HELD
     session.create_account("late")
     assert release(session, entry.quarantine_id).state == RELEASED
     assert refusal(lambda: release(session, entry.quarantine_id)) == REFUSED
@@ -154,32 +164,35 @@ def test_release__of_a_call_after_the_cause_is_mended(session: Session) -> None:
     assert session.counted() == {("late", "high", INPUT): 7}
 
 
-def test_release__of_a_stream(session: Session) -> None:
+def test_release__of_a_stream(session: Apart) -> None:
     """An event of a stream counts when it is released, beside its batch, which counts once."""
-    batch = rows(1, event(), event("late", tokens={INPUT: 7}))
-    session.exchange(opening(), batch)
+    batch = rows(1, session.event(), session.event("late", tokens={INPUT: 7}))
+    session.exchange(session.opening(), batch)
     session.create_account("late")
-    (entry,) = entries(session)
+    (entry,) = session.quarantine()
     assert release(session, entry.quarantine_id).state == RELEASED
-    session.exchange(opening(), batch)
+    session.exchange(session.opening(), batch)
     assert session.counted() == {("acme", "high", INPUT): 3, ("late", "high", INPUT): 7}
 
 
-def test_release__is_not_bound_by_the_late_limit(session: Session) -> None:
+def test_release__is_not_bound_by_the_late_limit(session: Apart) -> None:
     """What came too late counts when a person says so, in its own interval."""
     end_ms = time.time_ns() // 10**6 - 36 * DAY_MS
-    session.record(event(end_ms=end_ms, tokens={INPUT: 7}))
-    (entry,) = entries(session)
+    session.record(session.event(end_ms=end_ms, tokens={INPUT: 7}))
+    (entry,) = session.quarantine()
     assert entry.outcome == outcome_pb2.OUTCOME_TIME_TOO_OLD
     release(session, entry.quarantine_id)
     assert session.counted() == {("acme", "high", INPUT): 7}
 
 
-def test_release__of_a_conflict_is_refused(session: Session) -> None:
+def test_release__of_a_conflict_is_refused(session: Apart) -> None:
     """An id counts once: its other content can only be rejected."""
-    first, other = event(event_id="same"), event(event_id="same", tokens={INPUT: 9})
+    first, other = (
+        session.event(event_id="conflict"),
+        session.event(event_id="conflict", tokens={INPUT: 9}),
+    )
     session.record(first, other)
-    (entry,) = entries(session)
+    (entry,) = session.quarantine()
     conflict = ("FAILED_PRECONDITION", "RELEASE_REFUSED", "CONFLICT")
     assert refusal(lambda: release(session, entry.quarantine_id)) == conflict
     assert reject(session, entry.quarantine_id).state == REJECTED
@@ -187,17 +200,21 @@ def test_release__of_a_conflict_is_refused(session: Session) -> None:
 
 
 @pytest.mark.parametrize("form", ["rows", "columns"])
-def test_release__of_a_changed_batch(session: Session, form: str) -> None:
+def test_release__of_a_changed_batch(session: Apart, form: str) -> None:
     """A whole batch counts when it is released, event by event; what is wrong in it is kept."""
-    session.exchange(opening(), rows(1, event()))
-    sent = [event(tokens={INPUT: 10}), event("nobody"), event(tokens={INPUT: 100})]
+    session.exchange(session.opening(), rows(1, session.event()))
+    sent = [
+        session.event(tokens={INPUT: 10}),
+        session.event("nobody"),
+        session.event(tokens={INPUT: 100}),
+    ]
     changed = rows(1, *sent) if form == "rows" else columns(1, to_columns(sent))
-    session.exchange(opening(), changed)
-    (entry,) = entries(session)
+    session.exchange(session.opening(), changed)
+    (entry,) = session.quarantine()
     assert (entry.outcome, entry.index) == (outcome_pb2.OUTCOME_BATCH_CHANGED, -1)
     assert not entry.HasField("event")
     release(session, entry.quarantine_id)
-    assert [(item.state, item.outcome) for item in entries(session)] == [
+    assert [(item.state, item.outcome) for item in session.quarantine()] == [
         (RELEASED, outcome_pb2.OUTCOME_BATCH_CHANGED),
         (HELD, outcome_pb2.OUTCOME_ACCOUNT_UNKNOWN),
     ]
@@ -205,22 +222,22 @@ def test_release__of_a_changed_batch(session: Session, form: str) -> None:
     assert session.counted() == {("acme", "high", INPUT): 113}
 
 
-def test_release__of_what_is_no_batch_is_refused(session: Session) -> None:
+def test_release__of_what_is_no_batch_is_refused(session: Apart) -> None:
     """A batch that cannot be read as events stays what it is."""
-    form = to_columns([event(), event()])
+    form = to_columns([session.event(), session.event()])
     form.end_offset_ms.append(1)
-    session.exchange(opening(), columns(1, form))
-    (entry,) = entries(session)
+    session.exchange(session.opening(), columns(1, form))
+    (entry,) = session.quarantine()
     malformed = ("FAILED_PRECONDITION", "RELEASE_REFUSED", "BATCH_MALFORMED")
     assert refusal(lambda: release(session, entry.quarantine_id)) == malformed
-    assert entries(session)[0].state == HELD
+    assert session.quarantine()[0].state == HELD
 
 
-def test_reject__is_never_counted(session: Session) -> None:
+def test_reject__is_never_counted(session: Apart) -> None:
     """A rejected entry stays as it is, with its reason, and cannot be released any more."""
-    session.record(event("late"))
+    session.record(session.event("late"))
     session.create_account("late")
-    (entry,) = entries(session)
+    (entry,) = session.quarantine()
     assert reject(session, entry.quarantine_id).state == REJECTED
     assert refusal(lambda: release(session, entry.quarantine_id)) == REFUSED
     assert refusal(lambda: reject(session, entry.quarantine_id)) == REFUSED
@@ -228,41 +245,41 @@ def test_reject__is_never_counted(session: Session) -> None:
 
 
 @pytest.mark.parametrize("reason", ["", "r" * 201])
-def test_reject__needs_a_reason(session: Session, reason: str) -> None:
+def test_reject__needs_a_reason(session: Apart, reason: str) -> None:
     """A rejection without a reason, or with a treatise, is refused."""
-    session.record(event("late"))
-    (entry,) = entries(session)
+    session.record(session.event("late"))
+    (entry,) = session.quarantine()
     found = refusal(lambda: reject(session, entry.quarantine_id, reason=reason))
     assert found[:2] == ("INVALID_ARGUMENT", "ARGUMENT_INVALID")
-    assert entries(session)[0].state == HELD
+    assert session.quarantine()[0].state == HELD
 
 
-@pytest.mark.parametrize("quarantine_id", [0, -1, 999, 2**63 - 1])
-def test_decide__on_no_entry(session: Session, quarantine_id: int) -> None:
+@pytest.mark.parametrize("quarantine_id", [0, -1, 999_999_999, 2**63 - 1])
+def test_decide__on_no_entry(session: Apart, quarantine_id: int) -> None:
     """An entry that does not exist is not found."""
     wanted = ("NOT_FOUND", "QUARANTINE_NOT_FOUND", "")
     assert refusal(lambda: release(session, quarantine_id)) == wanted
     assert refusal(lambda: reject(session, quarantine_id)) == wanted
 
 
-def test_quarantine__is_the_administrators(session: Session) -> None:
+def test_quarantine__is_the_administrators(session: Apart) -> None:
     """Whoever may not administer the whole installation sees and decides nothing."""
-    session.record(event("late"))
-    (entry,) = entries(session)
+    session.record(session.event("late"))
+    (entry,) = session.quarantine()
     scopes = [
         account_service_pb2.Scope(permission=permission, account=account)
         for permission, account in [
             (account_service_pb2.PERMISSION_REPORT, ""),
             (account_service_pb2.PERMISSION_READ, ""),
-            (account_service_pb2.PERMISSION_ADMINISTER, "acme"),
+            (account_service_pb2.PERMISSION_ADMINISTER, session.own("acme")),
         ]
     ]
     key = session.call("CreateApiKey", account_service_pb2.CreateApiKeyRequest(scopes=scopes))
-    other = Session(session.meter, api_key=key.secret)
+    other = session.with_key(key.secret)
     for act in (
-        lambda: entries(other),
+        other.quarantine,
         lambda: release(other, entry.quarantine_id),
         lambda: reject(other, entry.quarantine_id),
     ):
         assert refusal(act) == ("PERMISSION_DENIED", "SCOPE_MISSING", "")
-    assert entries(session)[0].state == HELD
+    assert session.quarantine()[0].state == HELD

@@ -6,12 +6,10 @@ from collections.abc import Iterator
 import grpc
 import pytest
 
-from tests.running_meter import RunningMeter
+from tests.wire.apart import Apart
 from tests.wire.session import (
     CALL_SECONDS_MAX,
-    Session,
     columns,
-    event,
     opening,
     reason_of,
     rows,
@@ -23,17 +21,17 @@ INPUT = usage_pb2.TOKEN_CLASS_INPUT
 
 
 @pytest.fixture
-def session(running_meter: RunningMeter) -> Session:
+def session(apart: Apart) -> Apart:
     """A session with one account."""
-    session = Session(running_meter)
-    session.create_account("acme")
-    return session
+    return apart
 
 
-def test_stream__rows_and_columns_count_once_each(session: Session) -> None:
+def test_stream__rows_and_columns_count_once_each(session: Apart) -> None:
     """A batch of rows and one of columns are both acknowledged and both counted."""
     answers = session.exchange(
-        opening(), rows(1, event(), event()), columns(2, to_columns([event(), event()]))
+        session.opening(),
+        rows(1, session.event(), session.event()),
+        columns(2, to_columns([session.event(), session.event()])),
     )
     assert [answer.WhichOneof("message") for answer in answers] == ["opened", "ack", "ack"]
     assert answers[0].opened.next_sequence == 1
@@ -41,63 +39,68 @@ def test_stream__rows_and_columns_count_once_each(session: Session) -> None:
     assert session.counted() == {("acme", "high", INPUT): 12}
 
 
-def test_stream__repeated_batch_is_success_and_counts_once(session: Session) -> None:
+def test_stream__repeated_batch_is_success_and_counts_once(session: Apart) -> None:
     """The same number with the same bytes is acknowledged again and adds nothing."""
-    batch = rows(1, event())
-    session.exchange(opening(), batch)
-    answers = session.exchange(opening(), batch)
+    batch = rows(1, session.event())
+    session.exchange(session.opening(), batch)
+    answers = session.exchange(session.opening(), batch)
     assert answers[0].opened.next_sequence == 2
     assert answers[1].ack.sequence == 1
     assert answers[1].ack.set_aside_count == 0
     assert session.counted() == {("acme", "high", INPUT): 3}
 
 
-def test_stream__changed_batch_is_quarantined_whole(session: Session) -> None:
+def test_stream__changed_batch_is_quarantined_whole(session: Apart) -> None:
     """The same number with other bytes is BATCH_CHANGED, kept, and adds nothing."""
-    session.exchange(opening(), rows(1, event()))
-    answers = session.exchange(opening(), rows(1, event(tokens={INPUT: 9})))
+    session.exchange(session.opening(), rows(1, session.event()))
+    answers = session.exchange(session.opening(), rows(1, session.event(tokens={INPUT: 9})))
     aside = answers[1].ack.set_aside[0]
     assert (aside.index, aside.outcome) == (-1, outcome_pb2.OUTCOME_BATCH_CHANGED)
     assert session.counted() == {("acme", "high", INPUT): 3}
 
 
-def test_stream__hole_sends_back_and_records_nothing_behind_it(session: Session) -> None:
+def test_stream__hole_sends_back_and_records_nothing_behind_it(session: Apart) -> None:
     """A number ahead of its turn is answered with the expected one; nothing behind it counts."""
-    answers = session.exchange(opening(), rows(1, event()), rows(3, event()), rows(4, event()))
+    answers = session.exchange(
+        session.opening(),
+        rows(1, session.event()),
+        rows(3, session.event()),
+        rows(4, session.event()),
+    )
     assert [answer.WhichOneof("message") for answer in answers] == ["opened", "ack", "opened"]
     assert answers[2].opened.next_sequence == 2
     assert session.counted() == {("acme", "high", INPUT): 3}
 
 
-def test_stream__lost_numbers_are_a_gap(session: Session) -> None:
+def test_stream__lost_numbers_are_a_gap(session: Apart) -> None:
     """A producer that no longer holds what is expected goes on, and the gap is seen."""
-    session.exchange(opening(), rows(1, event()))
-    answers = session.exchange(opening(first_sequence=5), rows(5, event()))
+    session.exchange(session.opening(), rows(1, session.event()))
+    answers = session.exchange(session.opening(first_sequence=5), rows(5, session.event()))
     assert answers[0].opened.next_sequence == 5
     assert answers[1].ack.durable_sequence == 5
     assert session.counted() == {("acme", "high", INPUT): 6}
 
 
-def test_stream__older_instance_is_fenced(session: Session) -> None:
+def test_stream__older_instance_is_fenced(session: Apart) -> None:
     """After a newer instance has opened, the older one records nothing and is told to stop."""
-    session.exchange(opening(instance=b"a" * 16), rows(1, event()))
-    session.exchange(opening(instance=b"b" * 16), rows(2, event()))
+    session.exchange(session.opening(instance=b"a" * 16), rows(1, session.event()))
+    session.exchange(session.opening(instance=b"b" * 16), rows(2, session.event()))
     with pytest.raises(grpc.RpcError) as failure:
-        session.exchange(opening(instance=b"a" * 16), rows(3, event()))
+        session.exchange(session.opening(instance=b"a" * 16), rows(3, session.event()))
     code, reason, _ = reason_of(failure.value)
     assert (code, reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PRODUCER_TAKEN_OVER")
     assert session.counted() == {("acme", "high", INPUT): 6}
 
 
-def test_stream__fenced_in_mid_stream(session: Session) -> None:
+def test_stream__fenced_in_mid_stream(session: Apart) -> None:
     """A stream that is open when a newer instance comes records nothing more."""
     opened = threading.Event()
 
     def messages() -> Iterator[meter_service_pb2.StreamUsageRequest]:
-        yield opening(instance=b"a" * 16)
+        yield session.opening(instance=b"a" * 16)
         assert opened.wait(CALL_SECONDS_MAX)
-        session.exchange(opening(instance=b"b" * 16), rows(1, event()))
-        yield rows(2, event())
+        session.exchange(session.opening(instance=b"b" * 16), rows(1, session.event()))
+        yield rows(2, session.event())
 
     answers = session.stream(messages())
     next(answers)
@@ -108,10 +111,10 @@ def test_stream__fenced_in_mid_stream(session: Session) -> None:
     assert session.counted() == {("acme", "high", INPUT): 3}
 
 
-def test_stream__heartbeat_is_answered_with_the_last_number(session: Session) -> None:
+def test_stream__heartbeat_is_answered_with_the_last_number(session: Apart) -> None:
     """A heartbeat is acknowledged with what is durable."""
     beat = meter_service_pb2.StreamUsageRequest(heartbeat=meter_service_pb2.Heartbeat())
-    answers = session.exchange(opening(), rows(1, event()), beat)
+    answers = session.exchange(session.opening(), rows(1, session.event()), beat)
     assert (answers[2].ack.sequence, answers[2].ack.durable_sequence) == (1, 1)
 
 
@@ -129,7 +132,7 @@ def test_stream__heartbeat_is_answered_with_the_last_number(session: Session) ->
     ],
 )
 def test_stream__wrong_messages_name_their_reason(
-    session: Session, messages: list[meter_service_pb2.StreamUsageRequest], code: str, reason: str
+    session: Apart, messages: list[meter_service_pb2.StreamUsageRequest], code: str, reason: str
 ) -> None:
     """What breaks the protocol ends the stream with its code and reason."""
     with pytest.raises(grpc.RpcError) as failure:
