@@ -19,9 +19,7 @@ from meter.metrics import Metrics
 from meter.producers import Presence, ProducerPort, Standing, Summary
 
 _log = logging.getLogger(__name__)
-_NOBODY: Final = Summary(
-    counts={}, silent_count=0, heard_until_ms=None, backlog_count=0, missing_count=0, seen={}
-)
+_NOBODY: Final = Summary(counts={}, hearings={}, backlog_count=0, missing_count=0, seen={})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +70,7 @@ class ShownProducers:
         for standing in Standing:
             state = standing.name.lower()
             metrics.producers.labels(state).set(summary.counts.get(standing, 0))
-        metrics.producers_silent.set(summary.silent_count)
+        metrics.producers_silent.set(summary.hearing().silent_count)
         metrics.producer_backlog.set(summary.backlog_count)
         metrics.batches_missing.set(summary.missing_count)
         for gone in self._shown - summary.seen.keys():

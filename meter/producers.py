@@ -1,6 +1,6 @@
 """Producers as others read and keep them: who reports, who is expected, what is missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
@@ -61,20 +61,45 @@ class ProducerQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Hearing:
+    """How many producers are silent, and until when (ms) each that is expected was heard.
+
+    `heard_until_ms` is None when none is expected.
+    """
+
+    silent_count: int
+    heard_until_ms: int | None
+
+
+def add_up(hearings: Iterable[Hearing]) -> Hearing:
+    """Return how all of these stand together."""
+    found = list(hearings)
+    times = [it.heard_until_ms for it in found if it.heard_until_ms is not None]
+    return Hearing(
+        silent_count=sum(it.silent_count for it in found), heard_until_ms=min(times, default=None)
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Summary:
     """All producers of the installation together.
 
-    `heard_until_ms` is the earliest last sign of life of those that are expected, None without
-    any. `backlog_count` and `missing_count` are batches. `seen` are those expected, by account and
-    name, the longest silent first: when each was last heard, None for never.
+    `hearings` are those that are expected, by the account whose keys they use ("" for the
+    installation's). `backlog_count` and `missing_count` are batches. `seen` are those expected, by
+    account and name, the longest silent first: when each was last heard, None for never.
     """
 
     counts: Mapping[Standing, int]
-    silent_count: int
-    heard_until_ms: int | None
+    hearings: Mapping[str, Hearing]
     backlog_count: int
     missing_count: int
     seen: Mapping[tuple[str, str], int | None]
+
+    def hearing(self, owners: Collection[str] | None = None) -> Hearing:
+        """Return how the producers of these accounts' keys stand together; None: all."""
+        return add_up(
+            it for owner, it in self.hearings.items() if owners is None or owner in owners
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -131,6 +131,21 @@ class RegistrySnapshot:
     tree: AccountTree
     credentials: Mapping[bytes, Credential]
 
+    def reporters(self, root: str, *, at_ms: int) -> frozenset[str]:
+        """Return whose keys may report for an account or below it; "" is the installation.
+
+        Those above and below it are among them, with or without a key; raises NotFound.
+        """
+        above = {account.account_id for account in self.tree.ancestry(root, at_ms=at_ms)}
+        kin = above | self.tree.subtree(root, at_ms=at_ms)
+        reporting = {
+            credential.account_id or ""
+            for credential in self.credentials.values()
+            for top in credential.roots(Permission.REPORT)
+            if top is None or top in kin
+        }
+        return frozenset({"", *kin, *reporting})
+
 
 def mint_key(random_bytes: RandomBytes, *, pepper: bytes) -> MintedKey:
     """Draw an API key; `pepper` keys the hash."""

@@ -4,6 +4,7 @@ Every time here is the database's own, in a sandbox the driven one: the clock of
 as it likes, and several servers agree.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
@@ -15,7 +16,15 @@ from meter.domain.limits import INSTANCE_BYTES, SEEN_METRICS_MAX
 from meter.domain.times import to_ms
 from meter.journal.protocol import ProducerState
 from meter.journal.session import Seen
-from meter.producers import Presence, Producer, ProducerQuery, Standing, Summary
+from meter.producers import (
+    Hearing,
+    Presence,
+    Producer,
+    ProducerQuery,
+    Standing,
+    Summary,
+    add_up,
+)
 from meter.runtime.engine import store_faults
 from meter.store.installation import installation_time
 from meter.store.producer_list import (
@@ -78,10 +87,10 @@ _SAVE: Final = text(
 _SUMMARY: Final = text(
     f"""
     WITH now AS MATERIALIZED (SELECT {CLOCK} AS time)
-    SELECT p.state, count(*) AS producers, count(*) FILTER (WHERE {SILENT}) AS silent,
+    SELECT p.account_id, p.state, count(*) AS producers, count(*) FILTER (WHERE {SILENT}) AS silent,
         min(coalesce(p.seen_time, p.create_time)) AS heard_until,
         sum(greatest(p.announced_sequence - p.sequence, 0)) AS backlog
-    FROM producers p, now GROUP BY p.state
+    FROM producers p, now GROUP BY p.account_id, p.state
     """  # noqa: S608
 )
 _SEEN: Final = text(
@@ -196,12 +205,17 @@ class ProducerStore:
             rows = connection.execute(_SUMMARY, {"silence_ms": silence_ms}).all()
             seen = connection.execute(_SEEN).all()
             missing = _missing_count(connection)
-        expected = [row for row in rows if row.state != Standing.RETIRED]
+        counts: Counter[Standing] = Counter()
+        hearings: dict[str, list[Hearing]] = {}
+        for row in rows:
+            counts[Standing(row.state)] += row.producers
+            if row.state != Standing.RETIRED:
+                heard = Hearing(silent_count=row.silent, heard_until_ms=to_ms(row.heard_until))
+                hearings.setdefault(row.account_id, []).append(heard)
         return Summary(
-            counts={Standing(row.state): row.producers for row in rows},
-            silent_count=sum(row.silent for row in rows),
-            heard_until_ms=min((to_ms(row.heard_until) for row in expected), default=None),
-            backlog_count=sum(int(row.backlog) for row in expected),
+            counts=counts,
+            hearings={owner: add_up(each) for owner, each in hearings.items()},
+            backlog_count=sum(int(row.backlog) for row in rows if row.state != Standing.RETIRED),
             missing_count=missing,
             seen={(row.account_id, row.producer): find_ms(row.seen_time) for row in seen},
         )

@@ -19,6 +19,7 @@ from meter.domain.outcome import FIRST_QUARANTINED, Outcome
 from meter.domain.tokens import BAND_NAMES
 from meter.journal.check import is_text
 from meter.journal.commit import Release, Result
+from meter.producers import Hearing
 from meter.quarantine import Quarantine, QuarantineEntry, QuarantineState
 from meter.registry import Registry
 from meter.usage import GroupBy, UsageQuery, UsageReader, UsageRow
@@ -119,10 +120,10 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         rows, until_ms = await asyncio.to_thread(self._reader.query, query)
         response = pb.QueryUsageResponse(rows=[self._to_pb(row) for row in rows])
         response.counted_until.FromMilliseconds(until_ms)
-        standing = self._parts.roster.summary
-        response.silent_producer_count = standing.silent_count
-        if standing.heard_until_ms is not None:
-            response.heard_until.FromMilliseconds(standing.heard_until_ms)
+        hearing = await asyncio.to_thread(self._hearing_of, account_id, now_ms=now_ms)
+        response.silent_producer_count = hearing.silent_count
+        if hearing.heard_until_ms is not None:
+            response.heard_until.FromMilliseconds(hearing.heard_until_ms)
         return response
 
     async def ListQuarantine(
@@ -211,6 +212,13 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         if entry.index >= 0 and outcomes[0] >= FIRST_QUARANTINED:
             raise _still(Outcome(outcomes[0]))
         return await self._parts.writer.submit(submission)
+
+    def _hearing_of(self, account_id: str | None, *, now_ms: int) -> Hearing:
+        """Return how those stand who may report for an account: others are none of its business."""
+        summary = self._parts.roster.summary
+        if account_id is None:
+            return summary.hearing()
+        return summary.hearing(self._registry.snapshot.reporters(account_id, at_ms=now_ms))
 
     def _owner_of(self, key_id: str) -> str:
         credentials = self._registry.snapshot.credentials.values()

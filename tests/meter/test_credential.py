@@ -16,6 +16,7 @@ from meter.domain.credential import (
     ApiKey,
     Credential,
     Permission,
+    RegistrySnapshot,
     Scope,
     check_key,
     check_rotation,
@@ -247,3 +248,17 @@ def test_rotation_end_ms__out_of_range(grace_seconds: int) -> None:
     """A grace is at most 30 days."""
     with pytest.raises(InvalidArgument):
         rotation_end_ms(key("k").credential, grace_seconds=grace_seconds, now_ms=NOW)
+
+
+def test_reporters__are_those_above_below_and_with_a_key() -> None:
+    """Of an account report its own kin, the installation, and whoever has a key for it."""
+    scope = Scope(permission=Permission.REPORT, account_id="team")
+    reader = replace(scope, permission=Permission.READ)
+    credentials = {
+        owner.encode(): Credential(key_id=owner, account_id=owner, scopes=(it,), end_ms=None)
+        for owner, it in (("gateway", scope), ("auditor", reader))
+    }
+    snapshot = RegistrySnapshot(version=1, tree=tree(), credentials=credentials)
+    assert snapshot.reporters("team", at_ms=0) == {"", "acme", "team", "gateway"}
+    assert snapshot.reporters("acme", at_ms=0) == {"", "acme", "team", "gateway"}
+    assert snapshot.reporters("other", at_ms=0) == {"", "other"}

@@ -15,9 +15,7 @@ from meter.presence import Attendance, Roster
 from meter.producers import Presence, ProducerPort, Summary
 
 OURS = b"o" * 16
-NOBODY = Summary(
-    counts={}, silent_count=0, heard_until_ms=None, backlog_count=0, missing_count=0, seen={}
-)
+NOBODY = Summary(counts={}, hearings={}, backlog_count=0, missing_count=0, seen={})
 
 
 @dataclass

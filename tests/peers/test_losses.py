@@ -220,17 +220,17 @@ def test_fountain_503__outage_does_not_look_like_zero_usage(
     producers = ProducerStore(engine)
     producers.register("", "never-came", silence_ms=SILENCE_MS)
     producers.open_producer(origin_of("fell-silent"), first_sequence=0)
-    assert producers.summarize(silence_ms=SILENCE_MS).silent_count == 0
+    assert producers.summarize(silence_ms=SILENCE_MS).hearing().silent_count == 0
     with administrator(database_url) as connection:
         for name in ("create_time", "seen_time"):
             connection.execute(f"UPDATE producers SET {name} = {name} - interval '1 hour'".encode())
-    summary = producers.summarize(silence_ms=SILENCE_MS)
+    summary = producers.summarize(silence_ms=SILENCE_MS).hearing()
     assert summary.silent_count == 2
     assert summary.heard_until_ms is not None
     assert summary.heard_until_ms <= time.time_ns() // 10**6 - 3_600_000
     producers.end_producer(origin_of("fell-silent"))
     producers.retire("", "never-came")
-    assert producers.summarize(silence_ms=SILENCE_MS).silent_count == 0
+    assert producers.summarize(silence_ms=SILENCE_MS).hearing().silent_count == 0
 
 
 def test_litellm_35531__nothing_leaves_the_client_before_the_commit(session: Session) -> None:

@@ -336,6 +336,32 @@ def test_sandbox__last_heard_is_by_its_clock(database_url: str, tmp_path: Path) 
             assert answer().silent_producer_count == 0
 
 
+def test_query__is_told_of_those_alone_who_may_report(session: Session) -> None:
+    """Whose producers are silent is told to the accounts that they report for, and to no others."""
+    long_ago = "2020-01-01T00:00:00Z"
+    session.call("RegisterProducer", pb.RegisterProducerRequest(account="other", producer="far"))
+    execute(session, f"UPDATE producers SET create_time = '{long_ago}' WHERE producer = 'far'")
+
+    def heard_until(caller: Session, account: str) -> str:
+        question = meter_service_pb2.QueryUsageRequest(account=account)
+        question.start_time.FromJsonString("2020-01-01T00:00:00Z")
+        question.end_time.FromJsonString("2020-01-02T00:00:00Z")
+        return str(caller.call("QueryUsage", question).heard_until.ToJsonString())
+
+    wait_until(lambda: heard_until(session, "") == long_ago)
+    assert heard_until(session, "other") == long_ago
+    reader = key_for(session, (account_service_pb2.PERMISSION_READ, "acme"))
+    assert heard_until(reader, "acme") != long_ago
+    # A key of the other account's that may report for acme as well.
+    request = account_service_pb2.CreateApiKeyRequest(account="other")
+    request.scopes.add(permission=account_service_pb2.PERMISSION_REPORT, account="acme")
+    key_id = session.call("CreateApiKey", request).key.key_id
+    assert heard_until(reader, "acme") == long_ago
+    session.call("RevokeApiKey", account_service_pb2.RevokeApiKeyRequest(key_id=key_id))
+    session.call("RetireProducer", pb.RetireProducerRequest(account="other", producer="far"))
+    wait_until(lambda: heard_until(session, "") != long_ago)
+
+
 def test_call__scopes_and_names(session: Session) -> None:
     """Reading takes read, changing administer, on the account or on everything; names are names."""
     reader = key_for(session, (account_service_pb2.PERMISSION_READ, "acme"))

@@ -253,17 +253,19 @@ def test_silence__of_whom_is_expected(
         Standing.ACTIVE: 2,
         Standing.RETIRED: 1,
     }
-    assert (summary.silent_count, summary.backlog_count) == (2, 3)
+    heard = summary.hearing({"acme"})
+    assert summary.hearings == {"acme": heard}
+    assert (heard.silent_count, summary.backlog_count) == (2, 3)
     assert [name for _, name in summary.seen] == ["never", "silent", "talks"]
     two_hours_ago = ask_one(
         database_url, "SELECT extract(epoch FROM now() - interval '2 hours')::float8 * 1000"
     )
-    assert summary.heard_until_ms == pytest.approx(two_hours_ago, abs=60_000)
+    assert heard.heard_until_ms == pytest.approx(two_hours_ago, abs=60_000)
     query = ProducerQuery(silent_only=True)
     silent = producers.list_producers(query, silence_ms=60_000)
     assert [(it.name, it.is_silent) for it in silent] == [("never", True), ("silent", True)]
     assert producers.list_producers(query, silence_ms=None) == []
-    assert producers.summarize(silence_ms=None).silent_count == 0
+    assert producers.summarize(silence_ms=None).hearing().silent_count == 0
     producers.retire("acme", "silent")
     again = producers.register("acme", "silent", silence_ms=60_000)
     assert (again.standing, again.is_silent) == (Standing.REGISTERED, False)

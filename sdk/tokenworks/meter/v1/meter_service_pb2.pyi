@@ -513,7 +513,7 @@ class QueryUsageResponse(_message.Message):
     HEARD_UNTIL_FIELD_NUMBER: _builtins.int
     SILENT_PRODUCER_COUNT_FIELD_NUMBER: _builtins.int
     silent_producer_count: _builtins.int
-    """Producers of the installation that are silent: their usage since is unknown, not zero."""
+    """How many of these producers are silent: their usage since is unknown, not zero."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
         """Rows, ordered by the fields asked for; at most 100,000. A question with a longer answer is refused with
@@ -526,8 +526,9 @@ class QueryUsageResponse(_message.Message):
 
     @_builtins.property
     def heard_until(self) -> _timestamp_pb2.Timestamp:
-        """Each producer of the installation that is registered or active was heard from at this time or later: what it
-        reports of earlier times has come, but for what it still holds. Absent when there is none.
+        """Each producer that is registered or active, and whose API key may report for the account or below it (without an
+        account: each of the installation), was heard from at this time or later: what it reports of earlier times has come,
+        but for what it still holds. Absent when there is none.
         """
 
     def __init__(
