@@ -185,6 +185,48 @@ def test_seal__end_between_two_looks_is_the_last_word() -> None:
     assert (hold.next, hold.progress) == (2, {})
 
 
+def test_finish__without_room_is_dropped() -> None:
+    """While the disk fails and the meter is away, ends of reports fill no memory without bound."""
+    intake = Intake()
+    report = _reports(intake, has_room=False).begin({"input": 1}, is_clean=True)
+    assert not report.finish(output=2)
+    assert not intake.event_count
+
+
+def test_take_changed__each_report_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where more reports change than are written down at a time, none waits for ever."""
+    monkeypatch.setattr(limits, "PROGRESS_WRITTEN_MAX", 1)
+    intake = Intake()
+    reports = _reports(intake)
+    running = [reports.begin({"input": i}, is_clean=True) for i in range(3)]
+    taken = set[int]()
+    for _ in running:
+        for report in running:
+            report.update(output=1)
+        taken |= intake.take_changed().keys()
+    assert len(taken) == 3
+
+
+def test_end_all__reports_that_are_let_go_meanwhile_end_once() -> None:
+    """The collector may end a report in the middle of closing; closing does not fail of it."""
+    intake = Intake()
+    reports = _reports(intake)
+    kept = [reports.begin({"input": 1}, is_clean=True) for _ in range(1_000)]
+    gc.disable()
+    for _ in range(10):
+        circle: list[object] = [reports.begin({"input": 1}, is_clean=True)]
+        circle.append(circle)
+    thresholds = gc.get_threshold()
+    # Due in the middle of what `end_all` looks through.
+    gc.set_threshold(gc.get_count()[0] + len(kept) // 2)
+    gc.enable()
+    try:
+        reports.end_all()
+    finally:
+        gc.set_threshold(*thresholds)
+    assert len(intake.finals) == len(kept) + 10
+
+
 class _EndedWhileLookedUp(dict[int, list[RawEvent]]):
     """Running reports that end as soon as somebody has looked one up."""
 
@@ -230,11 +272,12 @@ class _Silent:
         """See `Telling`."""
 
 
-def _reports(intake: Intake) -> RunningReports:
+def _reports(intake: Intake, *, has_room: bool = True) -> RunningReports:
     return RunningReports(
         intake,
         is_spooled=True,
         put=lambda _: True,
+        has_room=lambda: has_room,
         refuse=lambda _: False,
         wait=lambda: True,
         clock=lambda: 1,

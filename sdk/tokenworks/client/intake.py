@@ -45,14 +45,15 @@ class Intake:
         return finals
 
     def take_changed(self) -> dict[int, RawEvent]:
-        """Return what is known of reports that have changed, and are still running.
+        """Return what is known of reports that have changed, and are still running, in turn.
 
         To be asked before `take_finals`: a report that ends in between is then in both, and its
         final is the last word.
         """
         taken: dict[int, RawEvent] = {}
-        while self.changed and len(taken) < limits.PROGRESS_WRITTEN_MAX:
-            key, _ = self.changed.popitem()
+        for key in list(self.changed)[: limits.PROGRESS_WRITTEN_MAX]:
+            # Before its content is looked at: what is said from here on is a change again.
+            self.changed.pop(key, None)
             cell = self.running.get(key)
             if cell is not None:
                 taken[key] = cell[0]

@@ -66,6 +66,7 @@ class Reporter:
             self.intake,
             is_spooled=set_up.plan is not None,
             put=self.put,
+            has_room=self.has_room,
             refuse=self.refuse,
             wait=self.wait_for_disk if set_up.waits_for_disk else lambda: True,
             clock=time_ns,
@@ -109,10 +110,14 @@ class Reporter:
         self.intake.pending.append(raw)
         return True
 
+    def has_room(self) -> bool:
+        """Whether an event may be taken; one that may not is counted as dropped."""
+        return self.intake.event_count < self.intake.room or self.make_room()
+
     def make_room(self) -> bool:
         """Decide for a caller that found no room: the first one starts the sender."""
         self.start_once()
-        if self.intake.room > len(self.intake.pending):
+        if self.intake.room > self.intake.event_count:
             return True
         self.tally.drop()
         return False
@@ -156,9 +161,10 @@ class Reporter:
         deadline = monotonic() + timeout_seconds
         with self._lock:
             self._is_closed = True
-            self.intake.room = 0
             sender, adopter = self._sender, self._adopter
+        # First: a report that ends while there is no room any more would be dropped.
         self.reports.end_all()
+        self.intake.room = 0
         if adopter is not None:
             adopter.stop(timeout_seconds=0)
         if sender is None:

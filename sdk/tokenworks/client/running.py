@@ -92,19 +92,21 @@ class RunningReports:
         *,
         is_spooled: bool,
         put: Callable[[RawEvent], bool],
+        has_room: Callable[[], bool],
         refuse: Callable[[str], bool],
         wait: Callable[[], bool],
         clock: Callable[[], int],
     ) -> None:
         """`put` takes an event as `Meter.record` does, `refuse` counts one that is unfit.
 
-        `wait` returns when what was put is as safe as the user asked for, and whether it is;
+        `has_room` says whether an event may be taken, and counts it as dropped if not; `wait` returns when what was put is as safe as the user asked for, and whether it is;
         `clock` tells nanoseconds since 1970.
         """
         self.wait = wait
         self._intake = intake
         self._is_spooled = is_spooled
         self._put = put
+        self._has_room = has_room
         self._refuse = refuse
         self._clock = clock
         # Above the keys of earlier starts, which the spool may still know.
@@ -156,14 +158,20 @@ class RunningReports:
         if not is_followed or not self._is_spooled:
             return self._put(raw)
         self._intake.changed.pop(key, None)
+        if not self._has_room():
+            # What is on disk of it counts, as partial, at the next start.
+            return False
         self._intake.finals.append((key, raw))
         return True
 
     def end_all(self) -> None:
         """End each report that is followed, as partial and failed: the meter is closed."""
         self._is_over = True
-        for key, cell in list(self._intake.running.items()):
-            if self._intake.end(key):
+        # Keys alone are listed in one step: making their pairs may set off the collector, which ends
+        # reports of its own.
+        for key in list(self._intake.running):
+            cell = self._intake.running.get(key)
+            if cell is not None and self._intake.end(key):
                 self._intake.finals.append((key, cell[0]))
 
     def leave_to_parent(self) -> None:
