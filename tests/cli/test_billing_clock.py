@@ -13,6 +13,7 @@ from cli.main import tokenworks
 from cli.process import Exit
 from meter.options import JobOptions
 from tests.cli.shell import Shell, shell_of, to_iso
+from tests.postgres import Cluster
 from tests.running_meter import PEPPER, TOKENWORKS, RunningMeter, running_meter_on
 from tokenworks.client.clock import time_ns
 
@@ -35,6 +36,21 @@ def sandbox(database_url: str, tmp_path: Path) -> Iterator[RunningMeter]:
 def shell(sandbox: RunningMeter) -> Shell:
     """A shell of it; there are acme, acme/team and other."""
     return shell_of(sandbox)
+
+
+@pytest.fixture(scope="module")
+def still(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMeter]:
+    """A sandbox whose clock nobody moves, with the same accounts."""
+    folder = tmp_path_factory.mktemp("still")
+    with cluster.database() as url, running_meter_on(url, folder=folder, settings=SANDBOX) as meter:
+        shell_of(meter)
+        yield meter
+
+
+@pytest.fixture
+def still_shell(still: RunningMeter) -> Shell:
+    """A shell of that one."""
+    return Shell(still.target, still.api_key)
 
 
 def test_clock__real(running_meter: RunningMeter) -> None:
@@ -81,19 +97,19 @@ def test_clock__moved(shell: Shell) -> None:
         ("2027-10-01", Exit.USAGE, "at most 100 days after 2026-10-01T00:00:00Z"),
     ],
 )
-def test_clock__refused(shell: Shell, to: str, code: Exit, said: str) -> None:
+def test_clock__refused(still_shell: Shell, to: str, code: Exit, said: str) -> None:
     """What is no time, past or too far away moves nothing."""
-    assert said in shell.run("billing", "clock", "--to", to, code=code).stderr
-    assert shell.run_json("billing", "clock")["now"] == "2026-10-01T00:00:00Z"
+    assert said in still_shell.run("billing", "clock", "--to", to, code=code).stderr
+    assert still_shell.run_json("billing", "clock")["now"] == "2026-10-01T00:00:00Z"
 
 
-def test_command__tells_the_sandbox_once(shell: Shell) -> None:
+def test_command__tells_the_sandbox_once(still_shell: Shell) -> None:
     """Each command that a sandbox answers says so, once, on stderr, when it fails as well."""
     line = LINE.format("2026-10-01T00:00:00Z")
     # Three calls: for the account, the time, and the event.
     event = ("--account", "acme", "--model", "m", "--tier", "high", "--input", "5")
-    assert shell.run("usage", "record", *event, "--json").stderr == line
-    failed = shell.run("accounts", "show", "id:none", code=Exit.FAILED)
+    assert still_shell.run("usage", "record", *event, "--json").stderr == line
+    failed = still_shell.run("accounts", "show", "id:none", code=Exit.FAILED)
     assert failed.stderr.startswith(line)
     assert failed.stderr.count("SANDBOX") == 1
 
@@ -183,9 +199,9 @@ def test_open_host__of_a_sandbox(sandbox: RunningMeter, database_url: str) -> No
         assert (host.is_driven, host.clock.now_ms()) == (True, BEGIN_MS + DAY_MS)
 
 
-def test_job__tells_the_sandbox(sandbox: RunningMeter) -> None:
+def test_job__tells_the_sandbox(still: RunningMeter) -> None:
     """A job that asks no server says as loudly that its database is a sandbox's."""
-    environment = {"TOKENWORKS_DATABASE_URL": sandbox.database_url}
+    environment = {"TOKENWORKS_DATABASE_URL": still.database_url}
     told = CliRunner().invoke(tokenworks, ["billing", "close", "2026-09"], env=environment)
     assert told.stderr == LINE.format("2026-10-01T00:00:00Z")
 

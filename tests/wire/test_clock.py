@@ -10,6 +10,7 @@ import grpc
 import psycopg
 import pytest
 
+from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import Session, event, opening, reason_of, rows
 from tests.wire.talk import (
@@ -42,6 +43,14 @@ def sandbox(database_url: str, tmp_path: Path) -> Iterator[RunningMeter]:
     """A sandbox that was just born."""
     with running_meter_on(database_url, folder=tmp_path, settings=SANDBOX) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def still(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMeter]:
+    """A sandbox whose clock nobody moves."""
+    folder = tmp_path_factory.mktemp("still")
+    with cluster.database() as url, running_meter_on(url, folder=folder, settings=SANDBOX) as meter:
+        yield meter
 
 
 class Clock:
@@ -106,12 +115,12 @@ def test_clock__real(running_meter: RunningMeter) -> None:
     assert "\ntokenworks_sandbox 0.0\n" in read_http(running_meter, "/metrics")[1]
 
 
-def test_clock__stands_still(sandbox: RunningMeter) -> None:
+def test_clock__stands_still(still: RunningMeter) -> None:
     """A sandbox begins at the instant that it was told, stays there, and is as ready as others."""
-    clock = Clock(sandbox)
+    clock = Clock(still)
     assert [clock.ask().driven, clock.now_ms(), clock.now_ms()] == [True, BEGIN_MS, BEGIN_MS]
-    assert read_metric(sandbox, "tokenworks_sandbox") == 1
-    assert read_http(sandbox, "/readyz") == (200, "OK\n")
+    assert read_metric(still, "tokenworks_sandbox") == 1
+    assert read_http(still, "/readyz") == (200, "OK\n")
 
 
 def test_advance__a_month(sandbox: RunningMeter) -> None:
@@ -247,26 +256,26 @@ def test_advance__two_at_once(sandbox: RunningMeter) -> None:
         (-1, "FAILED_PRECONDITION", "CLOCK_REFUSED"),
     ],
 )
-def test_advance__refused(sandbox: RunningMeter, delta_ms: int, code: str, reason: str) -> None:
+def test_advance__refused(still: RunningMeter, delta_ms: int, code: str, reason: str) -> None:
     """The clock goes nowhere that is not said, too far away, or past."""
-    clock = Clock(sandbox)
+    clock = Clock(still)
     assert failure_of(lambda: clock.move(BEGIN_MS + delta_ms)) == (code, reason, False)
     assert clock.now_ms() == BEGIN_MS
 
 
-def test_advance__without_permission(sandbox: RunningMeter) -> None:
+def test_advance__without_permission(still: RunningMeter) -> None:
     """Any API key may ask for the time; only one that administers everything moves it."""
-    admin = Session(sandbox)
+    admin = Session(still)
     admin.create_account("acme")
     request = account_service_pb2.CreateApiKeyRequest(account="acme")
     for permission in account_service_pb2.Permission.values()[1:]:
         request.scopes.add(permission=permission, account="acme")
     key = admin.call("CreateApiKey", request).secret
-    clock = Clock(sandbox, api_key=key)
+    clock = Clock(still, api_key=key)
     assert clock.now_ms() == BEGIN_MS
     refused = failure_of(lambda: clock.move(BEGIN_MS + EDGE_MS))
     assert refused == ("PERMISSION_DENIED", "SCOPE_MISSING", False)
-    assert failure_of(Clock(sandbox, api_key="tw").ask)[0] == "UNAUTHENTICATED"
+    assert failure_of(Clock(still, api_key="tw").ask)[0] == "UNAUTHENTICATED"
 
 
 def test_mark__in_every_answer(sandbox: RunningMeter) -> None:
