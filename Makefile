@@ -137,6 +137,10 @@ bench: $(INSTALLED) ## Measure, at smoke sizes, into build/bench.json
 faults: $(INSTALLED) ## Make faults under load, and account for every event, into build/faults.json
 	$(BIN)/python -m tests.faults $(ARGS)
 
+.PHONY: mutants
+mutants: $(INSTALLED) ## Take each guarantee's protections away, one by one, and see a test turn red
+	$(BIN)/python -m tests.mutants $(ARGS)
+
 .PHONY: ci
 ci: ## Run what the build server runs
 	bash .ci/run
