@@ -15,7 +15,8 @@ ARGS ?=
 # The oldest Postgres that is supported; the embedded one is the newest.
 PG_OLDEST := /usr/lib/postgresql/15/bin
 TOUCHING_SQL := tests/meter/store tests/wire tests/cli/test_db.py \
-  tests/billing/store tests/billing/test_closing.py tests/billing/wire
+  tests/billing/store tests/billing/test_closing.py tests/billing/test_corrections.py \
+  tests/billing/test_auditing.py tests/billing/wire tests/cli/test_doctor.py
 PROTOS := $(shell cd proto && find tokenworks -name '*.proto' | sort)
 
 .PHONY: help
