@@ -94,7 +94,9 @@ class Drafting:
         found = {
             fact.account_id
             for fact in facts
-            if self.coverage.find(fact.account_id, fact.interval_start_ms) is None
+            # What was voided later needs no contract.
+            if fact.request_count
+            and self.coverage.find(fact.account_id, fact.interval_start_ms) is None
         }
         return tuple(sorted(found))
 

@@ -119,3 +119,17 @@ def test_explain__with_what_was_taken_back(town: Town) -> None:
         (2, 1, -7_919),
         (3, 1, 7_919 * 3),
     ]
+
+
+def test_close__of_void_events_before_a_contract(town: Town) -> None:
+    """What was voided needs no contract, though the account has usage under one later."""
+    town.set_contract(
+        contract_toml("later", covers="other", series="LT", start="2026-10-15T00:00:00")
+    )
+    town.record(an_event(1, account="other", day=10), an_event(2, account="other", day=20))
+    assert town.billing.closing.close_month(OCTOBER, account_id=None, dry_run=True).uncovered == (
+        "other",
+    )
+    town.correct(1)
+    result = town.billing.closing.close_month(OCTOBER, account_id=None, dry_run=True)
+    assert result.uncovered == ()
