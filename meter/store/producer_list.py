@@ -33,16 +33,16 @@ _LIST: Final = text(
     """  # noqa: S608
 )
 _GAPS: Final = text(
-    """
-    SELECT g.*, sum(last_sequence - first_sequence + 1) OVER whole AS missing
-    FROM (
-        SELECT g.*, row_number() OVER (PARTITION BY account_id, producer
-            ORDER BY first_sequence DESC) AS place
+    f"""
+    SELECT * FROM (
+        SELECT g.*, sum(last_sequence - first_sequence + 1) OVER whole AS missing,
+            row_number() OVER (whole ORDER BY first_sequence DESC) AS place
         FROM producer_gaps g JOIN unnest(CAST(:accounts AS text[]), CAST(:names AS text[]))
             AS n (account_id, producer) USING (account_id, producer)
-    ) g WINDOW whole AS (PARTITION BY account_id, producer)
+        WINDOW whole AS (PARTITION BY account_id, producer)
+    ) g WHERE place <= {GAPS_LISTED_MAX}
     ORDER BY account_id, producer, place
-    """
+    """  # noqa: S608
 )
 
 
@@ -100,7 +100,7 @@ def _to_producer(row: Row[Any], gaps: Sequence[Row[Any]]) -> Producer:
                 last_sequence=gap.last_sequence,
                 found_ms=to_ms(gap.found_time),
             )
-            for gap in gaps[:GAPS_LISTED_MAX]
+            for gap in gaps
         ],
         key_id=row.key_id,
         create_ms=to_ms(row.create_time),

@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 import psycopg
 from sqlalchemy import Engine, event
 
+from meter.domain.limits import GAPS_LISTED_MAX
 from meter.journal.commit import Result, commit_group
 from meter.journal.protocol import Verdict
+from meter.producers import ProducerQuery
 from meter.store.journal import JournalStore
 from tests.meter.store.recording import (
     administrator,
@@ -31,6 +33,17 @@ def test_open__gap_is_kept_once(store: JournalStore, database_url: str) -> None:
     assert ask(database_url, question) == [(2, 4)]
     assert producers_of(store).summarize(silence_ms=None).missing_count == 3
     assert commit(store, numbered(5, 5))[0].verdict is Verdict.RECORD
+
+
+def test_list__has_the_newest_gaps_and_the_sum_of_all(store: JournalStore) -> None:
+    """However many gaps a producer has, a few are listed and all are counted."""
+    for number in range(GAPS_LISTED_MAX + 3):
+        open_producer(store, first_sequence=2 * number + 3)
+    query = ProducerQuery(account_id="acme")
+    (found,) = producers_of(store).list_producers(query, silence_ms=None)
+    firsts = [gap.first_sequence for gap in found.gaps]
+    assert firsts == [2 * number + 1 for number in range(GAPS_LISTED_MAX + 2, 2, -1)]
+    assert found.missing_batch_count == 2 * (GAPS_LISTED_MAX + 3)
 
 
 def test_open__older_instance_changes_nothing(store: JournalStore) -> None:
