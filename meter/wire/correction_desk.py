@@ -143,8 +143,8 @@ def _to_search(request: pb.CorrectUsageRequest, *, now_ms: int) -> Search:
     kind = request.WhichOneof("event")
     if kind is None:
         raise invalid("event", "an event_id or a place")
-    if len(request.account) > limits.ACCOUNT_CHARS_MAX:
-        raise invalid("account", f"at most {limits.ACCOUNT_CHARS_MAX} characters")
+    if not is_text(request.account, limits.ACCOUNT_CHARS_MAX):
+        raise invalid("account", f"at most {limits.ACCOUNT_CHARS_MAX} printable characters")
     start_ms = now_ms - limits.CLAIM_KEPT_MS
     if request.HasField("start_time"):
         start_ms = _to_ms(request.start_time, "start_time")

@@ -65,8 +65,7 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
     ) -> pb.RegisterProducerResponse:
         """Expect a producer from now on. Scope: administer."""
         self._admit(context, Permission.ADMINISTER, request.account)
-        if not PRODUCER_NAME.fullmatch(request.producer):
-            raise invalid("producer", "1–64 characters of [A-Za-z0-9._-]")
+        _check_name(request.producer)
         producer = await asyncio.to_thread(
             self._store.register,
             request.account,
@@ -80,6 +79,7 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
     ) -> pb.RetireProducerResponse:
         """Expect a producer no more. Scope: administer."""
         self._admit(context, Permission.ADMINISTER, request.account)
+        _check_name(request.producer)
         if self._roster.has_open(request.account, request.producer):
             raise Refused(
                 Reason.RETIRE_REFUSED,
@@ -93,6 +93,11 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         self._door.require(self._door.caller(context), permission, account or None)
         if account:
             self._registry.snapshot.tree.get(account)
+
+
+def _check_name(producer: str) -> None:
+    if not PRODUCER_NAME.fullmatch(producer):
+        raise invalid("producer", "1–64 characters of [A-Za-z0-9._-]")
 
 
 def _place_to_token(last: Producer) -> str:

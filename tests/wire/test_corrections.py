@@ -335,6 +335,7 @@ WRONG_REQUESTS: list[tuple[dict[str, Any], str]] = [
     ({"event_id": "e", "reason": "r" * 201}, "reason"),
     ({"event_id": "e", "reason": "\n"}, "reason"),
     ({"event_id": "e", "account": "a" * 65}, "account"),
+    ({"place": ("p", 1, 0), "account": "a\0"}, "account"),
     ({"event_id": "e", "start_time": 5, "end_time": 5}, "end_time"),
     ({"event_id": "e", "start_time": -5}, "start_time"),
     ({"event_id": "e", "replacement": event()}, "replacement.event_id"),

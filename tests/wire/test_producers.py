@@ -378,6 +378,9 @@ def test_call__scopes_and_names(session: Session) -> None:
     for producer in ("", "bad name", "x" * 65):
         register = pb.RegisterProducerRequest(producer=producer)
         assert failure_of(partial(session.call, "RegisterProducer", register)) == INVALID
+    for producer in ("", "\0", "x" * 65):
+        retire = pb.RetireProducerRequest(producer=producer)
+        assert failure_of(partial(session.call, "RetireProducer", retire)) == INVALID
     register = pb.RegisterProducerRequest(account="nobody", producer="p")
     missing = failure_of(lambda: session.call("RegisterProducer", register))
     assert missing == ("NOT_FOUND", "ACCOUNT_NOT_FOUND", False)
