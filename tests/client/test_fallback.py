@@ -167,6 +167,22 @@ def test_append__full_disk_keeps_the_end_of_a_report() -> None:
     assert hold.memory_event_count == 0
 
 
+@pytest.mark.parametrize("failure_count", range(24))
+def test_append__disk_that_took_a_part_does_not_work(failure_count: int) -> None:
+    """The disk counts as working only where it took all that it was given."""
+    disk, hold = _hold()
+    hold.append([], progress={5: b"so far"})
+    numbers = list[int]()
+
+    def fail(number: int) -> int | None:
+        numbers.append(number)
+        return errno.EIO if len(numbers) <= failure_count else None
+
+    disk.fault = fail
+    hold.append([_spooled(b"other"), _spooled(b"end", 5)], progress={})
+    assert hold.works is (hold.memory_event_count == 0)
+
+
 def test_append__flapping_disk_keeps_all_in_order() -> None:
     """However often the disk comes and goes, batches keep their order and their bytes."""
     disk, hold = _hold()

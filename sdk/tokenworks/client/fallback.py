@@ -5,11 +5,12 @@ that the disk did not take, and that is found on it after all when the process h
 under the number under which it went out.
 """
 
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tokenworks.client.columns import SealedBatch
-from tokenworks.client.hold import DiskFault, Doubts, Hold, HoldFull, OffsetMap, SpooledBatch
+from tokenworks.client.hold import DiskFault, Doubts, Hold, OffsetMap, SpooledBatch
 
 
 class DiskHold(Hold, Protocol):
@@ -38,7 +39,8 @@ class FallbackHold:
         """Whether the disk took what it was last given."""
         self.fault = ""
         """What it said when it last did not."""
-        self._memory: dict[int, SealedBatch] = {}
+        self._memory: OrderedDict[int, SealedBatch] = OrderedDict()
+        """By local number, ascending; there may be very many of a long fault."""
         self._memory_event_count = 0
         self._left_out_event_count = 0
         """Events of batches that went to memory since the disk last took one."""
@@ -54,7 +56,7 @@ class FallbackHold:
     @property
     def first(self) -> int:
         """See `Hold`."""
-        firsts = [self.next, *list(self._memory)[:1]]
+        firsts = [next(iter(self._memory), self.next)]
         if self._disk.first < self._disk.next:
             firsts.append(self._disk.first)
         return min(firsts)
@@ -97,7 +99,7 @@ class FallbackHold:
 
     def is_on_disk(self, local: int) -> bool:
         """Whether all up to this local number would be there after a restart."""
-        return not self._waiting and all(number > local for number in self._memory)
+        return not self._waiting and next(iter(self._memory), self.next) > local
 
     def offset_of(self, local: int) -> int | None:
         """See `Hold`."""
@@ -126,21 +128,24 @@ class FallbackHold:
         ends = [spooled for spooled in given if spooled.settles]
         others = [spooled for spooled in given if not spooled.settles]
         self._waiting = ends
+        fault: DiskFault | None = None
         # Apart: what goes to memory keeps the number that the disk was to have it under.
         if others or progress:
             try:
                 self._append_to_disk(others, progress=progress)
             except DiskFault as error:
-                self.works, self.fault = False, str(error)
+                fault = error
                 for spooled in others:
                     self._remember(spooled.batch)
         if ends:
             try:
                 self._append_to_disk(ends, progress={})
             except DiskFault as error:
-                self.works, self.fault = False, str(error)
+                fault = error
             else:
                 self._waiting = []
+        if fault is not None:
+            self.works, self.fault = False, str(fault)
 
     def batch(self, local: int) -> SealedBatch | None:
         """See `Hold`."""
@@ -155,8 +160,8 @@ class FallbackHold:
     def release(self, local: int) -> None:
         """See `Hold`; what was in memory cannot be taken back."""
         self._released = local
-        for number in [number for number in self._memory if number <= local]:
-            self._memory_event_count -= self._memory.pop(number).event_count
+        while self._memory and next(iter(self._memory)) <= local:
+            self._memory_event_count -= self._memory.popitem(last=False)[1].event_count
         self._disk.release(local)
 
     def close(self) -> None:
@@ -195,6 +200,3 @@ class FallbackHold:
         if settles == spooled.settles:
             return spooled
         return SpooledBatch(batch=spooled.batch, settles=settles)
-
-
-__all__ = ["FallbackHold", "HoldFull"]

@@ -99,8 +99,9 @@ class RunningReports:
     ) -> None:
         """`put` takes an event as `Meter.record` does, `refuse` counts one that is unfit.
 
-        `has_room` says whether an event may be taken, and counts it as dropped if not; `wait` returns when what was put is as safe as the user asked for, and whether it is;
-        `clock` tells nanoseconds since 1970.
+        `has_room` says whether an event may be taken, and counts it as dropped if not; `wait`
+        returns when what was put is as safe as the user asked for, and whether it is; `clock`
+        tells nanoseconds since 1970.
         """
         self.wait = wait
         self._intake = intake
@@ -167,8 +168,8 @@ class RunningReports:
     def end_all(self) -> None:
         """End each report that is followed, as partial and failed: the meter is closed."""
         self._is_over = True
-        # Keys alone are listed in one step: making their pairs may set off the collector, which ends
-        # reports of its own.
+        # Keys alone are listed in one step: making pairs may set off the collector, which ends
+        # reports too.
         for key in list(self._intake.running):
             cell = self._intake.running.get(key)
             if cell is not None and self._intake.end(key):

@@ -8,6 +8,7 @@ void never outlives what makes it so.
 """
 
 import errno
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -35,8 +36,6 @@ from tokenworks.client.spool.records import (
 from tokenworks.client.spool.recovery import Recovered, recover, rewrite_newest
 from tokenworks.client.spool.segments import Segment, Shelf
 from tokenworks.client.spool.writer import SegmentWriter
-
-__all__ = ["Fsync", "Spool", "SpoolOptions", "WhenFull"]
 
 
 class Spool:
@@ -68,7 +67,8 @@ class Spool:
         self._is_folder_synced = True
         self._running = dict(recovered.running)
         self._total_event_count = recovered.total_event_count
-        self._cache: dict[int, SealedBatch] = {}
+        self._cache: OrderedDict[int, SealedBatch] = OrderedDict()
+        """The newest payloads, by local number, ascending."""
         self._cached_bytes = 0
         self._released_noted = recovered.released
         self.findings = recovered.findings
@@ -208,8 +208,7 @@ class Spool:
         event_count = self._shelf.count_events(low + 1, below=high + 1)
         self._held_event_count -= event_count if released > self.released else -event_count
         self.released = released
-        while self._cache and (oldest := next(iter(self._cache))) <= released:
-            self._cached_bytes -= len(self._cache.pop(oldest).payload)
+        self._uncache(below=released + 1)
         self._trim(retain_bytes=self._options.retain_bytes)
 
     def close(self) -> None:
@@ -279,7 +278,11 @@ class Spool:
         self._cached_bytes += len(batch.payload)
         self.next += 1
         while self._cached_bytes > self._options.cache_bytes_max:
-            self._cached_bytes -= len(self._cache.pop(next(iter(self._cache))).payload)
+            self._cached_bytes -= len(self._cache.popitem(last=False)[1].payload)
+
+    def _uncache(self, *, below: int) -> None:
+        while self._cache and next(iter(self._cache)) < below:
+            self._cached_bytes -= len(self._cache.popitem(last=False)[1].payload)
 
     def _begin_segment(self) -> None:
         segment = self._writer.begin(self.next, released=self.released, running=self._running)
@@ -352,8 +355,7 @@ class Spool:
         assert newest is not None
         self.first = newest.first
         self.released = max(self.released, self.first - 1)
-        while self._cache and (local := next(iter(self._cache))) < self.first:
-            self._cached_bytes -= len(self._cache.pop(local).payload)
+        self._uncache(below=self.first)
         self._files.sync_folder()
         self._is_folder_synced = True
 
