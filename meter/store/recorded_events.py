@@ -48,19 +48,18 @@ def find_recorded(connection: Connection, search: Search) -> RecordedEvent:
 
     Raises NotFound (EVENT_NOT_FOUND) and Refused (CORRECTION_REFUSED).
     """
+    others: set[str] = set()
     if isinstance(search.event, ById):
-        found = _by_id(connection, search, search.event.event_id)
+        found = _by_id(connection, search, search.event.event_id, others=others)
     else:
-        found = _by_place(connection, search, search.event)
-    in_time = (it for it in found if _is_in_time(it.event.end_ms, search))
-    meant = list(islice(in_time, _MEANT_MAX))
-    own = [it for it in meant if it.account_id == search.account_id]
+        found = _by_place(connection, search, search.event, others=others)
+    own = list(islice(found, _MEANT_MAX))
     if len(own) == 1:
         return own[0]
     if own:
         raise _ambiguous(own, is_by_id=isinstance(search.event, ById))
-    if meant:
-        accounts = sorted({it.account_id or "the installation" for it in meant})
+    if others:
+        accounts = sorted(it or "the installation" for it in others)
         raise Refused(
             Reason.CORRECTION_REFUSED,
             f"It was reported with a key of {' and of '.join(accounts[:_NAMED_MAX])}: say whose"
@@ -95,7 +94,13 @@ def batch_row(index: int, *, aside: Sequence[int]) -> int | None:
     return index - sum(place < index for place in aside)
 
 
-def _by_id(connection: Connection, search: Search, event_id: bytes) -> Iterator[RecordedEvent]:
+def _by_id(
+    connection: Connection, search: Search, event_id: bytes, *, others: set[str]
+) -> Iterator[RecordedEvent]:
+    """Yield the events of the search's account; note the others that have one, in `others`.
+
+    Those cost no question more: anybody may have reported the same id any number of times.
+    """
     wanted = np.frombuffer(event_id, np.uint8)
     for shard, position, segment in _segments(connection, search, [event_id]):
         if not segment.event_ids:
@@ -103,6 +108,8 @@ def _by_id(connection: Connection, search: Search, event_id: bytes) -> Iterator[
         ids = np.frombuffer(segment.event_ids, np.uint8).reshape(-1, EVENT_ID_BYTES)
         for row in np.flatnonzero((ids == wanted).all(axis=1)).tolist():
             origin, first = _batch_of(segment, row)
+            if not _is_own(segment, row, origin, search=search, others=others):
+                continue
             index = _index_in_batch(connection, origin, row=row - first) if origin.producer else 0
             yield RecordedEvent(
                 row=EventRow(shard, position, row),
@@ -112,14 +119,21 @@ def _by_id(connection: Connection, search: Search, event_id: bytes) -> Iterator[
             )
 
 
-def _by_place(connection: Connection, search: Search, place: Reported) -> Iterator[RecordedEvent]:
+def _by_place(
+    connection: Connection, search: Search, place: Reported, *, others: set[str]
+) -> Iterator[RecordedEvent]:
+    """Yield the events of the search's account; note the others that have one, in `others`."""
     needles = [f'"{place.producer}"'.encode(), f",{place.sequence},".encode()]
     for shard, position, segment in _segments(connection, search, needles):
         first = 0
         for origin, count in segment.origins:
             if (origin.producer, origin.sequence) == (place.producer, place.sequence):
                 row = _row_in_batch(connection, origin, index=place.index)
-                if row is not None and row < count:
+                if (
+                    row is not None
+                    and row < count
+                    and _is_own(segment, first + row, origin, search=search, others=others)
+                ):
                     yield RecordedEvent(
                         row=EventRow(shard, position, first + row),
                         account_id=origin.account_id,
@@ -127,6 +141,18 @@ def _by_place(connection: Connection, search: Search, place: Reported) -> Iterat
                         reported=place,
                     )
             first += count
+
+
+def _is_own(
+    segment: Segment, row: int, origin: Origin, *, search: Search, others: set[str]
+) -> bool:
+    """Tell whether a row is meant: in its time, and of its account; notes another's account."""
+    if not _is_in_time(int(segment.columns["end_ms"][row]), search):
+        return False
+    if origin.account_id != search.account_id:
+        others.add(origin.account_id)
+        return False
+    return True
 
 
 def _segments(

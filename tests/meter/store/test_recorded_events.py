@@ -1,5 +1,7 @@
 """Recorded events found again: which row of the journal is meant, and which one never."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -67,6 +69,19 @@ def test_find__in_its_time_alone(engine: Engine, store: JournalStore) -> None:
         assert corrections.find_event(search).event.tokens == {INPUT: 1 + step}
     with pytest.raises(Refused, match="one of a call, ended 2027-01-15T08:00:00Z"):
         find(engine, wanted)
+
+
+def test_find__behind_many_of_another_account(engine: Engine, store: JournalStore) -> None:
+    """However often others have reported the same id, the event of this account's key is found."""
+    wanted = ById(event_id=b"1" * 16)
+    event = PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={INPUT: 1}, event_id=wanted.event_id)
+    theirs = replace(origin_of(""), account_id="other")
+    commit(store, Submission(origin=theirs, batch=to_batch([event] * 200, table=TABLE)))
+    with pytest.raises(Refused, match="reported with a key of other: say whose"):
+        find(engine, wanted)
+    own = replace(event, tokens={INPUT: 2})
+    commit(store, Submission(origin=origin_of(""), batch=to_batch([own], table=TABLE)))
+    assert find(engine, wanted) == {INPUT: 2}
 
 
 def test_find__under_a_number_that_was_used_twice(engine: Engine, store: JournalStore) -> None:
