@@ -175,13 +175,9 @@ def test_seal__end_between_two_looks_is_the_last_word() -> None:
     report = reports.begin({"input": 1}, is_clean=True)
     intake.late = report.finish
     hold = _Noted()
-    session = Session(
-        hold, producer="p", instance=bytes(16), pace=Pace(), backoff=Backoff(draw=max),
-        telling=_Silent(), now=0.0,
-    )  # fmt: skip
     sealer = Sealer(intake, tally=Tally(), defaults=("a", "m", "", "high", 1, "", ""))
     sealer.is_spooled = True
-    sealer.seal(session, is_everything=True)
+    sealer.seal(_session(hold), is_everything=True)
     assert (hold.next, hold.progress) == (2, {})
 
 
@@ -191,6 +187,21 @@ def test_finish__without_room_is_dropped() -> None:
     report = _reports(intake, has_room=False).begin({"input": 1}, is_clean=True)
     assert not report.finish(output=2)
     assert not intake.event_count
+
+
+def test_seal__ends_of_two_kinds_share_batches() -> None:
+    """One end that is unfit, and ends that cannot share a batch, do not put each into its own."""
+    intake = Intake()
+    reports = _reports(intake)
+    running = [reports.begin({"input": 1}, is_clean=True) for _ in range(64)]
+    for number, report in enumerate(running):
+        report.finish(event_id=bytes([number] * 16) if number % 2 else None)
+    reports.begin({"input": 1}, is_clean=True).finish(attempt="x")  # type: ignore[arg-type]
+    hold = _Noted()
+    sealer = Sealer(intake, tally=Tally(), defaults=("a", "m", "", "high", 1, "", ""))
+    sealer.seal(_session(hold), is_everything=True)
+    assert hold.held_event_count == 64
+    assert hold.next - 1 < 16
 
 
 def test_take_changed__each_report_has_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -270,6 +281,13 @@ class _Silent:
 
     def events_set_aside(self, *, outcomes: Sequence[str], count: int) -> None:
         """See `Telling`."""
+
+
+def _session(hold: MemoryHold) -> Session:
+    return Session(
+        hold, producer="p", instance=bytes(16), pace=Pace(), backoff=Backoff(draw=max),
+        telling=_Silent(), now=0.0,
+    )  # fmt: skip
 
 
 def _reports(intake: Intake, *, has_room: bool = True) -> RunningReports:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from threading import Thread
 from typing import Final, TypeAlias
 
 import pytest
 
 from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter
-from tokenworks.client import Finish, Quality, State
+from tokenworks.client import Finish, Quality, State, connection
 from tokenworks.client.connection import Address
 from tokenworks.client.events import TEXT_CLASSES, RawEvent
 from tokenworks.client.intake import Intake
@@ -91,6 +92,29 @@ def test_sender__silent_connection_is_cut_and_opened_anew(
     assert sender.figures.acknowledged == 1
     assert "nothing was heard" in caplog.text
     assert "CANCELLED" not in caplog.text, "the end of a connection that was left is no news"
+
+
+def test_connect__without_a_thread_is_tried_again(
+    fake_meter: FakeMeter,
+    make_sender: MakeSender,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A process at the limit of its threads reports again as soon as it is below it."""
+    refused = list[str]()
+
+    class _Scarce(Thread):
+        def start(self) -> None:
+            if len(refused) < 2:
+                refused.append(self.name)
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    monkeypatch.setattr(connection, "Thread", _Scarce)
+    intake, sender = make_sender(Pace(flush_interval=0.01))
+    intake.pending.append(EVENT)
+    assert sender.flush().done.wait(WAIT_SECONDS)
+    assert len(refused) == 2
+    assert len(fake_meter.events) == 1
 
 
 def test_flush__after_the_end_is_let_go(make_sender: MakeSender) -> None:

@@ -72,14 +72,19 @@ class Received:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """A connection is gone."""
+    """A connection is gone, or could not be made."""
 
-    connection: "Connection"
+    connection: "Connection | None"
+    """None where none was made."""
     failure: Failure
 
 
 class Connection:
-    """A running call. What it hears goes to `deliver`, from a thread of its own."""
+    """A running call. What it hears goes to `deliver`, from a thread of its own.
+
+    Raises RuntimeError where the process has no room for another thread; the channel may be of no
+    more use then.
+    """
 
     def __init__(
         self, channel: grpc.Channel, *, api_key: str, deliver: Callable[[Received | Ended], None]
@@ -95,7 +100,11 @@ class Connection:
         call = rpc(self._requests(), metadata=(("authorization", f"Bearer {api_key}"),))
         self._call = cast("_Call", call)
         self._reader = Thread(target=self._read, name="tokenworks-reader", daemon=True)
-        self._reader.start()
+        try:
+            self._reader.start()
+        except RuntimeError:
+            self.cut()
+            raise
 
     def send(self, message: bytes) -> None:
         """Send a serialised StreamUsageRequest; returns at once."""

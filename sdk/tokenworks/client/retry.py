@@ -55,6 +55,11 @@ FORKED: Final = Failure(
 )
 
 
+def no_thread(detail: str) -> Failure:
+    """Say that the process has no room for a thread that a connection needs."""
+    return Failure(fate=Fate.RETRY, code="UNKNOWN", reason="", detail=detail)
+
+
 class Backoff:
     """Waits that double from one attempt to the next, each drawn from its upper half."""
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from tokenworks.client import limits
 from tokenworks.client.columns import ColumnEncoder, SealedBatch
-from tokenworks.client.events import DimensionKey, RawEvent
+from tokenworks.client.events import DimensionKey, Raw, RawEvent
 from tokenworks.client.hold import SpooledBatch
 from tokenworks.client.intake import Intake
 from tokenworks.client.session import Session
@@ -65,23 +65,23 @@ class Sealer:
             finals = self._intake.take_finals(min(left, limits.BATCH_EVENTS_MAX))
             left -= len(finals)
             self.taken_count += len(finals)
-            ended += self._sealed_together(finals) or self._sealed_alone(finals)
+            # Those with an id share no batch with those without.
+            ended += self._sealed(sorted(finals, key=_has_id))
         return ended
 
-    def _sealed_together(self, finals: Sequence[tuple[int, RawEvent]]) -> list[SpooledBatch]:
-        """Seal reports as one batch; none where they do not fit into one, or not all fit."""
-        encoded = self._encoder.encode([raw for _, raw in finals])
-        if encoded.unfit or len(encoded.batches) != 1:
-            return []
-        return [SpooledBatch(batch=encoded.batches[0], settles=tuple(key for key, _ in finals))]
+    def _sealed(self, finals: Sequence[tuple[int, RawEvent]]) -> list[SpooledBatch]:
+        """Seal each report in the batch that has its key: a crash in between must not part them.
 
-    def _sealed_alone(self, finals: Sequence[tuple[int, RawEvent]]) -> list[SpooledBatch]:
-        # Each beside its own key: a crash in between must not part them.
-        return [
-            SpooledBatch(batch=batch, settles=(key,))
-            for key, raw in finals
-            for batch in self._encode([raw])
-        ]
+        Where they do not fit into one batch, or one of them is unfit, they are halved.
+        """
+        if len(finals) == 1:
+            ((key, raw),) = finals
+            return [SpooledBatch(batch=batch, settles=(key,)) for batch in self._encode([raw])]
+        encoded = self._encoder.encode([raw for _, raw in finals])
+        if not encoded.unfit and len(encoded.batches) == 1:
+            return [SpooledBatch(batch=encoded.batches[0], settles=tuple(key for key, _ in finals))]
+        middle = len(finals) // 2
+        return self._sealed(finals[:middle]) + self._sealed(finals[middle:])
 
     def _progress(self, changed: Mapping[int, RawEvent]) -> dict[int, bytes]:
         progress = {}
@@ -97,3 +97,7 @@ class Sealer:
         for kind, count in encoded.unfit.items():
             self._tally.refuse(kind, count=count)
         return encoded.batches
+
+
+def _has_id(final: tuple[int, RawEvent]) -> bool:
+    return Raw(*final[1]).event_id is not None

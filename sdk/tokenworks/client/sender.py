@@ -16,7 +16,7 @@ from tokenworks.client.connection import Address, Connection, Ended, Received
 from tokenworks.client.events import DimensionKey
 from tokenworks.client.intake import Intake
 from tokenworks.client.notices import Notices
-from tokenworks.client.retry import Backoff
+from tokenworks.client.retry import Backoff, no_thread
 from tokenworks.client.sealing import Sealer
 from tokenworks.client.session import Action, Connect, Cut, Pace, Send, Session, Wish
 from tokenworks.client.spooling import OpenPlace, Place
@@ -275,12 +275,19 @@ class Sender:
                 self._wake_time = action.time
 
     def _connect(self, opening: bytes) -> None:
-        if self._channel is None:
-            self._channel = self._address.channel()
-        self._connection = Connection(
-            self._channel, api_key=self._address.api_key, deliver=self._news.put
-        )
-        self._connection.send(opening)
+        self._connection = None
+        try:
+            if self._channel is None:
+                self._channel = self._address.channel()
+            self._connection = Connection(
+                self._channel, api_key=self._address.api_key, deliver=self._news.put
+            )
+        except RuntimeError as error:
+            # Not closed: gRPC might wait for ever for a thread that it could not start either.
+            self._channel = None
+            self._news.put(Ended(connection=None, failure=no_thread(str(error))))
+        else:
+            self._connection.send(opening)
 
     def _cut(self) -> None:
         if self._connection is not None:
