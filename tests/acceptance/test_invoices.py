@@ -42,7 +42,7 @@ def meter(cluster: Cluster, tmp_path: Path) -> Iterator[RunningMeter]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("book", ["keynote", "retail"])
+@pytest.mark.parametrize("book", ["keynote", pytest.param("retail", marks=pytest.mark.stacks)])
 def test_traces__billed_as_the_oracle_does(
     meter: RunningMeter, tmp_path: Path, book: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

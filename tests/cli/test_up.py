@@ -122,7 +122,9 @@ def test_up__new_folder(start: Start, folder: Path) -> None:
     _ask(folder / "credentials.json")
 
 
-@pytest.mark.parametrize("signal_number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "signal_number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.stacks)]
+)
 def test_up__asked_to_stop(start: Start, signal_number: int) -> None:
     """One Ctrl-C or SIGTERM ends all of it, Postgres included, with exit code 0."""
     up = start()
@@ -132,6 +134,7 @@ def test_up__asked_to_stop(start: Start, signal_number: int) -> None:
     assert not (up.folder / "postgres" / "data" / "postmaster.pid").exists()
 
 
+@pytest.mark.stacks
 def test_up__asked_to_stop_again_and_again(start: Start) -> None:
     """Further Ctrl-C do not break off what the first one began."""
     up = start()
@@ -214,6 +217,7 @@ def test_up__started_again(start: Start) -> None:
     assert after["target"] == again.told["grpc"]
 
 
+@pytest.mark.stacks
 def test_up__api_key_of_another_database(start: Start, folder: Path) -> None:
     """A stored API key that the meter does not know is replaced by one that works."""
     up = start()
@@ -239,6 +243,7 @@ def test_up__port_taken(folder: Path, flag: str) -> None:
     assert not (folder / "postgres" / "data" / "postmaster.pid").exists()
 
 
+@pytest.mark.stacks
 def test_up__pg_port(start: Start) -> None:
     """Postgres listens where it is told to."""
     with socket.create_server(("127.0.0.1", 0)) as other:
@@ -339,6 +344,7 @@ def test_up__sandbox(start: Start, folder: Path, monkeypatch: pytest.MonkeyPatch
     assert (refused.returncode, "TOKENWORKS_SANDBOX_CLOCK" in refused.stderr) == (3, True)
 
 
+@pytest.mark.stacks
 def test_up__sandbox_for_people(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The clock stands among the addresses of a sandbox."""
     monkeypatch.setenv("TOKENWORKS_SANDBOX_CLOCK", "2026-10-01T00:00:00Z")

@@ -63,6 +63,7 @@ def test_export__by_a_time(shell: Shell) -> None:
     assert "always there" in shell.run(*words, code=Exit.USAGE).stderr
 
 
+@pytest.mark.stacks
 @pytest.mark.slow
 def test_export__of_more_rows_than_an_answer_has(running_meter: RunningMeter, shell: Shell) -> None:
     """All rows are there, each once, when one answer cannot hold a day, and not an interval."""

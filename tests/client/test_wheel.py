@@ -63,12 +63,14 @@ def test_wheel__holds_the_client_and_nothing_else(wheel: Path) -> None:
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.stacks
 def test_wheel__brings_grpc_and_protobuf_only(empty_python: Path) -> None:
     """Whoever installs the client gets gRPC and protobuf with it, and no more."""
     listed = json.loads(_pip("--python", str(empty_python), "list", "--format", "json"))
     assert {package["name"].lower().replace("_", "-") for package in listed} == EXPECTED
 
 
+@pytest.mark.stacks
 def test_wheel__reports_to_a_running_meter(empty_python: Path, running_meter: RunningMeter) -> None:
     """The installed client reports, and every event is on the meter's disk, none set aside."""
     create_account(running_meter)
