@@ -9,7 +9,8 @@ import pytest
 
 from tests.client.conftest import MakeClient, wait_for_state
 from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter, Refusal
-from tokenworks.client import Meter, State, Statistics, TokenClass
+from tokenworks.client import Meter, State, Statistics, TokenClass, reporter
+from tokenworks.client.sender import Sender
 
 
 class Hostile:
@@ -213,6 +214,31 @@ def test_record__first_event_starts_the_thread(
     assert client.close(0)
     assert client.statistics.state is State.CLOSED
     assert fake_meter.call_count == 0
+
+
+def test_record__without_a_thread_tries_again_after_a_while(
+    fake_meter: FakeMeter,
+    make_client: MakeClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Where no thread can be started events are dropped, the log is not flooded, and it heals."""
+    now = 0.0
+    monkeypatch.setattr(reporter, "monotonic", lambda: now)
+    client = make_client()
+    with monkeypatch.context() as patch:
+        patch.setattr(Sender, "start", _fail_to_start)
+        assert not any(client.record(input=1) for _ in range(100))
+    assert caplog.text.count("sender_not_started") == 1
+    assert client.statistics.dropped == 100
+    now = 60.0
+    assert client.record(input=2)
+    assert client.flush(WAIT_SECONDS)
+    assert len(fake_meter.events) == 1
+
+
+def _fail_to_start(_: Sender) -> None:
+    raise RuntimeError("can't start new thread")
 
 
 def test_flush__waits_for_durable(fake_meter: FakeMeter, make_client: MakeClient) -> None:

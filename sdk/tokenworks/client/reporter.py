@@ -2,6 +2,7 @@
 
 import atexit
 import logging
+import math
 from dataclasses import dataclass
 from threading import RLock
 from typing import Final
@@ -60,6 +61,8 @@ class Reporter:
         self._sender: Sender | None = None
         self._adopter: Adopter | None = None
         self._is_closed = False
+        self._start_time = -math.inf
+        """The sender is not started before."""
         self.intake = Intake()
         self.tally = Tally()
         self.reports = RunningReports(
@@ -210,7 +213,10 @@ class Reporter:
 
     def _start_under_lock(self) -> None:
         with self._lock:
-            if self._sender is None and not self._is_closed:
+            is_due = monotonic() >= self._start_time
+            if self._sender is None and not self._is_closed and is_due:
+                # Set first: the collector may come by here again, with a report that is let go.
+                self._start_time = monotonic() + limits.RETRY_SECONDS_MAX
                 self._start()
 
     def _start(self) -> None:
