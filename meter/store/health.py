@@ -27,6 +27,7 @@ _APPEND_ONLY: Final = (
     "cuts",
     "cut_positions",
     "producer_gaps",
+    "corrections",
     "account_parents",
     "issued_invoices",
     "issued_lines",
@@ -69,7 +70,7 @@ _SILENT: Final = text("""
 SELECT account_id, producer, seen_time, greatest(announced_sequence - sequence, 0) AS backlog,
        count(*) OVER () AS total
 FROM producers
-WHERE state < 3 AND coalesce(seen_time, create_time) < :before
+WHERE state < 3 AND greatest(seen_time, create_time) < :before
 ORDER BY coalesce(seen_time, '-infinity'), account_id, producer LIMIT :limit
 """)
 _GAPS: Final = text("""

@@ -88,7 +88,7 @@ _SUMMARY: Final = text(
     f"""
     WITH now AS MATERIALIZED (SELECT {CLOCK} AS time)
     SELECT p.account_id, p.state, count(*) AS producers, count(*) FILTER (WHERE {SILENT}) AS silent,
-        min(coalesce(p.seen_time, p.create_time)) AS heard_until,
+        min(greatest(p.seen_time, p.create_time)) AS heard_until,
         sum(greatest(p.announced_sequence - p.sequence, 0)) AS backlog
     FROM producers p, now GROUP BY p.account_id, p.state
     """  # noqa: S608

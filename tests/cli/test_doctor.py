@@ -177,13 +177,18 @@ def test_doctor__rights_that_were_changed(cluster: Cluster) -> None:
         execute(
             url,
             "GRANT UPDATE ON journal TO tokenworks_service",
+            "GRANT DELETE ON corrections TO tokenworks_service",
             "REVOKE INSERT ON cuts FROM tokenworks_service",
         )
         found = marks(url=url)["rights"]
     assert found["mark"] == "fail"
-    assert found["facts"] == {"excess": ["UPDATE journal"], "lacking": ["INSERT cuts"]}
+    assert found["facts"] == {
+        "excess": ["DELETE corrections", "UPDATE journal"],
+        "lacking": ["INSERT cuts"],
+    }
     assert found["do"] == (
-        "REVOKE UPDATE ON journal FROM tokenworks_service;"
+        "REVOKE DELETE ON corrections FROM tokenworks_service;"
+        " REVOKE UPDATE ON journal FROM tokenworks_service;"
         " GRANT INSERT ON cuts TO tokenworks_service"
     )
 
@@ -207,7 +212,7 @@ def test_doctor__what_waits(running_meter: RunningMeter) -> None:
     execute(
         url,
         "UPDATE producers SET state = 2, announced_sequence = 9,"
-        " seen_time = now() - interval '3 hours'",
+        " seen_time = now() - interval '3 hours', create_time = now() - interval '4 hours'",
     )
     found = marks(url=url)
     assert found["producers"]["mark"] == "warn"

@@ -8,6 +8,7 @@ from meter.domain.errors import NotFound
 from meter.journal.protocol import Verdict
 from meter.journal.session import Seen
 from meter.producers import Presence, ProducerQuery, Standing
+from meter.store.health import HealthStore
 from meter.store.journal import JournalStore
 from meter.store.producers import ProducerStore
 from tests.meter.store.recording import (
@@ -310,3 +311,22 @@ def test_known__tells_an_older_instance_from_a_forgotten_one(
     producers.open_producer(origin_of(instance=NEWER), first_sequence=0)
     assert producers.is_known(origin_of())
     assert not producers.is_known(origin_of(instance=b"x" * 16))
+
+
+def test_summary__of_one_that_is_announced_anew(
+    engine: Engine, store: JournalStore, producers: ProducerStore, database_url: str
+) -> None:
+    """Who had ended long ago and is expected anew has the time of a new one, for doctor too."""
+    open_producer(store)
+    producers.end_producer(origin_of())
+    past = PAST + ", create_time = create_time - interval '1 hour'"
+    execute(database_url, past)
+    producers.register("acme", "p", silence_ms=60_000)
+    heard = producers.summarize(silence_ms=60_000).hearing()
+    assert heard.silent_count == 0
+    created = "SELECT extract(epoch FROM create_time)::float8 * 1000 FROM producers"
+    assert heard.heard_until_ms == pytest.approx(ask_one(database_url, created), abs=1)
+    assert HealthStore(engine).read(silence_ms=60_000).silent_count == 0
+    execute(database_url, past)
+    assert producers.summarize(silence_ms=60_000).hearing().silent_count == 1
+    assert HealthStore(engine).read(silence_ms=60_000).silent_count == 1
