@@ -201,9 +201,9 @@ def test_sources__exporter_away(shell: Shell, exporter: Exporter) -> None:
     exporter.open()
 
 
-def test_sources__none(running_meter: RunningMeter) -> None:
+def test_sources__none(empty_meter: RunningMeter) -> None:
     """Without any source the setting is named."""
-    shown = Shell(running_meter.target, running_meter.api_key).run("energy", "sources").stdout
+    shown = Shell(empty_meter.target, empty_meter.api_key).run("energy", "sources").stdout
     assert "TOKENWORKS_ENERGY_SOURCES" in shown
 
 

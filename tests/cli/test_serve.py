@@ -44,9 +44,9 @@ def test_serve__killed_and_restarted(running_meter: RunningMeter) -> None:
     assert _ask(running_meter) == 0
 
 
-def test_serve__wrong_api_key(running_meter: RunningMeter) -> None:
+def test_serve__wrong_api_key(empty_meter: RunningMeter) -> None:
     """A command with a wrong API key is refused by a rule."""
-    assert _ask(running_meter, api_key="x") == Exit.REFUSED
+    assert _ask(empty_meter, api_key="x") == Exit.REFUSED
 
 
 def test_serve__database_not_migrated(cluster: Cluster, pepper_file: Path) -> None:
@@ -140,9 +140,9 @@ def test_serve__tls(database_url: str, tmp_path: Path) -> None:
         assert _ask(running) == Exit.UNREACHABLE
 
 
-def test_serve__addresses_as_json(running_meter: RunningMeter) -> None:
+def test_serve__addresses_as_json(empty_meter: RunningMeter) -> None:
     """It tells the ports that it really got."""
-    for address in (running_meter.target, running_meter.http):
+    for address in (empty_meter.target, empty_meter.http):
         assert not address.endswith(":0")
         host, _, port = address.rpartition(":")
         socket.create_connection((host, int(port))).close()

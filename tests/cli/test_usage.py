@@ -200,9 +200,9 @@ def test_show__times(shell: Shell) -> None:
     assert said["counted_until"] > said["end_time"]
 
 
-def test_show__nothing(shell: Shell) -> None:
+def test_show__nothing(empty_shell: Shell) -> None:
     """Where there is nothing, the reader is told what to type next."""
-    shown = shell.run("usage", "show", "acme").stdout
+    shown = empty_shell.run("usage", "show", "acme").stdout
     assert "Nothing was counted in this time. Next:" in shown
     assert "tokenworks usage show acme --since 35d" in shown
     assert "counted until" in shown
@@ -223,10 +223,10 @@ def test_show__wrong_options(lonely_shell: Shell, words: tuple[str, ...], said: 
     assert said in lonely_shell.run("usage", "show", *words, code=Exit.USAGE).stderr
 
 
-def test_show__without_permission(shell: Shell) -> None:
+def test_show__without_permission(empty_shell: Shell) -> None:
     """An API key that may only report may not ask."""
-    key = shell.run_json("keys", "create", "acme")["secret"]
-    said = shell.run("usage", "show", "acme", "--api-key", key, code=Exit.REFUSED).stderr
+    key = empty_shell.run_json("keys", "create", "acme")["secret"]
+    said = empty_shell.run("usage", "show", "acme", "--api-key", key, code=Exit.REFUSED).stderr
     assert "SCOPE_MISSING" in said
 
 

@@ -57,10 +57,10 @@ def test_export__as_json(shell: Shell) -> None:
     assert (row["mode"], row["tokens"], "start_time" in row) == ("online", {"input": 5}, True)
 
 
-def test_export__by_a_time(shell: Shell) -> None:
+def test_export__by_a_time(empty_shell: Shell) -> None:
     """The interval is always in an export, and cannot be asked for again."""
     words = ("usage", "export", "--since", "1h", "--by", "day")
-    assert "always there" in shell.run(*words, code=Exit.USAGE).stderr
+    assert "always there" in empty_shell.run(*words, code=Exit.USAGE).stderr
 
 
 @pytest.mark.stacks
@@ -90,7 +90,7 @@ def test_export__of_more_rows_than_an_answer_has(running_meter: RunningMeter, sh
     assert starts == sorted(starts)
 
 
-def test_export__of_a_time_that_is_none(shell: Shell) -> None:
+def test_export__of_a_time_that_is_none(empty_shell: Shell) -> None:
     """A question that is wrong ends with what is wrong, and is not taken for one too big."""
-    said = shell.run("usage", "export", "--since", "0001-01-01", code=Exit.USAGE).stderr
+    said = empty_shell.run("usage", "export", "--since", "0001-01-01", code=Exit.USAGE).stderr
     assert "start_time must be between 1970 and 9999" in said

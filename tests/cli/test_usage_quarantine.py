@@ -86,14 +86,14 @@ def test_list__of_hostile_text(shell: Shell, running_meter: RunningMeter) -> Non
     assert entry["event"]["finish"] == 77
 
 
-def test_quarantine__without_permission(shell: Shell) -> None:
+def test_quarantine__without_permission(empty_shell: Shell) -> None:
     """Who may only read usage may not see what was set aside: it may be anyone's."""
-    key = shell.run_json("keys", "create", "acme", "--scope", "read")["secret"]
-    refused = shell.run("usage", "quarantine", "list", "--api-key", key, code=Exit.REFUSED)
+    key = empty_shell.run_json("keys", "create", "acme", "--scope", "read")["secret"]
+    refused = empty_shell.run("usage", "quarantine", "list", "--api-key", key, code=Exit.REFUSED)
     assert "SCOPE_MISSING" in refused.stderr
 
 
-def test_release__of_no_entry(shell: Shell) -> None:
+def test_release__of_no_entry(empty_shell: Shell) -> None:
     """An entry that is not there is named as such."""
-    said = shell.run("usage", "quarantine", "release", "404", code=Exit.FAILED).stderr
+    said = empty_shell.run("usage", "quarantine", "release", "404", code=Exit.FAILED).stderr
     assert "QUARANTINE_NOT_FOUND" in said
