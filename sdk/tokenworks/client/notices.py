@@ -18,8 +18,10 @@ class Notices:
         self._tally = tally
         self._target = target
         self._producer = producer
-        self._spool_worked = True
-        self._spool_lost_told = 0
+        self._spool_works = self._spool_works_told = True
+        self._spool_fault = ""
+        self._spool_works_time = self._spool_lost_time = -limits.LOG_INTERVAL_SECONDS
+        self._spool_lost = self._spool_lost_told = 0
         self._kinds_told: set[str] = set()
         self._dropped_told = 0
         self._set_aside_count = 0
@@ -62,22 +64,9 @@ class Notices:
         self._outcome = ",".join(outcomes)
 
     def spool_seen(self, spool: FallbackHold, *, lost_before: int) -> None:
-        """Look at the spool: say when its disk fails and works again, and what it has lost."""
-        if spool.works is not self._spool_worked:
-            self._spool_worked = spool.works
-            if spool.works:
-                self._log.warning("spool_working producer=%s", self._producer)
-            else:
-                self._log.error("spool_failing producer=%s detail=%s", self._producer, spool.fault)
-        lost = spool.lost_event_count - lost_before
-        if lost > self._spool_lost_told:
-            self._log.error(
-                "spool_lost producer=%s count=%d total=%d",
-                self._producer,
-                lost - self._spool_lost_told,
-                lost,
-            )
-            self._spool_lost_told = lost
+        """Look at the spool: whether its disk works, and what it has lost."""
+        self._spool_works, self._spool_fault = spool.works, spool.fault
+        self._spool_lost = spool.lost_event_count - lost_before
 
     def ended(self, state: State, *, lost_count: int, left_count: int) -> None:
         """Say what became of the events that are not durable at the end."""
@@ -89,7 +78,8 @@ class Notices:
             )
 
     def tell(self, now: float) -> None:
-        """Say what is new: a kind of bad argument once, counts at most every ten seconds."""
+        """Say what is new: a kind of bad argument once, all else at most every ten seconds."""
+        self._tell_of_spool(now)
         for kind, count in self._tally.invalid_by_kind.items():
             if kind not in self._kinds_told:
                 self._kinds_told.add(kind)
@@ -110,3 +100,23 @@ class Notices:
                 self._outcome,
             )
             self._set_aside_told, self._told_time = self._set_aside_count, now
+
+    def _tell_of_spool(self, now: float) -> None:
+        is_due = now - self._spool_works_time >= limits.LOG_INTERVAL_SECONDS
+        if self._spool_works is not self._spool_works_told and is_due:
+            self._spool_works_told, self._spool_works_time = self._spool_works, now
+            if self._spool_works:
+                self._log.warning("spool_working producer=%s", self._producer)
+            else:
+                self._log.error(
+                    "spool_failing producer=%s detail=%s", self._producer, self._spool_fault
+                )
+        is_due = now - self._spool_lost_time >= limits.LOG_INTERVAL_SECONDS
+        if self._spool_lost > self._spool_lost_told and is_due:
+            self._log.error(
+                "spool_lost producer=%s count=%d total=%d",
+                self._producer,
+                self._spool_lost - self._spool_lost_told,
+                self._spool_lost,
+            )
+            self._spool_lost_told, self._spool_lost_time = self._spool_lost, now
