@@ -60,13 +60,14 @@ class Meter:
     ) -> None:
         """Prepare to report; raises ValueError where an argument is out of its range.
 
+        `target`: `host:port`, or any other gRPC target. `api_key`: visible ASCII characters.
         `producer`: name of the reporting process, 1–64 characters of [A-Za-z0-9._-], the same
         after a restart and its own for each process; by default that of the host and program.
         `account` to `region`: what events have that do not say otherwise.
-        `buffer_events_max`: events that are kept, ≥ 1; the newest are dropped beyond.
+        `buffer_events_max`: events that are kept in memory, ≥ 1; the newest are dropped beyond.
         `flush_interval_seconds`: how long an event waits for others, > 0 to 60.
         `root_certificates`: PEM to trust; None for the public ones. Only a target on this host is
-        spoken to without TLS, unless `insecure`.
+        spoken to without TLS, unless `insecure`. `interceptors`: of gRPC, around each call.
         `spool`: a folder on this disk; events are in it before they are sent. `fsync`: "batch",
         "never" or "event"; `spool_bytes_max`: its bound, ≥ 16 MiB; `spool_retain_bytes`: what is
         kept of events that are durable, ≥ 0, for a meter that comes back older; `when_full`:
@@ -198,7 +199,11 @@ class Meter:
         return report
 
     def flush(self, timeout_seconds: float = limits.CLOSE_SECONDS_DEFAULT) -> bool:
-        """Wait until all that was recorded before is durable; False where that takes longer."""
+        """Wait until all that was recorded before is durable at the meter.
+
+        False where that takes longer than `timeout_seconds` (≥ 0), or something was dropped
+        meanwhile. Never raises.
+        """
         return self._reporter.flush(timeout_seconds)
 
     async def async_flush(self, timeout_seconds: float = limits.CLOSE_SECONDS_DEFAULT) -> bool:
@@ -220,8 +225,8 @@ class Meter:
     def close(self, timeout_seconds: float = limits.CLOSE_SECONDS_DEFAULT) -> bool:
         """Flush and stop for good; False where something was lost. Repeating it is harmless.
 
-        Running reports end as partial and failed. What stays in the spool is not lost: the next
-        start sends it.
+        It flushes for `timeout_seconds` (≥ 0), and takes some 2 more to stop. Running reports end
+        as partial and failed. What stays in the spool is not lost: the next start sends it.
         """
         return self._reporter.close(timeout_seconds)
 
