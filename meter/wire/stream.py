@@ -243,7 +243,7 @@ class Stream:
             elif answer is not None:
                 await self._send_ack(answer)
             if isinstance(item, _Waiting):
-                # Not before it is sent: who does not take the answers is not read either.
+                # Not before it is sent: of who takes no answers no more batches are read.
                 self._permits.release()
 
     async def _answer_to(self, item: _Waiting | _Beat | _Look) -> Opened | Ack | None:

@@ -149,9 +149,19 @@ def test_heartbeat__is_heard_behind_batches_in_flight(session: Session) -> None:
             talk.say(*map(beat, range(17, 81)))
             wait_until(lambda: find(session, "stalled").announced_sequence == 80)
             assert find(session, "stalled").recorded_sequence == 0
+            # One batch more than may be in flight is not taken, nor read what is behind it.
+            talk.say(rows(BATCHES_IN_FLIGHT_MAX + 1, event()), beat(90))
+            with talking(session) as other:
+                other.say(opening("beside"))
+                assert other.hear().opened.next_sequence == 1
+                other.say(beat(5))
+                wait_until(lambda: find(session, "beside").announced_sequence == 5)
+            assert find(session, "stalled").announced_sequence == 80
         answers = [talk.hear().ack.sequence for _ in range(BATCHES_IN_FLIGHT_MAX)]
         assert answers == list(range(1, BATCHES_IN_FLIGHT_MAX + 1))
         assert len(call.result().outcomes) == 1
+        wait_until(lambda: find(session, "stalled").announced_sequence == 90)
+        assert find(session, "stalled").recorded_sequence == BATCHES_IN_FLIGHT_MAX + 1
 
 
 @pytest.mark.parametrize("number", [-1, SEQUENCES_AHEAD_MAX + 2, 2**53, 2**63 - 1, -(2**63)])

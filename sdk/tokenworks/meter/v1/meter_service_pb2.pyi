@@ -139,7 +139,8 @@ Global___OpenStream: _TypeAlias = OpenStream  # noqa: Y015
 @_typing.final
 class Heartbeat(_message.Message):
     """Says that the producer is alive; answered with a BatchAck of the last recorded number, and with StreamOpened where
-    the database has lost what was recorded.
+    the database has lost what was recorded. Behind as many batches as may be in flight it is read and not answered: their
+    acks say as much.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
