@@ -1,5 +1,6 @@
 """What the client relies on, held against the fake meter and a real one alike."""
 
+import itertools
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,22 +13,24 @@ import pytest
 from tests.client.conftest import wait_for_state
 from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter
 from tests.client.reporting import ACCOUNT, create_account
-from tests.running_meter import RunningMeter
+from tests.postgres import Cluster
+from tests.running_meter import RunningMeter, running_meter_on
 from tokenworks.client import Meter, State, Statistics, TokenClass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SomeMeter:
-    """A meter to report to."""
+    """A meter to report to, under a name that no other test has."""
 
     target: str
     api_key: str
+    producer: str
 
     def client(self, **arguments: Any) -> Meter:  # noqa: ANN401 - any argument of Meter
         """Make a client with dimensions that this meter accepts."""
         given: dict[str, Any] = {
             "api_key": self.api_key,
-            "producer": "p",
+            "producer": self.producer,
             "account": ACCOUNT,
             "model": "m",
             "tier": "high",
@@ -36,16 +39,36 @@ class SomeMeter:
         return Meter(self.target, **(given | arguments))
 
 
-@pytest.fixture(params=["fake_meter", "running_meter"])
+_NUMBERS = itertools.count(1)
+
+
+@pytest.fixture(scope="module")
+def shared_meter(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[RunningMeter]:
+    """A real meter with an account in it."""
+    folder = tmp_path_factory.mktemp("contract")
+    with cluster.database() as url, running_meter_on(url, folder=folder) as running:
+        create_account(running)
+        yield running
+
+
+@pytest.fixture
+def real_meter(shared_meter: RunningMeter) -> SomeMeter:
+    """The real one as a test sees it."""
+    name = f"p{next(_NUMBERS)}"
+    return SomeMeter(target=shared_meter.target, api_key=shared_meter.api_key, producer=name)
+
+
+@pytest.fixture(params=["fake_meter", "real_meter"])
 def some_meter(request: pytest.FixtureRequest) -> SomeMeter:
-    """The fake meter, then a real one with an account in it."""
+    """The fake meter, then the real one."""
     meter = request.getfixturevalue(request.param)
     if isinstance(meter, FakeMeter):
         meter.set(knows_clones=True)
-    if isinstance(meter, RunningMeter):
-        create_account(meter)
-        return SomeMeter(target=meter.target, api_key=meter.api_key)
-    return SomeMeter(target=meter.target, api_key=API_KEY)
+        return SomeMeter(target=meter.target, api_key=API_KEY, producer="p")
+    assert isinstance(meter, SomeMeter)
+    return meter
 
 
 def test_contract__reports_are_durable(some_meter: SomeMeter) -> None:
@@ -163,11 +186,9 @@ BEYOND: Final[dict[str, dict[str, object]]] = {
 }
 
 
-def test_contract__what_is_made_to_fit_is_set_aside(running_meter: RunningMeter) -> None:
+def test_contract__what_is_made_to_fit_is_set_aside(real_meter: SomeMeter) -> None:
     """Each event that the client had to cut to the wire's size is kept in quarantine, alone."""
-    create_account(running_meter)
-    meter = SomeMeter(target=running_meter.target, api_key=running_meter.api_key)
-    with meter.client() as client:
+    with real_meter.client() as client:
         for i, (case, arguments) in enumerate(BEYOND.items(), start=1):
             client.record(input=1)
             assert client.record(**arguments)  # type: ignore[arg-type]
