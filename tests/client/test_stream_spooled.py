@@ -6,7 +6,7 @@ import pytest
 
 from tests.client.spool.disk import Disk
 from tokenworks.client.columns import SealedBatch
-from tokenworks.client.hold import Hold, SpooledBatch
+from tokenworks.client.hold import Hold, MemoryHold, SpooledBatch
 from tokenworks.client.spool import Spool, SpoolOptions, WhenFull
 from tokenworks.client.stream import UsageStream, Verdict
 
@@ -156,6 +156,22 @@ def test_opened__differing_and_too_old_is_forked() -> None:
     stream.acknowledged(sequence=2, durable_sequence=98, set_aside_count=1, is_changed=True)
     assert _drain(stream) == [(1, b"1")]
     assert stream.opened(next_sequence=99, in_flight_max=9) is Verdict.FORKED
+
+
+def test_acknowledged__says_nothing_of_what_is_no_longer_kept() -> None:
+    """After a rollback a low ack does not cover numbers whose batches are gone meanwhile."""
+    hold = MemoryHold()
+    stream = UsageStream(hold)
+    _offer(hold, 6)
+    stream.connect()
+    stream.opened(next_sequence=1, in_flight_max=9)
+    _drain(stream)
+    stream.acknowledged(sequence=6, durable_sequence=0)
+    stream.opened(next_sequence=3, in_flight_max=9)
+    hold.release(4)
+    stream.acknowledged(sequence=2, durable_sequence=2)
+    assert [_drain(stream), stream.must_reopen] == [[], True]
+    assert stream.connect() == 5
 
 
 def test_opened__older_meter_is_refilled() -> None:

@@ -298,10 +298,9 @@ class UsageStream:
 
     def _pass_over(self, local: int, *, sequence: int) -> Verdict:
         """Leave out the numbers from `sequence` on that nobody has any more."""
-        if local > self._sent and not self._range():
+        if local > self._sent:
             return self._renumber(sequence)
-        # Numbers never go back while any batch is kept under a number of its own.
-        self._open_from = self._find_present(local) or self._sent + 1
+        self._open_from = self._find_present(local)
         return Verdict.REOPEN
 
     def _renumber(
