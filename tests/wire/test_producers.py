@@ -10,19 +10,17 @@ from typing import Any
 import psycopg
 import pytest
 
-from meter.domain.limits import BATCHES_IN_FLIGHT_MAX, SEQUENCE_MAX, SEQUENCES_AHEAD_MAX
+from meter.domain.limits import SEQUENCE_MAX
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
+from tests.wire.producing import beat, find
 from tests.wire.session import Session, event, opening, rows
 from tests.wire.talk import (
     Talk,
-    commits_held,
     failure_of,
     read_metric,
-    record_later,
     talking,
     wait_until,
-    waiting_count,
 )
 from tokenworks.meter.v1 import (
     account_service_pb2,
@@ -53,22 +51,6 @@ def shared(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
 def session(shared: RunningMeter) -> Session:
     """A session of whoever may do everything."""
     return Session(shared)
-
-
-def beat(last_sequence: int = 0) -> meter_service_pb2.StreamUsageRequest:
-    """Return a heartbeat that announces a number."""
-    heartbeat = meter_service_pb2.Heartbeat(last_sequence=last_sequence)
-    return meter_service_pb2.StreamUsageRequest(heartbeat=heartbeat)
-
-
-def find(session: Session, name: str, *, account: str = "") -> pb.Producer:
-    """Return the one producer of this name."""
-    answer = session.call("ListProducers", pb.ListProducersRequest(account=account))
-    (found,) = [
-        each for each in answer.producers if (each.producer, each.account) == (name, account)
-    ]
-    assert isinstance(found, pb.Producer)
-    return found
 
 
 def execute(session: Session, *statements: str) -> None:
@@ -122,61 +104,6 @@ def test_goodbye__with_backlog_is_none(session: Session) -> None:
     assert find(session, "backlog").state == pb.PRODUCER_STATE_ACTIVE
     name = "tokenworks_producer_backlog_batches"
     wait_until(lambda: read_metric(session.meter, name) >= 2)
-
-
-def test_announced__lost_with_its_spool(session: Session) -> None:
-    """A newer instance that holds nothing leaves a gap of what was announced and never came."""
-    session.exchange(opening("spool", instance=OLDER), rows(1, event()), beat(4))
-    answers = session.exchange(opening("spool", instance=NEWER), rows(5, event()))
-    assert answers[0].opened.next_sequence == 5
-    assert answers[1].ack.durable_sequence == 5
-    found = find(session, "spool")
-    assert found.missing_batch_count == 3
-    assert [(gap.first_sequence, gap.last_sequence) for gap in found.gaps] == [(2, 4)]
-
-
-def test_heartbeat__is_heard_behind_batches_in_flight(session: Session) -> None:
-    """While commits stall behind 16 batches, what is announced is written all the same."""
-    url = session.meter.database_url
-    with talking(session) as talk:
-        talk.say(opening("stalled"))
-        assert talk.hear().opened.next_sequence == 1
-        with commits_held(url):
-            # A group of its own, so that no commit holds the producer yet.
-            call = record_later(session, event())
-            wait_until(lambda: waiting_count(url))
-            talk.say(*[rows(number, event()) for number in range(1, BATCHES_IN_FLIGHT_MAX + 1)])
-            talk.say(*map(beat, range(17, 81)))
-            wait_until(lambda: find(session, "stalled").announced_sequence == 80)
-            assert find(session, "stalled").recorded_sequence == 0
-            # One batch more than may be in flight is not taken, nor read what is behind it.
-            talk.say(rows(BATCHES_IN_FLIGHT_MAX + 1, event()), beat(90))
-            with talking(session) as other:
-                other.say(opening("beside"))
-                assert other.hear().opened.next_sequence == 1
-                other.say(beat(5))
-                wait_until(lambda: find(session, "beside").announced_sequence == 5)
-            assert find(session, "stalled").announced_sequence == 80
-        answers = [talk.hear().ack.sequence for _ in range(BATCHES_IN_FLIGHT_MAX)]
-        assert answers == list(range(1, BATCHES_IN_FLIGHT_MAX + 1))
-        assert len(call.result().outcomes) == 1
-        wait_until(lambda: find(session, "stalled").announced_sequence == 90)
-        assert find(session, "stalled").recorded_sequence == BATCHES_IN_FLIGHT_MAX + 1
-
-
-@pytest.mark.parametrize("number", [-1, SEQUENCES_AHEAD_MAX + 2, 2**53, 2**63 - 1, -(2**63)])
-def test_heartbeat__absurd_number_is_refused(session: Session, number: int) -> None:
-    """What no producer can have reached ends the stream, and leaves no trace."""
-    name = f"absurd{number}"
-    assert failure_of(lambda: session.exchange(opening(name), beat(number))) == INVALID
-    answers = session.exchange(opening(name, instance=NEWER))
-    assert answers[0].opened.next_sequence == 1
-
-
-def test_heartbeat__lower_number_is_answered(session: Session) -> None:
-    """A heartbeat that announces less than before is a sign of life like any other."""
-    answers = session.exchange(opening("lower"), rows(1, event()), beat(1), beat(0))
-    assert [answer.ack.sequence for answer in answers[1:]] == [1, 1, 1]
 
 
 @pytest.mark.parametrize("first_sequence", [-1, SEQUENCE_MAX + 1, 2**63 - 1])
