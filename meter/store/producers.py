@@ -69,9 +69,9 @@ _WRITE: Final = text(
             SELECT FROM producer_instances i WHERE i.account_id = told.account_id
                 AND i.producer = told.producer AND i.instance = told.instance) AS is_known,
         p.instance <> told.instance OR told.announced <= greatest(p.announced_sequence, p.sequence)
-            OR EXISTS (SELECT FROM written w WHERE w.account_id = told.account_id
-                AND w.producer = told.producer) AS is_told
+            OR w.producer IS NOT NULL AS is_told
     FROM told JOIN producers p USING (account_id, producer)
+        LEFT JOIN written w USING (account_id, producer)
     """  # noqa: S608
 )
 _SAVE: Final = text(
