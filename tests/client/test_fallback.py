@@ -183,6 +183,24 @@ def test_append__disk_that_took_a_part_does_not_work(failure_count: int) -> None
     assert hold.works is (hold.memory_event_count == 0)
 
 
+def test_first__what_was_left_out_before_all_else_is_not_looked_through() -> None:
+    """A disk that failed from the start leaves no row of empty numbers before what is kept."""
+    disk, hold = _hold()
+    hold.set_offset(0, first_local=1)
+    _break(disk)
+    for text in (b"1", b"2", b"3"):
+        _append(hold, text)
+    hold.release(2)
+    assert hold.first == 3
+    hold.release(3)
+    assert hold.first == hold.next == 4
+    _mend(disk)
+    _append(hold, b"4")
+    assert (hold.first, hold.released) == (4, 3)
+    again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
+    assert (again.first, again.next) == (4, 5)
+
+
 def test_append__flapping_disk_keeps_all_in_order() -> None:
     """However often the disk comes and goes, batches keep their order and their bytes."""
     disk, hold = _hold()

@@ -57,7 +57,7 @@ class FallbackHold:
     def first(self) -> int:
         """See `Hold`."""
         firsts = [next(iter(self._memory), self.next)]
-        if self._disk.first < self._disk.next:
+        if self._disk.size_bytes and self._disk.first < self._disk.next:
             firsts.append(self._disk.first)
         return min(firsts)
 

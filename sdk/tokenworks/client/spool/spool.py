@@ -287,6 +287,9 @@ class Spool:
     def _begin_segment(self) -> None:
         segment = self._writer.begin(self.next, released=self.released, running=self._running)
         self._released_noted = self.released
+        if not len(self._shelf):
+            # Numbers before it may have been left out: nothing is kept of them.
+            self.first = segment.first
         self._shelf.add(segment)
         ensure_reserve(self._files)
 
