@@ -27,7 +27,7 @@ from meter.domain.outcome import Outcome
 from meter.domain.times import to_iso
 from meter.journal.check import is_text
 from meter.wire.status import invalid
-from meter.wire.stream import StreamParts
+from meter.wire.stream import PRODUCER_NAME, StreamParts
 from meter.wire.translate import id_bytes, to_event
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
@@ -35,7 +35,6 @@ from tokenworks.meter.v1 import usage_pb2
 _PAGE: Final = 100
 _PAGE_MAX: Final = 1000
 _TOKEN: Final = re.compile("[0-9]{1,18}")
-_PRODUCER: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.PRODUCER_CHARS_MAX}}}")
 _CALENDAR_SECONDS: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 # What is wrong with the installation and not with the request: another day it may be right.
 _OF_THE_INSTALLATION: Final = (
@@ -169,7 +168,7 @@ def _by_id(event_id: str) -> ById:
 
 
 def _by_place(place: pb.EventPlace) -> ByPlace:
-    if not _PRODUCER.fullmatch(place.producer):
+    if not PRODUCER_NAME.fullmatch(place.producer):
         raise invalid("place.producer", "1–64 characters of [A-Za-z0-9._-]")
     if place.sequence < 1:
         raise invalid("place.sequence", "1 or more")
