@@ -109,14 +109,15 @@ def test_set_offset__failing_disk_with_something_on_it_refuses() -> None:
     assert hold.offset is None
 
 
-def test_set_offset__failing_disk_with_nothing_on_it_is_told_later() -> None:
-    """With nothing on disk memory goes on; the disk learns the number before its first batch."""
+def test_set_offset__failing_disk_with_nothing_on_it_refuses() -> None:
+    """What the disk did not take may be there after all: its number has to be there first."""
     disk, hold = _hold()
     _break(disk)
     _append(hold, b"1")
-    hold.set_offset(10, first_local=1)
-    assert _offset(hold, 1) == 10
+    with pytest.raises(DiskFault):
+        hold.set_offset(10, first_local=1)
     _mend(disk)
+    hold.set_offset(10, first_local=1)
     _append(hold, b"2")
     again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
     assert (again.first, again.next, again.offset_of(2)) == (2, 3, 10)

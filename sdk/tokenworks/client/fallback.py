@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from tokenworks.client.columns import SealedBatch
-from tokenworks.client.hold import DiskFault, Doubts, Hold, OffsetMap, SpooledBatch
+from tokenworks.client.hold import DiskFault, Hold, SpooledBatch
 
 
 class DiskHold(Hold, Protocol):
@@ -44,11 +44,6 @@ class FallbackHold:
         self._memory_event_count = 0
         self._left_out_event_count = 0
         """Events of batches that went to memory since the disk last took one."""
-        self._begin = disk.next
-        self._offsets = OffsetMap([] if disk.offset is None else [(disk.next, disk.offset)])
-        self._doubts = Doubts()
-        self._unsaid: list[tuple[int, int, int]] = []
-        """Offsets that the disk has yet to be told: offset, first local number, doubtful below."""
         self._waiting: list[SpooledBatch] = []
         self._known = {key for key, _ in disk.recovered}
         """Running reports that a restart would find on disk."""
@@ -69,7 +64,7 @@ class FallbackHold:
     @property
     def offset(self) -> int | None:
         """See `Hold`."""
-        return self._offsets.latest
+        return self._disk.offset
 
     @property
     def memory_event_count(self) -> int:
@@ -103,24 +98,18 @@ class FallbackHold:
 
     def offset_of(self, local: int) -> int | None:
         """See `Hold`."""
-        return self._disk.offset_of(local) if local < self._begin else self._offsets.find(local)
+        return self._disk.offset_of(local)
 
     def is_doubtful(self, local: int) -> bool:
         """See `Hold`."""
-        return self._disk.is_doubtful(local) if local < self._begin else local in self._doubts
+        return self._disk.is_doubtful(local)
 
     def set_offset(self, offset: int, *, first_local: int, doubtful_below: int = 0) -> None:
-        """See `Hold`. Raises DiskFault where a batch on disk would lack its number."""
-        self._unsaid.append((offset, first_local, doubtful_below))
-        try:
-            self._say_offsets()
-        except DiskFault:
-            if first_local < self._disk.next:
-                self._unsaid.pop()
-                raise
-            # Nothing on disk is concerned yet: said again before the next batch.
-        self._offsets = self._offsets.extended(offset, first_local=first_local)
-        self._doubts = self._doubts.extended(first_local, end=doubtful_below)
+        """See `Hold`. Raises DiskFault: a batch that the disk did not take may be there after all.
+
+        Sent from memory and found after a crash without its number, it would get another one.
+        """
+        self._disk.set_offset(offset, first_local=first_local, doubtful_below=doubtful_below)
 
     def append(self, batches: Sequence[SpooledBatch], *, progress: Mapping[int, bytes]) -> None:
         """See `Hold`; without DiskFault."""
@@ -172,7 +161,6 @@ class FallbackHold:
         self, batches: Sequence[SpooledBatch], *, progress: Mapping[int, bytes]
     ) -> None:
         """Raises HoldFull or DiskFault: nothing was appended that may go out."""
-        self._say_offsets()
         if batches:
             self._disk.leave_out(below=self.next, event_count=self._left_out_event_count)
             self._left_out_event_count = 0
@@ -182,12 +170,6 @@ class FallbackHold:
         self._known.update(key for key, payload in progress.items() if payload)
         self._known.difference_update(key for key, payload in progress.items() if not payload)
         self._known.difference_update(key for spooled in batches for key in spooled.settles)
-
-    def _say_offsets(self) -> None:
-        while self._unsaid:
-            offset, first_local, doubtful_below = self._unsaid[0]
-            self._disk.set_offset(offset, first_local=first_local, doubtful_below=doubtful_below)
-            del self._unsaid[0]
 
     def _remember(self, batch: SealedBatch) -> None:
         self._memory[self.next] = batch

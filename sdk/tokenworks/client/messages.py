@@ -55,6 +55,14 @@ def batch_message(numbered: NumberedBatch) -> bytes:
     return head + payload + doubt
 
 
+def salted(payload: bytes, *, salt: bytes) -> bytes:
+    """Return a UsageColumns message that differs from another one with the same events.
+
+    `salt`: at most 127 bytes.
+    """
+    return payload + b"\x72" + bytes([len(salt)]) + salt
+
+
 def heartbeat_message(*, last_sequence: int) -> bytes:
     """Serialise a sign of life that says how far numbers were given."""
     return StreamUsageRequest(heartbeat=Heartbeat(last_sequence=last_sequence)).SerializeToString()

@@ -6,7 +6,7 @@ their order. Batches lie in a `Hold`, which it asks directly; a hold is a port t
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol, TypeAlias
 
 from tokenworks.client import limits
@@ -18,6 +18,7 @@ from tokenworks.client.messages import (
     batch_message,
     heartbeat_message,
     open_message,
+    salted,
 )
 from tokenworks.client.retry import (
     DISAGREED,
@@ -145,8 +146,16 @@ class Session:
         self.dropped_event_count = 0
         """Events that found no room in the hold."""
         if hold.recovered:
-            last_words = [SpooledBatch(batch=last, settles=(key,)) for key, last in hold.recovered]
-            self.take(last_words)
+            # A copy of this spool finds the same reports: the batches must not look the same too.
+            self.take(
+                [
+                    SpooledBatch(
+                        batch=replace(last, payload=salted(last.payload, salt=instance)),
+                        settles=(key,),
+                    )
+                    for key, last in hold.recovered
+                ]
+            )
         self.restored_event_count = hold.held_event_count
         """Events that an earlier start had left."""
 

@@ -413,8 +413,11 @@ class UsageColumns(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     REPORTED_INPUT_COUNT_FIELD_NUMBER: _builtins.int
     REPORTED_OUTPUT_COUNT_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
     event_ids: _builtins.bytes
     """16 bytes for each event; or empty."""
+    salt: _builtins.bytes
+    """Tells this batch from another one with the same events, such as that of a copied spool; not looked at."""
     @_builtins.property
     def base_time(self) -> _timestamp_pb2.Timestamp:
         """What the offsets count from. Whole milliseconds; finer parts are dropped."""
@@ -479,10 +482,11 @@ class UsageColumns(_message.Message):
         attempt: _abc.Iterable[_builtins.int] | None = ...,
         reported_input_count: _abc.Iterable[_builtins.int] | None = ...,
         reported_output_count: _abc.Iterable[_builtins.int] | None = ...,
+        salt: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base_time", b"base_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_time", b"base_time", "dimensions", b"dimensions", "dimensions_index", b"dimensions_index", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "event_ids", b"event_ids", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "request_id", b"request_id", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_time", b"base_time", "dimensions", b"dimensions", "dimensions_index", b"dimensions_index", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "event_ids", b"event_ids", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "request_id", b"request_id", "salt", b"salt", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
