@@ -44,6 +44,8 @@ def test_record__mapping_is_taken_as_it_was(fake_meter: FakeMeter, make_client: 
 ABSURD: Final[dict[str, tuple[tuple[object, ...], dict[str, object]]]] = {
     "nothing": ((), {}),
     "an argument by position": (("acme",), {}),
+    "arguments by position, and one of them by name": (("x", "acme"), {"account": "acme"}),
+    "an argument called self": ((), {"self": 1}),
     "an argument that does not exist": ((), {"prompt_tokens": 5}),
     "a mapping that is none": ((), {"tokens": 5}),
     "a hostile mapping": ((), {"tokens": Hostile()}),

@@ -125,9 +125,9 @@ def test_begin__too_many_count_at_their_end(
 
 def test_report__never_raises(fake_meter: FakeMeter, client: Meter) -> None:
     """Arguments that do not exist are counted as invalid, and the report goes on without them."""
-    report = client.begin(5, bogus=1)  # type: ignore[arg-type,call-arg]
+    report = client.begin(5, bogus=1, self=1)  # type: ignore[arg-type,call-arg]
     assert report.update(input=3)
-    assert not report.update(bogus=1)  # type: ignore[call-arg]
+    assert not report.update(bogus=1, self=1)  # type: ignore[call-arg]
     assert not report.finish("x", input=4)  # type: ignore[arg-type]
     assert report.finish(output=1)
     assert client.flush(WAIT_SECONDS)

@@ -111,6 +111,7 @@ class Meter:
 
     def record(
         self,
+        /,
         *unexpected: Never,
         account: str | None = None,
         model: str | None = None,
@@ -169,6 +170,7 @@ class Meter:
 
     def record_usage(
         self,
+        /,
         usage: object = None,
         *unexpected: Never,
         profile: str = "",
@@ -187,7 +189,7 @@ class Meter:
             return self._reporter.refuse("unknown_argument")
         return self.record(**details, **_arguments(reading))
 
-    def begin(self, *unexpected: Never, **said: Unpack[Report]) -> RunningReport:
+    def begin(self, /, *unexpected: Never, **said: Unpack[Report]) -> RunningReport:
         """Begin to report a request that lasts; returns at once and never raises.
 
         Arguments are those of `record`. Call `update` with what is known meanwhile and `finish` at

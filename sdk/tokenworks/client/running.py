@@ -34,7 +34,7 @@ class RunningReport:
         self._key = key
         self._said = said
 
-    def update(self, *unexpected: Never, **said: Unpack[Report]) -> bool:
+    def update(self, /, *unexpected: Never, **said: Unpack[Report]) -> bool:
         """Take down what is known now; False where the report has ended.
 
         Arguments are those of `Meter.record`. Counts are those since the begin of the request;
@@ -46,7 +46,7 @@ class RunningReport:
         self._said = known
         return self._shelf.update(self._key, known)
 
-    def finish(self, *unexpected: Never, **said: Unpack[Report]) -> bool:
+    def finish(self, /, *unexpected: Never, **said: Unpack[Report]) -> bool:
         """End the report, with what is known now; False where it is lost or had ended before.
 
         Arguments are those of `Meter.record`; the finish is COMPLETED unless it is said. With one
