@@ -9,11 +9,11 @@ import argparse
 import sys
 from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 
 from tests.simulation.world import Broken, World
 
 _CHUNK = 250
+_TOLD_EVERY = 5_000
 
 
 def main() -> int:
@@ -28,9 +28,11 @@ def main() -> int:
     end = wanted.first + wanted.seeds
     chunks = [range(at, min(at + _CHUNK, end)) for at in range(wanted.first, end, _CHUNK)]
     with ProcessPoolExecutor(wanted.jobs) as pool:
-        for each, faults in pool.map(partial(run_worlds), chunks):
+        for at, (each, faults) in zip(chunks, pool.map(run_worlds, chunks), strict=True):
             reached.update(each)
             broken += faults
+            if at.stop % _TOLD_EVERY == 0:
+                print(f"{at.stop:,} worlds", file=sys.stderr, flush=True)
             for fault in faults:
                 print(fault, file=sys.stderr, flush=True)
     for line in reach_lines(reached, seed_count=wanted.seeds):
