@@ -67,7 +67,6 @@ class UsageStream:
         """What the meter expects, while there is something to compare."""
         self._has_differed = False
         """Whether a comparison has shown other bytes than ours."""
-        self._doubted = 0
         self._open_from: int | None = None
         """The next connection passes over what lies before this local number: it is lost."""
         self.acknowledged_event_count = 0
@@ -78,8 +77,6 @@ class UsageStream:
         """Batches that went out a second time, as far as this process knows."""
         self.gap_count = 0
         """Numbers that were durable here and that the meter has lost since."""
-        self.doubtful_event_count = 0
-        """Events that went out as doubtful."""
 
     @property
     def is_open(self) -> bool:
@@ -219,9 +216,6 @@ class UsageStream:
         self._cursor = local + 1
         if local <= self._sent:
             self.resent_count += 1
-        if self._hold.is_doubtful(local) and local > self._doubted:
-            self._doubted = local
-            self.doubtful_event_count += batch.event_count
         self._sent = max(self._sent, local)
         return self._numbered(local, batch)
 
