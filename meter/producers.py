@@ -124,7 +124,12 @@ class ProducerPort(Protocol):
     """
 
     def open_producer(
-        self, origin: Origin, *, first_sequence: int, announced_sequence: int = 0
+        self,
+        origin: Origin,
+        *,
+        first_sequence: int,
+        announced_sequence: int = 0,
+        missing_from: int = 0,
     ) -> ProducerState:
         """Make an instance the newest one and return the state; it is active from then on."""
         ...

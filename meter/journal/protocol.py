@@ -54,13 +54,18 @@ class ProducerState:
         kept = (self.digests + digest)[-DIGESTS_KEPT * DIGEST_BYTES :]
         return replace(self, sequence=self.sequence + 1, digests=kept)
 
-    def opened(self, *, instance: bytes, first_sequence: int) -> "ProducerState":
+    def opened(
+        self, *, instance: bytes, first_sequence: int, missing_from: int = 0
+    ) -> "ProducerState":
         """Return the state after OpenStream.
 
         Numbers below `first_sequence` that never came are passed over; the caller records them as
         a gap. `first_sequence` 0 means that the producer holds nothing: what an earlier instance
-        announced and never sent is lost then, and passed over too.
+        announced and never sent is lost then, and passed over too. With a `missing_from`, only
+        where that is the next number: the producer may still hold what lies before it.
         """
+        if missing_from not in (0, self.sequence + 1):
+            return replace(self, instance=instance)
         if not first_sequence and instance != self.instance:
             first_sequence = self.announced_sequence + 1
         if first_sequence > self.sequence + 1:

@@ -109,7 +109,12 @@ class ProducerStore:
         self._engine = engine
 
     def open_producer(
-        self, origin: Origin, *, first_sequence: int, announced_sequence: int = 0
+        self,
+        origin: Origin,
+        *,
+        first_sequence: int,
+        announced_sequence: int = 0,
+        missing_from: int = 0,
     ) -> ProducerState:
         """Make `origin.instance` the newest one and return the state; records a gap.
 
@@ -135,7 +140,11 @@ class ProducerStore:
             ).first()
             if is_new is None and before.instance != origin.instance and not is_first:
                 return before
-            after = before.opened(instance=origin.instance, first_sequence=first_sequence)
+            after = before.opened(
+                instance=origin.instance,
+                first_sequence=first_sequence,
+                missing_from=missing_from,
+            )
             _record_gap(connection, blank, before=before, after=after)
             connection.execute(
                 update(producers)

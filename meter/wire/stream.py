@@ -186,6 +186,8 @@ class Stream:
             raise invalid("open.instance", f"{limits.INSTANCE_BYTES} random bytes")
         if not 0 <= message.first_sequence <= limits.SEQUENCE_MAX:
             raise invalid("open.first_sequence", f"0–{limits.SEQUENCE_MAX}")
+        if not 0 <= message.missing_from <= limits.SEQUENCE_MAX:
+            raise invalid("open.missing_from", f"0–{limits.SEQUENCE_MAX}")
         parts = self._parts
         opener = self._origin(credential, message.producer, message.instance)
         self._session = StreamSession(
@@ -197,6 +199,7 @@ class Stream:
             parts.producers.open_producer,
             opener,
             first_sequence=message.first_sequence,
+            missing_from=message.missing_from,
             announced_sequence=parts.roster.announced_sequence(opener.account_id, opener.producer),
         )
         opened = self._session.opened(state)

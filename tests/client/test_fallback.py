@@ -123,6 +123,24 @@ def test_set_offset__failing_disk_with_nothing_on_it_refuses() -> None:
     assert (again.first, again.next, again.offset_of(2)) == (2, 3, 10)
 
 
+def test_set_offset__half_written_holds_up_the_sending() -> None:
+    """Numbers that a failed write may have left are replaced by ours before anything goes out."""
+    for place in range(8):
+        disk, hold = _hold()
+        hold.set_offset(10, first_local=1)
+        _append(hold, b"1")
+        begin = disk.change_count
+        disk.fault = lambda at, first=begin + place: errno.EIO if at >= first else None
+        with pytest.raises(DiskFault):
+            hold.set_offset(20, first_local=1)
+        with pytest.raises(DiskFault):
+            hold.batch(1)
+        _mend(disk)
+        assert hold.batch(1)
+        again = Spool.open(disk.after_kill(), producer="p", options=SpoolOptions())
+        assert (again.offset_of(1), hold.offset_of(1)) == (10, 10)
+
+
 def test_release__lets_go_in_memory_and_on_disk() -> None:
     """What is durable takes no room, wherever it lay."""
     disk, hold = _hold()

@@ -214,9 +214,23 @@ def test_next_batch__hole_is_passed_over_once_all_before_is_recorded() -> None:
     assert [_drain(stream), stream.must_reopen] == [[], False]
     stream.acknowledged(sequence=2, durable_sequence=2)
     assert [_drain(stream), stream.must_reopen] == [[], True]
-    assert stream.connect() == 4
+    assert [stream.connect(), stream.missing_from] == [4, 3]
     stream.opened(next_sequence=4, in_flight_max=9)
     assert _drain(stream) == [(4, b"4")]
+
+
+def test_opened__restored_meter_is_refilled_before_a_hole() -> None:
+    """A meter that came back older meanwhile does not pass over what is held before the hole."""
+    stream = UsageStream(_WithHole.open(_reported(4), producer="p", options=SMALL))
+    stream.connect()
+    stream.opened(next_sequence=1, in_flight_max=9)
+    _drain(stream)
+    stream.acknowledged(sequence=2, durable_sequence=2)
+    assert _drain(stream) == []
+    assert [stream.connect(), stream.missing_from] == [4, 3]
+    stream.opened(next_sequence=2, in_flight_max=9)
+    assert _drain(stream) == [(2, b"2")]
+    assert [stream.connect(), stream.missing_from] == [1, 0]
 
 
 def test_opened__behind_a_hole_what_is_before_it_is_compared() -> None:

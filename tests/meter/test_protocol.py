@@ -70,6 +70,16 @@ def test_opened__passes_over_only_what_never_came(
     assert len(after.digests) == kept * DIGEST_BYTES
 
 
+@pytest.mark.parametrize(("missing_from", "sequence"), [(0, 8), (6, 8), (5, 5), (7, 5), (1, 5)])
+def test_opened__passes_over_from_the_expected_number_alone(
+    missing_from: int, sequence: int
+) -> None:
+    """What lies before a producer's hole may still be held by it: a restored meter calls for it."""
+    state = state_after(5, kept=5)
+    after = state.opened(instance=OLD, first_sequence=9, missing_from=missing_from)
+    assert (after.instance, after.sequence) == (OLD, sequence)
+
+
 @dataclass
 class Model:
     """What a producer's life comes to, kept in full: its content by number, and where it begins."""

@@ -177,7 +177,7 @@ class SimulatedMeter:
         )
         try:
             state = self._store.open_producer(
-                connection.key, opening.instance, opening.first_sequence
+                connection.key, opening.instance, opening.first_sequence, opening.missing_from
             )
             opened = session.opened(state)
         except MeterError as error:

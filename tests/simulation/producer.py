@@ -10,7 +10,7 @@ from tokenworks.client.fallback import FallbackHold
 from tokenworks.client.hold import Hold, HoldFull, MemoryHold, SpooledBatch
 from tokenworks.client.retry import FORKED, Backoff, Failure
 from tokenworks.client.session import Connect, Cut, Pace, Send, Session
-from tokenworks.client.spool import Fsync, Spool, SpoolOptions
+from tokenworks.client.spool import Spool, SpoolOptions
 from tokenworks.client.vocabulary import State
 from tokenworks.meter.v1.usage_pb2 import UsageColumns
 
@@ -67,7 +67,7 @@ class SimulatedProducer:
             telling=self,
             now=now,
             is_on_disk=None if self._spool is None else self._spool.is_on_disk,
-            doubts_when_behind=folder is not None and options.fsync is not Fsync.NEVER,
+            doubts_when_behind=folder is not None,
         )
 
     def state_entered(self, state: State, failure: Failure | None) -> None:

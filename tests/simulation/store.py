@@ -124,14 +124,16 @@ class SimulatedStore:
         if count:
             self._reached["rollbacks"] += 1
 
-    def open_producer(self, key: ProducerKey, instance: bytes, first: int) -> ProducerState:
+    def open_producer(
+        self, key: ProducerKey, instance: bytes, first: int, missing_from: int
+    ) -> ProducerState:
         """Make an instance the newest one, as the store in Postgres does."""
         contents = self.contents
         before = contents.producers.get(key, BLANK)
         is_known = (key, instance) in contents.instances
         if is_known and before.instance != instance:
             return before
-        after = before.opened(instance=instance, first_sequence=first)
+        after = before.opened(instance=instance, first_sequence=first, missing_from=missing_from)
         gaps = contents.gaps
         if after.sequence > before.sequence:
             self._reached["gaps"] += 1

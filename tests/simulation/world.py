@@ -284,7 +284,8 @@ class World:
         if home is None or home.folder is None or len(self._homes) > 4:
             return
         assert home.process is not None
-        if home.process.hold.offset is None:
+        if home.process.hold.offset is None or self._options.fsync is Fsync.NEVER:
+            # Copies of what was never sent, or not on disk first, cannot be told apart.
             return
         self._reached["clones"] += 1
         self._has_copies = True
@@ -359,20 +360,17 @@ class World:
             (doubtful if is_doubtful else changed).update(_event_ids(item.payload))
         kept = doubtful | changed
         # What is doubtful may well be counted: a person looks before releasing it.
-        # A copy that was not always on disk first may find numbers of its own on it; and what was
-        # once doubtful differs from the same batch without that mark.
-        is_lazy = self._has_failed or self._options.fsync is Fsync.NEVER
-        is_expected = bool(doubtful) or (self._has_copies and is_lazy)
+        # A copy whose disk failed may find numbers of its own on it after all; and what was once
+        # doubtful differs from the same batch without that mark.
+        is_expected = bool(doubtful) or (self._has_copies and self._has_failed)
         if (changed & counted.keys()) - self._ambiguous and not is_expected:
             raise Broken(f"seed {self.seed}: {len(changed & counted.keys())} kept and counted")
         lost = self._truth - counted.keys() - kept
         if not self._keeps_all:
             self._excused |= self._rolled_back
-        is_never = self._options.fsync is Fsync.NEVER
-        if self._has_copies and (is_never or self._has_rolled_back):
-            # Copies that took turns around a restored database, or were not on disk first, cannot
-            # all be told apart: what one of them has may be taken for the other's. Nothing counts
-            # twice all the same.
+        if self._has_copies and self._has_rolled_back:
+            # Copies that took turns around a restored database cannot all be told apart: what one
+            # of them has may be taken for the other's. Nothing counts twice all the same.
             self._reached["worlds held to doubles alone"] += 1
             self._excused |= self._truth
         self._reached["events"] += len(self._truth)

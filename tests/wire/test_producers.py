@@ -123,6 +123,17 @@ def test_numbers__that_start_at_5(session: Session) -> None:
     assert find(session, "five").missing_batch_count == 4
 
 
+def test_opening__passes_over_from_the_expected_number_alone(session: Session) -> None:
+    """Numbers that a producer lost are a gap only where the meter expects the first of them."""
+    session.exchange(opening(), rows(1, event()))
+    again = opening(instance=bytes([2]) * 16, first_sequence=9)
+    again.open.missing_from = 5
+    assert session.exchange(again)[0].opened.next_sequence == 2
+    again = opening(instance=bytes([3]) * 16, first_sequence=9)
+    again.open.missing_from = 2
+    assert session.exchange(again)[0].opened.next_sequence == 9
+
+
 def test_numbers__that_jump_back(session: Session) -> None:
     """A number that was used is repeated, changed or too old to tell; it never counts twice."""
     batches = [rows(number, event()) for number in range(1, 41)]

@@ -22,6 +22,9 @@ class DiskHold(Hold, Protocol):
         `event_count`: of all batches that were left out by this.
         """
 
+    def ensure_numbers(self) -> None:
+        """Have the numbers on disk that are gone by. Raises DiskFault: nothing may be sent."""
+
 
 class FallbackHold:
     """Implements `Hold` over another one. It never raises DiskFault for a batch to be appended.
@@ -138,6 +141,7 @@ class FallbackHold:
 
     def batch(self, local: int) -> SealedBatch | None:
         """See `Hold`."""
+        self._disk.ensure_numbers()
         in_memory = self._memory.get(local)
         return self._disk.batch(local) if in_memory is None else in_memory
 

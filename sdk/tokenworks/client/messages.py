@@ -39,9 +39,16 @@ class Acknowledged:
 Message: TypeAlias = Opened | Acknowledged
 
 
-def open_message(*, producer: str, instance: bytes, first_sequence: int) -> bytes:
+def open_message(
+    *, producer: str, instance: bytes, first_sequence: int, missing_from: int
+) -> bytes:
     """Serialise the first message of a call."""
-    opening = OpenStream(producer=producer, instance=instance, first_sequence=first_sequence)
+    opening = OpenStream(
+        producer=producer,
+        instance=instance,
+        first_sequence=first_sequence,
+        missing_from=missing_from,
+    )
     return StreamUsageRequest(open=opening).SerializeToString()
 
 

@@ -209,7 +209,7 @@ class Sender:
             telling=self._notices,
             now=monotonic(),
             is_on_disk=None if place.spool is None else place.spool.is_on_disk,
-            doubts_when_behind=place.is_synced,
+            doubts_when_behind=place.spool is not None,
         )
 
     def _take_news(self, session: Session) -> None:

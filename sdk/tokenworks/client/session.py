@@ -279,6 +279,7 @@ class Session:
             producer=self._producer,
             instance=self._instance,
             first_sequence=self.stream.connect(),
+            missing_from=self.stream.missing_from,
         )
         self._actions.append(Connect(opening=opening))
 

@@ -29,8 +29,6 @@ class Place:
     spool: FallbackHold | None = None
     """The hold again, where it is on disk."""
     folder: Folder | None = None
-    is_synced: bool = False
-    """Whether nothing is sent before it is on disk for good."""
 
     @property
     def memory_event_count(self) -> int:
@@ -125,7 +123,6 @@ class SpoolPlan:
             producer=name,
             spool=hold,
             folder=folder,
-            is_synced=self.options.fsync is not Fsync.NEVER,
         )
 
 

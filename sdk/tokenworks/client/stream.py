@@ -69,6 +69,8 @@ class UsageStream:
         """Whether a comparison has shown other bytes than ours."""
         self._open_from: int | None = None
         """The next connection passes over what lies before this local number: it is lost."""
+        self.missing_from = 0
+        """The first number that the connection passes over; 0 where nothing before is held."""
         self.acknowledged_event_count = 0
         """Events that are durable."""
         self.set_aside_event_count = 0
@@ -122,7 +124,9 @@ class UsageStream:
     def connect(self) -> int:
         """Begin a connection; returns the `first_sequence` to open it with."""
         self.disconnect()
-        if self._open_from is not None:
+        if self._open_from is None:
+            self.missing_from = 0
+        else:
             # The meter counts the numbers before it as missing, so nobody gets them any more.
             self._sent = max(self._sent, self._open_from - 1)
             return self._number(self._open_from)
@@ -212,6 +216,7 @@ class UsageStream:
                 # All before the hole is durable: now the meter can be told to pass over it, and
                 # will not have lost what is before it by then.
                 self._open_from = self._find_present(local + 1)
+                self.missing_from = self._number(local)
             return None
         self._cursor = local + 1
         if local <= self._sent:
@@ -243,6 +248,7 @@ class UsageStream:
         if batch is None:
             # Found to be damaged just now: it cannot be compared. A new connection looks again.
             self._open_from = self._find_present(self._hold.first)
+            self.missing_from = 0
             return None
         self.resent_count += 1
         return self._numbered(local, batch)
@@ -295,6 +301,7 @@ class UsageStream:
         if local > self._sent:
             return self._renumber(sequence)
         self._open_from = self._find_present(local)
+        self.missing_from = sequence
         return Verdict.REOPEN
 
     def _renumber(

@@ -65,6 +65,7 @@ class Spool:
             current=current,
         )
         self._is_folder_synced = True
+        self._is_manifest_sure = True
         self._running = dict(recovered.running)
         self._total_event_count = recovered.total_event_count
         self._cache: OrderedDict[int, SealedBatch] = OrderedDict()
@@ -141,15 +142,31 @@ class Spool:
         offsets = self._offsets.extended(offset, first_local=first_local)
         doubts = self._doubts.extended(first_local, end=doubtful_below)
         if offsets.entries == self._offsets.entries and doubts == self._doubts:
+            self.ensure_numbers()
             return
         offsets.forget_below(self.first)
         doubts = doubts.above(self.first)
         manifest = replace(self._manifest, offsets=tuple(offsets.entries), doubtful=doubts.ranges)
+        self._is_manifest_sure = False
         try:
             write_manifest(self._files, manifest)
         except OSError as error:
             raise DiskFault(f"the numbers were not written down: {error}") from error
+        self._is_manifest_sure = True
         self._manifest, self._offsets, self._doubts = manifest, offsets, doubts
+
+    def ensure_numbers(self) -> None:
+        """Have the numbers on disk that are gone by here: a write that failed may have left others.
+
+        Raises DiskFault: nothing may be sent.
+        """
+        if self._is_manifest_sure:
+            return
+        try:
+            write_manifest(self._files, self._manifest)
+        except OSError as error:
+            raise DiskFault(f"the numbers are not sure: {error}") from error
+        self._is_manifest_sure = True
 
     def leave_out(self, *, below: int, event_count: int) -> None:
         """Give the next batch this number; those between lie elsewhere, with so many events."""
@@ -177,6 +194,7 @@ class Spool:
 
     def batch(self, local: int) -> SealedBatch | None:
         """See `Hold`."""
+        self.ensure_numbers()
         cached = self._cache.get(local)
         segment = self._shelf.find(local)
         if cached is not None or segment is None:

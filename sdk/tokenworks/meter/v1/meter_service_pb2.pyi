@@ -111,6 +111,7 @@ class OpenStream(_message.Message):
     PRODUCER_FIELD_NUMBER: _builtins.int
     INSTANCE_FIELD_NUMBER: _builtins.int
     FIRST_SEQUENCE_FIELD_NUMBER: _builtins.int
+    MISSING_FROM_FIELD_NUMBER: _builtins.int
     producer: _builtins.str
     """Name of the reporting server, 1–64 characters of [A-Za-z0-9._-], its own for each server; belongs to the API key's
     account.
@@ -121,16 +122,22 @@ class OpenStream(_message.Message):
     """Number of the oldest batch still held; 0 when none is. Numbers between the last one recorded and this one are
     recorded as a gap.
     """
+    missing_from: _builtins.int
+    """First of the numbers before first_sequence that the producer has lost; they are passed over only while the meter
+    expects just this one, else it answers with the number that it does expect: what lies before may still be held.
+    0: none is held.
+    """
     def __init__(
         self,
         *,
         producer: _builtins.str = ...,
         instance: _builtins.bytes = ...,
         first_sequence: _builtins.int = ...,
+        missing_from: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sequence", b"first_sequence", "instance", b"instance", "producer", b"producer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_sequence", b"first_sequence", "instance", b"instance", "missing_from", b"missing_from", "producer", b"producer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
