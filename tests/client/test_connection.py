@@ -4,7 +4,7 @@ import pytest
 
 from tokenworks.client.columns import SealedBatch
 from tokenworks.client.connection import Address, is_loopback
-from tokenworks.client.messages import batch_message, open_message
+from tokenworks.client.messages import batch_message, open_message, salted
 from tokenworks.client.stream import NumberedBatch
 from tokenworks.meter.v1 import usage_pb2 as pb
 from tokenworks.meter.v1.meter_service_pb2 import OpenStream, StreamUsageRequest
@@ -21,12 +21,30 @@ def test_batch_message__is_what_protobuf_would_write(sequence: int, event_count:
     assert message == request.SerializeToString()
 
 
-def test_open_message__carries_all_three_fields() -> None:
-    """The opening names the producer, its instance and the oldest number held."""
-    message = open_message(producer="p", instance=b"i" * 16, first_sequence=3)
+def test_open_message__carries_all_fields() -> None:
+    """The opening names the producer, its instance, the oldest number held and the lost ones."""
+    message = open_message(producer="p", instance=b"i" * 16, first_sequence=3, missing_from=2)
     assert StreamUsageRequest.FromString(message).open == OpenStream(
-        producer="p", instance=b"i" * 16, first_sequence=3
+        producer="p", instance=b"i" * 16, first_sequence=3, missing_from=2
     )
+
+
+def test_salted__is_read_as_before() -> None:
+    """The salt changes the bytes and nothing of what they mean."""
+    payload = pb.UsageColumns(dimensions_index=[0], request_id=["r"]).SerializeToString()
+    read = pb.UsageColumns.FromString(salted(payload, salt=b"s" * 16))
+    assert read.salt == b"s" * 16
+    read.ClearField("salt")
+    assert read.SerializeToString() == payload
+
+
+def test_batch_message__doubtful_is_what_protobuf_would_write() -> None:
+    """The mark is laid behind the payload by hand too."""
+    columns = pb.UsageColumns(dimensions_index=[0])
+    sealed = SealedBatch(payload=columns.SerializeToString(), event_count=1)
+    message = batch_message(NumberedBatch(sequence=300, batch=sealed, is_doubtful=True))
+    batch = pb.UsageBatch(sequence=300, columns=columns, is_doubtful=True)
+    assert message == StreamUsageRequest(batch=batch).SerializeToString()
 
 
 @pytest.mark.parametrize(

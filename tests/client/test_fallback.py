@@ -2,6 +2,7 @@
 
 import errno
 from collections.abc import Sequence
+from functools import partial
 
 import pytest
 
@@ -130,7 +131,7 @@ def test_set_offset__half_written_holds_up_the_sending() -> None:
         hold.set_offset(10, first_local=1)
         _append(hold, b"1")
         begin = disk.change_count
-        disk.fault = lambda at, first=begin + place: errno.EIO if at >= first else None
+        disk.fault = partial(_failing_from, begin + place)
         with pytest.raises(DiskFault):
             hold.set_offset(20, first_local=1)
         with pytest.raises(DiskFault):
@@ -236,6 +237,10 @@ def _hold(options: SpoolOptions | None = None) -> tuple[Disk, FallbackHold]:
     disk = Disk()
     spool = Spool.open(disk, producer="p", options=options or SpoolOptions())
     return disk, FallbackHold(spool)
+
+
+def _failing_from(first: int, change: int) -> int | None:
+    return errno.EIO if change >= first else None
 
 
 def _break(disk: Disk) -> None:
