@@ -38,7 +38,7 @@ UPDATE usage SET output = output + %s WHERE (account_id, interval_start, sku_id,
 """
 
 
-@pytest.mark.slow
+@pytest.mark.stacks
 @pytest.mark.timeout(400)
 def test_replay__killed_meter(running_meter: RunningMeter, tmp_path: Path) -> None:
     """Resent batches and a kill -9 in mid-commit change nothing: truth = journal = usage."""

@@ -12,14 +12,14 @@ from tests.billing.town import Town, TownEvent, town_on
 from tests.postgres import Cluster
 
 WORLDS = 200
-PARTS = 10
+PARTS = 40
 _DAY_MS = 86_400_000
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
-    # All of them take minutes: a tenth is enough for everyday.
+    # All of them take minutes: a few are enough for everyday.
     [pytest.param(it, marks=[pytest.mark.stacks] if it else []) for it in range(PARTS)],
 )
 def test_world__closed_as_the_oracle_does(cluster: Cluster, part: int) -> None:

@@ -206,6 +206,7 @@ def test_up__interrupted_start(folder: Path) -> None:
     assert not (folder / "postgres" / "data" / "postmaster.pid").exists()
 
 
+@pytest.mark.stacks
 def test_up__started_again(start: Start) -> None:
     """After an orderly stop everything is there again, under the same API key."""
     up = start()
@@ -279,6 +280,7 @@ def test_up__other_machines_in_the_clear(folder: Path) -> None:
     assert not folder.exists()
 
 
+@pytest.mark.stacks
 def test_up__other_machines_allowed(start: Start) -> None:
     """Told so, it lets other machines in without TLS, and is still found from this one."""
     up = start("--insecure", ports=("--grpc-address", "0.0.0.0:0", *ANY_PORTS[2:]))
@@ -362,6 +364,7 @@ def test_up__sandbox_for_people(folder: Path, monkeypatch: pytest.MonkeyPatch) -
     assert (lines[4], process.returncode) == ("Clock     2026-10-01T00:00:00Z, driven: SANDBOX", 0)
 
 
+@pytest.mark.stacks
 @pytest.mark.skipif(os.geteuid() != 0, reason="all other tests here run as a user already")
 def test_up__as_a_user(start: Start) -> None:
     """Whoever is not root runs all of it as himself."""
