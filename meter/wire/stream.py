@@ -32,6 +32,8 @@ from tokenworks.meter.v1 import meter_service_pb2
 PRODUCER_NAME: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.PRODUCER_CHARS_MAX}}}")
 # How long a stream waits for room in the buffer before its producer is told to come back.
 _ROOM_SECONDS: Final = 5.0
+# How long an end in good order is looked at before it is believed; the client waits for 0.5 s.
+_GOODBYE_SECONDS: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,6 +278,10 @@ class Stream:
     async def _say_goodbye(self) -> None:
         """Retire a producer that has nothing left to report."""
         session = self._session
+        # A connection that broke looks like an end in good order until gRPC has told of it.
+        await asyncio.sleep(_GOODBYE_SECONDS)
+        if self._context.cancelled():
+            return
         if self._opener is not None and session.announced_sequence <= session.recorded_sequence:
             await self._parts.roster.end(self, self._opener)
 

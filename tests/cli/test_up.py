@@ -206,7 +206,6 @@ def test_up__interrupted_start(folder: Path) -> None:
     assert not (folder / "postgres" / "data" / "postmaster.pid").exists()
 
 
-@pytest.mark.stacks
 def test_up__started_again(start: Start) -> None:
     """After an orderly stop everything is there again, under the same API key."""
     up = start()

@@ -18,7 +18,7 @@ from tokenworks.meter.v1 import (
     usage_pb2,
 )
 
-CALL_SECONDS_MAX = 20
+CALL_SECONDS_MAX = 60
 Response = meter_service_pb2.StreamUsageResponse
 
 

@@ -41,6 +41,10 @@ class Talk:
         """Return the next answer; raises what ends the stream."""
         return next(self._heard)
 
+    def cut(self) -> None:
+        """Cancel the call, as a process does that dies."""
+        self._heard.cancel()  # type: ignore[attr-defined]
+
     def end(self) -> None:
         """Send nothing more."""
         self._said.put(None)

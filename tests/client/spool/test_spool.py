@@ -291,9 +291,13 @@ def test_set_offset__disk_fails() -> None:
     with pytest.raises(DiskFault, match="numbers"):
         spool.set_offset(8, first_local=1)
     assert spool.offset == 7
+    with pytest.raises(DiskFault, match="sure"):
+        spool.set_offset(7, first_local=4)
+    disk.fault = lambda _: None
+    spool.set_offset(7, first_local=4)
     changes = disk.change_count
     spool.set_offset(7, first_local=4)
-    assert disk.change_count == changes
+    assert disk.change_count == changes, "what is said already is not written again"
 
 
 @pytest.mark.parametrize(

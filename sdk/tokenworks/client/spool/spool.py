@@ -194,7 +194,6 @@ class Spool:
 
     def batch(self, local: int) -> SealedBatch | None:
         """See `Hold`."""
-        self.ensure_numbers()
         cached = self._cache.get(local)
         segment = self._shelf.find(local)
         if cached is not None or segment is None:
