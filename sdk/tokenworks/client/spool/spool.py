@@ -147,12 +147,7 @@ class Spool:
         offsets.forget_below(self.first)
         doubts = doubts.above(self.first)
         manifest = replace(self._manifest, offsets=tuple(offsets.entries), doubtful=doubts.ranges)
-        self._is_manifest_sure = False
-        try:
-            write_manifest(self._files, manifest)
-        except OSError as error:
-            raise DiskFault(f"the numbers were not written down: {error}") from error
-        self._is_manifest_sure = True
+        self._write_manifest(manifest)
         self._manifest, self._offsets, self._doubts = manifest, offsets, doubts
 
     def ensure_numbers(self) -> None:
@@ -160,13 +155,8 @@ class Spool:
 
         Raises DiskFault: nothing may be sent.
         """
-        if self._is_manifest_sure:
-            return
-        try:
-            write_manifest(self._files, self._manifest)
-        except OSError as error:
-            raise DiskFault(f"the numbers are not sure: {error}") from error
-        self._is_manifest_sure = True
+        if not self._is_manifest_sure:
+            self._write_manifest(self._manifest)
 
     def leave_out(self, *, below: int, event_count: int) -> None:
         """Give the next batch this number; those between lie elsewhere, with so many events."""
@@ -233,6 +223,15 @@ class Spool:
         is_news = self.released != self._released_noted
         self._writer.close(released=self.released if is_news else None)
         self._files.close()
+
+    def _write_manifest(self, manifest: Manifest) -> None:
+        """Write a manifest; until that has worked, nobody knows which one is on disk."""
+        self._is_manifest_sure = False
+        try:
+            write_manifest(self._files, manifest)
+        except OSError as error:
+            raise DiskFault(f"the numbers were not written down for sure: {error}") from error
+        self._is_manifest_sure = True
 
     def _append(
         self,
