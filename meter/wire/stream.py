@@ -278,11 +278,11 @@ class Stream:
     async def _say_goodbye(self) -> None:
         """Retire a producer that has nothing left to report."""
         session = self._session
+        if self._opener is None or session.announced_sequence > session.recorded_sequence:
+            return
         # A connection that broke looks like an end in good order until gRPC has told of it.
         await asyncio.sleep(_GOODBYE_SECONDS)
-        if self._context.cancelled():
-            return
-        if self._opener is not None and session.announced_sequence <= session.recorded_sequence:
+        if not self._context.cancelled():
             await self._parts.roster.end(self, self._opener)
 
     async def _send_opened(self, opened: Opened) -> None:
