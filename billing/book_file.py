@@ -36,9 +36,9 @@ from billing.price_book import (
     Window,
     can_meet,
 )
-from billing.toml_file import Entry, Table, TomlFile, quote
 from billing.window_hours import Hours, check_own_hours, check_windows, read_hours
 from meter.domain.tokens import BAND_EDGES, Mode, TokenClass
+from meter.toml_file import Entry, Table, TomlFile, quote
 
 MISSING: Final = "hold"
 _KEYS: Final = (

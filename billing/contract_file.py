@@ -33,8 +33,8 @@ from billing.limits import (
 )
 from billing.money import Currency
 from billing.price_book import Override, class_name, matches
-from billing.toml_file import Entry, Table, TomlFile, quote
 from meter.domain.tokens import Mode, TokenClass
+from meter.toml_file import Entry, Table, TomlFile, quote
 
 DOCUMENT_KIND: Final = "invoice"
 TERMS_DAYS_DEFAULT: Final = 30

@@ -11,9 +11,9 @@ from billing.limits import ID_CHARS_MAX
 from billing.money import Currency, find_currency
 from billing.periods import find_zone, read_local
 from billing.price_book import MODE_NAMES, class_name
-from billing.toml_file import Entry, Table, quote
 from meter.domain.limits import MODEL_CHARS_MAX, TIER_CHARS_MAX
 from meter.domain.tokens import Mode, TokenClass
+from meter.toml_file import Entry, Table, quote
 
 FORMAT: Final = 1
 ALL: Final = "all"

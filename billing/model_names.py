@@ -7,7 +7,7 @@ from graphlib import CycleError, TopologicalSorter
 
 from billing.limits import NAMES_MAX, PATTERNS_MAX
 from billing.price_book import can_meet, is_pattern
-from billing.toml_file import Entry, quote
+from meter.toml_file import Entry, quote
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from billing.price_book import (
     is_meant,
     matches,
 )
-from billing.toml_file import Entry, quote
+from meter.toml_file import Entry, quote
 
 _DAY_MINUTES: Final = 24 * 60
 _SLOT_MINUTES: Final = 15

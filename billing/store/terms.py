@@ -21,11 +21,11 @@ from billing.ports import IssuedPeriod, StoredText, Terms
 from billing.price_book import PriceBook
 from billing.store.invoices import select_issued_periods
 from billing.store.tables import contract_covers, contracts, price_books, terms
-from billing.toml_file import FileFaults
 from meter.domain.account import PATH_SEPARATOR, AccountTree
 from meter.domain.errors import InvalidArgument, Refused
 from meter.domain.times import to_ms, to_time
 from meter.runtime.engine import store_faults
+from meter.toml_file import FileFaults
 
 _ID_MARK: Final = "id:"
 

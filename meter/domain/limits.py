@@ -122,6 +122,20 @@ SILENT_LISTED_MAX: Final = 100
 # Depth of the tree of accounts.
 ACCOUNT_DEPTH_MAX: Final = 16
 
+# A TOML file that a person has written; a price book of some thousand models has less than half.
+FILE_CHARS_MAX: Final = 1024 * 1024
+# Brackets in brackets, and parts of a dotted key: `models.x.tier.y.above` has five.
+NESTING_MAX: Final = 8
+# Faults that are listed; the rest is only counted.
+FAULTS_MAX: Final = 100
+# What a message quotes of a file, in characters.
+QUOTE_CHARS_MAX: Final = 64
+# Digits of a number in a file, on each side of the point: products of a price and its factors stay
+# far below a context's thousand digits.
+DIGITS_MAX: Final = 30
+# Entries of one list in a file.
+LIST_ENTRIES_MAX: Final = 1_000
+
 assert TOKEN_COUNT_MAX < 2**31
 assert BATCH_DIMENSIONS_MAX <= BATCH_EVENTS_MAX
 assert DIGESTS_KEPT >= 2 * BATCHES_IN_FLIGHT_MAX, "a go-back may repeat all that is in flight"

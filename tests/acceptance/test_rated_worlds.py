@@ -6,7 +6,7 @@ from multiprocessing import get_context
 
 import pytest
 
-from billing.toml_file import FileFaults
+from meter.toml_file import FileFaults
 from tests.acceptance.oracle_bills import bill, to_event
 from tests.acceptance.rated_worlds import (
     bill_by_product,

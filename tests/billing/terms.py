@@ -17,9 +17,9 @@ from billing.contract_file import read_contract
 from billing.contracts import ContractVersion
 from billing.money import Currency, find_currency
 from billing.price_book import Price, PriceBook, PriceKey
-from billing.toml_file import FileFaults
 from meter.domain.times import to_ms
 from meter.domain.tokens import Mode, TokenClass
+from meter.toml_file import FileFaults
 
 TIERS: Final = ("free", "medium", "high", "premium", "ultra")
 BOOK: Final = {

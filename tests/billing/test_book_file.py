@@ -8,12 +8,13 @@ import pytest
 from hypothesis import given
 
 from billing.book_file import read_book
-from billing.limits import LIST_ENTRIES_MAX, NAMES_MAX, PATTERNS_MAX
+from billing.limits import NAMES_MAX, PATTERNS_MAX
 from billing.money import Currency
 from billing.price_book import MODE_NAMES, PriceBook, PriceTable, Window, class_name
-from billing.toml_file import FileFaults
+from meter.domain.limits import LIST_ENTRIES_MAX
 from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import Mode, TokenClass
+from meter.toml_file import FileFaults
 from tests.billing import generated_books
 from tests.billing.terms import TIERS, a_book, book_text, check_book_faults
 

@@ -3,7 +3,7 @@
 import pytest
 
 from billing.limits import MODELS_LISTED_MAX, OVERRIDES_MAX
-from billing.toml_file import FileFaults
+from meter.toml_file import FileFaults
 from tests.billing.terms import (
     a_contract,
     cases,

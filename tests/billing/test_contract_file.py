@@ -9,9 +9,9 @@ from billing.contract_file import read_contract
 from billing.contracts import Party, PriceBy
 from billing.money import Currency, find_currency
 from billing.price_book import Override
-from billing.toml_file import FileFaults
 from meter.domain.times import to_ms
 from meter.domain.tokens import Mode, TokenClass
+from meter.toml_file import FileFaults
 from tests.billing.terms import (
     TIERS,
     a_contract,

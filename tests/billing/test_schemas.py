@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from jsonschema import Draft202012Validator
 
+import meter.domain.limits
 from billing import limits
 from billing.file_terms import ALL, CLASSES, MODES
 from billing.price_book import DAY_NAMES
@@ -122,8 +123,8 @@ def test_schemas__have_the_words_and_limits_of_the_code() -> None:
     assert book["id"]["maxLength"] == limits.ID_CHARS_MAX
     assert book["model"]["maxLength"] == MODEL_CHARS_MAX
     assert book["tiers"]["items"]["maxLength"] == TIER_CHARS_MAX
-    assert book["models"]["maxItems"] == limits.LIST_ENTRIES_MAX
-    assert f"{{1,{limits.DIGITS_MAX}}}" in book["decimal"]["pattern"]
+    assert book["models"]["maxItems"] == meter.domain.limits.LIST_ENTRIES_MAX
+    assert f"{{1,{meter.domain.limits.DIGITS_MAX}}}" in book["decimal"]["pattern"]
     assert BOOK_SCHEMA["properties"]["windows"]["maxProperties"] == limits.WINDOWS_MAX
     assert CONTRACT_SCHEMA["properties"]["overrides"]["maxItems"] == limits.OVERRIDES_MAX
     document = CONTRACT_SCHEMA["properties"]["document"]["properties"]

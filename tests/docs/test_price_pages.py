@@ -14,11 +14,11 @@ from billing.contract_file import read_contract
 from billing.contracts import ContractVersion
 from billing.money import Currency, amount_of, find_currency, round_half_up, subtract, write
 from billing.price_book import Price, PriceBook, PriceKey, explain
-from billing.toml_file import FileFaults
 from cli.settings import Settings
 from meter.domain.interval import interval_start_ms
 from meter.domain.times import to_ms
 from meter.domain.tokens import BAND_EDGES, Mode, TokenClass
+from meter.toml_file import FileFaults
 
 REFERENCE = Path(__file__).resolve().parents[2] / "docs/reference"
 BOOK_PAGE = (REFERENCE / "price-book.md").read_text("utf-8")

@@ -13,7 +13,7 @@ from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Final, NamedTuple, TypeVar
 
-from billing.limits import (
+from meter.domain.limits import (
     DIGITS_MAX,
     FAULTS_MAX,
     FILE_CHARS_MAX,
@@ -21,7 +21,7 @@ from billing.limits import (
     NESTING_MAX,
     QUOTE_CHARS_MAX,
 )
-from billing.toml_lines import TomlPath, find_end, find_lines, find_too_deep
+from meter.toml_lines import TomlPath, find_end, find_lines, find_too_deep
 
 Choice = TypeVar("Choice")
 # Python writes no number of thousands of digits; a price has none.

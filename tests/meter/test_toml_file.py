@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from billing.limits import FAULTS_MAX, FILE_CHARS_MAX, NESTING_MAX
-from billing.toml_file import Fault, FileFaults, TomlFile, quote, to_place
-from billing.toml_lines import TomlPath, find_lines, find_too_deep
+from meter.domain.limits import FAULTS_MAX, FILE_CHARS_MAX, NESTING_MAX
+from meter.toml_file import Fault, FileFaults, TomlFile, quote, to_place
+from meter.toml_lines import TomlPath, find_lines, find_too_deep
 from tests.billing import generated_books
 
 EXAMPLE = '''\
