@@ -3,9 +3,9 @@
     MeterError
     ├── Unauthenticated     API_KEY_MISSING · _MALFORMED · _UNKNOWN · _REVOKED
     ├── PermissionDenied    SCOPE_MISSING
-    ├── InvalidArgument     ARGUMENT_INVALID · MESSAGE_UNREADABLE
+    ├── InvalidArgument     ARGUMENT_INVALID · MESSAGE_UNREADABLE · FACTORY_INVALID
     ├── NotFound            ACCOUNT_NOT_FOUND · API_KEY_NOT_FOUND · QUARANTINE_NOT_FOUND
-    │                       EVENT_NOT_FOUND · PRODUCER_NOT_FOUND
+    │                       EVENT_NOT_FOUND · PRODUCER_NOT_FOUND · FACTORY_NOT_FOUND
     ├── AlreadyExists       ACCOUNT_EXISTS
     ├── Refused             a rule says no; sending it again does not help
     ├── Overloaded          OVERLOADED · MESSAGE_TOO_LARGE
@@ -48,6 +48,9 @@ class Reason(StrEnum):
     CORRECTION_REFUSED = "CORRECTION_REFUSED"
     PRODUCER_NOT_FOUND = "PRODUCER_NOT_FOUND"
     RETIRE_REFUSED = "RETIRE_REFUSED"
+    FACTORY_INVALID = "FACTORY_INVALID"
+    FACTORY_NOT_FOUND = "FACTORY_NOT_FOUND"
+    FACTORY_REFUSED = "FACTORY_REFUSED"
     INTERNAL = "INTERNAL"
 
 

@@ -1149,6 +1149,11 @@ class QueryRevenueRequest(_message.Message):
 
     START_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    BY_POOL_FIELD_NUMBER: _builtins.int
+    by_pool: _builtins.bool
+    """Split the rows by pool too: what an account's tokens come to is shared out to the pools that served them, exactly, by
+    their tokens of each kind (input, cached, output) in each interval.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """From here, on a 15-minute edge …"""
@@ -1162,10 +1167,11 @@ class QueryRevenueRequest(_message.Message):
         *,
         start_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        by_pool: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["by_pool", b"by_pool", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1180,7 +1186,7 @@ class QueryRevenueResponse(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___RevenueRow]:
-        """By tier and currency."""
+        """By tier, currency and, if asked for, pool."""
 
     def __init__(
         self,
@@ -1204,22 +1210,26 @@ class RevenueRow(_message.Message):
     TIER_FIELD_NUMBER: _builtins.int
     CURRENCY_FIELD_NUMBER: _builtins.int
     AMOUNT_FIELD_NUMBER: _builtins.int
+    POOL_FIELD_NUMBER: _builtins.int
     tier: _builtins.str
     """The tier."""
     currency: _builtins.str
     """ISO 4217 code."""
     amount: _builtins.str
-    """Exact, not rounded."""
+    """Exact, not rounded; by pool, to at most 12 decimals."""
+    pool: _builtins.str
+    """The pool, when asked for; empty for tokens whose events name none."""
     def __init__(
         self,
         *,
         tier: _builtins.str = ...,
         currency: _builtins.str = ...,
         amount: _builtins.str = ...,
+        pool: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "currency", b"currency", "tier", b"tier"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "currency", b"currency", "pool", b"pool", "tier", b"tier"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -20,6 +20,34 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _EnergyBoundary:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _EnergyBoundaryEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_EnergyBoundary.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ENERGY_BOUNDARY_UNSPECIFIED: _EnergyBoundary.ValueType  # 0
+    """Read as ENERGY_BOUNDARY_BOARD."""
+    ENERGY_BOUNDARY_BOARD: _EnergyBoundary.ValueType  # 1
+    """Accelerators' boards."""
+    ENERGY_BOUNDARY_HOST: _EnergyBoundary.ValueType  # 2
+    """Whole hosts, with their boards."""
+    ENERGY_BOUNDARY_FACILITY: _EnergyBoundary.ValueType  # 3
+    """The site, with cooling and losses."""
+
+class EnergyBoundary(_EnergyBoundary, metaclass=_EnergyBoundaryEnumTypeWrapper):
+    """What a counter's energy is that of. Each holds the one before it: energy of two boundaries is never added up."""
+
+ENERGY_BOUNDARY_UNSPECIFIED: EnergyBoundary.ValueType  # 0
+"""Read as ENERGY_BOUNDARY_BOARD."""
+ENERGY_BOUNDARY_BOARD: EnergyBoundary.ValueType  # 1
+"""Accelerators' boards."""
+ENERGY_BOUNDARY_HOST: EnergyBoundary.ValueType  # 2
+"""Whole hosts, with their boards."""
+ENERGY_BOUNDARY_FACILITY: EnergyBoundary.ValueType  # 3
+"""The site, with cooling and losses."""
+Global___EnergyBoundary: _TypeAlias = EnergyBoundary  # noqa: Y015
+
 class _EfficiencyGroupBy:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -40,6 +68,8 @@ class _EfficiencyGroupByEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Eff
     """Hour in UTC."""
     EFFICIENCY_GROUP_BY_DAY: _EfficiencyGroupBy.ValueType  # 6
     """Day in UTC."""
+    EFFICIENCY_GROUP_BY_ACCOUNT: _EfficiencyGroupBy.ValueType  # 7
+    """Account id."""
 
 class EfficiencyGroupBy(_EfficiencyGroupBy, metaclass=_EfficiencyGroupByEnumTypeWrapper):
     """What an answer's rows are split by."""
@@ -58,6 +88,8 @@ EFFICIENCY_GROUP_BY_HOUR: EfficiencyGroupBy.ValueType  # 5
 """Hour in UTC."""
 EFFICIENCY_GROUP_BY_DAY: EfficiencyGroupBy.ValueType  # 6
 """Day in UTC."""
+EFFICIENCY_GROUP_BY_ACCOUNT: EfficiencyGroupBy.ValueType  # 7
+"""Account id."""
 Global___EfficiencyGroupBy: _TypeAlias = EfficiencyGroupBy  # noqa: Y015
 
 class _UnattributedReason:
@@ -74,6 +106,10 @@ class _UnattributedReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Un
     """No output tokens were counted in the interval."""
     UNATTRIBUTED_REASON_PENDING: _UnattributedReason.ValueType  # 3
     """Not attributed yet: the interval has not ended, or not all of it is counted."""
+    UNATTRIBUTED_REASON_IDLE: _UnattributedReason.ValueType  # 4
+    """What the devices take for idling, by the factory's description."""
+    UNATTRIBUTED_REASON_UNMAPPED: _UnattributedReason.ValueType  # 5
+    """Devices that the factory's description does not name."""
 
 class UnattributedReason(_UnattributedReason, metaclass=_UnattributedReasonEnumTypeWrapper):
     """Why energy is attributed to no tokens."""
@@ -86,7 +122,103 @@ UNATTRIBUTED_REASON_NO_TOKENS: UnattributedReason.ValueType  # 2
 """No output tokens were counted in the interval."""
 UNATTRIBUTED_REASON_PENDING: UnattributedReason.ValueType  # 3
 """Not attributed yet: the interval has not ended, or not all of it is counted."""
+UNATTRIBUTED_REASON_IDLE: UnattributedReason.ValueType  # 4
+"""What the devices take for idling, by the factory's description."""
+UNATTRIBUTED_REASON_UNMAPPED: UnattributedReason.ValueType  # 5
+"""Devices that the factory's description does not name."""
 Global___UnattributedReason: _TypeAlias = UnattributedReason  # noqa: Y015
+
+class _PowerFault:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PowerFaultEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PowerFault.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    POWER_FAULT_UNSPECIFIED: _PowerFault.ValueType  # 0
+    """Never sent."""
+    POWER_FAULT_NO_SAMPLE: _PowerFault.ValueType  # 1
+    """No device has a fresh sample."""
+    POWER_FAULT_STALE: _PowerFault.ValueType  # 2
+    """Some device has no fresh sample; of an interval: less than 95 % of it is covered by samples."""
+    POWER_FAULT_DEVICES: _PowerFault.ValueType  # 3
+    """There are other devices, or more or fewer, than the factory's description says."""
+    POWER_FAULT_CROSS_CHECK: _PowerFault.ValueType  # 4
+    """The integral of the power gauge and the counter differ by more than 5 % over an hour, or by more than half over 5
+    minutes: one of them errs, or lies in its unit.
+    """
+    POWER_FAULT_IMPLAUSIBLE: _PowerFault.ValueType  # 5
+    """A counter leapt further than its device can use."""
+    POWER_FAULT_CONFLICT: _PowerFault.ValueType  # 6
+    """Two sources or two pools claim one device."""
+
+class PowerFault(_PowerFault, metaclass=_PowerFaultEnumTypeWrapper):
+    """Why an interval of a pool gives no ratio, or a pool's power is not valid now."""
+
+POWER_FAULT_UNSPECIFIED: PowerFault.ValueType  # 0
+"""Never sent."""
+POWER_FAULT_NO_SAMPLE: PowerFault.ValueType  # 1
+"""No device has a fresh sample."""
+POWER_FAULT_STALE: PowerFault.ValueType  # 2
+"""Some device has no fresh sample; of an interval: less than 95 % of it is covered by samples."""
+POWER_FAULT_DEVICES: PowerFault.ValueType  # 3
+"""There are other devices, or more or fewer, than the factory's description says."""
+POWER_FAULT_CROSS_CHECK: PowerFault.ValueType  # 4
+"""The integral of the power gauge and the counter differ by more than 5 % over an hour, or by more than half over 5
+minutes: one of them errs, or lies in its unit.
+"""
+POWER_FAULT_IMPLAUSIBLE: PowerFault.ValueType  # 5
+"""A counter leapt further than its device can use."""
+POWER_FAULT_CONFLICT: PowerFault.ValueType  # 6
+"""Two sources or two pools claim one device."""
+Global___PowerFault: _TypeAlias = PowerFault  # noqa: Y015
+
+class _PueBasis:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PueBasisEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PueBasis.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PUE_BASIS_UNSPECIFIED: _PueBasis.ValueType  # 0
+    """Neither is known."""
+    PUE_BASIS_MEASURED: _PueBasis.ValueType  # 1
+    """Energy of the site's meter by that of its pools."""
+    PUE_BASIS_CONFIGURED: _PueBasis.ValueType  # 2
+    """The factory's description."""
+
+class PueBasis(_PueBasis, metaclass=_PueBasisEnumTypeWrapper):
+    """Where a site's power usage effectiveness (PUE) is from."""
+
+PUE_BASIS_UNSPECIFIED: PueBasis.ValueType  # 0
+"""Neither is known."""
+PUE_BASIS_MEASURED: PueBasis.ValueType  # 1
+"""Energy of the site's meter by that of its pools."""
+PUE_BASIS_CONFIGURED: PueBasis.ValueType  # 2
+"""The factory's description."""
+Global___PueBasis: _TypeAlias = PueBasis  # noqa: Y015
+
+class _IdlePolicy:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _IdlePolicyEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IdlePolicy.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    IDLE_POLICY_UNSPECIFIED: _IdlePolicy.ValueType  # 0
+    """Never sent."""
+    IDLE_POLICY_UNATTRIBUTED: _IdlePolicy.ValueType  # 1
+    """It belongs to nobody."""
+    IDLE_POLICY_PROPORTIONAL: _IdlePolicy.ValueType  # 2
+    """It is shared out as the rest is."""
+
+class IdlePolicy(_IdlePolicy, metaclass=_IdlePolicyEnumTypeWrapper):
+    """What becomes of the energy that devices take for idling."""
+
+IDLE_POLICY_UNSPECIFIED: IdlePolicy.ValueType  # 0
+"""Never sent."""
+IDLE_POLICY_UNATTRIBUTED: IdlePolicy.ValueType  # 1
+"""It belongs to nobody."""
+IDLE_POLICY_PROPORTIONAL: IdlePolicy.ValueType  # 2
+"""It is shared out as the rest is."""
+Global___IdlePolicy: _TypeAlias = IdlePolicy  # noqa: Y015
 
 @_typing.final
 class EnergyReading(_message.Message):
@@ -98,14 +230,26 @@ class EnergyReading(_message.Message):
     DEVICE_FIELD_NUMBER: _builtins.int
     TIME_FIELD_NUMBER: _builtins.int
     COUNTER_MJ_FIELD_NUMBER: _builtins.int
+    BOUNDARY_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    RANGE_MJ_FIELD_NUMBER: _builtins.int
+    POWER_MW_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
-    """Pool of the device, as events name it; 1–64 printable characters."""
+    """Pool of the device, as events name it; 1–64 printable characters. Empty for a site's meter."""
     device: _builtins.str
     """Name of the device, one for each counter, the same for ever; 1–64 printable characters. NVIDIA's is the UUID."""
     counter_mj: _builtins.int
     """Energy used since the counter began, in millijoules, 0 to 2^62. A lower one than before begins anew. More than a
-    megawatt since the last reading is no energy.
+    megawatt since the last reading is no energy (100 megawatts of a site's meter).
     """
+    boundary: Global___EnergyBoundary.ValueType
+    """What the counter is of. FACILITY goes with `site`, the others with `pool`."""
+    site: _builtins.str
+    """Site of a meter of FACILITY, as the factory's description names it; else empty."""
+    range_mj: _builtins.int
+    """Where the counter wraps: after this value comes 0. 0 for one that does not."""
+    power_mw: _builtins.int
+    """What the device draws at that time, in milliwatts: its integral is compared with the counter. Absent when not known."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """When the counter was read, at most 35 days ago and 5 minutes ahead. Readings of a device come in the order of time;
@@ -119,12 +263,18 @@ class EnergyReading(_message.Message):
         device: _builtins.str = ...,
         time: _timestamp_pb2.Timestamp | None = ...,
         counter_mj: _builtins.int = ...,
+        boundary: Global___EnergyBoundary.ValueType = ...,
+        site: _builtins.str = ...,
+        range_mj: _builtins.int = ...,
+        power_mw: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_power_mw", b"_power_mw", "power_mw", b"power_mw", "time", b"time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["counter_mj", b"counter_mj", "device", b"device", "pool", b"pool", "time", b"time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_power_mw", b"_power_mw", "boundary", b"boundary", "counter_mj", b"counter_mj", "device", b"device", "pool", b"pool", "power_mw", b"power_mw", "range_mj", b"range_mj", "site", b"site", "time", b"time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__power_mw: _TypeAlias = _typing.Literal["power_mw"]  # noqa: Y015
+    _WhichOneofArgType__power_mw: _TypeAlias = _typing.Literal["_power_mw", b"_power_mw"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__power_mw) -> _WhichOneofReturnType__power_mw | None: ...
 
 Global___EnergyReading: _TypeAlias = EnergyReading  # noqa: Y015
 
@@ -163,7 +313,9 @@ class RecordEnergyResponse(_message.Message):
     recorded_count: _builtins.int
     """Readings that moved their device's counter, or were its first."""
     ignored_count: _builtins.int
-    """Readings that added nothing: not newer than the last one, or the same counter."""
+    """Readings that added nothing: not newer than the last one, the same counter, or of a device that another source or
+    pool has.
+    """
     def __init__(
         self,
         *,
@@ -188,8 +340,11 @@ class QueryEfficiencyRequest(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     GROUP_BY_FIELD_NUMBER: _builtins.int
     POOL_FIELD_NUMBER: _builtins.int
+    BOUNDARY_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Only this pool; empty means all."""
+    boundary: Global___EnergyBoundary.ValueType
+    """Whose energy: BOARD or HOST. That of FACILITY follows from `sites` of the answer."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Begin, inclusive, on a 15-minute edge."""
@@ -209,10 +364,11 @@ class QueryEfficiencyRequest(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         group_by: _abc.Iterable[Global___EfficiencyGroupBy.ValueType] | None = ...,
         pool: _builtins.str = ...,
+        boundary: Global___EnergyBoundary.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "group_by", b"group_by", "pool", b"pool", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boundary", b"boundary", "end_time", b"end_time", "group_by", b"group_by", "pool", b"pool", "start_time", b"start_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -233,6 +389,13 @@ class EfficiencyRow(_message.Message):
     REQUEST_COUNT_FIELD_NUMBER: _builtins.int
     ENERGY_MJ_FIELD_NUMBER: _builtins.int
     ATTRIBUTED_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    INPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    IDLE_MJ_FIELD_NUMBER: _builtins.int
+    VALID_ENERGY_MJ_FIELD_NUMBER: _builtins.int
+    VALID_OUTPUT_TOKENS_FIELD_NUMBER: _builtins.int
+    VALID_TOTAL_TOKENS_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Pool."""
     tier: _builtins.str
@@ -251,6 +414,20 @@ class EfficiencyRow(_message.Message):
     """Those of the output tokens that it was attributed to: divide these by it. The others were served where no energy is
     measured, or their interval is not attributed yet.
     """
+    account: _builtins.str
+    """Account id."""
+    input_tokens: _builtins.int
+    """Prompt tokens that were not cached, those written to a cache included."""
+    cached_tokens: _builtins.int
+    """Prompt tokens that were read from a cache."""
+    idle_mj: _builtins.int
+    """Millijoules of `energy_mj` that are a share of the pool's idling."""
+    valid_energy_mj: _builtins.int
+    """Of `energy_mj`, what is of intervals whose power is valid. Absent when there is none: then no ratio makes sense."""
+    valid_output_tokens: _builtins.int
+    """The output tokens of these intervals: tokens per joule are these by `valid_energy_mj`."""
+    valid_total_tokens: _builtins.int
+    """The tokens of all classes of these intervals."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Begin of the interval, hour or day."""
@@ -267,14 +444,26 @@ class EfficiencyRow(_message.Message):
         request_count: _builtins.int = ...,
         energy_mj: _builtins.int | None = ...,
         attributed_output_tokens: _builtins.int = ...,
+        account: _builtins.str = ...,
+        input_tokens: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+        idle_mj: _builtins.int = ...,
+        valid_energy_mj: _builtins.int | None = ...,
+        valid_output_tokens: _builtins.int = ...,
+        valid_total_tokens: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj", "energy_mj", b"energy_mj", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj", "_valid_energy_mj", b"_valid_energy_mj", "energy_mj", b"energy_mj", "start_time", b"start_time", "valid_energy_mj", b"valid_energy_mj"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj", "attributed_output_tokens", b"attributed_output_tokens", "energy_mj", b"energy_mj", "model", b"model", "output_tokens", b"output_tokens", "pool", b"pool", "request_count", b"request_count", "start_time", b"start_time", "tier", b"tier", "total_tokens", b"total_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj", "_valid_energy_mj", b"_valid_energy_mj", "account", b"account", "attributed_output_tokens", b"attributed_output_tokens", "cached_tokens", b"cached_tokens", "energy_mj", b"energy_mj", "idle_mj", b"idle_mj", "input_tokens", b"input_tokens", "model", b"model", "output_tokens", b"output_tokens", "pool", b"pool", "request_count", b"request_count", "start_time", b"start_time", "tier", b"tier", "total_tokens", b"total_tokens", "valid_energy_mj", b"valid_energy_mj", "valid_output_tokens", b"valid_output_tokens", "valid_total_tokens", b"valid_total_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__energy_mj: _TypeAlias = _typing.Literal["energy_mj"]  # noqa: Y015
     _WhichOneofArgType__energy_mj: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj"]  # noqa: Y015
+    _WhichOneofReturnType__valid_energy_mj: _TypeAlias = _typing.Literal["valid_energy_mj"]  # noqa: Y015
+    _WhichOneofArgType__valid_energy_mj: _TypeAlias = _typing.Literal["_valid_energy_mj", b"_valid_energy_mj"]  # noqa: Y015
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_mj) -> _WhichOneofReturnType__energy_mj | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__valid_energy_mj) -> _WhichOneofReturnType__valid_energy_mj | None: ...
 
 Global___EfficiencyRow: _TypeAlias = EfficiencyRow  # noqa: Y015
 
@@ -316,6 +505,12 @@ class PoolEnergy(_message.Message):
     UNATTRIBUTED_FIELD_NUMBER: _builtins.int
     GAP_MS_FIELD_NUMBER: _builtins.int
     RESET_COUNT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    BOUNDARY_FIELD_NUMBER: _builtins.int
+    ESTIMATED_MJ_FIELD_NUMBER: _builtins.int
+    COVERED_MS_FIELD_NUMBER: _builtins.int
+    INTERVAL_COUNT_FIELD_NUMBER: _builtins.int
+    VALID_INTERVAL_COUNT_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Pool."""
     measured_mj: _builtins.int
@@ -326,9 +521,23 @@ class PoolEnergy(_message.Message):
     """Milliseconds between samples too far apart, or without known energy, added up over the devices."""
     reset_count: _builtins.int
     """Counters that went back, or leapt further than their device can have used."""
+    boundary: Global___EnergyBoundary.ValueType
+    """Whose energy it is."""
+    estimated_mj: _builtins.int
+    """Millijoules of `measured_mj` that no counter measured: integrals of gauges, and ratings."""
+    covered_ms: _builtins.int
+    """Milliseconds that samples cover, added up over the devices."""
+    interval_count: _builtins.int
+    """Intervals with energy."""
+    valid_interval_count: _builtins.int
+    """Those of them whose power is valid."""
     @_builtins.property
     def unattributed(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnattributedEnergy]:
         """The rest, each reason at most once."""
+
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """Begin of the interval, hour or day, when these were asked for."""
 
     def __init__(
         self,
@@ -339,14 +548,60 @@ class PoolEnergy(_message.Message):
         unattributed: _abc.Iterable[Global___UnattributedEnergy] | None = ...,
         gap_ms: _builtins.int = ...,
         reset_count: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        boundary: Global___EnergyBoundary.ValueType = ...,
+        estimated_mj: _builtins.int = ...,
+        covered_ms: _builtins.int = ...,
+        interval_count: _builtins.int = ...,
+        valid_interval_count: _builtins.int = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributed_mj", b"attributed_mj", "gap_ms", b"gap_ms", "measured_mj", b"measured_mj", "pool", b"pool", "reset_count", b"reset_count", "unattributed", b"unattributed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributed_mj", b"attributed_mj", "boundary", b"boundary", "covered_ms", b"covered_ms", "estimated_mj", b"estimated_mj", "gap_ms", b"gap_ms", "interval_count", b"interval_count", "measured_mj", b"measured_mj", "pool", b"pool", "reset_count", b"reset_count", "start_time", b"start_time", "unattributed", b"unattributed", "valid_interval_count", b"valid_interval_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___PoolEnergy: _TypeAlias = PoolEnergy  # noqa: Y015
+
+@_typing.final
+class SiteEnergy(_message.Message):
+    """A site's energy beside that of its pools."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    FACILITY_MJ_FIELD_NUMBER: _builtins.int
+    POOLS_MJ_FIELD_NUMBER: _builtins.int
+    PUE_FIELD_NUMBER: _builtins.int
+    BASIS_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Site."""
+    facility_mj: _builtins.int
+    """Millijoules that its meter measured; absent without one."""
+    pools_mj: _builtins.int
+    """Millijoules that its pools measured while the meter did: of hosts where these are known, else of boards."""
+    pue: _builtins.str
+    """Facility energy by that of the pools, as a decimal number with at most 4 decimals; empty when it is not known."""
+    basis: Global___PueBasis.ValueType
+    """Where that is from."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        facility_mj: _builtins.int | None = ...,
+        pools_mj: _builtins.int = ...,
+        pue: _builtins.str = ...,
+        basis: Global___PueBasis.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_facility_mj", b"_facility_mj", "facility_mj", b"facility_mj"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_facility_mj", b"_facility_mj", "basis", b"basis", "facility_mj", b"facility_mj", "pools_mj", b"pools_mj", "pue", b"pue", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__facility_mj: _TypeAlias = _typing.Literal["facility_mj"]  # noqa: Y015
+    _WhichOneofArgType__facility_mj: _TypeAlias = _typing.Literal["_facility_mj", b"_facility_mj"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__facility_mj) -> _WhichOneofReturnType__facility_mj | None: ...
+
+Global___SiteEnergy: _TypeAlias = SiteEnergy  # noqa: Y015
 
 @_typing.final
 class QueryEfficiencyResponse(_message.Message):
@@ -357,6 +612,7 @@ class QueryEfficiencyResponse(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     POOLS_FIELD_NUMBER: _builtins.int
     ATTRIBUTED_UNTIL_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___EfficiencyRow]:
         """Rows, ordered by the fields asked for; at most 100,000. A question with a longer answer is refused with
@@ -373,16 +629,21 @@ class QueryEfficiencyResponse(_message.Message):
         until this server knows.
         """
 
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteEnergy]:
+        """Sites of the factory's description that is in force at the end of the time, by name."""
+
     def __init__(
         self,
         *,
         rows: _abc.Iterable[Global___EfficiencyRow] | None = ...,
         pools: _abc.Iterable[Global___PoolEnergy] | None = ...,
         attributed_until: _timestamp_pb2.Timestamp | None = ...,
+        sites: _abc.Iterable[Global___SiteEnergy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["attributed_until", b"attributed_until"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributed_until", b"attributed_until", "pools", b"pools", "rows", b"rows"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attributed_until", b"attributed_until", "pools", b"pools", "rows", b"rows", "sites", b"sites"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -419,7 +680,7 @@ class EnergySource(_message.Message):
     pool: _builtins.str
     """Pool that its devices belong to."""
     url: _builtins.str
-    """Its page."""
+    """Its page; `nvml` for the accelerators of the server's own machine, `static:` for a rating."""
     device_count: _builtins.int
     """Devices of which it then gave them."""
     failure: _builtins.str
@@ -458,6 +719,8 @@ class PoolPower(_message.Message):
     DEVICE_COUNT_FIELD_NUMBER: _builtins.int
     FRESH_COUNT_FIELD_NUMBER: _builtins.int
     LAST_SAMPLE_TIME_FIELD_NUMBER: _builtins.int
+    FAULTS_FIELD_NUMBER: _builtins.int
+    CROSS_CHECK_RATIO_FIELD_NUMBER: _builtins.int
     pool: _builtins.str
     """Pool."""
     valid: _builtins.bool
@@ -466,9 +729,15 @@ class PoolPower(_message.Message):
     """Devices with a sample in the last 6 hours."""
     fresh_count: _builtins.int
     """Those of them whose sample is fresh."""
+    cross_check_ratio: _builtins.float
+    """The integral of the gauges by what the counters gained, over the last hour; absent when not known."""
     @_builtins.property
     def last_sample_time(self) -> _timestamp_pb2.Timestamp:
         """When a counter of the pool last moved."""
+
+    @_builtins.property
+    def faults(self) -> _containers.RepeatedScalarFieldContainer[Global___PowerFault.ValueType]:
+        """Why it is not valid; empty when it is."""
 
     def __init__(
         self,
@@ -478,12 +747,16 @@ class PoolPower(_message.Message):
         device_count: _builtins.int = ...,
         fresh_count: _builtins.int = ...,
         last_sample_time: _timestamp_pb2.Timestamp | None = ...,
+        faults: _abc.Iterable[Global___PowerFault.ValueType] | None = ...,
+        cross_check_ratio: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_sample_time", b"last_sample_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cross_check_ratio", b"_cross_check_ratio", "cross_check_ratio", b"cross_check_ratio", "last_sample_time", b"last_sample_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "fresh_count", b"fresh_count", "last_sample_time", b"last_sample_time", "pool", b"pool", "valid", b"valid"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cross_check_ratio", b"_cross_check_ratio", "cross_check_ratio", b"cross_check_ratio", "device_count", b"device_count", "faults", b"faults", "fresh_count", b"fresh_count", "last_sample_time", b"last_sample_time", "pool", b"pool", "valid", b"valid"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cross_check_ratio: _TypeAlias = _typing.Literal["cross_check_ratio"]  # noqa: Y015
+    _WhichOneofArgType__cross_check_ratio: _TypeAlias = _typing.Literal["_cross_check_ratio", b"_cross_check_ratio"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cross_check_ratio) -> _WhichOneofReturnType__cross_check_ratio | None: ...
 
 Global___PoolPower: _TypeAlias = PoolPower  # noqa: Y015
 
@@ -502,7 +775,7 @@ class SilentDevice(_message.Message):
     device: _builtins.str
     """Name of the device."""
     source: _builtins.str
-    """Who read it last: dcgm or reported."""
+    """Who read it last: dcgm, nvml, static or reported."""
     @_builtins.property
     def last_sample_time(self) -> _timestamp_pb2.Timestamp:
         """When its counter last moved."""
@@ -558,3 +831,488 @@ class ListEnergySourcesResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListEnergySourcesResponse: _TypeAlias = ListEnergySourcesResponse  # noqa: Y015
+
+@_typing.final
+class SetFactoryRequest(_message.Message):
+    """The factory's description to take in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOML_FIELD_NUMBER: _builtins.int
+    toml: _builtins.str
+    """The file's text (TOML, at most 1 MiB); docs/reference/factory.md says what is in it."""
+    def __init__(
+        self,
+        *,
+        toml: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["toml", b"toml"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetFactoryRequest: _TypeAlias = SetFactoryRequest  # noqa: Y015
+
+@_typing.final
+class SetFactoryResponse(_message.Message):
+    """The version that is there now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    CHANGED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """False when it was there already, word for word."""
+    @_builtins.property
+    def version(self) -> Global___FactoryVersion:
+        """The version."""
+
+    def __init__(
+        self,
+        *,
+        version: Global___FactoryVersion | None = ...,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SetFactoryResponse: _TypeAlias = SetFactoryResponse  # noqa: Y015
+
+@_typing.final
+class ListFactoryVersionsRequest(_message.Message):
+    """Which versions to list: all."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFactoryVersionsRequest: _TypeAlias = ListFactoryVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListFactoryVersionsResponse(_message.Message):
+    """Versions by time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___FactoryVersion]:
+        """The versions."""
+
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___FactoryVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListFactoryVersionsResponse: _TypeAlias = ListFactoryVersionsResponse  # noqa: Y015
+
+@_typing.final
+class GetFactoryRequest(_message.Message):
+    """Which version to return."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    AT_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """A time at which the version is in force; absent for now."""
+
+    def __init__(
+        self,
+        *,
+        at: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFactoryRequest: _TypeAlias = GetFactoryRequest  # noqa: Y015
+
+@_typing.final
+class GetFactoryResponse(_message.Message):
+    """A version as a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    TOML_FIELD_NUMBER: _builtins.int
+    SET_TIME_FIELD_NUMBER: _builtins.int
+    toml: _builtins.str
+    """The file as it was taken in."""
+    @_builtins.property
+    def version(self) -> Global___FactoryVersion:
+        """The version."""
+
+    @_builtins.property
+    def set_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was taken in."""
+
+    def __init__(
+        self,
+        *,
+        version: Global___FactoryVersion | None = ...,
+        toml: _builtins.str = ...,
+        set_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["set_time", b"set_time", "version", b"version"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["set_time", b"set_time", "toml", b"toml", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetFactoryResponse: _TypeAlias = GetFactoryResponse  # noqa: Y015
+
+@_typing.final
+class FactoryVersion(_message.Message):
+    """A version of the factory's description; it is in force until the next one begins."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSION_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    SITES_FIELD_NUMBER: _builtins.int
+    POOLS_FIELD_NUMBER: _builtins.int
+    WEIGHTS_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """Its number, from 1; rows of attributed energy carry it. 0 stands for no description: output tokens weigh 1."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it is in force."""
+
+    @_builtins.property
+    def sites(self) -> _containers.RepeatedCompositeFieldContainer[Global___FactorySite]:
+        """Sites by name."""
+
+    @_builtins.property
+    def pools(self) -> _containers.RepeatedCompositeFieldContainer[Global___FactoryPool]:
+        """Pools by name."""
+
+    @_builtins.property
+    def weights(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenWeights]:
+        """Weights in the order of the file: the first that fits counts."""
+
+    def __init__(
+        self,
+        *,
+        version: _builtins.int = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        sites: _abc.Iterable[Global___FactorySite] | None = ...,
+        pools: _abc.Iterable[Global___FactoryPool] | None = ...,
+        weights: _abc.Iterable[Global___TokenWeights] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pools", b"pools", "sites", b"sites", "start_time", b"start_time", "version", b"version", "weights", b"weights"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FactoryVersion: _TypeAlias = FactoryVersion  # noqa: Y015
+
+@_typing.final
+class FactorySite(_message.Message):
+    """A site."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    @_typing.final
+    class ReservedWattsEntry(_message.Message):
+        DESCRIPTOR: _descriptor.Descriptor
+
+        KEY_FIELD_NUMBER: _builtins.int
+        VALUE_FIELD_NUMBER: _builtins.int
+        key: _builtins.str
+        value: _builtins.int
+        def __init__(
+            self,
+            *,
+            key: _builtins.str = ...,
+            value: _builtins.int = ...,
+        ) -> None: ...
+        _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+        def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+        _ClearFieldArgType: _TypeAlias = _typing.Literal["key", b"key", "value", b"value"]  # noqa: Y015
+        def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+        def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+    SITE_FIELD_NUMBER: _builtins.int
+    CONTRACTED_WATTS_FIELD_NUMBER: _builtins.int
+    PUE_FIELD_NUMBER: _builtins.int
+    RESERVED_WATTS_FIELD_NUMBER: _builtins.int
+    CARBON_LOCATION_FIELD_NUMBER: _builtins.int
+    CARBON_MARKET_FIELD_NUMBER: _builtins.int
+    CARBON_SOURCE_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """Name."""
+    contracted_watts: _builtins.int
+    """What its contract for electricity allows, in watts."""
+    pue: _builtins.str
+    """Configured PUE as a decimal number from 1; empty for none."""
+    carbon_location: _builtins.str
+    """Grams of CO2e a kilowatt-hour, by location and by market, as decimal numbers; empty for none."""
+    carbon_market: _builtins.str
+    """As above."""
+    carbon_source: _builtins.str
+    """Whose figures these are."""
+    @_builtins.property
+    def reserved_watts(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
+        """Watts that are set aside for tiers."""
+
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        contracted_watts: _builtins.int = ...,
+        pue: _builtins.str = ...,
+        reserved_watts: _abc.Mapping[_builtins.str, _builtins.int] | None = ...,
+        carbon_location: _builtins.str = ...,
+        carbon_market: _builtins.str = ...,
+        carbon_source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["carbon_location", b"carbon_location", "carbon_market", b"carbon_market", "carbon_source", b"carbon_source", "contracted_watts", b"contracted_watts", "pue", b"pue", "reserved_watts", b"reserved_watts", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FactorySite: _TypeAlias = FactorySite  # noqa: Y015
+
+@_typing.final
+class FactoryPool(_message.Message):
+    """A pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    SITE_FIELD_NUMBER: _builtins.int
+    HARDWARE_FIELD_NUMBER: _builtins.int
+    DEVICE_COUNT_FIELD_NUMBER: _builtins.int
+    DEVICES_FIELD_NUMBER: _builtins.int
+    IDLE_MW_FIELD_NUMBER: _builtins.int
+    IDLE_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Name."""
+    site: _builtins.str
+    """Its site."""
+    hardware: _builtins.str
+    """Hardware, by which weights are found and generations compared."""
+    device_count: _builtins.int
+    """How many devices it has; 0 for not said."""
+    idle_mw: _builtins.int
+    """What one device takes for idling, in milliwatts."""
+    idle: Global___IdlePolicy.ValueType
+    """What becomes of that."""
+    @_builtins.property
+    def devices(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Their names, when they are listed."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        site: _builtins.str = ...,
+        hardware: _builtins.str = ...,
+        device_count: _builtins.int = ...,
+        devices: _abc.Iterable[_builtins.str] | None = ...,
+        idle_mw: _builtins.int = ...,
+        idle: Global___IdlePolicy.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["device_count", b"device_count", "devices", b"devices", "hardware", b"hardware", "idle", b"idle", "idle_mw", b"idle_mw", "pool", b"pool", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FactoryPool: _TypeAlias = FactoryPool  # noqa: Y015
+
+@_typing.final
+class TokenWeights(_message.Message):
+    """What a token of each kind takes beside the others; only their ratios matter."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HARDWARE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    INPUT_FIELD_NUMBER: _builtins.int
+    CACHED_INPUT_FIELD_NUMBER: _builtins.int
+    OUTPUT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    hardware: _builtins.str
+    """Of this hardware; empty for any."""
+    model: _builtins.str
+    """Of this model as asked for, `*` standing for any characters; empty for any."""
+    input: _builtins.str
+    """A prompt token that is not cached, as a decimal number with at most 6 decimals."""
+    cached_input: _builtins.str
+    """A prompt token that is read from a cache."""
+    output: _builtins.str
+    """A token that is generated."""
+    source: _builtins.str
+    """Where they are from."""
+    def __init__(
+        self,
+        *,
+        hardware: _builtins.str = ...,
+        model: _builtins.str = ...,
+        input: _builtins.str = ...,
+        cached_input: _builtins.str = ...,
+        output: _builtins.str = ...,
+        source: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_input", b"cached_input", "hardware", b"hardware", "input", b"input", "model", b"model", "output", b"output", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenWeights: _TypeAlias = TokenWeights  # noqa: Y015
+
+@_typing.final
+class MarkSoftwareRequest(_message.Message):
+    """Which software serves a pool."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    SOFTWARE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Pool, as events name it; 1–64 printable characters."""
+    software: _builtins.str
+    """Name and version, such as `vllm 0.11.2`; 1–64 printable characters."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """From when on, at most 35 days ago and 5 minutes ahead; absent for now."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        software: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "software", b"software", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkSoftwareRequest: _TypeAlias = MarkSoftwareRequest  # noqa: Y015
+
+@_typing.final
+class MarkSoftwareResponse(_message.Message):
+    """The mark is kept."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHANGED_FIELD_NUMBER: _builtins.int
+    changed: _builtins.bool
+    """False when the pool had this software at that time already."""
+    def __init__(
+        self,
+        *,
+        changed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___MarkSoftwareResponse: _TypeAlias = MarkSoftwareResponse  # noqa: Y015
+
+@_typing.final
+class ListSoftwareMarksRequest(_message.Message):
+    """Which marks to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Only this pool; empty for all."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSoftwareMarksRequest: _TypeAlias = ListSoftwareMarksRequest  # noqa: Y015
+
+@_typing.final
+class ListSoftwareMarksResponse(_message.Message):
+    """Marks by pool and time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MARKS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def marks(self) -> _containers.RepeatedCompositeFieldContainer[Global___SoftwareMark]:
+        """The marks."""
+
+    def __init__(
+        self,
+        *,
+        marks: _abc.Iterable[Global___SoftwareMark] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["marks", b"marks"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListSoftwareMarksResponse: _TypeAlias = ListSoftwareMarksResponse  # noqa: Y015
+
+@_typing.final
+class SoftwareMark(_message.Message):
+    """A pool has this software from a time on."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    SOFTWARE_FIELD_NUMBER: _builtins.int
+    TIME_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Pool."""
+    software: _builtins.str
+    """Name and version."""
+    @_builtins.property
+    def time(self) -> _timestamp_pb2.Timestamp:
+        """From when on, until the pool's next mark."""
+
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        software: _builtins.str = ...,
+        time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["time", b"time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["pool", b"pool", "software", b"software", "time", b"time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SoftwareMark: _TypeAlias = SoftwareMark  # noqa: Y015

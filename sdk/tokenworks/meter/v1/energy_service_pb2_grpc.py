@@ -26,7 +26,7 @@ if _version_not_supported:
 
 
 class EnergyServiceStub(object):
-    """Measures the energy of pools of accelerators and shares it out by output tokens, in whole millijoules that add up to
+    """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
     what was measured. Every call carries `authorization: Bearer <API key>`.
     """
 
@@ -51,10 +51,35 @@ class EnergyServiceStub(object):
                 request_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListEnergySourcesRequest.SerializeToString,
                 response_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListEnergySourcesResponse.FromString,
                 _registered_method=True)
+        self.SetFactory = channel.unary_unary(
+                '/tokenworks.meter.v1.EnergyService/SetFactory',
+                request_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.SetFactoryRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.SetFactoryResponse.FromString,
+                _registered_method=True)
+        self.ListFactoryVersions = channel.unary_unary(
+                '/tokenworks.meter.v1.EnergyService/ListFactoryVersions',
+                request_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListFactoryVersionsRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListFactoryVersionsResponse.FromString,
+                _registered_method=True)
+        self.GetFactory = channel.unary_unary(
+                '/tokenworks.meter.v1.EnergyService/GetFactory',
+                request_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.GetFactoryRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.GetFactoryResponse.FromString,
+                _registered_method=True)
+        self.MarkSoftware = channel.unary_unary(
+                '/tokenworks.meter.v1.EnergyService/MarkSoftware',
+                request_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.MarkSoftwareRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.MarkSoftwareResponse.FromString,
+                _registered_method=True)
+        self.ListSoftwareMarks = channel.unary_unary(
+                '/tokenworks.meter.v1.EnergyService/ListSoftwareMarks',
+                request_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListSoftwareMarksRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListSoftwareMarksResponse.FromString,
+                _registered_method=True)
 
 
 class EnergyServiceServicer(object):
-    """Measures the energy of pools of accelerators and shares it out by output tokens, in whole millijoules that add up to
+    """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
     what was measured. Every call carries `authorization: Bearer <API key>`.
     """
 
@@ -81,6 +106,43 @@ class EnergyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SetFactory(self, request, context):
+        """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file again
+        is no error and changes nothing. Scope: administer, on the whole installation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListFactoryVersions(self, request, context):
+        """The versions of the factory's description, oldest first. Scope: read on the whole installation. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetFactory(self, request, context):
+        """A version of the factory's description, as its file. Scope: read on the whole installation. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def MarkSoftware(self, request, context):
+        """Says which software serves a pool from a time on. Scope: report on the whole installation. The same again changes
+        nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListSoftwareMarks(self, request, context):
+        """Which software served which pool from when on. Scope: read on the whole installation. Changes nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EnergyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -99,6 +161,31 @@ def add_EnergyServiceServicer_to_server(servicer, server):
                     request_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListEnergySourcesRequest.FromString,
                     response_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListEnergySourcesResponse.SerializeToString,
             ),
+            'SetFactory': grpc.unary_unary_rpc_method_handler(
+                    servicer.SetFactory,
+                    request_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.SetFactoryRequest.FromString,
+                    response_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.SetFactoryResponse.SerializeToString,
+            ),
+            'ListFactoryVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListFactoryVersions,
+                    request_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListFactoryVersionsRequest.FromString,
+                    response_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListFactoryVersionsResponse.SerializeToString,
+            ),
+            'GetFactory': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetFactory,
+                    request_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.GetFactoryRequest.FromString,
+                    response_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.GetFactoryResponse.SerializeToString,
+            ),
+            'MarkSoftware': grpc.unary_unary_rpc_method_handler(
+                    servicer.MarkSoftware,
+                    request_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.MarkSoftwareRequest.FromString,
+                    response_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.MarkSoftwareResponse.SerializeToString,
+            ),
+            'ListSoftwareMarks': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListSoftwareMarks,
+                    request_deserializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListSoftwareMarksRequest.FromString,
+                    response_serializer=tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListSoftwareMarksResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'tokenworks.meter.v1.EnergyService', rpc_method_handlers)
@@ -108,7 +195,7 @@ def add_EnergyServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EnergyService(object):
-    """Measures the energy of pools of accelerators and shares it out by output tokens, in whole millijoules that add up to
+    """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
     what was measured. Every call carries `authorization: Bearer <API key>`.
     """
 
@@ -183,6 +270,141 @@ class EnergyService(object):
             '/tokenworks.meter.v1.EnergyService/ListEnergySources',
             tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListEnergySourcesRequest.SerializeToString,
             tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListEnergySourcesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SetFactory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.meter.v1.EnergyService/SetFactory',
+            tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.SetFactoryRequest.SerializeToString,
+            tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.SetFactoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListFactoryVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.meter.v1.EnergyService/ListFactoryVersions',
+            tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListFactoryVersionsRequest.SerializeToString,
+            tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListFactoryVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetFactory(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.meter.v1.EnergyService/GetFactory',
+            tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.GetFactoryRequest.SerializeToString,
+            tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.GetFactoryResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def MarkSoftware(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.meter.v1.EnergyService/MarkSoftware',
+            tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.MarkSoftwareRequest.SerializeToString,
+            tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.MarkSoftwareResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListSoftwareMarks(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.meter.v1.EnergyService/ListSoftwareMarks',
+            tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListSoftwareMarksRequest.SerializeToString,
+            tokenworks_dot_meter_dot_v1_dot_energy__service__pb2.ListSoftwareMarksResponse.FromString,
             options,
             channel_credentials,
             insecure,

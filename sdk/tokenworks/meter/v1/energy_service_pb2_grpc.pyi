@@ -27,7 +27,7 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EnergyServiceStub:
-    """Measures the energy of pools of accelerators and shares it out by output tokens, in whole millijoules that add up to
+    """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
     what was measured. Every call carries `authorization: Bearer <API key>`.
     """
 
@@ -45,10 +45,24 @@ class EnergyServiceStub:
     """Where energy is read, and how well each pool's power is known. Scope: read on the whole installation. Changes
     nothing.
     """
+    SetFactory: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.SetFactoryRequest, _energy_service_pb2.SetFactoryResponse]
+    """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file again
+    is no error and changes nothing. Scope: administer, on the whole installation.
+    """
+    ListFactoryVersions: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.ListFactoryVersionsRequest, _energy_service_pb2.ListFactoryVersionsResponse]
+    """The versions of the factory's description, oldest first. Scope: read on the whole installation. Changes nothing."""
+    GetFactory: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.GetFactoryRequest, _energy_service_pb2.GetFactoryResponse]
+    """A version of the factory's description, as its file. Scope: read on the whole installation. Changes nothing."""
+    MarkSoftware: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.MarkSoftwareRequest, _energy_service_pb2.MarkSoftwareResponse]
+    """Says which software serves a pool from a time on. Scope: report on the whole installation. The same again changes
+    nothing.
+    """
+    ListSoftwareMarks: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.ListSoftwareMarksRequest, _energy_service_pb2.ListSoftwareMarksResponse]
+    """Which software served which pool from when on. Scope: read on the whole installation. Changes nothing."""
 
 @_typing.type_check_only
 class EnergyServiceAsyncStub(EnergyServiceStub):
-    """Measures the energy of pools of accelerators and shares it out by output tokens, in whole millijoules that add up to
+    """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
     what was measured. Every call carries `authorization: Bearer <API key>`.
     """
 
@@ -63,9 +77,23 @@ class EnergyServiceAsyncStub(EnergyServiceStub):
     """Where energy is read, and how well each pool's power is known. Scope: read on the whole installation. Changes
     nothing.
     """
+    SetFactory: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.SetFactoryRequest, _energy_service_pb2.SetFactoryResponse]  # type: ignore[assignment]
+    """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file again
+    is no error and changes nothing. Scope: administer, on the whole installation.
+    """
+    ListFactoryVersions: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.ListFactoryVersionsRequest, _energy_service_pb2.ListFactoryVersionsResponse]  # type: ignore[assignment]
+    """The versions of the factory's description, oldest first. Scope: read on the whole installation. Changes nothing."""
+    GetFactory: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.GetFactoryRequest, _energy_service_pb2.GetFactoryResponse]  # type: ignore[assignment]
+    """A version of the factory's description, as its file. Scope: read on the whole installation. Changes nothing."""
+    MarkSoftware: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.MarkSoftwareRequest, _energy_service_pb2.MarkSoftwareResponse]  # type: ignore[assignment]
+    """Says which software serves a pool from a time on. Scope: report on the whole installation. The same again changes
+    nothing.
+    """
+    ListSoftwareMarks: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.ListSoftwareMarksRequest, _energy_service_pb2.ListSoftwareMarksResponse]  # type: ignore[assignment]
+    """Which software served which pool from when on. Scope: read on the whole installation. Changes nothing."""
 
 class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Measures the energy of pools of accelerators and shares it out by output tokens, in whole millijoules that add up to
+    """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
     what was measured. Every call carries `authorization: Bearer <API key>`.
     """
 
@@ -96,5 +124,49 @@ class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
         """Where energy is read, and how well each pool's power is known. Scope: read on the whole installation. Changes
         nothing.
         """
+
+    @_abc_1.abstractmethod
+    def SetFactory(
+        self,
+        request: _energy_service_pb2.SetFactoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_energy_service_pb2.SetFactoryResponse, _abc.Awaitable[_energy_service_pb2.SetFactoryResponse]]:
+        """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file again
+        is no error and changes nothing. Scope: administer, on the whole installation.
+        """
+
+    @_abc_1.abstractmethod
+    def ListFactoryVersions(
+        self,
+        request: _energy_service_pb2.ListFactoryVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_energy_service_pb2.ListFactoryVersionsResponse, _abc.Awaitable[_energy_service_pb2.ListFactoryVersionsResponse]]:
+        """The versions of the factory's description, oldest first. Scope: read on the whole installation. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def GetFactory(
+        self,
+        request: _energy_service_pb2.GetFactoryRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_energy_service_pb2.GetFactoryResponse, _abc.Awaitable[_energy_service_pb2.GetFactoryResponse]]:
+        """A version of the factory's description, as its file. Scope: read on the whole installation. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def MarkSoftware(
+        self,
+        request: _energy_service_pb2.MarkSoftwareRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_energy_service_pb2.MarkSoftwareResponse, _abc.Awaitable[_energy_service_pb2.MarkSoftwareResponse]]:
+        """Says which software serves a pool from a time on. Scope: report on the whole installation. The same again changes
+        nothing.
+        """
+
+    @_abc_1.abstractmethod
+    def ListSoftwareMarks(
+        self,
+        request: _energy_service_pb2.ListSoftwareMarksRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_energy_service_pb2.ListSoftwareMarksResponse, _abc.Awaitable[_energy_service_pb2.ListSoftwareMarksResponse]]:
+        """Which software served which pool from when on. Scope: read on the whole installation. Changes nothing."""
 
 def add_EnergyServiceServicer_to_server(servicer: EnergyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

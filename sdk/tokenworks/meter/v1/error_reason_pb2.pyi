@@ -82,6 +82,12 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no such producer."""
     ERROR_REASON_RETIRE_REFUSED: _ErrorReason.ValueType  # 52
     """FAILED_PRECONDITION: the producer has an open stream; stop it first."""
+    ERROR_REASON_FACTORY_INVALID: _ErrorReason.ValueType  # 53
+    """INVALID_ARGUMENT: the factory's description has faults; the message has a line for each."""
+    ERROR_REASON_FACTORY_NOT_FOUND: _ErrorReason.ValueType  # 54
+    """NOT_FOUND: no description of the factory is in force at that time."""
+    ERROR_REASON_FACTORY_REFUSED: _ErrorReason.ValueType  # 55
+    """FAILED_PRECONDITION: another description begins at that time, or energy from then on is attributed already."""
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
     """INTERNAL: a fault of the server; its log has the call's `error_id`."""
 
@@ -150,6 +156,12 @@ ERROR_REASON_PRODUCER_NOT_FOUND: ErrorReason.ValueType  # 51
 """NOT_FOUND: no such producer."""
 ERROR_REASON_RETIRE_REFUSED: ErrorReason.ValueType  # 52
 """FAILED_PRECONDITION: the producer has an open stream; stop it first."""
+ERROR_REASON_FACTORY_INVALID: ErrorReason.ValueType  # 53
+"""INVALID_ARGUMENT: the factory's description has faults; the message has a line for each."""
+ERROR_REASON_FACTORY_NOT_FOUND: ErrorReason.ValueType  # 54
+"""NOT_FOUND: no description of the factory is in force at that time."""
+ERROR_REASON_FACTORY_REFUSED: ErrorReason.ValueType  # 55
+"""FAILED_PRECONDITION: another description begins at that time, or energy from then on is attributed already."""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """INTERNAL: a fault of the server; its log has the call's `error_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -452,6 +452,7 @@ class UsageRow(_message.Message):
     UNFINISHED_COUNT_FIELD_NUMBER: _builtins.int
     DELIVERED_OUTPUT_COUNT_FIELD_NUMBER: _builtins.int
     ESTIMATED_COUNT_FIELD_NUMBER: _builtins.int
+    ENERGY_MJ_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Account id."""
     handle: _builtins.str
@@ -476,6 +477,10 @@ class UsageRow(_message.Message):
     """Output tokens of requests that completed or were truncated."""
     estimated_count: _builtins.int
     """Tokens whose counts are not final (partial or estimated)."""
+    energy_mj: _builtins.int
+    """Energy of boards that was attributed to these tokens, in millijoules. Absent when none is known, and with a split by
+    band, which energy does not have.
+    """
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """Begin of the interval or day."""
@@ -501,12 +506,15 @@ class UsageRow(_message.Message):
         unfinished_count: _builtins.int = ...,
         delivered_output_count: _builtins.int = ...,
         estimated_count: _builtins.int = ...,
+        energy_mj: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj", "energy_mj", b"energy_mj", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "band", b"band", "delivered_output_count", b"delivered_output_count", "estimated_count", b"estimated_count", "handle", b"handle", "mode", b"mode", "model", b"model", "region", b"region", "request_count", b"request_count", "served_model", b"served_model", "start_time", b"start_time", "tier", b"tier", "tokens", b"tokens", "unfinished_count", b"unfinished_count"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj", "account", b"account", "band", b"band", "delivered_output_count", b"delivered_output_count", "energy_mj", b"energy_mj", "estimated_count", b"estimated_count", "handle", b"handle", "mode", b"mode", "model", b"model", "region", b"region", "request_count", b"request_count", "served_model", b"served_model", "start_time", b"start_time", "tier", b"tier", "tokens", b"tokens", "unfinished_count", b"unfinished_count"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__energy_mj: _TypeAlias = _typing.Literal["energy_mj"]  # noqa: Y015
+    _WhichOneofArgType__energy_mj: _TypeAlias = _typing.Literal["_energy_mj", b"_energy_mj"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__energy_mj) -> _WhichOneofReturnType__energy_mj | None: ...
 
 Global___UsageRow: _TypeAlias = UsageRow  # noqa: Y015
 
