@@ -35,6 +35,10 @@ OUTPUT_CLASSES: Final = frozenset(
     }
 )
 PROMPT_CLASSES: Final = frozenset(TokenClass) - OUTPUT_CLASSES
+# Prompt tokens that were read from a cache; those written to one took their whole energy.
+CACHED_CLASSES: Final = frozenset(
+    {TokenClass.CACHE_READ, TokenClass.AUDIO_CACHE_READ, TokenClass.IMAGE_CACHE_READ}
+)
 
 
 class Mode(IntEnum):

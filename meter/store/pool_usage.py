@@ -1,21 +1,25 @@
-"""Usage by pool, added beside usage itself: what a pool's energy is shared out by."""
+"""Usage by pool and account, added beside usage itself: what energy is shared out by."""
 
 from collections.abc import Collection
 
 from sqlalchemy import Connection, text
 
-from meter.domain.tokens import OUTPUT_CLASSES, TokenClass
+from meter.domain.tokens import CACHED_CLASSES, OUTPUT_CLASSES, PROMPT_CLASSES, TokenClass
 
 # Those rows alone whose events name a pool.
 _ADD: str = """
 INSERT INTO pool_usage AS u
-    (pool, interval_start, sku_id, output_tokens, total_tokens, request_count)
-SELECT d.pool, i.interval_start, d.sku_id, sum({output}), sum({total}), sum(i.request_count)
+    (pool, interval_start, account_id, sku_id, input_tokens, cached_tokens, output_tokens,
+     total_tokens, request_count)
+SELECT d.pool, i.interval_start, d.account_id, d.sku_id, sum({input}), sum({cached}),
+       sum({output}), sum({total}), sum(i.request_count)
 FROM incoming_usage i JOIN dimensions d ON d.dimension_id = i.dimension_id AND d.pool <> ''
-GROUP BY 1, 2, 3
-ORDER BY 1, 2, 3
-ON CONFLICT (pool, interval_start, sku_id) DO UPDATE
-SET output_tokens = u.output_tokens + EXCLUDED.output_tokens,
+GROUP BY 1, 2, 3, 4
+ORDER BY 1, 2, 3, 4
+ON CONFLICT (pool, interval_start, account_id, sku_id) DO UPDATE
+SET input_tokens = u.input_tokens + EXCLUDED.input_tokens,
+    cached_tokens = u.cached_tokens + EXCLUDED.cached_tokens,
+    output_tokens = u.output_tokens + EXCLUDED.output_tokens,
     total_tokens = u.total_tokens + EXCLUDED.total_tokens,
     request_count = u.request_count + EXCLUDED.request_count
 RETURNING pool, interval_start
@@ -23,7 +27,7 @@ RETURNING pool, interval_start
 # In the order of the key, and after the rows above: whoever attributes locks these first.
 _MARK_CHANGED = text("""
 INSERT INTO pool_intervals AS i (pool, interval_start)
-SELECT DISTINCT pool, interval_start
+SELECT pool, interval_start
 FROM unnest(CAST(:pools AS text[]), CAST(:starts AS timestamptz[])) AS n (pool, interval_start)
 ORDER BY 1, 2
 ON CONFLICT (pool, interval_start) DO UPDATE SET version = i.version + 1
@@ -36,14 +40,18 @@ def add_pool_usage(connection: Connection, *, classes: Collection[TokenClass]) -
     The pools' intervals are marked as changed, and so attributed anew.
     """
     values = {
+        "input": _sum((PROMPT_CLASSES - CACHED_CLASSES).intersection(classes)),
+        "cached": _sum(CACHED_CLASSES.intersection(classes)),
         "output": _sum(OUTPUT_CLASSES.intersection(classes)),
         "total": _sum(classes),
     }
     rows = connection.execute(text(_ADD.format(**values))).all()
     if rows:
+        # An account and a sku each have a row, so a pool's interval comes many times.
+        places = sorted({(row.pool, row.interval_start) for row in rows})
         changed = {
-            "pools": [row.pool for row in rows],
-            "starts": [row.interval_start for row in rows],
+            "pools": [pool for pool, _ in places],
+            "starts": [start for _, start in places],
         }
         connection.execute(_MARK_CHANGED, changed)
 
