@@ -1,0 +1,324 @@
+"""Random factories to measure: counters and what goes wrong with them, tokens, descriptions.
+
+Plain data, the same for a seed; nothing of the product is in it.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from random import Random
+from typing import Final
+
+from tests.efficiency.oracle import INTERVAL_MS, Event, Reading
+
+BEGIN_MS: Final = 1_790_812_800_000  # 2026-10-01
+ACCOUNTS: Final = ("acme", "bolt", "crux")
+MODELS: Final = ("llama-4", "llama-4-mini", "kimi-k2")
+TIERS: Final = ("free", "high", "ultra")
+CLASSES: Final = (
+    *("input", "cache_read", "cache_write_5m", "output", "reasoning"),
+    *("audio_input", "audio_cache_read", "image_output"),
+)
+# What a board's counter may lie in a world: more than that is no energy.
+WATTS_MAX: Final = 10_000
+GAP_MS: Final = 240_000
+_CADENCES_MS: Final = (20_000, 60_000, 97_000, 180_000)
+_MINUTE_MS: Final = 60_000
+# What a counter can suffer, and how often it does.
+_FAULTS: Final = ("reset", "frozen", "leap", "silence", "long silence")
+
+
+@dataclass(slots=True)
+class Device:
+    """A counter of the world: what it is of, and the readings that it shows, by time.
+
+    `drawn_mj` is what it had truly drawn when it showed what each reading has. `faults` are what it
+    suffers. After `range_mj` it shows 0; 0 is for one that does not wrap.
+    """
+
+    boundary: str
+    name: str
+    device: str
+    range_mj: int = 0
+    readings: list[Reading] = field(default_factory=list)
+    drawn_mj: list[int] = field(default_factory=list)
+    faults: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """What happens at once: rounds of readings, events that are counted, and then attribution.
+
+    `until_ms` is up to where intervals are attributed. `description` is set before all of it.
+    """
+
+    until_ms: int
+    description: str | None
+    rounds: Sequence[Sequence[Reading]]
+    events: Sequence[Event]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """A world from its first step to its last; `interval_count` is how long it is."""
+
+    seed: int
+    interval_count: int
+    devices: Sequence[Device]
+    steps: Sequence[Step]
+
+    @property
+    def end_ms(self) -> int:
+        """When all of it is over."""
+        return BEGIN_MS + self.interval_count * INTERVAL_MS
+
+    @property
+    def descriptions(self) -> list[str]:
+        """The texts of the versions in the order in which they are set."""
+        return [it.description for it in self.steps if it.description is not None]
+
+    @property
+    def rounds(self) -> list[Sequence[Reading]]:
+        """All rounds of readings in the order in which they come."""
+        return [readings for step in self.steps for readings in step.rounds]
+
+    @property
+    def events(self) -> list[Event]:
+        """All events in the order in which they are counted."""
+        return [event for step in self.steps for event in step.events]
+
+
+def random_world(seed: int) -> World:
+    """Return the world of a seed."""
+    return _Maker(seed).make()
+
+
+class _Maker:
+    """Makes one world."""
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._random = Random(f"factory {seed}")
+        self._interval_count = self._random.randint(2, 6)
+        self._pools = [f"pool-{it}" for it in range(self._random.randint(1, 3))]
+
+    def make(self) -> World:
+        """Return the world."""
+        devices = self._devices()
+        edges = self._random.choices(range(1, self._interval_count), k=self._random.randint(0, 3))
+        ends_ms = [BEGIN_MS + it * INTERVAL_MS for it in (*sorted(edges), self._interval_count)]
+        rounds, events = self._rounds(devices), self._events(ends_ms)
+        steps = []
+        before_ms = BEGIN_MS
+        for place, until_ms in enumerate(ends_ms):
+            description = self._description(devices, begin_ms=before_ms, place=place)
+            is_last = place == len(ends_ms) - 1
+            steps.append(
+                Step(
+                    until_ms=until_ms,
+                    description=description,
+                    rounds=_take(rounds, until_ms=None if is_last else until_ms),
+                    events=events[place],
+                )
+            )
+            before_ms = until_ms
+        return World(
+            seed=self._seed,
+            interval_count=self._interval_count,
+            devices=devices,
+            steps=steps,
+        )
+
+    def _devices(self) -> list[Device]:
+        random = self._random
+        devices = []
+        for pool in self._pools:
+            devices += [
+                Device("board", pool, f"GPU-{pool}-{number}")
+                for number in range(random.randint(1, 4))
+            ]
+            for number in range(random.choice((0, 0, 1, 2))):
+                range_mj = random.choice((0, 0, 262_143_328, 10**9))
+                devices.append(Device("host", pool, f"host-{pool}-{number}", range_mj))
+        if random.random() < 0.4:
+            devices.append(Device("facility", "oslo", "meter-oslo"))
+        for device in devices:
+            self._live(device)
+        return devices
+
+    def _live(self, device: Device) -> None:
+        """Make the readings of a device: what it draws, seen through what goes wrong."""
+        random = self._random
+        if random.random() < 0.5:
+            device.faults.update(random.choices(_FAULTS, k=random.randint(1, 3)))
+        watts = self._watts()
+        times = self._times()
+        reset_ms, leap_ms = (
+            random.choice(times) if fault in device.faults else None for fault in ("reset", "leap")
+        )
+        silences = self._silences(device, times)
+        begin_mj = random.randrange(device.range_mj or 10**12)
+        frozen_until_ms, shown_mj, seen_mj = 0, 0, 0
+        for time_ms in times:
+            drawn_mj = _drawn_mj(watts, time_ms - BEGIN_MS)
+            if time_ms == reset_ms:
+                # What was drawn before is gone: it began anew at 0, somewhat before it is read.
+                begin_mj = random.randint(0, 20_000) - drawn_mj
+            if "frozen" in device.faults and time_ms >= frozen_until_ms and random.random() < 0.2:
+                frozen_until_ms = time_ms + random.choice((GAP_MS // 2, 2 * GAP_MS))
+            if time_ms >= frozen_until_ms or not device.readings:
+                seen_mj, shown_mj = drawn_mj, begin_mj + drawn_mj
+                if device.range_mj:
+                    shown_mj %= device.range_mj + 1
+                elif time_ms == leap_ms:
+                    shown_mj += 10**14
+            if not any(begin_ms <= time_ms < end_ms for begin_ms, end_ms in silences):
+                device.readings.append(_reading(device, time_ms, shown_mj))
+                device.drawn_mj.append(seen_mj)
+
+    def _silences(self, device: Device, times: Sequence[int]) -> list[tuple[int, int]]:
+        lengths_ms = {"silence": 2 * GAP_MS, "long silence": 2 * INTERVAL_MS}
+        begins_ms = {it: self._random.choice(times) for it in lengths_ms if it in device.faults}
+        return [(begin_ms, begin_ms + lengths_ms[it]) for it, begin_ms in begins_ms.items()]
+
+    def _watts(self) -> list[int]:
+        """Draw the watts of each minute: at rest, at work, and between."""
+        random = self._random
+        minutes = self._interval_count * INTERVAL_MS // _MINUTE_MS
+        idle, peak = random.randint(0, 120), random.randint(300, 1_200)
+        level = idle
+        found = []
+        for _ in range(minutes + 1):
+            if random.random() < 0.2:
+                level = random.choice((idle, idle, random.randint(idle, peak), peak))
+            found.append(level)
+        return found
+
+    def _times(self) -> list[int]:
+        """Draw when a device is read: at a cadence with jitter, and sometimes right on edges."""
+        random = self._random
+        cadence_ms = random.choice(_CADENCES_MS)
+        end_ms = BEGIN_MS + self._interval_count * INTERVAL_MS
+        times = set()
+        time_ms = BEGIN_MS + random.randrange(cadence_ms)
+        while time_ms < end_ms:
+            times.add(time_ms)
+            time_ms += random.randint(cadence_ms // 2, cadence_ms * 3 // 2)
+        if random.random() < 0.5:
+            times.update(range(BEGIN_MS, end_ms + 1, INTERVAL_MS))
+        return sorted(times)
+
+    def _rounds(self, devices: Sequence[Device]) -> list[list[Reading]]:
+        """Put readings into rounds, some of them again, and some late."""
+        random = self._random
+        readings = sorted(
+            (it for device in devices for it in device.readings),
+            key=lambda it: (it.time_ms, it.device),
+        )
+        rounds: list[list[Reading]] = []
+        while readings:
+            size = random.randint(1, 60)
+            rounds.append(readings[:size])
+            del readings[:size]
+        for place in range(1, len(rounds)):
+            if random.random() < 0.3:
+                # Sent again, for the acknowledgement was lost.
+                rounds[place] += random.sample(rounds[place - 1], k=1)
+            if random.random() < 0.2 and len(rounds[place - 1]) > 1:
+                late = rounds[place - 1].pop(random.randrange(len(rounds[place - 1])))
+                rounds[place].append(late)
+        for each in rounds:
+            random.shuffle(each)
+        return rounds
+
+    def _events(self, ends_ms: Sequence[int]) -> list[list[Event]]:
+        """Draw events, and in which of the steps each is counted: soon, or late."""
+        random = self._random
+        steps: list[list[Event]] = [[] for _ in ends_ms]
+        last = len(ends_ms) - 1
+        for _ in range(random.choice((0, 5, 20, 60))):
+            names = random.sample(CLASSES, k=random.randint(1, 4))
+            event = Event(
+                account=random.choice(ACCOUNTS),
+                pool=random.choice([*self._pools, "unmeasured"]),
+                model=random.choice(MODELS),
+                tier=random.choice(TIERS),
+                time_ms=BEGIN_MS + random.randrange(self._interval_count * INTERVAL_MS),
+                classes={name: random.choice((1, 7, 1_000, 54_321)) for name in names},
+            )
+            soon = next(place for place, end_ms in enumerate(ends_ms) if event.time_ms < end_ms)
+            place = soon if random.random() < 0.8 else random.randint(soon, last)
+            steps[place].append(event)
+            if random.random() < 0.15:
+                # Reported wrongly, and taken back: nothing is left of it.
+                negative = {name: -count for name, count in event.classes.items()}
+                steps[random.randint(place, last)].append(event._replace(classes=negative))
+        return steps
+
+    def _description(self, devices: Sequence[Device], *, begin_ms: int, place: int) -> str | None:
+        random = self._random
+        if random.random() < (0.3 if place == 0 else 0.6):
+            return None
+        later = random.randint(0 if place == 0 else 1, 2) * INTERVAL_MS
+        start = datetime.fromtimestamp((begin_ms + later) // 1000, UTC)
+        lines = [
+            "format = 1",
+            f"from = {start:%Y-%m-%dT%H:%M:%SZ}",
+            "[sites.oslo]",
+            "contracted_watts = 100_000",
+        ]
+        for pool in self._pools:
+            names = [it.device for it in devices if it.name == pool and it.boundary == "board"]
+            lines += self._pool_lines(pool, names)
+        for _ in range(random.choice((0, 1, 1, 2))):
+            lines += self._weight_lines()
+        return "\n".join(lines) + "\n"
+
+    def _pool_lines(self, pool: str, names: Sequence[str]) -> list[str]:
+        random = self._random
+        lines = [f"[pools.{pool}]", 'site = "oslo"', f'hardware = "{random.choice(("A", "B"))}"']
+        if random.random() < 0.6:
+            lines.append(f'idle_watts = "{random.choice(("0", "50", "75.5", "33.333", "900"))}"')
+            lines.append(f'idle = "{random.choice(("unattributed", "proportional"))}"')
+        if random.random() < 0.4:
+            listed = random.sample(names, k=random.randint(1, len(names)))
+            # A list of strings is the same in TOML as in JSON.
+            lines.append(f"devices = {json.dumps(listed)}")
+        return lines
+
+    def _weight_lines(self) -> list[str]:
+        random = self._random
+        lines = ["[[weights]]"]
+        if random.random() < 0.5:
+            lines.append(f'hardware = "{random.choice(("A", "B"))}"')
+        if random.random() < 0.5:
+            lines.append(f'model = "{random.choice(("llama-*", "kimi-k2", "*mini"))}"')
+        lines.append(f'input = "{random.choice(("0", "0.08", "1"))}"')
+        lines.append(f'cached_input = "{random.choice(("0", "0.003125"))}"')
+        lines.append(f'output = "{random.choice(("1", "2.5", "10"))}"')
+        return lines
+
+
+def _take(rounds: list[list[Reading]], *, until_ms: int | None) -> list[list[Reading]]:
+    """Take the rounds that have been read by a time off the list, or all of them."""
+    count = 0
+    while count < len(rounds) and (
+        until_ms is None or min(it.time_ms for it in rounds[count]) <= until_ms
+    ):
+        count += 1
+    taken = rounds[:count]
+    del rounds[:count]
+    return taken
+
+
+def _reading(device: Device, time_ms: int, counter_mj: int) -> Reading:
+    return Reading(
+        device.boundary, device.name, device.device, time_ms, counter_mj, device.range_mj
+    )
+
+
+def _drawn_mj(watts: Sequence[int], passed_ms: int) -> int:
+    """Return the energy of so many ms: a watt is a millijoule a millisecond."""
+    minute, rest_ms = divmod(passed_ms, _MINUTE_MS)
+    return sum(watts[:minute]) * _MINUTE_MS + watts[minute] * rest_ms
