@@ -2,8 +2,6 @@
 
 from threading import Event
 
-from prometheus_client import CollectorRegistry
-
 from billing.auditing import Auditing, UsageTotals
 from billing.closing import Closing
 from billing.explaining import Explaining
@@ -14,14 +12,15 @@ from billing.store.kept import KeptInvoiceStore
 from billing.store.terms import TermsStore
 from billing.wire.servicer import BillingParts, BillingServicer
 from meter.hosting import Door, Host, Resident
+from meter.series import Exposition
 from tokenworks.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 
 
-def make_resident(host: Host, door: Door, registry: CollectorRegistry) -> Resident:
+def make_resident(host: Host, door: Door, page: Exposition) -> Resident:
     """Return the billing service for a meter's process."""
     parts = make_parts(host)
     servicer = BillingServicer(parts, host=host, door=door)
-    revenue = RevenueMeter(parts.terms, tree=host.tree, metrics=BillingMetrics(registry))
+    revenue = RevenueMeter(parts.terms, tree=host.tree, metrics=BillingMetrics(page))
     return Resident(
         name=billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"].full_name,
         add_to=lambda server: billing_service_pb2_grpc.add_BillingServiceServicer_to_server(

@@ -3,12 +3,12 @@
 They are for gauges and ratios. Invoices come from Postgres, never from them.
 """
 
+from collections.abc import Collection
 from decimal import Decimal
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter
-
 from meter.domain.metric import Entry
+from meter.series import Exposition
 
 REVENUE: Final = Entry(
     name="tokenworks_revenue_total",
@@ -25,18 +25,34 @@ UNPRICED: Final = Entry(
     labels=("tier", "model"),
     meaning="Counted tokens that no contract covers or no book prices. They hold invoices.",
 )
-CATALOGUE: Final = (REVENUE, UNPRICED)
+PRICE: Final = Entry(
+    name="tokenworks_price_per_million_tokens",
+    kind="gauge",
+    unit="currency",
+    labels=("currency", "tier", "model", "token_class"),
+    meaning="What a million tokens were last priced at by a price book: online, with a prompt of"
+    " the shortest band. Contracts with terms of their own do not show here.",
+)
+CUSTOMER_TOKENS: Final = Entry(
+    name="tokenworks_customer_tokens_total",
+    kind="counter",
+    unit="tokens",
+    labels=("customer", "tier"),
+    meaning="Counted tokens by contract, of those alone that took the most in the last hour: as"
+    " many as TOKENWORKS_CUSTOMER_METRICS_MAX says (0: it is off). All others are `__other__`,"
+    " and one that is passed by begins anew when it is back.",
+)
+CATALOGUE: Final = (REVENUE, UNPRICED, PRICE, CUSTOMER_TOKENS)
+_TOKENS_OF_A_PRICE: Final = 1_000_000
 
 
 class BillingMetrics:
-    """The catalogue's metrics, in the process's registry."""
+    """The catalogue's metrics, on the process's page."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
+    def __init__(self, page: Exposition) -> None:
         """Make them all."""
-        self._revenue, self._unpriced = (
-            Counter(entry.name, entry.meaning, entry.labels, registry=registry)
-            for entry in CATALOGUE
-        )
+        self._revenue, self._unpriced = page.counter(REVENUE), page.counter(UNPRICED)
+        self._price, self._customer_tokens = page.gauge(PRICE), page.counter(CUSTOMER_TOKENS)
 
     def earned(self, amount: Decimal, *, currency: str, tier: str, pool: str) -> None:
         """Note what tokens came to, an amount ≥ 0."""
@@ -45,3 +61,18 @@ class BillingMetrics:
     def unpriced(self, token_count: int, *, tier: str, model: str) -> None:
         """Note tokens without a price."""
         self._unpriced.labels(tier, model).inc(token_count)
+
+    def priced(
+        self, unit_price: Decimal, *, currency: str, tier: str, model: str, token_class: str
+    ) -> None:
+        """Note the price of a token in a price book."""
+        of_a_million = float(unit_price * _TOKENS_OF_A_PRICE)
+        self._price.labels(currency, tier, model, token_class).set(of_a_million)
+
+    def consumed(self, token_count: int, *, customer: str, tier: str) -> None:
+        """Note a customer's tokens."""
+        self._customer_tokens.labels(customer, tier).inc(token_count)
+
+    def keep_customers(self, wanted: Collection[tuple[str, str]]) -> None:
+        """Take away the customers, each with its tier, that are not wanted."""
+        self._customer_tokens.keep(wanted)

@@ -32,12 +32,14 @@ from meter.runtime.engine import make_engine
 from meter.runtime.ids import random_bytes
 from meter.standbys import Standbys
 from meter.store.accounts import AccountStore
+from meter.store.attribution import AttributionStore
 from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
 from meter.store.dimensions import DimensionReader
 from meter.store.efficiency import EfficiencyStore
 from meter.store.energy import EnergyStore
 from meter.store.evidence import EvidenceStore
+from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
 from meter.store.journal import JournalStore
@@ -167,9 +169,10 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
     usage.ensure_watermark()
     host = _make_host(engine, clock=clock, tiers=options.tiers, tree=lambda: registry.snapshot.tree)
     door = RegistryDoor(registry, clock=clock, key_pepper=options.key_pepper)
-    lodged = [make(host, door, metrics.registry) for make in residents]
+    lodged = [make(host, door, metrics.page) for make in residents]
     live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
-    energy = _make_energy(options, engine=engine, live=live, clock=clock)
+    factories = FactoryStore(engine, tiers=options.tiers)
+    energy = _make_energy(options, engine=engine, factories=factories, live=live, clock=clock)
     follower = _make_follower(
         usage,
         listeners=[
@@ -310,11 +313,17 @@ def _clock_at(driven_ms: int | None) -> Clock:
 
 
 def _make_energy(
-    options: MeterOptions, *, engine: Engine, live: LiveEnergy, clock: Clock
+    options: MeterOptions,
+    *,
+    engine: Engine,
+    factories: FactoryStore,
+    live: LiveEnergy,
+    clock: Clock,
 ) -> EnergyRecorder:
     is_driven = isinstance(clock, DrivenClock)
     return EnergyRecorder(
         EnergyStore(engine),
+        attribution=AttributionStore(engine, factories=factories),
         sources=options.energy_sources,
         cadence_ms=INTERVAL_MS if is_driven else options.energy_scrape_seconds * 1000,
         live=live,

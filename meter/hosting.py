@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
 import grpc
-from prometheus_client import CollectorRegistry
 from sqlalchemy import Engine
 
 from meter.counted import Counted
@@ -16,6 +15,7 @@ from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential, Permission
 from meter.evidence import Evidence
+from meter.series import Exposition
 from meter.usage import Cuts, UsageFacts
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -66,4 +66,4 @@ class Resident:
     on_counted: Callable[[Counted], None]
 
 
-MakeResident: TypeAlias = Callable[[Host, Door, CollectorRegistry], Resident]
+MakeResident: TypeAlias = Callable[[Host, Door, Exposition], Resident]

@@ -2,11 +2,18 @@
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
+from meter import energy_metrics
+from meter.domain.limits import LAG_SAMPLES_MAX
 from meter.domain.metric import Entry
+from meter.energy_metrics import EnergyMetrics
+from meter.series import TRUNCATED, Exposition
 
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+# How late an event is: from its end on, until it is counted.
+LAG_SECONDS: Final = (1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0, 21_600.0, 86_400.0)
 
 TOKENS: Final = Entry(
     name="tokenworks_tokens_total",
@@ -15,6 +22,22 @@ TOKENS: Final = Entry(
     labels=("tier", "model", "pool", "token_class"),
     meaning="Tokens counted into usage by this server, without corrections. Its rate is what the"
     " factory puts out.",
+)
+REQUESTS: Final = Entry(
+    name="tokenworks_requests_total",
+    kind="counter",
+    unit="requests",
+    labels=("tier", "model", "pool", "finish"),
+    meaning="Requests counted into usage by this server, without corrections, by how they ended"
+    " (delivered, cancelled, failed).",
+)
+REPORT_LAG: Final = Entry(
+    name="tokenworks_report_lag_seconds",
+    kind="histogram",
+    unit="seconds",
+    labels=("pool",),
+    meaning="From the end of a request to when it was counted, by pool. Of rounds of more than"
+    f" {LAG_SAMPLES_MAX:,} events, so many are looked at, evenly taken.",
 )
 REPORTS: Final = Entry(
     name="tokenworks_events_total",
@@ -141,6 +164,14 @@ ROLLBACKS: Final = Entry(
     meaning="Streams that found the database older than what was acknowledged to them: it was"
     " restored, or a standby took over that was behind. Each is refilled by its producer.",
 )
+BUILD_INFO: Final = Entry(
+    name="tokenworks_build_info",
+    kind="gauge",
+    unit="servers",
+    labels=("version", "factory_version"),
+    meaning="1, with this server's version, and that of the factory's description in force (0"
+    " without any).",
+)
 SANDBOX: Final = Entry(
     name="tokenworks_sandbox",
     kind="gauge",
@@ -148,73 +179,10 @@ SANDBOX: Final = Entry(
     labels=(),
     meaning="1 where the installation lives on a driven clock: none of it is real. Else 0.",
 )
-ENERGY: Final = Entry(
-    name="tokenworks_energy_joules_total",
-    kind="counter",
-    unit="joules",
-    labels=("pool", "source"),
-    meaning="Energy that the pools' counters measured, by source (dcgm, reported). Each board is in"
-    " it once. Attributed and unattributed energy add up to it.",
-)
-ENERGY_ATTRIBUTED: Final = Entry(
-    name="tokenworks_energy_attributed_joules_total",
-    kind="counter",
-    unit="joules",
-    labels=("pool", "tier"),
-    meaning="Measured energy by the tier that it served: at each scrape, in proportion to the"
-    " output tokens counted since the one before. SQL has it by whole intervals.",
-)
-ENERGY_UNATTRIBUTED: Final = Entry(
-    name="tokenworks_energy_unattributed_joules_total",
-    kind="counter",
-    unit="joules",
-    labels=("pool", "reason"),
-    meaning="Measured energy that served no tier: gap (samples too far apart), no_tokens (none were"
-    " counted since the scrape before).",
-)
-ENERGY_RESETS: Final = Entry(
-    name="tokenworks_energy_counter_resets_total",
-    kind="counter",
-    unit="resets",
-    labels=("pool",),
-    meaning="Energy counters that went back, or leapt further than their device can have used. A"
-    " driver was loaded anew, a board was changed, or an exporter errs.",
-)
-ENERGY_GAP: Final = Entry(
-    name="tokenworks_energy_gap_seconds_total",
-    kind="counter",
-    unit="seconds",
-    labels=("pool",),
-    meaning="Time between samples that lay too far apart, or without known energy, added up over"
-    " the pool's devices when the next sample comes.",
-)
-ENERGY_SCRAPES_FAILED: Final = Entry(
-    name="tokenworks_energy_scrapes_failed_total",
-    kind="counter",
-    unit="scrapes",
-    labels=("pool", "reason"),
-    meaning="Reads of an exporter that gave less than they should: unreachable, refused (not status"
-    " 200), too_large, unreadable (samples without sense; the others are used), no_counters.",
-)
-POWER_VALID: Final = Entry(
-    name="tokenworks_power_valid",
-    kind="gauge",
-    unit="pools",
-    labels=("pool",),
-    meaning="1 while each device of the pool that was seen in the last 6 hours has a fresh sample,"
-    " and there is one; else 0: ratios of its energy are not to be believed. A sample is fresh for"
-    " 4 scrapes, a minute at least; a reported one for 15 minutes. A counter that stands still is"
-    " no sample.",
-)
-ENERGY_LAST_SAMPLE: Final = Entry(
-    name="tokenworks_energy_last_sample_timestamp_seconds",
-    kind="gauge",
-    unit="seconds",
-    labels=("pool",),
-    meaning="When a counter of the pool last moved, in seconds since 1970.",
-)
 CATALOGUE: Final = (
     TOKENS,
+    REQUESTS,
+    REPORT_LAG,
     REPORTS,
     CALLS,
     COMMIT,
@@ -233,50 +201,46 @@ CATALOGUE: Final = (
     FENCED,
     ROLLBACKS,
     SANDBOX,
-    ENERGY,
-    ENERGY_ATTRIBUTED,
-    ENERGY_UNATTRIBUTED,
-    ENERGY_RESETS,
-    ENERGY_GAP,
-    ENERGY_SCRAPES_FAILED,
-    POWER_VALID,
-    ENERGY_LAST_SAMPLE,
+    BUILD_INFO,
+    TRUNCATED,
+    *energy_metrics.CATALOGUE,
 )
 
 
 class Metrics:
-    """The catalogue's metrics in a registry of their own."""
+    """The catalogue's metrics on a page of their own."""
 
     def __init__(self) -> None:
         """Make them all."""
-        self.registry = CollectorRegistry()
-        self.tokens = self._counter(TOKENS)
-        self.events = self._counter(REPORTS)
-        self.calls_failed = self._counter(CALLS)
-        self.commit_seconds = self._histogram(COMMIT)
-        self.ack_seconds = self._histogram(ACK)
-        self.counting_lag = self._gauge(LAG)
-        self.counting_behind = self._gauge(BEHIND)
-        self.buffer_bytes = self._gauge(BUFFER)
-        self.quarantine_held = self._gauge(QUARANTINE)
-        self.corrections = self._counter(CORRECTIONS)
-        self.streams_open = self._gauge(STREAMS)
-        self.batches_missing = self._gauge(MISSING)
-        self.producers = self._gauge(PRODUCERS)
-        self.producers_silent = self._gauge(PRODUCERS_SILENT)
-        self.producer_seen = self._gauge(PRODUCER_SEEN)
-        self.producer_backlog = self._gauge(BACKLOG)
-        self.streams_fenced = self._counter(FENCED)
-        self.rollbacks = self._counter(ROLLBACKS)
-        self.sandbox = self._gauge(SANDBOX)
-        self.energy_joules = self._counter(ENERGY)
-        self.energy_attributed = self._counter(ENERGY_ATTRIBUTED)
-        self.energy_unattributed = self._counter(ENERGY_UNATTRIBUTED)
-        self.energy_resets = self._counter(ENERGY_RESETS)
-        self.energy_gap_seconds = self._counter(ENERGY_GAP)
-        self.energy_scrapes_failed = self._counter(ENERGY_SCRAPES_FAILED)
-        self.power_valid = self._gauge(POWER_VALID)
-        self.energy_last_sample = self._gauge(ENERGY_LAST_SAMPLE)
+        self.page = page = Exposition()
+        self.tokens = page.counter(TOKENS)
+        self.requests = page.counter(REQUESTS)
+        self.report_lag = page.counted_histogram(REPORT_LAG, buckets=LAG_SECONDS)
+        self.events = page.counter(REPORTS)
+        self.calls_failed = page.counter(CALLS)
+        self.commit_seconds = page.histogram(COMMIT, buckets=_SECONDS)
+        self.ack_seconds = page.histogram(ACK, buckets=_SECONDS)
+        self.counting_lag = page.plain_gauge(LAG)
+        self.counting_behind = page.plain_gauge(BEHIND)
+        self.buffer_bytes = page.plain_gauge(BUFFER)
+        self.quarantine_held = page.plain_gauge(QUARANTINE)
+        self.corrections = page.counter(CORRECTIONS)
+        self.streams_open = page.plain_gauge(STREAMS)
+        self.batches_missing = page.plain_gauge(MISSING)
+        self.producers = page.gauge(PRODUCERS)
+        self.producers_silent = page.plain_gauge(PRODUCERS_SILENT)
+        self.producer_seen = page.gauge(PRODUCER_SEEN)
+        self.producer_backlog = page.plain_gauge(BACKLOG)
+        self.streams_fenced = page.plain_counter(FENCED)
+        self.rollbacks = page.plain_counter(ROLLBACKS)
+        self.build_info = page.gauge(BUILD_INFO)
+        self.sandbox = page.plain_gauge(SANDBOX)
+        self.energy = EnergyMetrics(page)
+
+    @property
+    def registry(self) -> CollectorRegistry:
+        """What the page is made of."""
+        return self.page.registry
 
     def committed(self, *, seconds: float, submissions: int, events: int) -> None:  # noqa: ARG002
         """Note a group's commit."""
@@ -285,14 +249,3 @@ class Metrics:
     def buffered(self, size_bytes: int) -> None:
         """Note how much waits."""
         self.buffer_bytes.set(size_bytes)
-
-    def _counter(self, entry: Entry) -> Counter:
-        return Counter(entry.name, entry.meaning, entry.labels, registry=self.registry)
-
-    def _gauge(self, entry: Entry) -> Gauge:
-        return Gauge(entry.name, entry.meaning, entry.labels, registry=self.registry)
-
-    def _histogram(self, entry: Entry) -> Histogram:
-        return Histogram(
-            entry.name, entry.meaning, entry.labels, registry=self.registry, buckets=_SECONDS
-        )

@@ -71,8 +71,8 @@ class Sample:
 class Rates:
     """The rates of one tier, one pool or all; money by currency.
 
-    `watts` are attributed ones of a tier, measured ones of a pool and of all. `tokens_per_joule`
-    are output tokens; it and `revenue_per_mwh` leave out what has no valid power.
+    `watts` are those of boards: attributed ones of a tier, measured ones of a pool and of all.
+    `tokens_per_joule` are output tokens; it and `revenue_per_mwh` leave out what has no valid power.
     """
 
     tokens_per_second: float
@@ -114,6 +114,9 @@ def parse_page(text: str, *, read_seconds: float) -> Sample:
     power_valid: dict[str, bool] = {}
     for name, labels, value in _read_lines(text):
         tier, pool = labels.get("tier", ""), labels.get("pool", "")
+        # Boards are within hosts: energy of both would be counted twice.
+        if labels.get("boundary", _BOARD) != _BOARD:
+            continue
         if name in _COUNTERS:
             found = [_COUNTERS[name]]
             if name == _TOKENS and labels.get("token_class") in OUTPUT_CLASSES:
@@ -190,6 +193,7 @@ _COUNTERS: Final = {
     "tokenworks_energy_joules_total": Counter.MEASURED,
     "tokenworks_energy_attributed_joules_total": Counter.ATTRIBUTED,
 }
+_BOARD: Final = "board"
 _POWER_VALID: Final = "tokenworks_power_valid"
 _SANDBOX: Final = "tokenworks_sandbox"
 _BEHIND: Final = "tokenworks_counting_behind_seconds"

@@ -74,6 +74,12 @@ QUERY_ROWS_MAX: Final = 100_000
 
 # Producers whose last sign of life is a metric of its own, the longest silent first.
 SEEN_METRICS_MAX: Final = 1_000
+# Label sets of one metric that have all their names: 20 models on 20 pools at 5 tiers in 4 classes.
+# Prometheus keeps some KiB of each in memory.
+SERIES_MAX: Final = 8_000
+# Events of a round of counting whose lag is looked at: quantiles need no more, and a round has up
+# to two million.
+LAG_SAMPLES_MAX: Final = 10_000
 # Streams whose presence is written by one statement.
 PRESENCE_ROWS_MAX: Final = 5_000
 # Gaps that ListProducers shows of one producer, the newest; all are in its sum.
@@ -119,6 +125,17 @@ COUNTER_KEPT_MS: Final = 7 * 24 * 3600 * 1000
 ATTRIBUTE_INTERVALS_MAX: Final = 500
 # Silent devices that ListEnergySources names; the rest is only counted.
 SILENT_LISTED_MAX: Final = 100
+# Sites, and pools, of one factory's description; and devices that a pool of it lists by name.
+FACTORY_NAMES_MAX: Final = 1_000
+FACTORY_DEVICES_MAX: Final = 1_000
+# What a site's contract may allow: a thousand gigawatts are no site.
+SITE_WATTS_MAX: Final = 10**12
+# The worst sites need twice their machines' energy.
+PUE_MAX: Final = 10
+# What a token may weigh: only ratios matter, and sums of weights of a year stay short numbers.
+WEIGHT_MAX: Final = 1_000_000
+# Rows of usage whose energy is attributed in one transaction, or those of one interval.
+ATTRIBUTE_USAGE_MAX: Final = 100_000
 # Depth of the tree of accounts.
 ACCOUNT_DEPTH_MAX: Final = 16
 

@@ -4,9 +4,11 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from meter.domain.boundary import Boundary
 from meter.energy.attribute import attribute
 from meter.energy.counters import EnergyDelta, IntervalEnergy, Source
 from meter.energy.efficiency import PoolPower
+from meter.energy.factory import IdlePolicy
 from meter.energy.scrape import ScrapeFailure
 from meter.metrics import Metrics
 
@@ -25,7 +27,7 @@ class LiveEnergy:
         self._tokens: dict[str, Counter[str]] = {}
         self._settled_ms: dict[str, int] = {}
         for pool in pools:
-            metrics.power_valid.labels(pool).set(0)
+            metrics.energy.power_valid.labels(pool).set(0)
 
     def add_tokens(self, *, pool: str, tier: str, output_tokens: int) -> None:
         """Take output tokens that were counted."""
@@ -35,10 +37,11 @@ class LiveEnergy:
     def add_energy(self, delta: EnergyDelta, *, source: Source) -> None:
         """Take energy that was recorded."""
         for pool, sums in delta.by_pool().items():
-            metrics = self._metrics
-            metrics.energy_joules.labels(pool, source).inc(sums.measured_mj / _MJ_PER_JOULE)
-            metrics.energy_resets.labels(pool).inc(sums.reset_count)
-            metrics.energy_gap_seconds.labels(pool).inc(sums.gap_ms / _MS_PER_SECOND)
+            metrics = self._metrics.energy
+            joules = sums.measured_mj / _MJ_PER_JOULE
+            metrics.joules.labels(pool, Boundary.BOARD, source).inc(joules)
+            metrics.resets.labels(pool, source).inc(sums.reset_count)
+            metrics.gap_seconds.labels(pool, source).inc(sums.gap_ms / _MS_PER_SECOND)
             with self._lock:
                 total = self._energy.setdefault(pool, IntervalEnergy())
                 total.measured_mj += sums.measured_mj
@@ -46,7 +49,7 @@ class LiveEnergy:
 
     def add_failure(self, failure: ScrapeFailure, *, pool: str) -> None:
         """Count a read of an exporter that gave less than it should."""
-        self._metrics.energy_scrapes_failed.labels(pool, failure).inc()
+        self._metrics.energy.scrapes_failed.labels(pool, failure).inc()
 
     def settle(self, *, now_ms: int, gap_ms: int) -> None:
         """Share out what has been collected.
@@ -69,15 +72,25 @@ class LiveEnergy:
     def show_power(self, pools: Sequence[PoolPower]) -> None:
         """Show whether each pool's power is known, and of when its last sample is."""
         for it in pools:
-            self._metrics.power_valid.labels(it.pool).set(it.is_valid)
+            self._metrics.energy.power_valid.labels(it.pool).set(it.is_valid)
             last_seconds = it.last_sample_ms / _MS_PER_SECOND
-            self._metrics.energy_last_sample.labels(it.pool).set(last_seconds)
+            self._metrics.energy.last_sample.labels(it.pool, Source.DCGM).set(last_seconds)
 
     def _share_out(self, pool: str, sums: IntervalEnergy, tokens: Counter[str]) -> None:
         shared = attribute(
-            measured_mj=sums.measured_mj, gap_mj=sums.gap_mj, output_tokens=dict(tokens)
+            measured_mj=sums.measured_mj,
+            gap_mj=sums.gap_mj,
+            unmapped_mj=0,
+            covered_ms=0,
+            weights=dict(tokens),
+            idle_mw=0,
+            idle=IdlePolicy.UNATTRIBUTED,
         )
-        for tier, share in shared.attributed_mj.items():
-            self._metrics.energy_attributed.labels(pool, tier).inc(share / _MJ_PER_JOULE)
+        for tier, share in shared.active_mj.items():
+            self._metrics.energy.attributed.labels(pool, tier, "", Boundary.BOARD, "active").inc(
+                share / _MJ_PER_JOULE
+            )
         for reason, share in shared.unattributed_mj.items():
-            self._metrics.energy_unattributed.labels(pool, reason).inc(share / _MJ_PER_JOULE)
+            self._metrics.energy.unattributed.labels(pool, Boundary.BOARD, reason).inc(
+                share / _MJ_PER_JOULE
+            )

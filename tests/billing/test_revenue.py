@@ -14,6 +14,7 @@ from billing.revenue import Pricing, RevenueMeter, revenue_by_tier
 from meter.counted import Counted
 from meter.domain.event import Dimensions
 from meter.domain.tokens import TokenClass
+from meter.series import Exposition
 from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
 
 
@@ -40,7 +41,7 @@ def town(database_url: str) -> Iterator[Town]:
 def meter_of(town: Town) -> tuple[RevenueMeter, CollectorRegistry]:
     """Return a meter of revenue, and where it notes what it hears."""
     registry = CollectorRegistry()
-    metrics = BillingMetrics(registry)
+    metrics = BillingMetrics(Exposition(registry))
     return RevenueMeter(town.billing.terms, tree=town.host.tree, metrics=metrics), registry
 
 

@@ -126,14 +126,15 @@ def write_page(
             labels = f'{place},model="m",token_class="{name}"'
             lines.append(f"tokenworks_tokens_total{{{labels}}} {count * seconds}")
         lines += [
-            f"tokenworks_energy_attributed_joules_total{{{place}}} {joules * seconds}",
+            f'tokenworks_energy_attributed_joules_total{{{place},boundary="board"}} {joules * seconds}',
             f'tokenworks_revenue_total{{{place},currency="USD"}} {amount * seconds}',
         ]
     for pool in dict.fromkeys(pool for _, pool in flows):
         watts = sum(flow[2] for (_, each), flow in flows.items() if each == pool)
         watts += IDLE_WATTS.get(pool, 0.0)
         lines += [
-            f'tokenworks_energy_joules_total{{pool="{pool}",source="dcgm"}} {watts * seconds}',
+            f'tokenworks_energy_joules_total{{pool="{pool}",boundary="board"}} {watts * seconds}',
+            f'tokenworks_energy_joules_total{{pool="{pool}",boundary="host"}} {2 * watts * seconds}',
             f'tokenworks_power_valid{{pool="{pool}"}} {int(pool not in invalid)}',
         ]
     return "\n".join([*lines, ""])

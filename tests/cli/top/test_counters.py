@@ -85,13 +85,17 @@ process_open_fds NaN
 def test_parse__page_of_the_meter() -> None:
     """Every name and label that is read is one that the meter and its billing write."""
     metrics = Metrics()
-    revenue = BillingMetrics(metrics.registry)
+    revenue = BillingMetrics(metrics.page)
     metrics.tokens.labels("high", "m", "a", "REASONING").inc(7)
     revenue.earned(Decimal("1.5"), currency="USD", tier="high", pool="a")
     revenue.unpriced(9, tier="high", model="m")
-    metrics.energy_joules.labels("a", "dcgm").inc(50)
-    metrics.energy_attributed.labels("a", "high").inc(40)
-    metrics.power_valid.labels("a").set(1)
+    energy = metrics.energy
+    energy.joules.labels("a", "board", "dcgm").inc(50)
+    energy.joules.labels("a", "host", "reported").inc(70)
+    energy.attributed.labels("a", "high", "m", "board", "active").inc(30)
+    energy.attributed.labels("a", "high", "n", "board", "idle").inc(10)
+    energy.attributed.labels("a", "high", "m", "host", "active").inc(60)
+    energy.power_valid.labels("a").set(1)
     metrics.sandbox.set(1)
     metrics.quarantine_held.set(3)
     metrics.counting_behind.set(0.5)
