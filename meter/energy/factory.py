@@ -122,6 +122,15 @@ class Factory:
         return BY_OUTPUT
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredFactory:
+    """A version as it was taken in: its file, and when (ms since 1970, UTC)."""
+
+    factory: Factory
+    toml: str
+    set_ms: int
+
+
 UNDESCRIBED: Final = Factory(version=0, start_ms=0)
 
 

@@ -33,12 +33,16 @@ class EnergyStore(Protocol):
         """Take readings and what they add in one transaction, and return what that was."""
         ...
 
-    def attribute(self, *, end_ms: int, intervals_max: int) -> int:
-        """Attribute anew intervals that began before `end_ms` and changed; return how many."""
-        ...
-
     def forget_counters(self, *, before_ms: int) -> None:
         """Forget the counters that have not moved since."""
+        ...
+
+
+class AttributionStore(Protocol):
+    """Where energy is attributed."""
+
+    def attribute(self, *, end_ms: int, intervals_max: int) -> int:
+        """Attribute anew intervals that began before `end_ms` and changed; return how many."""
         ...
 
 
@@ -85,6 +89,7 @@ class EnergyRecorder:
         self,
         store: EnergyStore,
         *,
+        attribution: AttributionStore,
         sources: Sequence[EnergySource],
         cadence_ms: int,
         live: LiveEnergy,
@@ -98,6 +103,7 @@ class EnergyRecorder:
         acknowledged before its end is counted, and again when something changed later.
         """
         self._store = store
+        self._attribution = attribution
         self._live = live
         self._power = power
         self._counted = counted
@@ -159,9 +165,8 @@ class EnergyRecorder:
         else:
             noted_ms = self._attributed_until_ms or 0
         end_ms = interval_start_ms(noted_ms)
-        count = ATTRIBUTE_INTERVALS_MAX
-        while count == ATTRIBUTE_INTERVALS_MAX:
-            count = self._store.attribute(end_ms=end_ms, intervals_max=ATTRIBUTE_INTERVALS_MAX)
+        while self._attribution.attribute(end_ms=end_ms, intervals_max=ATTRIBUTE_INTERVALS_MAX):
+            pass
         self._attributed_until_ms = end_ms
 
     @property

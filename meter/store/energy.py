@@ -1,16 +1,14 @@
-"""Energy in Postgres: counters, sums by pool and interval, and their attribution."""
+"""Energy in Postgres: counters, and sums by pool and interval."""
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, delete, insert, text
+from sqlalchemy import Connection, Engine, delete, text
 from sqlalchemy.exc import DBAPIError
 
 from meter.domain.errors import Reason, StoreRefusal, Unavailable
 from meter.domain.times import to_ms, to_time
-from meter.energy.attribute import attribute
 from meter.energy.counters import (
     Bounds,
     Counter,
@@ -22,7 +20,7 @@ from meter.energy.counters import (
     take,
 )
 from meter.runtime.engine import store_faults
-from meter.store.tables import energy_counters, energy_shares
+from meter.store.tables import energy_counters
 
 # Two servers may both be the first to see a device; whoever comes second reads it.
 _TRIES: Final = 3
@@ -64,43 +62,10 @@ SET measured_mj = i.measured_mj + EXCLUDED.measured_mj,
     reset_count = i.reset_count + EXCLUDED.reset_count,
     version = i.version + 1
 """)
-# The rows are locked before anything else is read: what changes later moves the version again.
-_LOCK_DUE: Final = text("""
-SELECT pool, interval_start, measured_mj, gap_mj
-FROM pool_intervals
-WHERE version <> attributed_version AND interval_start < :end
-ORDER BY pool, interval_start
-LIMIT :limit
-FOR UPDATE
-""")
-_WEIGHTS: Final = text("""
-SELECT u.pool, u.interval_start, u.sku_id, u.output_tokens
-FROM pool_usage u
-JOIN unnest(CAST(:pools AS text[]), CAST(:starts AS timestamptz[])) AS n (pool, interval_start)
-  USING (pool, interval_start)
-""")
-_SHARES: Final = text("""
-SELECT s.pool, s.interval_start, s.sku_id, s.reason, sum(s.energy_mj) AS energy_mj,
-       max(s.revision) AS revision
-FROM energy_shares s
-JOIN unnest(CAST(:pools AS text[]), CAST(:starts AS timestamptz[])) AS n (pool, interval_start)
-  USING (pool, interval_start)
-GROUP BY 1, 2, 3, 4
-""")
-_MARK_DONE: Final = text("""
-UPDATE pool_intervals i
-SET attributed_version = i.version
-FROM unnest(CAST(:pools AS text[]), CAST(:starts AS timestamptz[])) AS n (pool, interval_start)
-WHERE i.pool = n.pool AND i.interval_start = n.interval_start
-""")
-
-# A pool's interval, and within it whose share: a sku, or none and a reason.
-_Place = tuple[str, Any]
-_Owner = tuple[int | None, str]
 
 
 class EnergyStore:
-    """Records energy and attributes it; each is one transaction."""
+    """Records energy; each call is one transaction."""
 
     def __init__(self, engine: Engine) -> None:
         """Take the engine."""
@@ -123,49 +88,6 @@ class EnergyStore:
         raise Unavailable(
             Reason.STORE_UNAVAILABLE, "Others report the same devices just now. Send again."
         )
-
-    def attribute(self, *, end_ms: int, intervals_max: int) -> int:
-        """Attribute anew intervals that began before `end_ms` and changed; return how many.
-
-        What is attributed otherwise than before is a new revision, of the differences alone.
-        """
-        with _own_faults(), store_faults(), self._engine.begin() as connection:
-            values = {"end": to_time(end_ms), "limit": intervals_max}
-            due = connection.execute(_LOCK_DUE, values).all()
-            if not due:
-                return 0
-            places = {
-                "pools": [row.pool for row in due],
-                "starts": [row.interval_start for row in due],
-            }
-            weights: defaultdict[_Place, dict[int, int]] = defaultdict(dict)
-            for row in connection.execute(_WEIGHTS, places):
-                weights[row.pool, row.interval_start][row.sku_id] = row.output_tokens
-            shares: defaultdict[_Place, dict[_Owner, int]] = defaultdict(dict)
-            revisions: defaultdict[_Place, int] = defaultdict(int)
-            for row in connection.execute(_SHARES, places):
-                place = (row.pool, row.interval_start)
-                shares[place][row.sku_id, row.reason] = int(row.energy_mj)
-                revisions[place] = max(revisions[place], row.revision)
-            rows = [
-                {
-                    "pool": row.pool,
-                    "interval_start": row.interval_start,
-                    "sku_id": sku_id,
-                    "reason": reason,
-                    "revision": revisions[row.pool, row.interval_start] + 1,
-                    "energy_mj": energy_mj,
-                }
-                for row in due
-                for (sku_id, reason), energy_mj in _changes(
-                    _shares_of(row, weights[row.pool, row.interval_start]),
-                    before=shares[row.pool, row.interval_start],
-                )
-            ]
-            if rows:
-                connection.execute(insert(energy_shares), rows)
-            connection.execute(_MARK_DONE, places)
-        return len(due)
 
     def forget_counters(self, *, before_ms: int) -> None:
         """Forget the counters that have not moved since."""
@@ -224,23 +146,6 @@ def _add_energy(connection: Connection, delta: EnergyDelta) -> None:
             "resets": [it.reset_count for it in sums],
         },
     )
-
-
-def _shares_of(row: Any, weights: Mapping[int, int]) -> dict[_Owner, int]:  # noqa: ANN401
-    shared = attribute(measured_mj=row.measured_mj, gap_mj=row.gap_mj, output_tokens=weights)
-    return {
-        **{(sku_id, ""): share for sku_id, share in shared.attributed_mj.items()},
-        **{(None, str(reason)): share for reason, share in shared.unattributed_mj.items()},
-    }
-
-
-def _changes(
-    shares: Mapping[_Owner, int], *, before: Mapping[_Owner, int]
-) -> Iterator[tuple[_Owner, int]]:
-    for owner in {**before, **shares}:
-        difference = shares.get(owner, 0) - before.get(owner, 0)
-        if difference:
-            yield owner, difference
 
 
 @contextmanager

@@ -12,8 +12,10 @@ from meter.energy.recorder import EnergyRecorder
 from meter.energy.scrape import ScrapeFailure
 from meter.options import EnergySource
 from meter.runtime.engine import make_engine
+from meter.store.attribution import AttributionStore
 from meter.store.efficiency import EfficiencyStore
 from meter.store.energy import EnergyStore
+from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from tests.clock import FakeClock
 from tests.exporter import Exporter, running_exporter, sample, saying
@@ -68,6 +70,7 @@ class Hall(Factory):
         self.clock = clock
         self.recorder = EnergyRecorder(
             EnergyStore(engine),
+            attribution=AttributionStore(engine, factories=FactoryStore(engine)),
             sources=[EnergySource(pool="h100", url=each.url) for each in exporters],
             cadence_ms=cadence_ms,
             live=self.live,

@@ -1,0 +1,59 @@
+"""What was measured of a pool in an interval, and whether a ratio may be made of it. Pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from meter.domain.boundary import Boundary
+from meter.domain.interval import INTERVAL_MS
+from meter.energy.factory import Pool
+
+_COVERED_PERCENT_MIN: Final = 95
+
+
+class IntervalFault(StrEnum):
+    """Why an interval of a pool gives no ratio; the values are those of SQL.
+
+    There is no energy; samples cover too little of it; or there are devices that nobody described.
+    """
+
+    NO_SAMPLE = "no_sample"
+    STALE = "stale"
+    DEVICES = "devices"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MeasuredInterval:
+    """Energy of a pool's devices (mJ) and their time (ms, added up over the devices).
+
+    `gap_mj` fell into gaps of `gap_ms`, `unmapped_mj` is of devices that nobody described; samples
+    cover `covered_ms`.
+    """
+
+    measured_mj: int
+    gap_mj: int
+    unmapped_mj: int
+    covered_ms: int
+    gap_ms: int
+
+
+def find_fault(
+    measured: Mapping[Boundary, MeasuredInterval], *, described: Pool | None
+) -> IntervalFault | None:
+    """Return why a pool's interval gives no ratio, None when it does.
+
+    Boards decide where there are any: it is them that a description counts.
+    """
+    boards = measured.get(Boundary.BOARD)
+    hosts = measured.get(Boundary.HOST)
+    found = boards if boards is not None and boards.measured_mj else hosts
+    if found is None or not found.measured_mj:
+        return IntervalFault.NO_SAMPLE
+    if found.unmapped_mj:
+        return IntervalFault.DEVICES
+    due_ms = found.covered_ms + found.gap_ms
+    if found is boards and described is not None and described.device_count is not None:
+        due_ms = max(due_ms, described.device_count * INTERVAL_MS)
+    is_covered = found.covered_ms * 100 >= due_ms * _COVERED_PERCENT_MIN
+    return None if is_covered else IntervalFault.STALE
