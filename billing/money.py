@@ -4,7 +4,7 @@ Amounts are `Decimal`s that were made without loss: the context below traps what
 so a rounding that nobody asked for is an error and not a cent. A price is per 1,000,000 tokens.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import (
     ROUND_HALF_UP,
@@ -16,11 +16,14 @@ from decimal import (
     InvalidOperation,
     Overflow,
 )
+from fractions import Fraction
 from typing import Final
 
 import iso4217
 
 TOKENS_PER_PRICE_EXPONENT: Final = 6
+# Decimals of a part of an amount, at least: far below what anybody pays.
+_SHARE_DECIMALS: Final = 12
 
 # Wide enough for 10^18 tokens at a price of a hundred digits, times factors of a hundred more.
 _EXACT: Final = Context(
@@ -79,6 +82,26 @@ def subtract(first: Decimal, second: Decimal) -> Decimal:
     return _EXACT.subtract(first, second)
 
 
+def share_out(amount: Decimal, *, weights: Sequence[int]) -> list[Decimal]:
+    """Divide an amount by weights ≥ 0, of which one is not 0, into parts that add up to it.
+
+    Parts have at most 12 decimals, or as many as the amount. By largest remainder; of equal
+    remainders the first goes first.
+    """
+    whole = sum(weights)
+    assert whole > 0, "something has to have a weight"
+    assert min(weights) >= 0, "weights are not negative"
+    exponent = amount.as_tuple().exponent
+    assert isinstance(exponent, int), "an amount is a number"
+    decimals = max(_SHARE_DECIMALS, -exponent)
+    total = int(_EXACT.scaleb(amount, decimals))
+    parts = [total * weight // whole for weight in weights]
+    by_remainder = sorted(range(len(weights)), key=lambda it: -(total * weights[it] % whole))
+    for place in by_remainder[: total - sum(parts)]:
+        parts[place] += 1
+    return [_EXACT.scaleb(Decimal(part), -decimals) for part in parts]
+
+
 def round_half_up(amount: Decimal, currency: Currency) -> Decimal:
     """Return the amount in whole smallest units, halves away from zero: the one rounding."""
     return _ROUNDING.quantize(amount, Decimal(1).scaleb(-currency.exponent))
@@ -99,3 +122,13 @@ def write_money(amount: Decimal, currency: Currency) -> str:
     """Return a rounded amount with exactly its currency's decimals, without separators."""
     # Plus makes 0 of the -0 that a small loss is rounded to.
     return format(_EXACT.plus(round_half_up(amount, currency)), "f")
+
+
+def round_fraction(value: Fraction, *, decimals: int) -> Decimal:
+    """Return a fraction with so many decimals, halves away from zero.
+
+    For what is planned and compared, whose ratios have no end; what anybody pays is never a ratio.
+    """
+    scaled = abs(value) * 10**decimals
+    whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
+    return Decimal(whole if value >= 0 else -whole).scaleb(-decimals, _ROUNDING)

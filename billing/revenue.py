@@ -27,11 +27,15 @@ _BANDS: Final = len(BAND_EDGES) + 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Revenue:
-    """What a tier's tokens come to in one currency: exact, by contract prices, not rounded."""
+    """What a tier's tokens come to in one currency: exact, by contract prices, not rounded.
+
+    `pool` is empty unless they are told apart by it, and of tokens that no named pool served.
+    """
 
     tier: str
     currency: str
     amount: Decimal
+    pool: str = ""
 
 
 class Pricing:

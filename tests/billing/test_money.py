@@ -14,6 +14,7 @@ from billing.money import (
     find_currency,
     multiply,
     round_half_up,
+    share_out,
     subtract,
     write,
     write_money,
@@ -160,3 +161,27 @@ def test_write_money__has_the_currencys_decimals(
 ) -> None:
     """Money is written with exactly its currency's decimals, and never as less than nothing."""
     assert write_money(Decimal(amount), currency) == text
+
+
+@given(decimals, st.lists(st.integers(0, 10**18), min_size=1, max_size=6).filter(any))
+def test_share_out__adds_up(amount: Decimal, weights: list[int]) -> None:
+    """Parts add up to the amount, and none is a trillionth or more from its due."""
+    parts = share_out(amount, weights=weights)
+    assert add_up(parts) == amount
+    for part, weight in zip(parts, weights, strict=True):
+        due = Fraction(amount) * weight / sum(weights)
+        assert abs(Fraction(part) - due) < Fraction(1, 10**12)
+
+
+@pytest.mark.parametrize(
+    ("amount", "weights", "parts"),
+    [
+        ("1", [1, 1, 1], ["0.333333333334", "0.333333333333", "0.333333333333"]),
+        ("-1", [1, 1, 1], ["-0.333333333333", "-0.333333333333", "-0.333333333334"]),
+        ("0.00000000000001", [1, 2], ["0", "0.00000000000001"]),
+        ("5", [0, 7], ["0", "5"]),
+    ],
+)
+def test_share_out__largest_remainder(amount: str, weights: list[int], parts: list[str]) -> None:
+    """What is left over goes where the remainder is largest, and to the first of equals."""
+    assert share_out(Decimal(amount), weights=weights) == [Decimal(part) for part in parts]
