@@ -151,7 +151,7 @@ class Probe:
                 row["gauge_mj"] = readings.integral_mj("power_mw", *span)
                 row["instant_mj"] = readings.integral_mj("instant_mw", *span)
             with (self._out / "windows.csv").open("w", encoding="utf-8", newline="") as file:
-                table = csv.DictWriter(file, fieldnames=list(self._rows[0]))
+                table = csv.DictWriter(file, list(self._rows[0]), lineterminator="\n")
                 table.writeheader()
                 table.writerows(self._rows)
         text = json.dumps(self._facts, indent=1, ensure_ascii=False)
