@@ -21,6 +21,8 @@ from typing import Final
 
 import iso4217
 
+from meter.domain.units import divide_half_up
+
 TOKENS_PER_PRICE_EXPONENT: Final = 6
 # Decimals of a part of an amount, at least: far below what anybody pays.
 _SHARE_DECIMALS: Final = 12
@@ -129,6 +131,6 @@ def round_fraction(value: Fraction, *, decimals: int) -> Decimal:
 
     For what is planned and compared, whose ratios have no end; what anybody pays is never a ratio.
     """
-    scaled = abs(value) * 10**decimals
-    whole = (2 * scaled.numerator + scaled.denominator) // (2 * scaled.denominator)
-    return Decimal(whole if value >= 0 else -whole).scaleb(-decimals, _ROUNDING)
+    scaled = value * 10**decimals
+    whole = divide_half_up(scaled.numerator, scaled.denominator)
+    return Decimal(whole).scaleb(-decimals, _ROUNDING)

@@ -1,0 +1,1 @@
+"""What a factory's power could earn, and what two of them differ in."""
