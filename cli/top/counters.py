@@ -72,7 +72,8 @@ class Rates:
     """The rates of one tier, one pool or all; money by currency.
 
     `watts` are those of boards: attributed ones of a tier, measured ones of a pool and of all.
-    `tokens_per_joule` are output tokens; it and `revenue_per_mwh` leave out what has no valid power.
+    `tokens_per_joule` are output tokens; it and `revenue_per_mwh` leave out what has no valid
+    power.
     """
 
     tokens_per_second: float

@@ -17,6 +17,7 @@ FACTORY: Final[Mapping[tuple[str, str], Flow]] = {
     ("high", "rubin"): (3_000, 1_250, 1_300.0, 0.0255),
     ("premium", "rubin"): (800, 420, 1_900.0, 0.0549),
 }
+BOARD, HOST = 'boundary="board"', 'boundary="host"'
 # What each pool draws beside what is attributed, in watts.
 IDLE_WATTS: Final = {"b200": 300.0, "rubin": 250.0}
 
@@ -126,15 +127,15 @@ def write_page(
             labels = f'{place},model="m",token_class="{name}"'
             lines.append(f"tokenworks_tokens_total{{{labels}}} {count * seconds}")
         lines += [
-            f'tokenworks_energy_attributed_joules_total{{{place},boundary="board"}} {joules * seconds}',
+            f"tokenworks_energy_attributed_joules_total{{{place},{BOARD}}} {joules * seconds}",
             f'tokenworks_revenue_total{{{place},currency="USD"}} {amount * seconds}',
         ]
     for pool in dict.fromkeys(pool for _, pool in flows):
         watts = sum(flow[2] for (_, each), flow in flows.items() if each == pool)
         watts += IDLE_WATTS.get(pool, 0.0)
         lines += [
-            f'tokenworks_energy_joules_total{{pool="{pool}",boundary="board"}} {watts * seconds}',
-            f'tokenworks_energy_joules_total{{pool="{pool}",boundary="host"}} {2 * watts * seconds}',
+            f'tokenworks_energy_joules_total{{pool="{pool}",{BOARD}}} {watts * seconds}',
+            f'tokenworks_energy_joules_total{{pool="{pool}",{HOST}}} {2 * watts * seconds}',
             f'tokenworks_power_valid{{pool="{pool}"}} {int(pool not in invalid)}',
         ]
     return "\n".join([*lines, ""])
