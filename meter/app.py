@@ -33,6 +33,7 @@ from meter.runtime.ids import random_bytes
 from meter.standbys import Standbys
 from meter.store.accounts import AccountStore
 from meter.store.attribution import AttributionStore
+from meter.store.consumption import ConsumptionStore
 from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
 from meter.store.dimensions import DimensionReader
@@ -43,6 +44,7 @@ from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
 from meter.store.journal import JournalStore
+from meter.store.marks import SoftwareMarkStore
 from meter.store.producers import ProducerStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.replication import ReplicationStore
@@ -56,6 +58,7 @@ from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
 from meter.wire.producer_servicer import ProducerServicer
 from meter.wire.server import Server
+from meter.wire.software_marks import SoftwareMarkDesk
 from meter.wire.stream import StreamParts
 
 # Readiness ends when accounts and keys are older than this.
@@ -152,6 +155,7 @@ def _make_host(
         facts=FactStore(engine),
         cuts=CutStore(engine),
         evidence=EvidenceStore(engine),
+        consumption=ConsumptionStore(engine, factories=FactoryStore(engine)),
     )
 
 
@@ -209,7 +213,13 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
             _make_meter_servicer(options, parts, engine=engine, registry=registry, usage=usage),
             _make_account_servicer(options, accounts, registry=registry, clock=clock),
             ClockServicer(clock, driver=driver, door=door),
-            EnergyServicer(energy, reader=EfficiencyStore(engine), door=door, clock=clock),
+            EnergyServicer(
+                energy,
+                reader=EfficiencyStore(engine),
+                marks=SoftwareMarkDesk(SoftwareMarkStore(engine), clock=clock),
+                door=door,
+                clock=clock,
+            ),
             ProducerServicer(parts, door=door, registry=registry),
             metrics=metrics,
             driven=clock if isinstance(clock, DrivenClock) else None,

@@ -102,6 +102,8 @@ ENERGY_PAGE_DEVICES_MAX: Final = 1_024
 RECORD_READINGS_MAX: Final = 1_000
 # An accelerator's name: NVIDIA's UUIDs have 40 characters, with the part of a board (MIG) 60.
 DEVICE_CHARS_MAX: Final = 64
+# A serving software's name with its version.
+SOFTWARE_CHARS_MAX: Final = 64
 # A counter in mJ: a megawatt takes 146 years. DCGM writes "no value" as numbers just below 2**63.
 COUNTER_MJ_MAX: Final = 2**62
 # What a scraped board never draws, several times what the largest do: more is no energy but a
@@ -109,13 +111,22 @@ COUNTER_MJ_MAX: Final = 2**62
 BOARD_WATTS_MAX: Final = 10_000
 # The same of a reported device, which may be a whole rack.
 DEVICE_WATTS_MAX: Final = 1_000_000
+# The same of a site's meter, of which a campus has several.
+FACILITY_WATTS_MAX: Final = 100_000_000
 # How much older than its reading a counter may be: an exporter keeps what it collected for half a
 # minute.
 COUNTER_SLACK_MS: Final = 60_000
-# Scraped samples this many scrapes apart leave a gap, but none below a minute: exporters collect
-# twice a minute.
+# Scraped samples leave a gap when they lie this many scrapes apart, or as many of the exporters'
+# own collections where these are rarer, but none below a minute.
 GAP_SCRAPES: Final = 4
 GAP_MS_MIN: Final = 60_000
+# The window of the recording rules' rates. It has to hold as many samples, or rates are absent now
+# and then, and wrong at its edges.
+RATE_WINDOW_SECONDS: Final = 300
+# A counter that leapt, or a device that two claim, is held against its pool for so long.
+FAULT_SEEN_MS: Final = 900_000
+# Boards whose gauges are held against their counters: a large hall's; each takes a kilobyte or two.
+CROSS_CHECK_DEVICES_MAX: Final = 20_000
 # A device that is silent for longer was taken out: it no longer makes its pool's power invalid.
 DEVICE_KNOWN_MS: Final = 6 * 3600 * 1000
 # A counter that is silent for longer begins anew, its energy unknown: a week's intervals of a large

@@ -22,6 +22,7 @@ from meter.energy.efficiency import (
 from meter.energy.recorder import EnergyRecorder, SourceState
 from meter.journal.check import is_text
 from meter.wire.auth import RegistryDoor
+from meter.wire.software_marks import SoftwareMarkDesk
 from meter.wire.status import invalid
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 from tokenworks.meter.v1 import energy_service_pb2_grpc
@@ -40,12 +41,14 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
         recorder: EnergyRecorder,
         *,
         reader: EfficiencyReader,
+        marks: SoftwareMarkDesk,
         door: RegistryDoor,
         clock: Clock,
     ) -> None:
-        """Take who records and who answers."""
+        """Take who records, who answers, and who keeps marks."""
         self._recorder = recorder
         self._reader = reader
+        self._marks = marks
         self._door = door
         self._clock = clock
 
@@ -96,6 +99,22 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
             device = response.silent_devices.add(pool=it.pool, device=it.device, source=it.source)
             device.last_sample_time.FromMilliseconds(it.last_sample_ms)
         return response
+
+    async def MarkSoftware(
+        self, request: pb.MarkSoftwareRequest, context: _Context
+    ) -> pb.MarkSoftwareResponse:
+        """Say which software serves a pool. Scope: report on the whole installation."""
+        caller = self._door.caller(context)
+        self._door.require(caller, Permission.REPORT, None)
+        changed = await self._marks.mark(request, key_id=caller.key_id)
+        return pb.MarkSoftwareResponse(changed=changed)
+
+    async def ListSoftwareMarks(
+        self, request: pb.ListSoftwareMarksRequest, context: _Context
+    ) -> pb.ListSoftwareMarksResponse:
+        """List marks. Scope: read on the whole installation."""
+        self._door.require(self._door.caller(context), Permission.READ, None)
+        return await self._marks.list_marks(request)
 
 
 def _to_reading(reading: pb.EnergyReading, *, now_ms: int) -> Reading:
