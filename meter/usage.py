@@ -39,7 +39,11 @@ class UsageQuery:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageRow:
-    """Sums under the keys that were asked for; `keys` maps each to its value."""
+    """Sums under the keys that were asked for; `keys` maps each to its value.
+
+    `energy_mj` is the energy of boards that was attributed to these tokens; None where none is
+    known, and where rows are split by band, which energy is not.
+    """
 
     keys: Mapping[GroupBy, str | int]
     tokens: Mapping[TokenClass, int]
@@ -47,6 +51,7 @@ class UsageRow:
     unfinished_count: int
     delivered_output_count: int
     estimated_count: int
+    energy_mj: int | None
 
 
 class UsageReader(Protocol):

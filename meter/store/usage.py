@@ -1,6 +1,6 @@
 """Usage in Postgres: the follower's transaction, cuts, and queries."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, Final
@@ -91,7 +91,6 @@ class UsageStore:
 
     def query(self, query: UsageQuery) -> tuple[Sequence[UsageRow], int]:
         """Return rows ordered by their keys, and until when (ms) all is counted."""
-        statement = text(_query_text(query))
         values = {
             "root": query.account_id,
             "start": to_time(query.start_ms),
@@ -102,7 +101,8 @@ class UsageStore:
         with store_faults(), self._engine.begin() as connection:
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
             until = select_counted_until_ms(connection)
-            rows = connection.execute(statement, values).all()
+            rows = connection.execute(text(_query_text(query)), values).all()
+            energy = _select_energy(connection, query, values=values)
         if len(rows) > QUERY_ROWS_MAX:
             raise InvalidArgument(
                 Reason.ARGUMENT_INVALID,
@@ -112,7 +112,7 @@ class UsageStore:
             )
         # A key whose events were all voided has no row; without keys there is one, of nothing too.
         kept = (row for row in rows if not query.group_by or any(row[len(query.group_by) :]))
-        return [_to_usage_row(row, query) for row in kept], until
+        return [_to_usage_row(row, query, energy=energy) for row in kept], until
 
 
 class CountingStep:
@@ -290,14 +290,41 @@ def _query_text(query: UsageQuery) -> str:
     unfinished = (
         f"sum(u.request_count) FILTER (WHERE u.finish_class <> {FinishClass.DELIVERED.value})"
     )
-    columns = ", ".join([*keys, *(f"sum(u.{name})" for name in _SUMS), unfinished])
-    source = "usage u JOIN skus s USING (sku_id)"
+    columns = [*keys, *(f"sum(u.{name})" for name in _SUMS), unfinished]
+    places = ", ".join(str(place + 1) for place in range(len(keys)))
+    return (
+        _select_text(query, columns=columns, table="usage")
+        + (f" GROUP BY {places} ORDER BY {places}" if keys else "")
+        + f" LIMIT {QUERY_ROWS_MAX + 1}"
+    )
+
+
+def _select_energy(
+    connection: Connection, query: UsageQuery, *, values: Mapping[str, object]
+) -> Mapping[tuple[Any, ...], int]:
+    """Return the energy (mJ) of boards by the values of the keys; nothing by band."""
+    if GroupBy.BAND in query.group_by:
+        return {}
+    keys = [_KEY_SQL[key] for key in query.group_by]
+    columns = [*keys, "sum(u.energy_mj)::bigint"]
+    places = ", ".join(str(place + 1) for place in range(len(keys)))
+    statement = (
+        _select_text(query, columns=columns, table="energy_shares")
+        + " AND u.boundary = 'board' AND u.sku_id IS NOT NULL"
+        + (f" GROUP BY {places}" if keys else "")
+        + " HAVING sum(u.energy_mj) <> 0"
+    )
+    return {row[:-1]: row[-1] for row in map(tuple, connection.execute(text(statement), values))}
+
+
+def _select_text(query: UsageQuery, *, columns: Sequence[str], table: str) -> str:
+    """Return the begin of a question to a table that is kept by account, interval and sku."""
+    source = f"{table} u JOIN skus s USING (sku_id)"
     inside = ""
     if query.account_id is not None:
         source += " JOIN below b ON b.account_id = u.account_id"
         inside = " AND u.interval_start >= b.start_time AND u.interval_start < b.end_time"
-    places = ", ".join(str(place + 1) for place in range(len(keys)))
-    selected = f"SELECT {columns} FROM {source}"  # noqa: S608  columns are this module's own
+    selected = f"SELECT {', '.join(columns)} FROM {source}"  # noqa: S608  this module's own
     return (
         (_SUBTREE if query.account_id is not None else "")
         + selected
@@ -305,12 +332,15 @@ def _query_text(query: UsageQuery) -> str:
         + (" AND s.model = :model" if query.model else "")
         + (" AND s.tier = :tier" if query.tier else "")
         + inside
-        + (f" GROUP BY {places} ORDER BY {places}" if keys else "")
-        + f" LIMIT {QUERY_ROWS_MAX + 1}"
     )
 
 
-def _to_usage_row(row: Any, query: UsageQuery) -> UsageRow:  # noqa: ANN401
+def _to_usage_row(
+    row: Any,  # noqa: ANN401
+    query: UsageQuery,
+    *,
+    energy: Mapping[tuple[Any, ...], int],
+) -> UsageRow:
     count = len(query.group_by)
     sums = dict(zip(_SUMS, (int(value or 0) for value in row[count:]), strict=False))
     return UsageRow(
@@ -324,4 +354,5 @@ def _to_usage_row(row: Any, query: UsageQuery) -> UsageRow:  # noqa: ANN401
         unfinished_count=int(row[-1] or 0),
         delivered_output_count=sums["delivered_output_count"],
         estimated_count=sums["estimated_count"],
+        energy_mj=energy.get(tuple(row[:count])),
     )

@@ -261,6 +261,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
             unfinished_count=row.unfinished_count,
             delivered_output_count=row.delivered_output_count,
             estimated_count=row.estimated_count,
+            energy_mj=row.energy_mj,
         )
         for token_class, count in row.tokens.items():
             item = message.tokens.add(count=count)
