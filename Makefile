@@ -81,6 +81,7 @@ lint: $(INSTALLED) ## Check form, types, layers, the wire's contract and generat
 	check $(BIN)/buf lint proto; \
 	check $(MAKE) --no-print-directory breaking; \
 	check $(MAKE) --no-print-directory generated; \
+	check $(BIN)/python -m helm.dashboards --check; \
 	exit $$failed
 
 # Compares the contract with the newest release; before there is one, with where this branch began.
@@ -117,6 +118,10 @@ generate: $(INSTALLED) ## Make the gRPC stubs anew from proto/
 .PHONY: docs
 docs: $(INSTALLED) ## Make the pages of docs/reference/ that come from the code
 	$(BIN)/python docs/generate.py
+
+.PHONY: dashboards
+dashboards: $(INSTALLED) ## Make the Grafana dashboards of the chart from helm/dashboards/
+	$(BIN)/python -m helm.dashboards
 
 # The second set holds only what `stacks` adds to the first, in versions that agree with it.
 RESOLVE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \

@@ -45,7 +45,11 @@ EVERYTHING: Values = {
     "monitoring": {
         "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "operator"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "operator"}},
-        "dashboard": {"enabled": True, "labels": {"grafana": "yes"}},
+        "dashboard": {
+            "enabled": True,
+            "labels": {"grafana": "yes"},
+            "annotations": {"grafana_folder": "Tokenworks"},
+        },
     },
 }
 CASES: Mapping[str, Values] = {

@@ -1,22 +1,32 @@
-"""What the chart asks of Prometheus: the expressions of its rules and of its dashboard."""
+"""What the chart asks of Prometheus and Postgres: the questions of its rules and dashboards."""
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from helm.dashboards.questions import POSTGRES_TYPE
 from tests.stacks.chart import CHART, Engine
+from tests.stacks.grafana import Choices, fill
 
-DASHBOARD: dict[str, Any] = json.loads((CHART / "dashboards/factory.json").read_text("utf-8"))
+Json = dict[str, Any]
+DASHBOARDS: dict[str, Json] = {
+    path.stem: json.loads(path.read_text("utf-8"))
+    for path in sorted((CHART / "dashboards").glob("*.json"))
+}
 WINDOWS = ["5m", "1h"]
 RECORDED = re.compile(r"\b\w+:tokenworks_\w+:\w+")
 SCRAPED = re.compile(r"(?<![:\w])tokenworks_\w+(?![:\w])")
+# What a histogram's name has behind it where it is asked for.
+HISTOGRAM_PARTS = re.compile(r"_(bucket|sum|count)$")
 
 
-def rule_groups(engine: Engine) -> list[dict[str, Any]]:
+def rule_groups(engine: Engine) -> list[Json]:
     """What the PrometheusRule holds."""
-    groups: list[dict[str, Any]] = engine.get("PrometheusRule")["spec"]["groups"]
+    groups: list[Json] = engine.get("PrometheusRule")["spec"]["groups"]
     return groups
 
 
@@ -34,9 +44,37 @@ def rule_queries(engine: Engine) -> Iterator[str]:
                 yield rule["record"]
 
 
+def panels(dashboard: Json) -> list[Json]:
+    """The panels of a dashboard that ask for something: all but the titles of its rows."""
+    return [panel for panel in dashboard["panels"] if panel["type"] != "row"]
+
+
+def offered(dashboard: Json) -> Iterator[dict[str, str]]:
+    """Each set of values that a dashboard's reader may choose, of those that it writes down."""
+    listed = [each for each in dashboard["templating"]["list"] if each["options"]]
+    names = [each["name"] for each in listed]
+    values = [[option["value"] for option in each["options"]] for each in listed]
+    for combination in itertools.product(*values):
+        yield dict(zip(names, combination, strict=True))
+
+
 def dashboard_queries() -> Iterator[str]:
-    """The expressions of all panels, as Grafana sends them, for each window that it offers."""
-    for panel in DASHBOARD["panels"]:
-        for target in panel["targets"]:
-            for window in WINDOWS:
-                yield target["expr"].replace("$window", window)
+    """Each expression of each panel as Grafana sends it, for each set of values once."""
+    moment = datetime(2026, 10, 1, tzinfo=UTC)
+    seen: set[str] = set()
+    for dashboard in DASHBOARDS.values():
+        for panel in panels(dashboard):
+            for target in panel["targets"]:
+                for values in offered(dashboard):
+                    choices = Choices(begin=moment, end=moment, values=values)
+                    if "expr" in target:
+                        seen.add(fill(target["expr"], choices=choices))
+    yield from sorted(seen)
+
+
+def sql_panels() -> Iterator[tuple[str, Json]]:
+    """Each panel that asks Postgres, with the name of its dashboard."""
+    for name, dashboard in DASHBOARDS.items():
+        for panel in panels(dashboard):
+            if panel["datasource"]["type"] == POSTGRES_TYPE:
+                yield name, panel

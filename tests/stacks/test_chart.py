@@ -16,12 +16,14 @@ from tests.stacks.chart import (
     Engine,
     Values,
 )
+from tests.stacks.queries import DASHBOARDS
 
 pytestmark = pytest.mark.stacks
 ALWAYS = ["CronJob", "Deployment", "Job", "Service"]
 RELEASE_CHARS_MAX = 53
 NAME_CHARS_MAX = 63
 CRON_JOB_NAME_CHARS_MAX = 52
+CONFIG_MAP_BYTES_MAX = 1_048_576
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -123,9 +125,16 @@ def test_name__of_a_long_release(engine: Engine) -> None:
         assert len(manifest["metadata"]["name"]) <= limit
 
 
-def test_dashboard__is_carried_unchanged(engine: Engine) -> None:
-    """The ConfigMap holds the very file, under the labels that the sidecar looks for."""
+def test_dashboards__are_carried_unchanged(engine: Engine) -> None:
+    """The ConfigMap holds the very files, under the labels that the sidecar looks for."""
     carried = engine.get("ConfigMap")
-    (text,) = carried["data"].values()
-    assert json.loads(text) == json.loads((CHART / "dashboards/factory.json").read_text("utf-8"))
+    assert {name: json.loads(text) for name, text in carried["data"].items()} == {
+        f"tokenworks-{name}.json": dashboard for name, dashboard in DASHBOARDS.items()
+    }
     assert carried["metadata"]["labels"]["grafana"] == "yes"
+    assert carried["metadata"]["annotations"] == {"grafana_folder": "Tokenworks"}
+
+
+def test_dashboards__fit_into_a_config_map(engine: Engine) -> None:
+    """Kubernetes takes no more than a MiB; Helm's own record of a release holds them too."""
+    assert len(json.dumps(engine.get("ConfigMap"))) < CONFIG_MAP_BYTES_MAX / 2

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.stacks.chart import Engine
-from tests.stacks.queries import DASHBOARD
+from tests.stacks.queries import DASHBOARDS, Json, panels
 
 PROJECT = Path(__file__).parent / "manifests"
 RENDERED = PROJECT / "build" / "rendered.ts"
@@ -22,6 +22,9 @@ MISSPELT = [
     ("Dashboard", "palette-classic-by-name", "palette-by-name"),
     ("Dashboard", "decimals", "decimal"),
     ("Options", "graphMode", "graphmode"),
+    ("Options", "showHeader", "showHead"),
+    ("Options", "groupWidth", "groupwidth"),
+    ("Custom", "cellOptions", "cellOption"),
     ("Custom", "never", "nowhere"),
     ("IServiceMonitor", "interval", "intervall"),
     ("IServiceMonitor", "matchLabels", "matchlabels"),
@@ -46,7 +49,7 @@ def compiler() -> Path:
 
 
 def test_rendered__is_of_those_types(engine: Engine, compiler: Path) -> None:
-    """The dashboard is one to Grafana, its panels' options are, and the operator's objects too."""
+    """Dashboards, their panels' options and the operator's objects are what their readers know."""
     done = _compile(compiler, list(_typed(engine)))
     assert done.returncode == 0, done.stdout
 
@@ -70,11 +73,25 @@ def _typed(engine: Engine) -> Iterator[tuple[str, Any]]:
     """Values, each with the name of its type in `types.ts`."""
     yield "IServiceMonitor", engine.get("ServiceMonitor")
     yield "IPrometheusRule", engine.get("PrometheusRule")
-    yield "Dashboard", DASHBOARD
-    for panel in DASHBOARD["panels"]:
-        yield f'Options["{panel["type"]}"]', panel["options"]
-        if "custom" in panel["fieldConfig"]["defaults"]:
-            yield "Custom", panel["fieldConfig"]["defaults"]["custom"]
+    for dashboard in DASHBOARDS.values():
+        yield "Dashboard", dashboard
+        for panel in panels(dashboard):
+            yield f'Options["{panel["type"]}"]', panel["options"]
+            if "custom" in panel["fieldConfig"]["defaults"]:
+                yield f'Custom["{panel["type"]}"]', panel["fieldConfig"]["defaults"]["custom"]
+            yield from _typed_overrides(panel)
+
+
+def _typed_overrides(panel: Json) -> Iterator[tuple[str, Any]]:
+    """What is set for single fields, under the names of the settings of all fields."""
+    for override in panel["fieldConfig"]["overrides"]:
+        custom = {
+            each["id"].removeprefix("custom."): each["value"]
+            for each in override["properties"]
+            if each["id"].startswith("custom.")
+        }
+        if custom:
+            yield f'Custom["{panel["type"]}"]', custom
 
 
 def _compile(compiler: Path, typed: list[tuple[str, Any]]) -> subprocess.CompletedProcess[str]:

@@ -1,8 +1,16 @@
 // The types of those who read what the chart renders, for JSON: an enum is its text there.
 
 import type { Dashboard as AnyDashboard } from "@grafana/schema";
+import type {
+  FieldConfig as BarChartField,
+  Options as BarChart,
+} from "@grafana/schema/dist/esm/raw/composable/barchart/panelcfg/x/BarChartPanelCfg_types.gen";
 import type { Options as BarGauge } from "@grafana/schema/dist/esm/raw/composable/bargauge/panelcfg/x/BarGaugePanelCfg_types.gen";
 import type { Options as Stat } from "@grafana/schema/dist/esm/raw/composable/stat/panelcfg/x/StatPanelCfg_types.gen";
+import type {
+  FieldConfig as TableField,
+  Options as Table,
+} from "@grafana/schema/dist/esm/raw/composable/table/panelcfg/x/TablePanelCfg_types.gen";
 import type {
   FieldConfig as TimeSeriesField,
   Options as TimeSeries,
@@ -21,8 +29,14 @@ type Written<T> = T extends string
 
 export type Dashboard = Written<AnyDashboard>;
 export interface Options {
+  barchart: Written<BarChart>;
   bargauge: Written<BarGauge>;
   stat: Written<Stat>;
+  table: Written<Table>;
   timeseries: Written<TimeSeries>;
 }
-export type Custom = Written<TimeSeriesField>;
+export interface Custom {
+  barchart: Written<BarChartField>;
+  table: Partial<Written<TableField>>;
+  timeseries: Written<TimeSeriesField>;
+}

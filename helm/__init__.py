@@ -1,0 +1,1 @@
+"""The chart, and the programs that make what it carries."""
