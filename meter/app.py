@@ -1,45 +1,41 @@
 """The one place where the meter's parts are built and joined."""
 
 import asyncio
-import contextlib
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import Engine
 
 from meter.counted import Counted, Grouping
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import Follower
-from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
 from meter.domain.errors import MeterError, Reason
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.tokens import OUTPUT_CLASSES
 from meter.energy.live import LiveEnergy
 from meter.energy.recorder import EnergyRecorder
-from meter.hosting import Host, MakeResident
+from meter.hosting import MakeResident
 from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
+from meter.lending import clock_at, make_host
 from meter.metrics import Metrics
-from meter.options import Addresses, JobOptions, MeterOptions
+from meter.options import Addresses, MeterOptions
 from meter.presence import Roster, ShownProducers
 from meter.registry import Registry
 from meter.running import Meter
-from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import ClockDriver, DrivenClock
 from meter.runtime.engine import make_engine
 from meter.runtime.ids import random_bytes
 from meter.standbys import Standbys
 from meter.store.accounts import AccountStore
 from meter.store.attribution import AttributionStore
-from meter.store.consumption import ConsumptionStore
 from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
 from meter.store.dimensions import DimensionReader
 from meter.store.efficiency import EfficiencyStore
 from meter.store.energy import EnergyStore
-from meter.store.evidence import EvidenceStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
@@ -123,7 +119,7 @@ def create_installation_key(
     engine = make_engine(database_url, pool_size=1)
     try:
         installation = InstallationStore(engine)
-        clock = _clock_at(installation.settle(sandbox_clock_ms=sandbox_clock_ms))
+        clock = clock_at(installation.settle(sandbox_clock_ms=sandbox_clock_ms))
         return AccountStore(engine, clock).create_installation_key(
             pepper=key_pepper, random_bytes=random_bytes, description=description
         )
@@ -131,37 +127,9 @@ def create_installation_key(
         engine.dispose()
 
 
-@contextlib.contextmanager
-def open_host(options: JobOptions) -> Iterator[Host]:
-    """Lend what a job on the meter's database needs, without a server; raises Unavailable."""
-    engine = make_engine(options.database_url, pool_size=4)
-    try:
-        clock = _clock_at(InstallationStore(engine).find_driven_ms())
-        tree = AccountStore(engine, clock).load().tree
-        yield _make_host(engine, clock=clock, tiers=options.tiers, tree=lambda: tree)
-    finally:
-        engine.dispose()
-
-
-def _make_host(
-    engine: Engine, *, clock: Clock, tiers: tuple[str, ...], tree: Callable[[], AccountTree]
-) -> Host:
-    return Host(
-        engine=engine,
-        clock=clock,
-        is_driven=isinstance(clock, DrivenClock),
-        tiers=tiers,
-        tree=tree,
-        facts=FactStore(engine),
-        cuts=CutStore(engine),
-        evidence=EvidenceStore(engine),
-        consumption=ConsumptionStore(engine, factories=FactoryStore(engine)),
-    )
-
-
 def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeResident]) -> Meter:
     driven_ms = InstallationStore(engine).settle(sandbox_clock_ms=options.sandbox_clock_ms)
-    clock = _clock_at(driven_ms)
+    clock = clock_at(driven_ms)
     metrics, reachable, dying = Metrics(), threading.Event(), asyncio.Event()
     accounts = AccountStore(engine, clock)
     registry = Registry(accounts, clock)
@@ -171,7 +139,7 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
     journal.take_ownership()
     usage = UsageStore(engine, shard=options.shard)
     usage.ensure_watermark()
-    host = _make_host(engine, clock=clock, tiers=options.tiers, tree=lambda: registry.snapshot.tree)
+    host = make_host(engine, clock=clock, tiers=options.tiers, tree=lambda: registry.snapshot.tree)
     door = RegistryDoor(registry, clock=clock, key_pepper=options.key_pepper)
     lodged = [make(host, door, metrics.page) for make in residents]
     live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
@@ -316,10 +284,6 @@ def _make_account_servicer(
         key_pepper=options.key_pepper,
         random_bytes=random_bytes,
     )
-
-
-def _clock_at(driven_ms: int | None) -> Clock:
-    return SystemClock() if driven_ms is None else DrivenClock(driven_ms)
 
 
 def _make_energy(

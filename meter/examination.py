@@ -4,10 +4,10 @@ import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from meter.app import open_host
 from meter.counting.auditor import Auditor
 from meter.health import Health, Login
 from meter.hosting import Host
+from meter.lending import open_host
 from meter.options import JobOptions
 from meter.runtime.engine import make_engine
 from meter.store.audit import AuditStore

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 from sqlalchemy import Engine
 
+from meter.consumption import Consumption
 from meter.counted import Counted
 from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
@@ -37,6 +38,7 @@ class Host:
     facts: UsageFacts
     cuts: Cuts
     evidence: Evidence
+    consumption: Consumption
 
 
 class Door(Protocol):

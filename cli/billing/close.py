@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 import billing.app
-import meter.app
+import meter.lending
 from billing.periods import read_month
 from billing.wire.messages import to_close_response
 from cli.accounts import print_table, resolve
@@ -107,7 +107,7 @@ def _close_here(
     assert settings.database_url is not None
     options = JobOptions(database_url=settings.database_url, tiers=settings.tiers)
     try:
-        with meter.app.open_host(options) as host:
+        with meter.lending.open_host(options) as host:
             if host.is_driven:
                 report_progress(format_sandbox(to_iso(host.clock.now_ms())))
             closing = billing.app.make_closing(host)

@@ -16,9 +16,11 @@ from meter.hosting import Host
 from meter.journal.commit import Submission, commit_group
 from meter.runtime.engine import make_engine
 from meter.store.accounts import AccountStore
+from meter.store.consumption import ConsumptionStore
 from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
 from meter.store.evidence import EvidenceStore
+from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from meter.store.journal import JournalStore
 from meter.store.usage import UsageStore
@@ -65,6 +67,7 @@ class Town:
             facts=FactStore(self.engine),
             cuts=CutStore(self.engine),
             evidence=EvidenceStore(self.engine),
+            consumption=ConsumptionStore(self.engine, factories=FactoryStore(self.engine)),
         )
         self.billing: BillingParts = make_parts(self.host)
 

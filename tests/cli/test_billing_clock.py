@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-import meter.app
+import meter.lending
 from cli.main import tokenworks
 from cli.process import Exit
 from meter.options import JobOptions
@@ -195,7 +195,7 @@ def test_serve__sandbox_again(sandbox: RunningMeter, tmp_path: Path) -> None:
 def test_open_host__of_a_sandbox(sandbox: RunningMeter, database_url: str) -> None:
     """A job on a sandbox's database lives by its clock, and knows that it is driven."""
     Shell(sandbox.target, sandbox.api_key).run("billing", "clock", "--to", "2026-10-02")
-    with meter.app.open_host(JobOptions(database_url=database_url, tiers=("high",))) as host:
+    with meter.lending.open_host(JobOptions(database_url=database_url, tiers=("high",))) as host:
         assert (host.is_driven, host.clock.now_ms()) == (True, BEGIN_MS + DAY_MS)
 
 
@@ -210,6 +210,6 @@ def test_open_host__real(running_meter: RunningMeter) -> None:
     """A job on any other database lives by the real clock."""
     before_ms = time_ns() // 1_000_000
     url = running_meter.database_url
-    with meter.app.open_host(JobOptions(database_url=url, tiers=("high",))) as host:
+    with meter.lending.open_host(JobOptions(database_url=url, tiers=("high",))) as host:
         assert not host.is_driven
         assert before_ms <= host.clock.now_ms() <= time_ns() // 1_000_000

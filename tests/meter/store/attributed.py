@@ -31,7 +31,7 @@ def put_energy(
     values = [added.get(name, 0) for name in _COLUMNS]
     with administrator(database_url) as connection, connection.transaction():
         connection.execute(
-            f"INSERT INTO energy_intervals AS e (boundary, name, interval_start,"  # noqa: S608
+            f"INSERT INTO energy_intervals AS e (boundary, name, interval_start,"
             f" {', '.join(_COLUMNS)}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)"
             " ON CONFLICT (boundary, name, interval_start) DO UPDATE SET "
             + ", ".join(f"{name} = e.{name} + EXCLUDED.{name}" for name in _COLUMNS),
@@ -57,7 +57,7 @@ def shares_of(database_url: str, *, boundary: Boundary = Boundary.BOARD) -> dict
         SELECT pool, tier, reason, sum(energy_mj)::bigint FROM energy_shares
         LEFT JOIN skus USING (sku_id) WHERE boundary = '{boundary.value}'
         GROUP BY 1, 2, 3 HAVING sum(energy_mj) <> 0
-    """  # noqa: S608
+    """
     return {
         tuple(part for part in (pool, tier, reason) if part): energy_mj
         for pool, tier, reason, energy_mj in ask(database_url, question)

@@ -1,0 +1,55 @@
+"""What a meter lends, made: to the services in its process, and to jobs on its database."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+from sqlalchemy import Engine
+
+from meter.domain.account import AccountTree
+from meter.domain.clock import Clock
+from meter.hosting import Host
+from meter.options import JobOptions
+from meter.runtime.clock import SystemClock
+from meter.runtime.driven_clock import DrivenClock
+from meter.runtime.engine import make_engine
+from meter.store.accounts import AccountStore
+from meter.store.consumption import ConsumptionStore
+from meter.store.cuts import CutStore
+from meter.store.evidence import EvidenceStore
+from meter.store.factories import FactoryStore
+from meter.store.facts import FactStore
+from meter.store.installation import InstallationStore
+
+
+@contextlib.contextmanager
+def open_host(options: JobOptions) -> Iterator[Host]:
+    """Lend what a job on the meter's database needs, without a server; raises Unavailable."""
+    engine = make_engine(options.database_url, pool_size=4)
+    try:
+        clock = clock_at(InstallationStore(engine).find_driven_ms())
+        tree = AccountStore(engine, clock).load().tree
+        yield make_host(engine, clock=clock, tiers=options.tiers, tree=lambda: tree)
+    finally:
+        engine.dispose()
+
+
+def make_host(
+    engine: Engine, *, clock: Clock, tiers: tuple[str, ...], tree: Callable[[], AccountTree]
+) -> Host:
+    """Return what is lent to whoever reads through an engine."""
+    return Host(
+        engine=engine,
+        clock=clock,
+        is_driven=isinstance(clock, DrivenClock),
+        tiers=tiers,
+        tree=tree,
+        facts=FactStore(engine),
+        cuts=CutStore(engine),
+        evidence=EvidenceStore(engine),
+        consumption=ConsumptionStore(engine, factories=FactoryStore(engine)),
+    )
+
+
+def clock_at(driven_ms: int | None) -> Clock:
+    """Return a sandbox's clock that stands at an instant (ms); None is for the real one."""
+    return SystemClock() if driven_ms is None else DrivenClock(driven_ms)
