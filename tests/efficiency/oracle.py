@@ -27,7 +27,7 @@ OUTPUT: Final = frozenset(
 class Reading(NamedTuple):
     """A counter as it stood; `name` is a pool's, or a site's where the boundary is `facility`.
 
-    After `range_mj` comes 0; 0 is for a counter that does not wrap.
+    After `range_mj` comes 0; 0 is for a counter that does not wrap. `source` is who read it.
     """
 
     boundary: str
@@ -36,10 +36,11 @@ class Reading(NamedTuple):
     time_ms: int
     counter_mj: int
     range_mj: int = 0
+    source: str = "reported"
 
 
 class Event(NamedTuple):
-    """Tokens of one request by class; what takes back an earlier one has them negative."""
+    """Tokens of one request by class; what takes back the one of its number has them negative."""
 
     account: str
     pool: str
@@ -47,13 +48,17 @@ class Event(NamedTuple):
     tier: str
     time_ms: int
     classes: Mapping[str, int]
+    number: int = 0
 
 
 class Meter(NamedTuple):
-    """What is believed of counters: the most that a device draws, and how far samples may lie."""
+    """What is believed of counters: the most that a device draws, and how far samples may lie.
+
+    The latter is by source; for as long a device belongs to who has read it.
+    """
 
     watts_max: int
-    gap_ms: int
+    gaps_ms: Mapping[str, int]
 
 
 class Place(NamedTuple):
@@ -146,11 +151,15 @@ def measure(
     for readings in rounds:
         for reading in sorted(readings, key=lambda it: it.time_ms):
             before = last.get(reading.device)
-            if before is not None and not _is_news(before, reading):
+            if before is not None and not _is_news(before, reading, meter=meter):
                 continue
             last[reading.device] = reading
-            if before is not None and reading.time_ms - before.time_ms <= KEPT_MS:
-                _add(found, before, reading, meter=meter, descriptions=descriptions)
+            if before is None or reading.time_ms - before.time_ms > KEPT_MS:
+                continue
+            if before.name != reading.name or before.boundary != reading.boundary:
+                # Another pool's now: what it used meanwhile is nobody's to tell.
+                continue
+            _add(found, before, reading, meter=meter, descriptions=descriptions)
     return dict(found)
 
 
@@ -216,9 +225,18 @@ def _share(
     return {owner: part for owner, part in shares.items() if part}
 
 
-def _is_news(before: Reading, reading: Reading) -> bool:
-    """Tell whether a reading says anything: an exporter repeats itself, and a report comes late."""
+def _is_news(before: Reading, reading: Reading, *, meter: Meter) -> bool:
+    """Tell whether a reading says anything: an exporter repeats itself, and a report comes late.
+
+    Of a device that others have read of late nobody else is believed.
+    """
+    if _reader(before) != _reader(reading):
+        return reading.time_ms - before.time_ms > meter.gaps_ms[before.source]
     return reading.time_ms > before.time_ms and reading.counter_mj != before.counter_mj
+
+
+def _reader(reading: Reading) -> tuple[str, str, str]:
+    return reading.boundary, reading.name, reading.source
 
 
 def _add(
@@ -238,7 +256,10 @@ def _add(
         is_reset = not (reading.range_mj and 0 <= wrapped_mj <= most_mj)
         energy_mj = reading.counter_mj if is_reset else wrapped_mj
     is_known = energy_mj <= most_mj
-    is_gap = passed_ms > meter.gap_ms or not is_known
+    is_gap = passed_ms > meter.gaps_ms[reading.source] or not is_known
+    if before.source != reading.source:
+        # Who reads it now counts from there on: what lies between is a gap without energy.
+        energy_mj, is_known, is_reset, is_gap = 0, True, False, True
     spans = _spans(before.time_ms, reading.time_ms)
     parts = deal(energy_mj if is_known else 0, spans)
     for start_ms, length_ms in spans.items():

@@ -19,9 +19,9 @@ from tests.efficiency.oracle import (
     measure,
     share,
 )
-from tests.efficiency.worlds import BEGIN_MS, GAP_MS, WATTS_MAX, Device, World, random_world
+from tests.efficiency.worlds import BEGIN_MS, GAPS_MS, WATTS_MAX, Device, World, random_world
 
-METER = Meter(watts_max=WATTS_MAX, gap_ms=GAP_MS)
+METER = Meter(watts_max=WATTS_MAX, gaps_ms=GAPS_MS)
 PLACE = Place("board", "h100", BEGIN_MS)
 DESCRIPTION = """
 format = 1
@@ -107,15 +107,22 @@ def test_measure__counter_that_wraps() -> None:
 
 def test_measure__across_an_edge_and_a_gap() -> None:
     """Energy is spread evenly over its time; that of a gap is known to lie in it, and no more."""
-    times = (BEGIN_MS + INTERVAL_MS - 1_000, BEGIN_MS + INTERVAL_MS + 2_000, BEGIN_MS + 10**6)
+    edge_ms = BEGIN_MS + INTERVAL_MS
+    times = (edge_ms - 1_000, edge_ms + 2_000, edge_ms + 5_000)
     readings = [
         Reading("board", "h100", "GPU-1", time_ms, counter)
-        for time_ms, counter in zip((*times, times[-1] + GAP_MS + 1), (0, 4, 4, 14), strict=True)
+        for time_ms, counter in zip(
+            (*times, times[1] + INTERVAL_MS + 1), (0, 3, 3, 13), strict=True
+        )
     ]
     found = measure([readings], meter=METER, descriptions=())
-    assert found[PLACE] == Measured(measured_mj=1, covered_ms=1_000)
-    following = found[PLACE._replace(start_ms=BEGIN_MS + INTERVAL_MS)]
-    assert (following.measured_mj, following.gap_mj, following.covered_ms) == (13, 10, 2_000)
+    assert [
+        found[PLACE._replace(start_ms=start_ms)] for start_ms in sorted(it.start_ms for it in found)
+    ] == [
+        Measured(measured_mj=1, covered_ms=1_000),
+        Measured(measured_mj=12, gap_mj=10, covered_ms=2_000, gap_ms=898_000),
+        Measured(gap_ms=2_001),
+    ]
 
 
 def test_deal__nearest_parts() -> None:
@@ -130,7 +137,7 @@ def test_measure__what_devices_truly_drew() -> None:
     for seed in range(150):
         world = random_world(seed)
         for device in world.devices:
-            if device.faults & {"reset", "leap"}:
+            if device.faults & {"reset", "leap", "claimed"}:
                 continue
             rounds = [[it for it in each if it.device == device.device] for each in world.rounds]
             found = measure(rounds, meter=METER, descriptions=())
@@ -164,7 +171,16 @@ def test_random_world__reach() -> None:
     assert met.keys() == {
         *("", "idle", "gap of nobody", "idle of nobody", "no_tokens of nobody"),
         *("unmapped of nobody", "reset", "leap", "frozen", "silence", "long silence"),
-        *("0 versions", "1 versions", "2 versions", "3 versions", "board", "host", "facility"),
+        *(
+            "claimed",
+            "0 versions",
+            "1 versions",
+            "2 versions",
+            "3 versions",
+            "board",
+            "host",
+            "facility",
+        ),
         *("wraps", "taken back"),
     }
     assert min(met.values()) >= 5, met.most_common()[-3:]

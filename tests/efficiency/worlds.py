@@ -23,15 +23,27 @@ CLASSES: Final = (
 # What a board's counter may lie in a world: more than that is no energy.
 WATTS_MAX: Final = 10_000
 GAP_MS: Final = 240_000
-_CADENCES_MS: Final = (20_000, 60_000, 97_000, 180_000)
+GAPS_MS: Final = {"dcgm": GAP_MS, "reported": INTERVAL_MS}
+_CADENCES_MS: Final = (45_000, 97_000, 180_000)
 _MINUTE_MS: Final = 60_000
+# No round goes on so long that a description, which is set before it, comes into force behind it.
+_ROUND_MS_MAX: Final = INTERVAL_MS // 2
+# What weights can be for, hardware and model; none of them takes all that comes after it.
+_FOR: Final = (
+    ("A", "llama-4-mini"),
+    ("B", "llama-*"),
+    ("", "kimi-k2"),
+    ("A", ""),
+    ("", "*mini"),
+    ("", ""),
+)
 # What a counter can suffer, and how often it does.
 _FAULTS: Final = ("reset", "frozen", "leap", "silence", "long silence")
 
 
 @dataclass(slots=True)
 class Device:
-    """A counter of the world: what it is of, and the readings that it shows, by time.
+    """A counter of the world: what it is of, who reads it, and the readings, by time.
 
     `drawn_mj` is what it had truly drawn when it showed what each reading has. `faults` are what it
     suffers. After `range_mj` it shows 0; 0 is for one that does not wrap.
@@ -40,6 +52,7 @@ class Device:
     boundary: str
     name: str
     device: str
+    source: str
     range_mj: int = 0
     readings: list[Reading] = field(default_factory=list)
     drawn_mj: list[int] = field(default_factory=list)
@@ -102,6 +115,8 @@ class _Maker:
         self._random = Random(f"factory {seed}")
         self._interval_count = self._random.randint(2, 6)
         self._pools = [f"pool-{it}" for it in range(self._random.randint(1, 3))]
+        # When versions of the description begin: never two at a time.
+        self._versions_ms: set[int] = set()
 
     def make(self) -> World:
         """Return the world."""
@@ -135,17 +150,17 @@ class _Maker:
         devices = []
         for pool in self._pools:
             devices += [
-                Device("board", pool, f"GPU-{pool}-{number}")
+                Device("board", pool, f"GPU-{pool}-{number}", random.choice(("dcgm", "reported")))
                 for number in range(random.randint(1, 4))
             ]
             for number in range(random.choice((0, 0, 1, 2))):
                 range_mj = random.choice((0, 0, 262_143_328, 10**9))
-                devices.append(Device("host", pool, f"host-{pool}-{number}", range_mj))
+                devices.append(Device("host", pool, f"host-{pool}-{number}", "reported", range_mj))
         if random.random() < 0.4:
-            devices.append(Device("facility", "oslo", "meter-oslo"))
+            devices.append(Device("facility", "oslo", "meter-oslo", "reported"))
         for device in devices:
             self._live(device)
-        return devices
+        return [*devices, *filter(None, map(self._claim, devices))]
 
     def _live(self, device: Device) -> None:
         """Make the readings of a device: what it draws, seen through what goes wrong."""
@@ -176,6 +191,33 @@ class _Maker:
             if not any(begin_ms <= time_ms < end_ms for begin_ms, end_ms in silences):
                 device.readings.append(_reading(device, time_ms, shown_mj))
                 device.drawn_mj.append(seen_mj)
+
+    def _claim(self, device: Device) -> Device | None:
+        """Have another exporter, or another pool's, read a board too; perhaps the first one ends.
+
+        Both see the same counter.
+        """
+        random = self._random
+        if device.boundary != "board" or random.random() > 0.2:
+            return None
+        claimant = Device("board", device.name, device.device, device.source, faults={"claimed"})
+        if random.random() < 0.5:
+            claimant.name = random.choice(self._pools)
+        if claimant.name == device.name:
+            claimant.source = {"dcgm": "reported", "reported": "dcgm"}[device.source]
+        first, end = sorted(random.choices(range(len(device.readings) + 1), k=2))
+        later_ms = random.randint(1, 5_000)
+        for reading, drawn_mj in list(zip(device.readings, device.drawn_mj, strict=True))[
+            first:end
+        ]:
+            seen = _reading(claimant, reading.time_ms + later_ms, reading.counter_mj)
+            claimant.readings.append(seen)
+            claimant.drawn_mj.append(drawn_mj)
+        if random.random() < 0.5:
+            last = random.randint(0, len(device.readings))
+            del device.readings[last:], device.drawn_mj[last:]
+        device.faults.add("claimed")
+        return claimant
 
     def _silences(self, device: Device, times: Sequence[int]) -> list[tuple[int, int]]:
         lengths_ms = {"silence": 2 * GAP_MS, "long silence": 2 * INTERVAL_MS}
@@ -210,7 +252,7 @@ class _Maker:
         return sorted(times)
 
     def _rounds(self, devices: Sequence[Device]) -> list[list[Reading]]:
-        """Put readings into rounds, some of them again, and some late."""
+        """Put readings into rounds of one source each, some of them again, and some late."""
         random = self._random
         readings = sorted(
             (it for device in devices for it in device.readings),
@@ -218,7 +260,8 @@ class _Maker:
         )
         rounds: list[list[Reading]] = []
         while readings:
-            size = random.randint(1, 60)
+            end_ms = readings[0].time_ms + random.randint(1, _ROUND_MS_MAX)
+            size = sum(it.time_ms < end_ms for it in readings[: random.randint(1, 60)])
             rounds.append(readings[:size])
             del readings[:size]
         for place in range(1, len(rounds)):
@@ -228,16 +271,18 @@ class _Maker:
             if random.random() < 0.2 and len(rounds[place - 1]) > 1:
                 late = rounds[place - 1].pop(random.randrange(len(rounds[place - 1])))
                 rounds[place].append(late)
+        apart = []
         for each in rounds:
             random.shuffle(each)
-        return rounds
+            apart += [[it for it in each if it.source == source] for source in GAPS_MS]
+        return list(filter(None, apart))
 
     def _events(self, ends_ms: Sequence[int]) -> list[list[Event]]:
         """Draw events, and in which of the steps each is counted: soon, or late."""
         random = self._random
         steps: list[list[Event]] = [[] for _ in ends_ms]
         last = len(ends_ms) - 1
-        for _ in range(random.choice((0, 5, 20, 60))):
+        for number in range(1, 1 + random.choice((0, 5, 20, 60))):
             names = random.sample(CLASSES, k=random.randint(1, 4))
             event = Event(
                 account=random.choice(ACCOUNTS),
@@ -246,6 +291,7 @@ class _Maker:
                 tier=random.choice(TIERS),
                 time_ms=BEGIN_MS + random.randrange(self._interval_count * INTERVAL_MS),
                 classes={name: random.choice((1, 7, 1_000, 54_321)) for name in names},
+                number=number,
             )
             soon = next(place for place, end_ms in enumerate(ends_ms) if event.time_ms < end_ms)
             place = soon if random.random() < 0.8 else random.randint(soon, last)
@@ -261,6 +307,9 @@ class _Maker:
         if random.random() < (0.3 if place == 0 else 0.6):
             return None
         later = random.randint(0 if place == 0 else 1, 2) * INTERVAL_MS
+        if begin_ms + later in self._versions_ms:
+            return None
+        self._versions_ms.add(begin_ms + later)
         start = datetime.fromtimestamp((begin_ms + later) // 1000, UTC)
         lines = [
             "format = 1",
@@ -269,10 +318,11 @@ class _Maker:
             "contracted_watts = 100_000",
         ]
         for pool in self._pools:
-            names = [it.device for it in devices if it.name == pool and it.boundary == "board"]
-            lines += self._pool_lines(pool, names)
-        for _ in range(random.choice((0, 1, 1, 2))):
-            lines += self._weight_lines()
+            boards = {it.device for it in devices if it.device.startswith(f"GPU-{pool}-")}
+            lines += self._pool_lines(pool, sorted(boards))
+        for hardware, model in _FOR:
+            if random.random() < 0.25:
+                lines += self._weight_lines(hardware, model)
         return "\n".join(lines) + "\n"
 
     def _pool_lines(self, pool: str, names: Sequence[str]) -> list[str]:
@@ -287,13 +337,11 @@ class _Maker:
             lines.append(f"devices = {json.dumps(listed)}")
         return lines
 
-    def _weight_lines(self) -> list[str]:
+    def _weight_lines(self, hardware: str, model: str) -> list[str]:
         random = self._random
         lines = ["[[weights]]"]
-        if random.random() < 0.5:
-            lines.append(f'hardware = "{random.choice(("A", "B"))}"')
-        if random.random() < 0.5:
-            lines.append(f'model = "{random.choice(("llama-*", "kimi-k2", "*mini"))}"')
+        lines += [f'hardware = "{hardware}"'] if hardware else []
+        lines += [f'model = "{model}"'] if model else []
         lines.append(f'input = "{random.choice(("0", "0.08", "1"))}"')
         lines.append(f'cached_input = "{random.choice(("0", "0.003125"))}"')
         lines.append(f'output = "{random.choice(("1", "2.5", "10"))}"')
@@ -313,9 +361,8 @@ def _take(rounds: list[list[Reading]], *, until_ms: int | None) -> list[list[Rea
 
 
 def _reading(device: Device, time_ms: int, counter_mj: int) -> Reading:
-    return Reading(
-        device.boundary, device.name, device.device, time_ms, counter_mj, device.range_mj
-    )
+    own = (device.boundary, device.name, device.device)
+    return Reading(*own, time_ms, counter_mj, device.range_mj, device.source)
 
 
 def _drawn_mj(watts: Sequence[int], passed_ms: int) -> int:
