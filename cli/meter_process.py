@@ -90,6 +90,7 @@ def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) ->
         durable_standbys=settings.durable_standbys,
         energy_sources=settings.energy_sources,
         energy_scrape_seconds=settings.energy_scrape_seconds,
+        energy_collect_seconds=settings.energy_collect_seconds,
     )
 
 

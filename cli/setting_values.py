@@ -9,7 +9,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from meter.domain.limits import ENERGY_SOURCES_MAX, POOL_CHARS_MAX, TIER_CHARS_MAX
+from meter.domain.limits import (
+    ENERGY_SOURCES_MAX,
+    FACILITY_WATTS_MAX,
+    POOL_CHARS_MAX,
+    TIER_CHARS_MAX,
+)
 from meter.options import EnergySource
 
 _TIER = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}")
@@ -17,6 +22,7 @@ _TIER = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}")
 _STANDBY = re.compile(r"[!-+\--~]([ -+\--~]{0,61}[!-+\--~])?")
 # Printable ASCII without blanks: it goes into a request as it is.
 _URL = re.compile(r"[!-~]{1,1000}")
+_RATING = re.compile(r"static:([0-9]{1,9})")
 LOG_LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -104,30 +110,52 @@ def read_standbys(value: object) -> tuple[str, ...]:
 
 
 def read_energy_sources(value: object) -> tuple[EnergySource, ...]:
-    """Return energy sources, each with a URL of its own."""
+    """Return energy sources, each of a place of its own; a rating stands alone for its pool."""
     written = value if isinstance(value, list) else read_text(value).split(",")
     if len(written) > ENERGY_SOURCES_MAX:
         raise ValueError(f"must be at most {ENERGY_SOURCES_MAX}")
     sources = tuple(_energy_source(read_text(each)) for each in written)
-    if len({source.url for source in sources}) < len(sources):
-        raise ValueError("must each have a URL of its own: what it shows belongs to one pool")
+    measuring = [source.url for source in sources if source.static_watts is None]
+    if len(set(measuring)) < len(measuring):
+        raise ValueError(
+            "must each have a place of its own, a URL or nvml: what it shows belongs to one pool"
+        )
+    for pool in {source.pool for source in sources if source.static_watts is not None}:
+        if sum(source.pool == pool for source in sources) > 1:
+            raise ValueError(
+                f"must have nothing beside the rating of {pool}: when what is measured comes back,"
+                " the same energy would count twice"
+            )
     return sources
 
 
 def _energy_source(written: str) -> EnergySource:
     pool, _, url = (part.strip() for part in written.partition("="))
     if not url or not pool or not pool.isprintable() or len(pool) > POOL_CHARS_MAX:
-        raise ValueError("must be pool=URL, separated by commas")
+        raise ValueError("must be pool=URL, pool=nvml or pool=static:WATTS, separated by commas")
+    if url != "nvml" and not _is_rating(url) and not _is_page(url):
+        raise ValueError(
+            f"{url!r} must be like http://127.0.0.1:9400/metrics, or nvml, or static:WATTS with"
+            f" whole watts from 1 to {FACILITY_WATTS_MAX}"
+        )
+    return EnergySource(pool=pool, url=url)
+
+
+def _is_rating(url: str) -> bool:
+    found = _RATING.fullmatch(url)
+    return found is not None and 1 <= int(found[1]) <= FACILITY_WATTS_MAX
+
+
+def _is_page(url: str) -> bool:
     try:
         place = urlsplit(url)
         # What the name of a machine cannot be, and ports out of range, are ValueErrors too.
         (place.hostname or "").encode("idna")
         is_whole = bool(place.hostname) and place.port != 0
     except ValueError:
-        is_whole = False
-    if not is_whole or place.scheme != "http" or "@" in place.netloc or not _URL.fullmatch(url):
-        raise ValueError(f"{url!r} must be like http://127.0.0.1:9400/metrics")
-    return EnergySource(pool=pool, url=url)
+        return False
+    is_plain = place.scheme == "http" and "@" not in place.netloc
+    return is_whole and is_plain and _URL.fullmatch(url) is not None
 
 
 def read_instant(value: object) -> datetime:

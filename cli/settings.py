@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import setting_values as kinds
+from meter.domain.limits import GAP_SCRAPES, RATE_WINDOW_SECONDS
 from meter.options import EnergySource
 
 PREFIX = "TOKENWORKS_"
@@ -168,9 +169,10 @@ class Settings:
         metadata=_told(
             "energy_sources",
             kinds.read_energy_sources,
-            meaning="Where energy is read, pool=URL separated by commas: dcgm-exporter's page of"
-            " each node (`h100=http://node-1:9400/metrics`). A pool may have many."
-            " [How to set it up](../operating/energy.md).",
+            meaning="Where energy is read, separated by commas: pool=URL for dcgm-exporter's page"
+            " of a node (`h100=http://node-1:9400/metrics`), pool=nvml for the GPUs of the meter's"
+            " own machine. A pool may have many. Or pool=static:WATTS, a rating of the whole pool,"
+            " for one of which nothing is measured. [How to set it up](../operating/energy.md).",
         ),
     )
     energy_scrape_seconds: int = field(
@@ -180,6 +182,16 @@ class Settings:
             kinds.read_integer(minimum=1, maximum=3600),
             meaning="How often the energy sources are read, in seconds. In a sandbox they are read"
             " at each edge of an interval instead.",
+        ),
+    )
+    energy_collect_seconds: int = field(
+        default=30,
+        metadata=_told(
+            "energy_collect_seconds",
+            kinds.read_integer(minimum=1, maximum=3600),
+            meaning="How often the exporters look at their boards, in seconds: dcgm-exporter's"
+            " `--collect-interval`. Four times this, and four times energy_scrape_seconds, must"
+            f" fit into the {RATE_WINDOW_SECONDS} seconds of the recording rules.",
         ),
     )
     log_level: str = field(
@@ -257,6 +269,7 @@ def read_settings(
                 faults.append(f"{source}: {error}")
     if ("tls_certificate" in given) != ("tls_key" in given):
         faults.append("tls_certificate and tls_key: set both or neither")
+    faults.extend(_rate_faults(values))
     if faults:
         raise SettingsError("\n".join(faults))
     return Settings(**values)
@@ -271,6 +284,17 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _rate_faults(values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with how often energy is read, by what the recording rules need."""
+    limit = RATE_WINDOW_SECONDS // GAP_SCRAPES
+    return [
+        f"{name}: must be at most {limit}: the recording rules look back {RATE_WINDOW_SECONDS}"
+        f" seconds, and a rate needs {GAP_SCRAPES} samples in them"
+        for name in ("energy_scrape_seconds", "energy_collect_seconds")
+        if values.get(name, 0) * GAP_SCRAPES > RATE_WINDOW_SECONDS
+    ]
 
 
 # The place that a value comes from, for whoever must correct it, and the value.

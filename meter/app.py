@@ -15,6 +15,7 @@ from meter.domain.errors import MeterError, Reason
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.tokens import OUTPUT_CLASSES
 from meter.energy.live import LiveEnergy
+from meter.energy.reading import Readers, gaps_of
 from meter.energy.recorder import EnergyRecorder
 from meter.hosting import MakeResident
 from meter.http import HttpServer
@@ -41,6 +42,7 @@ from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
 from meter.store.journal import JournalStore
 from meter.store.marks import SoftwareMarkStore
+from meter.store.power import PowerStore
 from meter.store.producers import ProducerStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.replication import ReplicationStore
@@ -295,13 +297,17 @@ def _make_energy(
     clock: Clock,
 ) -> EnergyRecorder:
     is_driven = isinstance(clock, DrivenClock)
-    return EnergyRecorder(
-        EnergyStore(engine),
-        attribution=AttributionStore(engine, factories=factories),
-        sources=options.energy_sources,
+    gaps_ms = gaps_of(
         cadence_ms=INTERVAL_MS if is_driven else options.energy_scrape_seconds * 1000,
+        collect_ms=options.energy_collect_seconds * 1000,
+    )
+    return EnergyRecorder(
+        EnergyStore(engine, factories=factories),
+        attribution=AttributionStore(engine, factories=factories),
+        readers=Readers(options.energy_sources, gaps_ms=gaps_ms, clock=clock),
         live=live,
-        power=EfficiencyStore(engine),
+        power=PowerStore(engine),
+        factories=factories.load,
         counted=FactStore(engine),
         clock=clock,
     )

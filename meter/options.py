@@ -8,13 +8,26 @@ from meter.domain.times import to_iso
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergySource:
-    """Where the energy counters of a pool's accelerators are read: dcgm-exporter's page, by HTTP.
+    """Where the energy of a pool's accelerators is read.
 
-    A pool may have many, one for each of its nodes.
+    `url` is that of dcgm-exporter's page, by HTTP; `nvml` for the accelerators of the meter's own
+    machine; or `static:WATTS` for a rating of the whole pool, the last resort. A pool may have many
+    that measure, one for each of its nodes.
     """
 
     pool: str
     url: str
+
+    @property
+    def is_nvml(self) -> bool:
+        """Tell whether it is the accelerators of this machine."""
+        return self.url == "nvml"
+
+    @property
+    def static_watts(self) -> int | None:
+        """The rating in watts; None of a source that measures."""
+        kind, _, watts = self.url.partition(":")
+        return int(watts) if kind == "static" else None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +40,8 @@ class MeterOptions:
     driven clock, and is where one begins that is new; None asks for the real one. A producer that
     is not heard for `silence_seconds` is silent. What is acknowledged is durable once each of the
     `durable_standbys` has it; without any, once it is recorded. The
-    `energy_sources` are read every `energy_scrape_seconds`, on a driven clock at each edge.
+    `energy_sources` are read every `energy_scrape_seconds`, on a driven clock at each edge;
+    exporters read their boards every `energy_collect_seconds`.
     """
 
     database_url: str
@@ -44,6 +58,7 @@ class MeterOptions:
     durable_standbys: tuple[str, ...]
     energy_sources: tuple[EnergySource, ...]
     energy_scrape_seconds: int
+    energy_collect_seconds: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -113,6 +113,8 @@ BOARD_WATTS_MAX: Final = 10_000
 DEVICE_WATTS_MAX: Final = 1_000_000
 # The same of a site's meter, of which a campus has several.
 FACILITY_WATTS_MAX: Final = 100_000_000
+# What a reading says that its device draws: of no device it is more.
+POWER_MW_MAX: Final = FACILITY_WATTS_MAX * 1_000
 # How much older than its reading a counter may be: an exporter keeps what it collected for half a
 # minute.
 COUNTER_SLACK_MS: Final = 60_000

@@ -1,122 +1,104 @@
 """What an energy counter says since it was last read: its energy, its resets, its gaps; pure."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
 
-from meter.domain.interval import INTERVAL_MS, interval_start_ms
+from meter.domain.boundary import Boundary
 from meter.domain.limits import COUNTER_KEPT_MS, COUNTER_SLACK_MS
-from meter.energy.attribute import apportion
-
-# Pool and device.
-DeviceKey: TypeAlias = tuple[str, str]
+from meter.energy.delta import EnergyDelta, Place, Span
 
 
 class Source(StrEnum):
     """Where a reading comes from; the values are those of SQL and of the metrics."""
 
     DCGM = "dcgm"
+    NVML = "nvml"
+    STATIC = "static"
     REPORTED = "reported"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """A counter of a pool's device as it stood at a time (ms since 1970, UTC): whole mJ from 0."""
+    """A device's counter as it stood at a time (ms since 1970, UTC): whole mJ from 0.
 
-    pool: str
+    `name` is its pool's, or of a facility's meter its site's. After `range_mj` comes 0; a range of
+    0 is none. `power_mw` is what the device drew then, None where that is not known.
+    """
+
+    boundary: Boundary = Boundary.BOARD
+    name: str
     device: str
     time_ms: int
     counter_mj: int
+    range_mj: int = 0
+    power_mw: int | None = None
 
     @property
-    def key(self) -> DeviceKey:
-        """Whose counter it is."""
-        return self.pool, self.device
+    def place(self) -> Place:
+        """Where its energy is added up."""
+        return self.boundary, self.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """Energy of a device without a counter (mJ) in `[since_ms, time_ms)`: worked out from power."""
+
+    boundary: Boundary = Boundary.BOARD
+    name: str
+    device: str
+    since_ms: int
+    time_ms: int
+    energy_mj: int
+
+    @property
+    def place(self) -> Place:
+        """Where its energy is added up."""
+        return self.boundary, self.name
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter:
-    """Where a device's counter stood when it was last seen to move."""
+    """Where a device's counter stood when it was last seen to move, and whose it is.
 
+    That of an estimated device adds up what was estimated.
+    """
+
+    place: Place
+    source: Source
     time_ms: int
     counter_mj: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Bounds:
-    """What is believed of one kind of counter.
+    """What is believed of counters.
 
-    `watts_max` is more than such a device ever draws. Samples more than `gap_ms` apart do not tell
-    when their energy was used.
+    `watts_max` is more than one device ever draws. Samples more than the source's `gaps_ms` apart
+    do not tell when their energy was used; for as long a device belongs to who read it.
     """
 
-    watts_max: int
-    gap_ms: int
+    watts_max: Mapping[Boundary, int]
+    gaps_ms: Mapping[Source, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Advance:
-    """A counter's new state and what happened in `[start_ms, end_ms)`, which is empty at first.
+    """A counter's new state, and what happened in the spans up to it.
 
-    `is_reset` says that the counter began anew, or leapt beyond what its device can use. `is_gap`
-    says that the samples lie too far apart, or that the energy between them is not known.
+    `is_reset` says that the counter began anew, or leapt beyond what its device can use; `is_leap`
+    that it is the latter.
     """
 
     counter: Counter
-    start_ms: int
-    end_ms: int
-    energy_mj: int = 0
+    spans: tuple[Span, ...] = ()
     is_reset: bool = False
-    is_gap: bool = False
+    is_leap: bool = False
 
 
-@dataclass(slots=True, kw_only=True)
-class IntervalEnergy:
-    """What is added to a pool's interval: energy in mJ, of which `gap_mj` fell into gaps.
-
-    `gap_ms` is the length of the gaps, added up over the devices.
-    """
-
-    measured_mj: int = 0
-    gap_mj: int = 0
-    gap_ms: int = 0
-    reset_count: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EnergyDelta:
-    """What a round of readings adds, by pool and begin of the interval (ms since 1970, UTC)."""
-
-    intervals: dict[tuple[str, int], IntervalEnergy] = field(default_factory=dict)
-
-    def add(self, pool: str, advance: Advance) -> None:
-        """Add what one counter did, split at the edges of intervals in proportion to time."""
-        spans = _spans(advance.start_ms, advance.end_ms)
-        energy = apportion(advance.energy_mj, spans) if spans else {}
-        for start_ms, length_ms in spans.items():
-            sums = self.intervals.setdefault((pool, start_ms), IntervalEnergy())
-            sums.measured_mj += energy[start_ms]
-            if advance.is_gap:
-                sums.gap_mj += energy[start_ms]
-                sums.gap_ms += length_ms
-        if advance.is_reset:
-            # Wherever in between it was, it is noticed at the end.
-            self.intervals[pool, max(spans)].reset_count += 1
-
-    def by_pool(self) -> dict[str, IntervalEnergy]:
-        """Return the sums over all intervals."""
-        totals: dict[str, IntervalEnergy] = {}
-        for (pool, _), sums in self.intervals.items():
-            total = totals.setdefault(pool, IntervalEnergy())
-            total.measured_mj += sums.measured_mj
-            total.gap_mj += sums.gap_mj
-            total.gap_ms += sums.gap_ms
-            total.reset_count += sums.reset_count
-        return totals
-
-
-def advance(last: Counter | None, reading: Reading, *, bounds: Bounds) -> Advance | None:
+def advance(
+    last: Counter | None, reading: Reading, *, source: Source, bounds: Bounds
+) -> Advance | None:
     """Return what a reading adds to what is known of its counter; None when it adds nothing.
 
     A reading adds nothing when it is not newer than the last one, or when the counter stands
@@ -124,71 +106,151 @@ def advance(last: Counter | None, reading: Reading, *, bounds: Bounds) -> Advanc
     from when the counter last moved. The first reading, and one after too long a silence, only
     say where the counter stands.
     """
-    counter = Counter(time_ms=reading.time_ms, counter_mj=reading.counter_mj)
-    if last is None or reading.time_ms - last.time_ms > COUNTER_KEPT_MS:
-        return Advance(counter=counter, start_ms=reading.time_ms, end_ms=reading.time_ms)
+    counter = _counter_of(reading, source=source, counter_mj=reading.counter_mj)
+    if _is_first(last, counter) or last is None:
+        return Advance(counter=counter)
     passed_ms = reading.time_ms - last.time_ms
+    if (last.place, last.source) != (counter.place, counter.source):
+        return _taken_over(last, counter)
     if passed_ms <= 0 or reading.counter_mj == last.counter_mj:
         return None
-    is_reset = reading.counter_mj < last.counter_mj
-    # A counter that began anew at 0 holds what was used since.
-    energy_mj = reading.counter_mj - (0 if is_reset else last.counter_mj)
     # A watt is a millijoule a millisecond.
-    is_known = energy_mj <= bounds.watts_max * (passed_ms + COUNTER_SLACK_MS)
-    return Advance(
-        counter=counter,
+    possible_mj = bounds.watts_max[reading.boundary] * (passed_ms + COUNTER_SLACK_MS)
+    energy_mj = reading.counter_mj - last.counter_mj
+    is_reset = energy_mj < 0
+    if is_reset and reading.range_mj:
+        # After the end of its range comes 0, which takes a millijoule as every step does.
+        energy_mj += reading.range_mj + 1
+        is_reset = not 0 <= energy_mj <= possible_mj
+    if is_reset:
+        # A counter that began anew at 0 holds what was used since.
+        energy_mj = reading.counter_mj
+    is_known = energy_mj <= possible_mj
+    span = Span(
         start_ms=last.time_ms,
         end_ms=reading.time_ms,
         energy_mj=energy_mj if is_known else 0,
-        is_reset=is_reset or not is_known,
-        is_gap=passed_ms > bounds.gap_ms or not is_known,
+        is_gap=passed_ms > bounds.gaps_ms[source] or not is_known,
     )
+    return Advance(
+        counter=counter, spans=(span,), is_reset=is_reset or not is_known, is_leap=not is_known
+    )
+
+
+def advance_estimate(last: Counter | None, estimate: Estimate, *, source: Source) -> Advance | None:
+    """Return what an estimate adds; None when some of its time is known already.
+
+    Time before it that nothing is known of is a gap without energy.
+    """
+    standing_mj = 0 if last is None else last.counter_mj
+    counter = _counter_of(estimate, source=source, counter_mj=standing_mj + estimate.energy_mj)
+    span = Span(
+        start_ms=estimate.since_ms,
+        end_ms=estimate.time_ms,
+        energy_mj=estimate.energy_mj,
+        is_estimated=True,
+    )
+    if _is_first(last, counter) or last is None:
+        return Advance(counter=counter, spans=(span,))
+    if estimate.since_ms < last.time_ms:
+        return None
+    if last.place != counter.place or estimate.since_ms == last.time_ms:
+        return Advance(counter=counter, spans=(span,))
+    gap = Span(start_ms=last.time_ms, end_ms=estimate.since_ms, is_gap=True)
+    return Advance(counter=counter, spans=(gap, span))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Conflict:
+    """A reading that is ignored: another source, or another pool, has its device."""
+
+    device: str
+    place: Place
+    owner: Place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Round:
-    """What a round of readings does: the counters that moved, and what that adds."""
+    """What a round of readings does.
 
-    counters: Mapping[DeviceKey, Counter]
+    `counters` are those that moved, by device, and `delta` is what that adds. `steps` are the
+    readings in the order of time, without those of `conflicts`, and what each did; None is nothing.
+    """
+
+    counters: Mapping[str, Counter]
     delta: EnergyDelta
-    advance_count: int
+    steps: Sequence[tuple[Reading | Estimate, Advance | None]]
+    conflicts: Sequence[Conflict] = ()
+
+    @property
+    def advance_count(self) -> int:
+        """How many readings moved their counter, or were its first."""
+        return sum(step is not None for _, step in self.steps)
+
+
+# Whether the factory's description names a device, by pool, in the interval that begins then (ms).
+IsMapped = Callable[[str, str, int], bool]
 
 
 def take(
-    readings: Iterable[Reading], *, known: Mapping[DeviceKey, Counter], bounds: Bounds
+    readings: Iterable[Reading | Estimate],
+    *,
+    source: Source,
+    known: Mapping[str, Counter],
+    bounds: Bounds,
+    is_mapped: IsMapped = lambda _device, _pool, _start_ms: True,
 ) -> Round:
-    """Take readings in the order of their times; `known` are their devices' counters so far."""
-    moved: dict[DeviceKey, Counter] = {}
+    """Take readings in the order of their times; `known` are their devices' counters so far.
+
+    A device belongs to the source and the place that has read it, until that is silent for its
+    gap: readings of others are conflicts.
+    """
+    moved: dict[str, Counter] = {}
     delta = EnergyDelta()
-    advance_count = 0
+    steps: list[tuple[Reading | Estimate, Advance | None]] = []
+    conflicts: list[Conflict] = []
     for reading in sorted(readings, key=lambda it: it.time_ms):
-        last = moved.get(reading.key) or known.get(reading.key)
-        step = advance(last, reading, bounds=bounds)
+        last = moved.get(reading.device) or known.get(reading.device)
+        if last is not None and _is_held(last, reading, source=source, bounds=bounds):
+            conflicts.append(Conflict(device=reading.device, place=reading.place, owner=last.place))
+            continue
+        if isinstance(reading, Estimate):
+            step = advance_estimate(last, reading, source=source)
+        else:
+            step = advance(last, reading, source=source, bounds=bounds)
+        steps.append((reading, step))
         if step is None:
             continue
-        moved[reading.key] = step.counter
-        delta.add(reading.pool, step)
-        advance_count += 1
-    return Round(counters=moved, delta=delta, advance_count=advance_count)
+        moved[reading.device] = step.counter
+        boundary, name = reading.place
+        delta.add(
+            reading.place,
+            step.spans,
+            is_reset=step.is_reset,
+            is_mapped=lambda start_ms, device=reading.device, pool=name, boundary=boundary: (  # type: ignore[misc]
+                boundary is not Boundary.BOARD or is_mapped(device, pool, start_ms)
+            ),
+        )
+    return Round(counters=moved, delta=delta, steps=steps, conflicts=conflicts)
 
 
-def highest(readings: Iterable[Reading]) -> list[Reading]:
-    """Return one reading for each device, its highest: two exporters may see the same board.
-
-    All of them were taken in one round.
-    """
-    found: dict[DeviceKey, Reading] = {}
-    for reading in readings:
-        other = found.get(reading.key)
-        if other is None or other.counter_mj < reading.counter_mj:
-            found[reading.key] = reading
-    return [found[key] for key in sorted(found)]
+def _counter_of(it: Reading | Estimate, *, source: Source, counter_mj: int) -> Counter:
+    return Counter(place=it.place, source=source, time_ms=it.time_ms, counter_mj=counter_mj)
 
 
-def _spans(start_ms: int, end_ms: int) -> dict[int, int]:
-    """Return how much of a span lies in each interval, by the interval's begin."""
-    begins = range(interval_start_ms(start_ms), end_ms, INTERVAL_MS) if start_ms < end_ms else ()
-    return {
-        begin_ms: min(end_ms, begin_ms + INTERVAL_MS) - max(start_ms, begin_ms)
-        for begin_ms in begins
-    }
+def _is_held(last: Counter, reading: Reading | Estimate, *, source: Source, bounds: Bounds) -> bool:
+    """Tell whether a device is another source's or place's, which has read it of late."""
+    is_other = (last.place, last.source) != (reading.place, source)
+    return is_other and reading.time_ms - last.time_ms <= bounds.gaps_ms[last.source]
+
+
+def _is_first(last: Counter | None, counter: Counter) -> bool:
+    return last is None or counter.time_ms - last.time_ms > COUNTER_KEPT_MS
+
+
+def _taken_over(last: Counter, counter: Counter) -> Advance:
+    """Return how a device goes on that another source or place had, which counts on its own."""
+    if last.place != counter.place:
+        return Advance(counter=counter)
+    gap = Span(start_ms=last.time_ms, end_ms=counter.time_ms, is_gap=True)
+    return Advance(counter=counter, spans=(gap,))

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final, Protocol
 
-from meter.energy.counters import Source
-
 # The reason of what is measured and not attributed yet, beside those that are recorded.
 PENDING: Final = "pending"
 
@@ -69,34 +67,6 @@ class Efficiency:
 
     rows: Sequence[EfficiencyRow]
     pools: Sequence[PoolEnergy]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PoolPower:
-    """How a pool's power is known: its devices of late, and how many of them have a fresh sample.
-
-    `last_sample_ms` is when a counter of the pool last moved.
-    """
-
-    pool: str
-    device_count: int
-    fresh_count: int
-    last_sample_ms: int
-
-    @property
-    def is_valid(self) -> bool:
-        """Tell whether each device of late has a fresh sample, and there is one."""
-        return 0 < self.fresh_count == self.device_count
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SilentDevice:
-    """A device of late without a fresh sample; `last_sample_ms` is when its counter last moved."""
-
-    pool: str
-    device: str
-    source: Source
-    last_sample_ms: int
 
 
 class EfficiencyReader(Protocol):

@@ -1,35 +1,52 @@
 """Reads the energy sources, records what their counters say, and has it attributed."""
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
+from meter.domain.boundary import Boundary
 from meter.domain.clock import Clock
-from meter.domain.interval import INTERVAL_MS, interval_start_ms
+from meter.domain.interval import interval_start_ms
 from meter.domain.limits import (
     ATTRIBUTE_INTERVALS_MAX,
     BOARD_WATTS_MAX,
     COUNTER_KEPT_MS,
     DEVICE_WATTS_MAX,
-    ENERGY_READ_SECONDS_MAX,
-    ENERGY_READS_AT_ONCE_MAX,
-    GAP_MS_MIN,
-    GAP_SCRAPES,
+    FACILITY_WATTS_MAX,
+    FAULT_SEEN_MS,
     SILENT_LISTED_MAX,
 )
-from meter.energy.counters import Bounds, Reading, Round, Source, highest
-from meter.energy.efficiency import PoolPower, SilentDevice
+from meter.energy.counters import Bounds, Estimate, Reading, Round, Source
+from meter.energy.cross_check import CrossCheck
+from meter.energy.factory import Factories
 from meter.energy.live import LiveEnergy
-from meter.energy.scrape import ScrapeFailed, ScrapeFailure, scrape
-from meter.options import EnergySource
+from meter.energy.reading import Readers, SourceState
+from meter.energy.validity import (
+    PoolDevices,
+    PoolPower,
+    PowerReader,
+    Recently,
+    Seen,
+    SilentDevice,
+    has_counters,
+    judge,
+)
+
+# A board that we read ourselves, and a device that is reported, which may be a whole rack.
+_READ_WATTS_MAX: Final = {Boundary.BOARD: BOARD_WATTS_MAX}
+_REPORTED_WATTS_MAX: Final = {
+    Boundary.BOARD: DEVICE_WATTS_MAX,
+    Boundary.HOST: DEVICE_WATTS_MAX,
+    Boundary.FACILITY: FACILITY_WATTS_MAX,
+}
 
 
 class EnergyStore(Protocol):
     """Where energy is kept."""
 
-    def record(self, readings: Sequence[Reading], *, source: Source, bounds: Bounds) -> Round:
+    def record(
+        self, readings: Sequence[Reading | Estimate], *, source: Source, bounds: Bounds
+    ) -> Round:
         """Take readings and what they add in one transaction, and return what that was."""
         ...
 
@@ -46,16 +63,6 @@ class AttributionStore(Protocol):
         ...
 
 
-class PowerReader(Protocol):
-    """Tells how well power is known."""
-
-    def power(
-        self, *, now_ms: int, gaps_ms: Mapping[Source, int], silent_max: int
-    ) -> tuple[Sequence[PoolPower], Sequence[SilentDevice]]:
-        """Return the state of each pool, and so many silent devices, the longest silent first."""
-        ...
-
-
 class Counted(Protocol):
     """Tells how far the journal is counted."""
 
@@ -68,20 +75,6 @@ class Counted(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceState:
-    """An energy source as it was last read; None and 0 until then.
-
-    `read_ms` is when it last gave counters, `device_count` of how many devices. `failure` is why
-    the last read gave less than it should, None when it did not.
-    """
-
-    source: EnergySource
-    read_ms: int | None = None
-    device_count: int = 0
-    failure: ScrapeFailure | None = None
-
-
 class EnergyRecorder:
     """One for a meter; safe to share between threads. All of it blocks."""
 
@@ -90,33 +83,32 @@ class EnergyRecorder:
         store: EnergyStore,
         *,
         attribution: AttributionStore,
-        sources: Sequence[EnergySource],
-        cadence_ms: int,
+        readers: Readers,
         live: LiveEnergy,
         power: PowerReader,
+        factories: Callable[[], Factories],
         counted: Counted,
         clock: Clock,
     ) -> None:
-        """Take what is read and where it goes; `cadence_ms` is how often the sources are read.
+        """Take what is read and where it goes.
 
         `counted` says up to where tokens are known: an interval is attributed when all that was
         acknowledged before its end is counted, and again when something changed later.
         """
         self._store = store
         self._attribution = attribution
+        self._readers = readers
         self._live = live
         self._power = power
+        self._factories = factories
         self._counted = counted
         self._clock = clock
-        scraped_ms = max(GAP_MS_MIN, GAP_SCRAPES * cadence_ms)
-        # Who reports keeps to intervals, and is not known to be as prompt as our own scrapes.
-        self._gaps_ms = {
-            Source.DCGM: scraped_ms,
-            Source.REPORTED: max(INTERVAL_MS, scraped_ms),
-        }
-        self._states = [SourceState(source=source) for source in sources]
-        self._readers = ThreadPoolExecutor(ENERGY_READS_AT_ONCE_MAX, thread_name_prefix="scrape")
         self._reading = threading.Lock()
+        # Of what follows, which calls that report share with the reading of the sources.
+        self._seeing = threading.Lock()
+        self._cross_check = CrossCheck()
+        self._leapt = Recently(kept_ms=FAULT_SEEN_MS)
+        self._claimed = Recently(kept_ms=FAULT_SEEN_MS)
         # What had been recorded when the clock stood at a time; reached, it is counted.
         self._noted: tuple[int, Mapping[int, int]] | None = None
         self._attributed_until_ms: int | None = None
@@ -128,30 +120,54 @@ class EnergyRecorder:
         cannot be recorded: the next read brings the energy, which the counters keep.
         """
         with self._reading:
-            results = list(self._readers.map(self._read, self._states))
-            self._states = [state for state, _ in results]
-            readings = highest(reading for _, found in results for reading in found)
-            if readings:
-                self._record(readings, source=Source.DCGM, watts_max=BOARD_WATTS_MAX)
+            taken = self._readers.read()
+            for state in self._readers.states:
+                if state.failure is not None:
+                    self._live.add_failure(state.failure, pool=state.source.pool)
+            if Source.STATIC in taken.readings:
+                # Where anything is measured, a rating would count the same energy once more.
+                self._readers.withdraw(taken, pools=has_counters(self._found()))
+            self._note(leapt=taken.implausible)
+            for source, readings in taken.readings.items():
+                if readings:
+                    self._record(readings, source=source, watts_max=_READ_WATTS_MAX)
+                    self._readers.settle(readings)
         self.settle()
 
     def record(self, readings: Sequence[Reading]) -> int:
         """Record reported readings, and return how many of them added something; may raise.
 
-        The others were known, older than what is known, or of a counter that did not move.
+        The others were known, older than what is known, of a counter that did not move, or of a
+        device that another source or pool has.
         """
-        moved = self._record(readings, source=Source.REPORTED, watts_max=DEVICE_WATTS_MAX)
-        return moved.advance_count
+        return self._record(
+            readings, source=Source.REPORTED, watts_max=_REPORTED_WATTS_MAX
+        ).advance_count
 
     def settle(self) -> None:
         """Bring the metrics up to date with what was recorded."""
-        self._live.settle(now_ms=self._clock.now_ms(), gap_ms=self._gaps_ms[Source.DCGM])
-        self._live.show_power(self.power()[0])
+        gap_ms = self._readers.gaps_ms[Source.DCGM]
+        self._live.settle(now_ms=self._clock.now_ms(), gap_ms=gap_ms)
+        self._live.show_power(self.power())
 
-    def power(self) -> tuple[Sequence[PoolPower], Sequence[SilentDevice]]:
-        """Return the state of each pool's power, and some of the devices that are silent."""
-        return self._power.power(
-            now_ms=self._clock.now_ms(), gaps_ms=self._gaps_ms, silent_max=SILENT_LISTED_MAX
+    def power(self) -> Sequence[PoolPower]:
+        """Return the state of each pool's power, by name."""
+        now_ms = self._clock.now_ms()
+        found = self._found()
+        with self._seeing:
+            seen = Seen(
+                agreements=self._cross_check.look(now_ms=now_ms),
+                leapt=self._leapt.look(now_ms=now_ms),
+                claimed=self._claimed.look(now_ms=now_ms),
+            )
+        return judge(found, factory=self._factories().at(now_ms), seen=seen)
+
+    def silent(self) -> Sequence[SilentDevice]:
+        """Return some of the devices that are silent, the longest silent first."""
+        return self._power.silent(
+            now_ms=self._clock.now_ms(),
+            gaps_ms=self._readers.gaps_ms,
+            devices_max=SILENT_LISTED_MAX,
         )
 
     def attribute_due(self) -> None:
@@ -176,7 +192,7 @@ class EnergyRecorder:
 
     def source_states(self) -> Sequence[SourceState]:
         """Return the sources as they were last read, in the order of the settings."""
-        return self._states
+        return self._readers.states
 
     def forget(self) -> None:
         """Forget counters that have been silent for too long to go on."""
@@ -184,43 +200,39 @@ class EnergyRecorder:
 
     def stop(self) -> None:
         """Read nothing more; returns when the reads under way have ended."""
-        self._readers.shutdown(cancel_futures=True)
+        self._readers.stop()
 
-    def _record(self, readings: Sequence[Reading], *, source: Source, watts_max: int) -> Round:
-        bounds = Bounds(watts_max=watts_max, gap_ms=self._gaps_ms[source])
+    def _record(
+        self,
+        readings: Sequence[Reading | Estimate],
+        *,
+        source: Source,
+        watts_max: Mapping[Boundary, int],
+    ) -> Round:
+        bounds = Bounds(watts_max=watts_max, gaps_ms=self._readers.gaps_ms)
         moved = self._store.record(readings, source=source, bounds=bounds)
         self._live.add_energy(moved.delta, source=source)
+        for conflict in moved.conflicts:
+            self._live.add_ignored(pool=conflict.place[1])
+        with self._seeing:
+            self._cross_check.add(moved.steps)
+        self._note(
+            leapt=[it.name for it, step in moved.steps if step is not None and step.is_leap],
+            claimed=[name for it in moved.conflicts for _, name in (it.place, it.owner)],
+        )
         return moved
 
-    def _read(self, state: SourceState) -> tuple[SourceState, Iterable[Reading]]:
-        source = state.source
-        try:
-            page = scrape(
-                source.url,
-                seconds_max=ENERGY_READ_SECONDS_MAX,
-                monotonic_seconds=self._clock.monotonic_seconds,
-            )
-        except ScrapeFailed as error:
-            self._live.add_failure(error.failure, pool=source.pool)
-            failed = SourceState(
-                source=source,
-                read_ms=state.read_ms,
-                device_count=state.device_count,
-                failure=error.failure,
-            )
-            return failed, ()
-        failure = ScrapeFailure.UNREADABLE if page.unreadable_count else None
-        if failure is not None:
-            self._live.add_failure(failure, pool=source.pool)
+    def _note(self, *, leapt: Sequence[str], claimed: Sequence[str] = ()) -> None:
         now_ms = self._clock.now_ms()
-        has_counters = bool(page.counters_mj)
-        read = SourceState(
-            source=source,
-            read_ms=now_ms if has_counters else state.read_ms,
-            device_count=len(page.counters_mj) if has_counters else state.device_count,
-            failure=failure,
+        with self._seeing:
+            for seen, pools in ((self._leapt, leapt), (self._claimed, claimed)):
+                for pool in pools:
+                    seen.note(pool, now_ms=now_ms)
+
+    def _found(self) -> Sequence[PoolDevices]:
+        now_ms = self._clock.now_ms()
+        return self._power.pools(
+            now_ms=now_ms,
+            gaps_ms=self._readers.gaps_ms,
+            factory=self._factories().at(now_ms),
         )
-        return read, [
-            Reading(pool=source.pool, device=device, time_ms=now_ms, counter_mj=counter_mj)
-            for device, counter_mj in page.counters_mj.items()
-        ]

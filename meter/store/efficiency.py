@@ -1,14 +1,13 @@
 """Energy beside tokens, read back: by tier and model, and how each pool's power is known."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, Final
 
 from sqlalchemy import Engine, text
 
 from meter.domain.errors import InvalidArgument, Reason
-from meter.domain.limits import DEVICE_KNOWN_MS, QUERY_ROWS_MAX
-from meter.domain.times import to_ms, to_time
-from meter.energy.counters import Source
+from meter.domain.limits import QUERY_ROWS_MAX
+from meter.domain.times import to_time
 from meter.energy.efficiency import (
     PENDING,
     Efficiency,
@@ -16,8 +15,6 @@ from meter.energy.efficiency import (
     EfficiencyQuery,
     EfficiencyRow,
     PoolEnergy,
-    PoolPower,
-    SilentDevice,
 )
 from meter.runtime.engine import store_faults
 
@@ -64,26 +61,6 @@ FROM energy_shares
 WHERE interval_start >= :start AND interval_start < :end AND (:pool = '' OR pool = :pool)
 GROUP BY pool, reason
 """)
-_POWER: Final = text("""
-SELECT pool, max(sample_time) AS last_time,
-       count(*) FILTER (WHERE sample_time >= :known) AS device_count,
-       count(*) FILTER (
-           WHERE sample_time >= CASE source WHEN 'dcgm' THEN CAST(:fresh_dcgm AS timestamptz)
-                                ELSE CAST(:fresh_reported AS timestamptz) END
-       ) AS fresh_count
-FROM energy_counters
-GROUP BY pool
-ORDER BY pool
-""")
-_SILENT: Final = text("""
-SELECT pool, device, source, sample_time
-FROM energy_counters
-WHERE sample_time >= :known
-  AND sample_time < CASE source WHEN 'dcgm' THEN CAST(:fresh_dcgm AS timestamptz)
-                    ELSE CAST(:fresh_reported AS timestamptz) END
-ORDER BY sample_time, pool, device
-LIMIT :limit
-""")
 _SUM_MAX: Final = 2**63 - 1
 
 
@@ -116,41 +93,6 @@ class EfficiencyStore:
         return Efficiency(
             rows=[_to_row(row, query) for row in rows],
             pools=[_to_pool(row, shares.get(row.pool, {})) for row in measured],
-        )
-
-    def power(
-        self, *, now_ms: int, gaps_ms: Mapping[Source, int], silent_max: int
-    ) -> tuple[Sequence[PoolPower], Sequence[SilentDevice]]:
-        """Return the state of each pool, and so many silent devices, the longest silent first."""
-        values = {
-            "known": to_time(now_ms - DEVICE_KNOWN_MS),
-            "fresh_dcgm": to_time(now_ms - gaps_ms[Source.DCGM]),
-            "fresh_reported": to_time(now_ms - gaps_ms[Source.REPORTED]),
-            "limit": silent_max,
-        }
-        with store_faults(), self._engine.connect() as connection:
-            pools = connection.execute(_POWER, values).all()
-            is_whole = all(row.device_count == row.fresh_count for row in pools)
-            silent = [] if is_whole else connection.execute(_SILENT, values).all()
-        return (
-            [
-                PoolPower(
-                    pool=row.pool,
-                    device_count=row.device_count,
-                    fresh_count=row.fresh_count,
-                    last_sample_ms=to_ms(row.last_time),
-                )
-                for row in pools
-            ],
-            [
-                SilentDevice(
-                    pool=row.pool,
-                    device=row.device,
-                    source=Source(row.source),
-                    last_sample_ms=to_ms(row.sample_time),
-                )
-                for row in silent
-            ],
         )
 
 

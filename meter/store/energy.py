@@ -1,77 +1,93 @@
-"""Energy in Postgres: counters, and sums by pool and interval."""
+"""Energy in Postgres: where counters stand, and what they measured by place and interval."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Engine, delete, text
 from sqlalchemy.exc import DBAPIError
 
+from meter.domain.boundary import Boundary
 from meter.domain.errors import Reason, StoreRefusal, Unavailable
 from meter.domain.times import to_ms, to_time
-from meter.energy.counters import (
-    Bounds,
-    Counter,
-    DeviceKey,
-    EnergyDelta,
-    Reading,
-    Round,
-    Source,
-    take,
-)
+from meter.energy.counters import Bounds, Counter, Estimate, Reading, Round, Source, take
+from meter.energy.delta import EnergyDelta, IntervalEnergy, Place
+from meter.energy.factory import Factories
 from meter.runtime.engine import store_faults
+from meter.store.factories import FactoryStore
 from meter.store.tables import energy_counters
 
 # Two servers may both be the first to see a device; whoever comes second reads it.
 _TRIES: Final = 3
 _LOCK_COUNTERS: Final = text("""
-SELECT c.pool, c.device, c.counter_mj, c.sample_time
-FROM energy_counters c
-JOIN unnest(CAST(:pools AS text[]), CAST(:devices AS text[])) AS n (pool, device)
-  ON c.pool = n.pool AND c.device = n.device
-ORDER BY c.pool, c.device
-FOR UPDATE OF c
+SELECT device, boundary, name, source, counter_mj, sample_time
+FROM energy_counters
+WHERE device = ANY(CAST(:devices AS text[]))
+ORDER BY device
+FOR UPDATE
 """)
-_NEW_COUNTERS: Final = text("""
-INSERT INTO energy_counters (pool, device, counter_mj, sample_time, source)
-SELECT pool, device, counter_mj, sample_time, :source
-FROM unnest(CAST(:pools AS text[]), CAST(:devices AS text[]), CAST(:counters AS bigint[]),
-            CAST(:times AS timestamptz[])) AS n (pool, device, counter_mj, sample_time)
-ORDER BY pool, device
+_COUNTERS: Final = """
+FROM unnest(CAST(:devices AS text[]), CAST(:boundaries AS text[]), CAST(:names AS text[]),
+            CAST(:counters AS bigint[]), CAST(:times AS timestamptz[]))
+     AS n (device, boundary, name, counter_mj, sample_time)
+"""
+_NEW_COUNTERS: Final = text(f"""
+INSERT INTO energy_counters (device, boundary, name, source, counter_mj, sample_time)
+SELECT device, boundary, name, :source, counter_mj, sample_time
+{_COUNTERS}
+ORDER BY device
 ON CONFLICT DO NOTHING
 """)
-_MOVE_COUNTERS: Final = text("""
+_MOVE_COUNTERS: Final = text(f"""
 UPDATE energy_counters c
-SET counter_mj = n.counter_mj, sample_time = n.sample_time, source = :source
-FROM unnest(CAST(:pools AS text[]), CAST(:devices AS text[]), CAST(:counters AS bigint[]),
-            CAST(:times AS timestamptz[])) AS n (pool, device, counter_mj, sample_time)
-WHERE c.pool = n.pool AND c.device = n.device
-""")
+SET boundary = n.boundary, name = n.name, source = :source, counter_mj = n.counter_mj,
+    sample_time = n.sample_time
+{_COUNTERS}
+WHERE c.device = n.device
+""")  # noqa: S608  its own text
 # In the order of the key, like all that is merged: else servers wait for each other in a circle.
 _ADD_ENERGY: Final = text("""
-INSERT INTO pool_intervals AS i
-    (pool, interval_start, measured_mj, gap_mj, gap_ms, reset_count)
+INSERT INTO energy_intervals AS i
+    (boundary, name, interval_start, measured_mj, estimated_mj, gap_mj, unmapped_mj, covered_ms,
+     gap_ms, reset_count)
 SELECT *
-FROM unnest(CAST(:pools AS text[]), CAST(:starts AS timestamptz[]), CAST(:measured AS bigint[]),
-            CAST(:gap_mj AS bigint[]), CAST(:gap_ms AS bigint[]), CAST(:resets AS integer[]))
-ORDER BY 1, 2
-ON CONFLICT (pool, interval_start) DO UPDATE
+FROM unnest(CAST(:boundaries AS text[]), CAST(:names AS text[]), CAST(:starts AS timestamptz[]),
+            CAST(:measured AS bigint[]), CAST(:estimated AS bigint[]), CAST(:gap_mj AS bigint[]),
+            CAST(:unmapped AS bigint[]), CAST(:covered_ms AS bigint[]), CAST(:gap_ms AS bigint[]),
+            CAST(:resets AS integer[]))
+ORDER BY 1, 2, 3
+ON CONFLICT (boundary, name, interval_start) DO UPDATE
 SET measured_mj = i.measured_mj + EXCLUDED.measured_mj,
+    estimated_mj = i.estimated_mj + EXCLUDED.estimated_mj,
     gap_mj = i.gap_mj + EXCLUDED.gap_mj,
+    unmapped_mj = i.unmapped_mj + EXCLUDED.unmapped_mj,
+    covered_ms = i.covered_ms + EXCLUDED.covered_ms,
     gap_ms = i.gap_ms + EXCLUDED.gap_ms,
-    reset_count = i.reset_count + EXCLUDED.reset_count,
-    version = i.version + 1
+    reset_count = i.reset_count + EXCLUDED.reset_count
 """)
+# Last of all: whoever attributes either waits for this, and then sees the energy, or comes again.
+_MOVE_INTERVALS: Final = text("""
+INSERT INTO pool_intervals AS i (pool, interval_start)
+SELECT DISTINCT *
+FROM unnest(CAST(:pools AS text[]), CAST(:starts AS timestamptz[]))
+ORDER BY 1, 2
+ON CONFLICT (pool, interval_start) DO UPDATE SET version = i.version + 1
+""")
+
+_Sums: TypeAlias = Sequence[tuple[tuple[Place, int], IntervalEnergy]]
 
 
 class EnergyStore:
     """Records energy; each call is one transaction."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Take the engine."""
+    def __init__(self, engine: Engine, *, factories: FactoryStore) -> None:
+        """Take the engine, and where the factory is described."""
         self._engine = engine
+        self._factories = factories
 
-    def record(self, readings: Sequence[Reading], *, source: Source, bounds: Bounds) -> Round:
+    def record(
+        self, readings: Sequence[Reading | Estimate], *, source: Source, bounds: Bounds
+    ) -> Round:
         """Take readings and what they add in one transaction, and return what that was.
 
         What was taken is known by the counters: the same readings again add nothing. Raises
@@ -79,8 +95,17 @@ class EnergyStore:
         """
         for _ in range(_TRIES):
             with _own_faults(), store_faults(), self._engine.begin() as connection:
-                known = _lock_counters(connection, sorted({it.key for it in readings}))
-                moved = take(readings, known=known, bounds=bounds)
+                factories = self._factories.load_in(connection)
+                known = _lock_counters(connection, sorted({it.device for it in readings}))
+                moved = take(
+                    readings,
+                    source=source,
+                    known=known,
+                    bounds=bounds,
+                    is_mapped=lambda device, pool, start_ms, factories=factories: _is_mapped(  # type: ignore[misc]
+                        factories, device=device, pool=pool, start_ms=start_ms
+                    ),
+                )
                 if _save_counters(connection, moved, known=known, source=source):
                     _add_energy(connection, moved.delta)
                     return moved
@@ -98,20 +123,30 @@ class EnergyStore:
             connection.execute(statement)
 
 
-def _lock_counters(connection: Connection, keys: Sequence[DeviceKey]) -> dict[DeviceKey, Counter]:
-    values = {"pools": [pool for pool, _ in keys], "devices": [device for _, device in keys]}
+def _is_mapped(factories: Factories, *, device: str, pool: str, start_ms: int) -> bool:
+    """Tell whether a pool's board is described: by its name where the boards are listed."""
+    described = factories.at(start_ms).pools.get(pool)
+    return described is None or not described.devices or device in described.devices
+
+
+def _lock_counters(connection: Connection, devices: Sequence[str]) -> dict[str, Counter]:
     return {
-        (row.pool, row.device): Counter(time_ms=to_ms(row.sample_time), counter_mj=row.counter_mj)
-        for row in connection.execute(_LOCK_COUNTERS, values)
+        row.device: Counter(
+            place=(Boundary(row.boundary), row.name),
+            source=Source(row.source),
+            time_ms=to_ms(row.sample_time),
+            counter_mj=row.counter_mj,
+        )
+        for row in connection.execute(_LOCK_COUNTERS, {"devices": devices})
     }
 
 
 def _save_counters(
-    connection: Connection, moved: Round, *, known: Mapping[DeviceKey, Counter], source: Source
+    connection: Connection, moved: Round, *, known: Mapping[str, Counter], source: Source
 ) -> bool:
     """Write the counters that moved; False when another server has written a new one first."""
-    new = [key for key in moved.counters if key not in known]
-    old = [key for key in moved.counters if key in known]
+    new = [device for device in moved.counters if device not in known]
+    old = [device for device in moved.counters if device in known]
     if old:
         connection.execute(_MOVE_COUNTERS, _counter_values(moved, old, source=source))
     if not new:
@@ -121,31 +156,42 @@ def _save_counters(
     ).rowcount == len(new)
 
 
-def _counter_values(moved: Round, keys: Sequence[DeviceKey], *, source: Source) -> dict[str, Any]:
+def _counter_values(moved: Round, devices: Sequence[str], *, source: Source) -> dict[str, Any]:
+    counters = [moved.counters[device] for device in devices]
     return {
-        "pools": [pool for pool, _ in keys],
-        "devices": [device for _, device in keys],
-        "counters": [moved.counters[key].counter_mj for key in keys],
-        "times": [to_time(moved.counters[key].time_ms) for key in keys],
+        "devices": devices,
+        "boundaries": [it.place[0].value for it in counters],
+        "names": [it.place[1] for it in counters],
+        "counters": [it.counter_mj for it in counters],
+        "times": [to_time(it.time_ms) for it in counters],
         "source": source.value,
     }
 
 
 def _add_energy(connection: Connection, delta: EnergyDelta) -> None:
-    if not delta.intervals:
+    sums: _Sums = list(delta.intervals.items())
+    if not sums:
         return
-    sums = delta.intervals.values()
     connection.execute(
         _ADD_ENERGY,
         {
-            "pools": [pool for pool, _ in delta.intervals],
-            "starts": [to_time(start_ms) for _, start_ms in delta.intervals],
-            "measured": [it.measured_mj for it in sums],
-            "gap_mj": [it.gap_mj for it in sums],
-            "gap_ms": [it.gap_ms for it in sums],
-            "resets": [it.reset_count for it in sums],
+            "boundaries": [boundary.value for ((boundary, _), _), _ in sums],
+            "names": [name for ((_, name), _), _ in sums],
+            "starts": [to_time(start_ms) for (_, start_ms), _ in sums],
+            "measured": [it.measured_mj for _, it in sums],
+            "estimated": [it.estimated_mj for _, it in sums],
+            "gap_mj": [it.gap_mj for _, it in sums],
+            "unmapped": [it.unmapped_mj for _, it in sums],
+            "covered_ms": [it.covered_ms for _, it in sums],
+            "gap_ms": [it.gap_ms for _, it in sums],
+            "resets": [it.reset_count for _, it in sums],
         },
     )
+    # A site's meter is of no pool: nothing is attributed anew.
+    pools = [(name, at) for ((boundary, name), at), _ in sums if boundary is not Boundary.FACILITY]
+    if pools:
+        values = {"pools": [it for it, _ in pools], "starts": [to_time(at) for _, at in pools]}
+        connection.execute(_MOVE_INTERVALS, values)
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from meter.domain import limits
 from meter.domain.clock import Clock
 from meter.domain.credential import Permission
 from meter.domain.interval import is_on_edge
-from meter.energy.counters import Reading
 from meter.energy.efficiency import (
     Efficiency,
     EfficiencyGroup,
@@ -19,9 +18,10 @@ from meter.energy.efficiency import (
     EfficiencyRow,
     PoolEnergy,
 )
-from meter.energy.recorder import EnergyRecorder, SourceState
+from meter.energy.recorder import EnergyRecorder
 from meter.journal.check import is_text
 from meter.wire.auth import RegistryDoor
+from meter.wire.energy_readings import to_reading, to_sources
 from meter.wire.software_marks import SoftwareMarkDesk
 from meter.wire.status import invalid
 from tokenworks.meter.v1 import energy_service_pb2 as pb
@@ -60,7 +60,7 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
         if not 1 <= len(request.readings) <= limits.RECORD_READINGS_MAX:
             raise invalid("readings", f"1–{limits.RECORD_READINGS_MAX} readings")
         now_ms = self._clock.now_ms()
-        readings = [_to_reading(reading, now_ms=now_ms) for reading in request.readings]
+        readings = [to_reading(reading, now_ms=now_ms) for reading in request.readings]
         count = await asyncio.to_thread(self._recorder.record, readings)
         return pb.RecordEnergyResponse(recorded_count=count, ignored_count=len(readings) - count)
 
@@ -83,22 +83,9 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
     ) -> pb.ListEnergySourcesResponse:
         """List sources and pools. Scope: read on the whole installation."""
         self._door.require(self._door.caller(context), Permission.READ, None)
-        pools, silent = await asyncio.to_thread(self._recorder.power)
-        response = pb.ListEnergySourcesResponse(
-            sources=[_to_source(state) for state in self._recorder.source_states()]
-        )
-        for power in pools:
-            pool = response.pools.add(
-                pool=power.pool,
-                valid=power.is_valid,
-                device_count=power.device_count,
-                fresh_count=power.fresh_count,
-            )
-            pool.last_sample_time.FromMilliseconds(power.last_sample_ms)
-        for it in silent:
-            device = response.silent_devices.add(pool=it.pool, device=it.device, source=it.source)
-            device.last_sample_time.FromMilliseconds(it.last_sample_ms)
-        return response
+        pools = await asyncio.to_thread(self._recorder.power)
+        silent = await asyncio.to_thread(self._recorder.silent)
+        return to_sources(self._recorder.source_states(), pools=pools, silent=silent)
 
     async def MarkSoftware(
         self, request: pb.MarkSoftwareRequest, context: _Context
@@ -115,23 +102,6 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
         """List marks. Scope: read on the whole installation."""
         self._door.require(self._door.caller(context), Permission.READ, None)
         return await self._marks.list_marks(request)
-
-
-def _to_reading(reading: pb.EnergyReading, *, now_ms: int) -> Reading:
-    for field, text, length_max in (
-        ("pool", reading.pool, limits.POOL_CHARS_MAX),
-        ("device", reading.device, limits.DEVICE_CHARS_MAX),
-    ):
-        if not text or not is_text(text, length_max):
-            raise invalid(field, f"1–{length_max} printable characters")
-    time_ms = reading.time.seconds * 1000 + reading.time.nanos // 1_000_000
-    if not now_ms - limits.LATE_MS_MAX <= time_ms <= now_ms + limits.FUTURE_MS_MAX:
-        raise invalid("time", "at most 35 days ago and 5 minutes ahead")
-    if not 0 <= reading.counter_mj <= limits.COUNTER_MJ_MAX:
-        raise invalid("counter_mj", f"0 to {limits.COUNTER_MJ_MAX}")
-    return Reading(
-        pool=reading.pool, device=reading.device, time_ms=time_ms, counter_mj=reading.counter_mj
-    )
 
 
 def _to_query(request: pb.QueryEfficiencyRequest) -> EfficiencyQuery:
@@ -196,16 +166,4 @@ def _to_pool(pool: PoolEnergy) -> pb.PoolEnergy:
     for reason, energy_mj in pool.unattributed_mj.items():
         number = pb.UnattributedReason.Value(f"UNATTRIBUTED_REASON_{reason.upper()}")
         message.unattributed.add(reason=number, energy_mj=energy_mj)
-    return message
-
-
-def _to_source(state: SourceState) -> pb.EnergySource:
-    message = pb.EnergySource(
-        pool=state.source.pool,
-        url=state.source.url,
-        device_count=state.device_count,
-        failure=state.failure or "",
-    )
-    if state.read_ms is not None:
-        message.read_time.FromMilliseconds(state.read_ms)
     return message

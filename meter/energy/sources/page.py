@@ -4,12 +4,11 @@ import http.client
 import io
 import socket
 from collections.abc import Callable
-from enum import StrEnum
 from typing import Final
 from urllib.parse import urlsplit
 
 from meter.domain.limits import ENERGY_PAGE_BYTES_MAX
-from meter.energy.exporter import Page, read_page
+from meter.energy.sources.port import SourceFailed, SourceFailure
 
 _PORT: Final = 80
 _REQUEST: Final = (
@@ -17,44 +16,17 @@ _REQUEST: Final = (
 )
 
 
-class ScrapeFailure(StrEnum):
-    """Why a read of an exporter gave less than it should; the values are the metric's."""
-
-    # No connection, no whole answer in time, or one that is not HTTP.
-    UNREACHABLE = "unreachable"
-    # Another status than 200: a redirect is not followed.
-    REFUSED = "refused"
-    # Larger than a page ever is.
-    TOO_LARGE = "too_large"
-    # Some or all of its energy samples make no sense; the others are used.
-    UNREADABLE = "unreadable"
-    # A page without energy counters.
-    NO_COUNTERS = "no_counters"
-
-
-class ScrapeFailed(Exception):
-    """There is nothing to read from this page."""
-
-    def __init__(self, failure: ScrapeFailure) -> None:
-        """Take why."""
-        super().__init__(failure.value)
-        self.failure = failure
-
-
-def scrape(url: str, *, seconds_max: float, monotonic_seconds: Callable[[], float]) -> Page:
-    """Return what an exporter says; all of it takes at most `seconds_max`. Raises ScrapeFailed."""
+def fetch_page(url: str, *, seconds_max: float, monotonic_seconds: Callable[[], float]) -> str:
+    """Return a page; all of it takes at most `seconds_max`. Raises SourceFailed."""
     end = monotonic_seconds() + seconds_max
     try:
         body = _fetch(url, left_seconds=lambda: end - monotonic_seconds())
     except (OSError, http.client.HTTPException) as error:
-        raise ScrapeFailed(ScrapeFailure.UNREACHABLE) from error
+        raise SourceFailed(SourceFailure.UNREACHABLE) from error
     try:
-        page = read_page(body.decode("utf-8"))
+        return body.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise ScrapeFailed(ScrapeFailure.UNREADABLE) from error
-    if not page.counters_mj and not page.unreadable_count:
-        raise ScrapeFailed(ScrapeFailure.NO_COUNTERS)
-    return page
+        raise SourceFailed(SourceFailure.UNREADABLE) from error
 
 
 def _fetch(url: str, *, left_seconds: Callable[[], float]) -> bytes:
@@ -69,10 +41,10 @@ def _fetch(url: str, *, left_seconds: Callable[[], float]) -> bytes:
         with answer:
             answer.begin()
             if answer.status != http.HTTPStatus.OK:
-                raise ScrapeFailed(ScrapeFailure.REFUSED)
+                raise SourceFailed(SourceFailure.REFUSED)
             body = answer.read(ENERGY_PAGE_BYTES_MAX + 1)
             if len(body) > ENERGY_PAGE_BYTES_MAX:
-                raise ScrapeFailed(ScrapeFailure.TOO_LARGE)
+                raise SourceFailed(SourceFailure.TOO_LARGE)
             if answer.length:
                 raise http.client.IncompleteRead(body, answer.length)
     return body
