@@ -3,15 +3,12 @@
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Final, Protocol
+from typing import Protocol
 
 from meter.domain.boundary import Boundary
 from meter.energy.counters import Source
 from meter.energy.cross_check import Agreement
 from meter.energy.factory import Factory, Pool
-
-_NOTHING: Final[Mapping[str, Agreement]] = MappingProxyType({})
 
 
 class PowerFault(StrEnum):
@@ -89,7 +86,7 @@ class SilentDevice:
 class Seen:
     """What this server has seen of late that speaks against the power of pools."""
 
-    agreements: Mapping[str, Agreement] = _NOTHING
+    agreements: Mapping[str, Agreement] = field(default_factory=dict)
     leapt: Collection[str] = frozenset()
     claimed: Collection[str] = frozenset()
 
