@@ -8,6 +8,7 @@ import urllib.parse
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +29,30 @@ class Prometheus:
         """Take its host:port."""
         self._address = address
 
-    def query(self, expression: str) -> list[Sample]:
-        """The value of an expression now; fails where it is wrong or gives a warning."""
-        answer = self._get("query", query=expression)
+    def query(self, expression: str, *, at: datetime | None = None) -> list[Sample]:
+        """The value of an expression, now or then; fails where it is wrong or gives a warning."""
+        moment = {} if at is None else {"time": str(at.timestamp())}
+        answer = self._get("query", query=expression, **moment)
         assert "warnings" not in answer, (expression, answer)
         assert answer["data"]["resultType"] == "vector", (expression, answer)
         return [(each["metric"], float(each["value"][1])) for each in answer["data"]["result"]]
+
+    def query_range(
+        self, expression: str, *, begin: datetime, end: datetime, step: timedelta
+    ) -> list[tuple[dict[str, str], dict[float, float]]]:
+        """The values of an expression over time, by seconds since 1970; fails likewise."""
+        answer = self._get(
+            "query_range",
+            query=expression,
+            start=str(begin.timestamp()),
+            end=str(end.timestamp()),
+            step=str(step.total_seconds()),
+        )
+        assert "warnings" not in answer, (expression, answer)
+        return [
+            (each["metric"], {float(at): float(value) for at, value in each["values"]})
+            for each in answer["data"]["result"]
+        ]
 
     def rules(self) -> list[dict[str, Any]]:
         """All rules, with how their last evaluation went."""
