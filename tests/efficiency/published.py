@@ -32,6 +32,51 @@ class InferenceXRow(NamedTuple):
     joules_per_token: str
 
 
+class Generation(NamedTuple):
+    """A generation of the keynote's chart, as an independent reader took it off.
+
+    Millions of tokens a second and megawatt of each tier; with 250 MW for each: billions of dollars
+    a year by tier and in all, and dollars per million tokens of all together.
+    """
+
+    shipped: str
+    million_tokens_per_megawatt: dict[str, str]
+    billions: dict[str, str]
+    total_billions: str
+    blended: str
+
+
+KEYNOTE_PRICES: Final = {"free": "0", "medium": "3", "high": "6", "premium": "45"}
+KEYNOTE: Final = (
+    Generation(
+        "keynote-hopper",
+        {"free": "0.15", "medium": "0.06"},
+        {"free": "0", "medium": "1.419"},
+        "1.419",
+        "0.857",
+    ),
+    Generation(
+        "keynote-blackwell-as-read",
+        {"free": "0.70", "medium": "0.60", "high": "0.15", "premium": "0.07"},
+        {"free": "0", "medium": "14.191", "high": "7.096", "premium": "24.835"},
+        "46.122",
+        "3.849",
+    ),
+    Generation(
+        "keynote-blackwell",
+        {"free": "0.70", "medium": "0.60", "high": "0.15", "premium": "0.02"},
+        {"free": "0", "medium": "14.191", "high": "7.096", "premium": "7.096"},
+        "28.382",
+        "2.449",
+    ),
+    Generation(
+        "keynote-rubin",
+        {"free": "1.65", "medium": "1.60", "high": "0.70", "premium": "0.20"},
+        {"free": "0", "medium": "37.843", "high": "33.113", "premium": "70.956"},
+        "141.912",
+        "4.337",
+    ),
+)
 ML_ENERGY: Final = (
     MlEnergyRow("llama-8b-h100", 1, "688.298", "9805.588", "0.070194", "14.246"),
     MlEnergyRow("llama-8b-b200", 1, "691.065", "14799.303", "0.046696", "21.415"),
