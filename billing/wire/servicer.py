@@ -12,6 +12,7 @@ from billing.errors import BillingReason
 from billing.explaining import Explaining
 from billing.invoicing import Invoice
 from billing.money import write
+from billing.pool_revenue import revenue_by_pool
 from billing.ports import InvoiceStore, Terms, TermsStore
 from billing.price_book import Override, PriceBook, PriceKey
 from billing.revenue import Pricing, revenue_by_tier
@@ -277,11 +278,18 @@ class BillingServicer(billing_service_pb2_grpc.BillingServiceServicer):
         """Sum what usage comes to."""
         self._reader(context)
         span = from_span(request.start_time, request.end_time)
-        pricing = Pricing(await self._terms(), self._host.tree())
-        found = await asyncio.to_thread(revenue_by_tier, pricing, self._host.facts, span)
+        pricing, facts = Pricing(await self._terms(), self._host.tree()), self._host.facts
+        if request.by_pool:
+            found = await asyncio.to_thread(
+                revenue_by_pool, pricing, facts, self._host.consumption, span=span
+            )
+        else:
+            found = await asyncio.to_thread(revenue_by_tier, pricing, facts, span)
         return pb.QueryRevenueResponse(
             rows=[
-                pb.RevenueRow(tier=it.tier, currency=it.currency, amount=write(it.amount))
+                pb.RevenueRow(
+                    tier=it.tier, currency=it.currency, amount=write(it.amount), pool=it.pool
+                )
                 for it in found
             ]
         )

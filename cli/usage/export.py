@@ -18,6 +18,7 @@ from cli.usage.query import (
     SUMS,
     TIMES,
     TOKEN_CLASSES,
+    find_energy_mj,
     row_to_json,
     split_groups,
     to_request,
@@ -65,9 +66,8 @@ def export(
     groups = ("interval", *by)
     writer = csv.writer(sys.stdout)
     if not client.as_json:
-        writer.writerow(
-            ["interval_start", "interval_end", *_names(by), *TOKEN_CLASSES.values(), *SUMS]
-        )
+        sums = (*TOKEN_CLASSES.values(), *SUMS, "energy_mj")
+        writer.writerow(["interval_start", "interval_end", *_names(by), *sums])
     row_count, counted_until = 0, ""
     for answer in read_chunks(client, span=span, account_id=root, by=groups):
         if client.as_json:
@@ -151,7 +151,7 @@ def _names(by: Sequence[str]) -> Iterator[str]:
             yield "handle"
 
 
-def _to_cells(row: pb.UsageRow, *, by: Sequence[str]) -> list[str | int]:
+def _to_cells(row: pb.UsageRow, *, by: Sequence[str]) -> list[str | int | None]:
     end_time = Timestamp(seconds=row.start_time.seconds + INTERVAL_MS // 1000)
     tokens = tokens_of(row)
     return [
@@ -160,6 +160,8 @@ def _to_cells(row: pb.UsageRow, *, by: Sequence[str]) -> list[str | int]:
         *(_cell(row, name) for name in _names(by)),
         *(tokens.get(name, 0) for name in TOKEN_CLASSES.values()),
         *(getattr(row, name) for name in SUMS),
+        # Written as nothing: what is not known is not 0.
+        find_energy_mj(row),
     ]
 
 

@@ -81,7 +81,17 @@ def row_to_json(row: pb.UsageRow, *, by: tuple[str, ...]) -> dict[str, object]:
             keys[name] = MODES.get(row.mode, row.mode) if name == "mode" else getattr(row, name)
         if name == "account":
             keys["handle"] = row.handle
-    return {**keys, "tokens": tokens_of(row), **{name: getattr(row, name) for name in SUMS}}
+    return {
+        **keys,
+        "tokens": tokens_of(row),
+        **{name: getattr(row, name) for name in SUMS},
+        "energy_mj": find_energy_mj(row),
+    }
+
+
+def find_energy_mj(row: pb.UsageRow) -> int | None:
+    """Return the energy (mJ) that the row's tokens took; None where none is known."""
+    return row.energy_mj if row.HasField("energy_mj") else None
 
 
 def tokens_of(row: pb.UsageRow) -> dict[str, int]:

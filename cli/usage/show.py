@@ -9,7 +9,14 @@ import click
 from cli.accounts import resolve
 from cli.connection import Client, client_command, find_now_ms
 from cli.process import report_progress
-from cli.usage.query import MODES, row_to_json, split_groups, to_request, tokens_of
+from cli.usage.query import (
+    MODES,
+    find_energy_mj,
+    row_to_json,
+    split_groups,
+    to_request,
+    tokens_of,
+)
 from cli.usage.span import Span, check_order, check_time, to_span
 from cli.usage.table import UsageLine, print_usage
 from tokenworks.meter.v1 import account_service_pb2, meter_service_pb2
@@ -110,6 +117,7 @@ def _to_line(
         request_count=row.request_count,
         unfinished_count=row.unfinished_count,
         estimated_count=row.estimated_count,
+        energy_mj=find_energy_mj(row),
     )
 
 

@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from cli.usage.energy import find_unit, sign_of, write_energy
 from cli.usage.query import TOKEN_CLASSES
 
 # Wide enough for any table: what is piped into another program is neither cut nor wrapped.
@@ -18,13 +19,17 @@ _PIPED_COLUMNS: Final = 100_000
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class UsageLine:
-    """One row of sums; `keys` are as many texts as the table is split by."""
+    """One row of sums; `keys` are as many texts as the table is split by.
+
+    `energy_mj` is None where none is known.
+    """
 
     keys: tuple[str, ...]
     tokens: dict[str, int]
     request_count: int
     unfinished_count: int
     estimated_count: int
+    energy_mj: int | None
 
 
 def print_usage(by: Sequence[str], lines: Sequence[UsageLine]) -> None:
@@ -61,10 +66,13 @@ def _by_column(
     for name, count in total.tokens.items():
         _add_count(table, _title(name, separator), footer=f"{count:,}")
     _add_count(table, "requests", footer=f"{total.request_count:,}")
+    _add_energy(table, total, separator=separator)
     for line in lines:
         counts = [line.tokens.get(name, 0) for name in total.tokens]
         table.add_row(
-            *map(Text, line.keys), *(f"{count:,}" for count in (*counts, line.request_count))
+            *map(Text, line.keys),
+            *(f"{count:,}" for count in (*counts, line.request_count)),
+            *_energy_cells(line, total=total),
         )
     return table
 
@@ -76,14 +84,30 @@ def _by_line(by: Sequence[str], lines: Sequence[UsageLine], *, total: UsageLine)
     table.add_column("class", footer="\n".join(_title(name, " ") for name in total.tokens))
     _add_count(table, "tokens", footer="\n".join(f"{count:,}" for count in total.tokens.values()))
     _add_count(table, "requests", footer=f"{total.request_count:,}")
+    _add_energy(table, total, separator=" ")
     for line in lines:
         table.add_row(
             *map(Text, line.keys),
             "\n".join(_title(name, " ") for name in line.tokens),
             "\n".join(f"{count:,}" for count in line.tokens.values()),
             f"{line.request_count:,}",
+            *_energy_cells(line, total=total),
         )
     return table
+
+
+def _add_energy(table: Table, total: UsageLine, *, separator: str) -> None:
+    """Add the column of energy where any is known."""
+    if total.energy_mj is not None:
+        unit = find_unit(total.energy_mj)
+        title = f"energy{separator}({sign_of(unit)})"
+        _add_count(table, title, footer=write_energy(total.energy_mj, unit=unit))
+
+
+def _energy_cells(line: UsageLine, *, total: UsageLine) -> list[str]:
+    if total.energy_mj is None:
+        return []
+    return [write_energy(line.energy_mj, unit=find_unit(total.energy_mj))]
 
 
 def _add_count(table: Table, title: str, *, footer: str) -> None:
@@ -105,6 +129,7 @@ def _sum(lines: Sequence[UsageLine]) -> UsageLine:
     for line in lines:
         for name, count in line.tokens.items():
             tokens[name] = tokens.get(name, 0) + count
+    known = [line.energy_mj for line in lines if line.energy_mj is not None]
     order = {name: place for place, name in enumerate(TOKEN_CLASSES.values())}
     return UsageLine(
         keys=(),
@@ -112,4 +137,5 @@ def _sum(lines: Sequence[UsageLine]) -> UsageLine:
         request_count=sum(line.request_count for line in lines),
         unfinished_count=sum(line.unfinished_count for line in lines),
         estimated_count=sum(line.estimated_count for line in lines),
+        energy_mj=sum(known) if known else None,
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from fractions import Fraction
-from functools import cache
+from functools import cache, partial
 from itertools import groupby
 from operator import attrgetter
 from typing import Final, NamedTuple
@@ -26,6 +26,7 @@ from meter.domain.boundary import Boundary
 from meter.domain.tokens import CACHED_CLASSES, OUTPUT_CLASSES, FinishClass, Mode, TokenClass
 from meter.usage import UsageFact
 from tests.billing.terms import a_book, a_contract
+from tests.billing.town import TownEvent, book_toml, contract_toml, town_on
 
 START_MS: Final = int(datetime(2026, 10, 1, tzinfo=UTC).timestamp() * 1000)
 INTERVAL_MS: Final = 900_000
@@ -253,3 +254,28 @@ def test_revenue_by_pool__taken_back_altogether() -> None:
         Served("a", 0, "high", 0, TokenClass.OUTPUT, 5),
         Served("a", 0, "high", 0, TokenClass.OUTPUT, -5),
     )
+
+
+def test_revenue_by_pool__in_postgres(database_url: str) -> None:
+    """Usage and pools meet in the database: other accounts, models and modes stand apart."""
+    with town_on(database_url, now_ms=START_MS + 20 * INTERVAL_MS) as town:
+        town.add_account("acme")
+        town.add_account("free")
+        town.import_book(book_toml())
+        town.set_contract(contract_toml(zone="UTC"))
+        event = partial(TownEvent, account="acme", end_ms=START_MS + 1)
+        town.record(
+            event(pool="a", classes={"output": 1_000_000, "input": 2_000_000}),
+            event(pool="b", classes={"output": 3_000_000}),
+            event(classes={"output": 1_000_000}),
+            event(pool="b", mode="batch", classes={"output": 1_000_000}),
+            event(pool="a", served_model="llama-4-fp8", classes={"cache_read": 1_000_000}),
+            event(pool="a", account="free", classes={"output": 9_000_000}),
+        )
+        pricing = Pricing(town.billing.terms.load(), town.host.tree())
+        rows = revenue_by_pool(pricing, town.host.facts, town.host.consumption, span=SPAN)
+        assert [(row.tier, row.currency, row.pool, row.amount) for row in rows] == [
+            ("high", "USD", "", Decimal(3)),
+            ("high", "USD", "a", Decimal(12)),
+            ("high", "USD", "b", Decimal(12)),
+        ]

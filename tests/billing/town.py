@@ -42,6 +42,7 @@ class TownEvent:
     served_model: str = ""
     tier: str = "high"
     mode: str = "online"
+    pool: str = ""
     request_id: str = ""
     event_id: int = 0
 
@@ -204,4 +205,4 @@ def _to_batch(events: Sequence[TownEvent]) -> EventBatch:
 def _dimensions(event: TownEvent) -> Dimensions:
     mode = {"online": 1, "batch": 2}[event.mode]
     served = event.served_model or event.model
-    return Dimensions(event.account, event.model, served, event.tier, mode, "", "")
+    return Dimensions(event.account, event.model, served, event.tier, mode, event.pool, "")

@@ -46,7 +46,15 @@ class Office:
         request = clock_service_pb2.AdvanceClockRequest(to=timestamp(to))
         self._clock.AdvanceClock(request, metadata=self.session.metadata, timeout=CALL_SECONDS_MAX)
 
-    def use(self, account: str, *, at: str = BEGIN, tier: str = "high", **classes: int) -> None:
+    def use(
+        self,
+        account: str,
+        *,
+        at: str = BEGIN,
+        tier: str = "high",
+        pool: str = "",
+        **classes: int,
+    ) -> None:
         """Record one event of llama-4 that ended then, and wait until it is counted."""
         tokens = [
             usage_pb2.TokenCount(
@@ -57,7 +65,7 @@ class Office:
         event = usage_pb2.UsageEvent(
             event_id=f"office-{next(_NUMBERS)}",
             end_time=timestamp(at),
-            dimensions=usage_pb2.Dimensions(account=account, model="llama-4", tier=tier),
+            dimensions=usage_pb2.Dimensions(account=account, model="llama-4", tier=tier, pool=pool),
             tokens=tokens,
         )
         outcomes = self.session.record(event)

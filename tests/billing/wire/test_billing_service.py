@@ -167,6 +167,26 @@ def test_contracts__are_kept_as_they_came(office: Office) -> None:
     assert (got.revision, 'po = "9"' in got.toml) == (2, True)
 
 
+def test_revenue__by_pool(office: Office) -> None:
+    """Asked for pools, a tier comes in as many rows; an empty one is of events that name none."""
+    start, end = "2026-10-20T00:00:00Z", "2026-10-20T01:00:00Z"
+    office.use("acme", at=start, pool="h100", output=2_000_000)
+    office.use("team", at=start, pool="h200", output=500_000)
+    office.use("acme", at=start, output=1_000_000)
+    request = pb.QueryRevenueRequest(
+        start_time=timestamp(start), end_time=timestamp(end), by_pool=True
+    )
+    rows = office.call("QueryRevenue", request).rows
+    assert [(row.tier, row.currency, row.pool, row.amount) for row in rows] == [
+        ("high", "USD", "", "3"),
+        ("high", "USD", "h100", "6"),
+        ("high", "USD", "h200", "1.5"),
+    ]
+    request.by_pool = False
+    (row,) = office.call("QueryRevenue", request).rows
+    assert (row.pool, row.amount) == ("", "10.5")
+
+
 def test_revenue__by_tier(office: Office) -> None:
     """What usage comes to is summed by tier, exact, and shown as a metric as it is counted."""
     request = pb.QueryRevenueRequest(
