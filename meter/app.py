@@ -4,16 +4,17 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from importlib.metadata import version as version_of
 
 from sqlalchemy import Engine
 
-from meter.counted import Counted, Grouping
+from meter.counted import Counted
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import Follower
 from meter.domain.clock import Clock
 from meter.domain.errors import MeterError, Reason
 from meter.domain.interval import INTERVAL_MS
-from meter.domain.tokens import OUTPUT_CLASSES
+from meter.energy.described import DescribedFactory
 from meter.energy.live import LiveEnergy
 from meter.energy.reading import Readers, gaps_of
 from meter.energy.recorder import EnergyRecorder
@@ -24,6 +25,7 @@ from meter.lending import clock_at, make_host
 from meter.metrics import Metrics
 from meter.options import Addresses, MeterOptions
 from meter.presence import Roster, ShownProducers
+from meter.production import Production
 from meter.registry import Registry
 from meter.running import Meter
 from meter.runtime.driven_clock import ClockDriver, DrivenClock
@@ -52,6 +54,7 @@ from meter.wire.auth import RegistryDoor
 from meter.wire.clock_servicer import ClockServicer
 from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.energy_servicer import EnergyServicer
+from meter.wire.factory_messages import FactoryDesk
 from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
 from meter.wire.producer_servicer import ProducerServicer
@@ -146,12 +149,19 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
     lodged = [make(host, door, metrics.page) for make in residents]
     live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
     factories = FactoryStore(engine, tiers=options.tiers)
+    described = DescribedFactory(
+        metrics,
+        live=live,
+        factories=factories.load,
+        marks=SoftwareMarkStore(engine).list_marks,
+        version=version_of("tokenworks"),
+        clock=clock,
+    )
     energy = _make_energy(options, engine=engine, factories=factories, live=live, clock=clock)
     follower = _make_follower(
         usage,
         listeners=[
-            _count_tokens(metrics),
-            _count_pool_tokens(live),
+            Production(metrics, live=live, now_ms=clock.now_ms).counted,
             *(resident.on_counted for resident in lodged),
         ],
         names=DimensionReader(engine),
@@ -178,6 +188,7 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
         clock=clock,
         driver=driver,
         energy=energy,
+        described=described,
         energy_scrape_seconds=options.energy_scrape_seconds,
         server=Server(
             _make_meter_servicer(options, parts, engine=engine, registry=registry, usage=usage),
@@ -185,7 +196,8 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
             ClockServicer(clock, driver=driver, door=door),
             EnergyServicer(
                 energy,
-                reader=EfficiencyStore(engine),
+                reader=EfficiencyStore(engine, factories=factories),
+                factory=FactoryDesk(factories, clock=clock),
                 marks=SoftwareMarkDesk(SoftwareMarkStore(engine), clock=clock),
                 door=door,
                 clock=clock,
@@ -357,25 +369,3 @@ def _make_follower(
         on_counted=counted,
         on_death=lost,
     )
-
-
-def _count_tokens(metrics: Metrics) -> Callable[[Counted], None]:
-    grouping = Grouping(lambda of: (of.tier, of.model, of.pool))
-
-    def count(counted: Counted) -> None:
-        for number, token_class, total in counted.totals_by(grouping.numbers(counted)):
-            metrics.tokens.labels(*grouping.keys[number], token_class.name).inc(total)
-
-    return count
-
-
-def _count_pool_tokens(live: LiveEnergy) -> Callable[[Counted], None]:
-    grouping = Grouping(lambda of: (of.pool, of.tier))
-
-    def count(counted: Counted) -> None:
-        for number, token_class, total in counted.totals_by(grouping.numbers(counted)):
-            pool, tier = grouping.keys[number]
-            if pool and token_class in OUTPUT_CLASSES:
-                live.add_tokens(pool=pool, tier=tier, output_tokens=total)
-
-    return count

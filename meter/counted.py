@@ -16,17 +16,28 @@ Key = TypeVar("Key")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Sampled:
+    """Some of a round's events, evenly taken: what each ran on, and when it ended (ms, UTC)."""
+
+    dimension_id: Int64Array
+    end_ms: Int64Array
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Counted:
     """r rows, an int64 array each; `tokens` maps each class that occurs to its sums.
 
-    `dimensions` has what the ids stand for, and maybe others.
+    `dimensions` has what the ids stand for, and maybe others. `sampled` are events of all rows.
     """
 
     dimension_id: Int64Array
     interval_start_ms: Int64Array
     band: Int64Array
+    finish_class: Int64Array
     tokens: Mapping[TokenClass, Int64Array]
+    request_count: Int64Array
     dimensions: Mapping[int, Dimensions]
+    sampled: Sampled
 
     def of_interval(self, start_ms: int) -> "Counted":
         """Return the rows of one interval."""
@@ -35,8 +46,11 @@ class Counted:
             dimension_id=self.dimension_id[keep],
             interval_start_ms=self.interval_start_ms[keep],
             band=self.band[keep],
+            finish_class=self.finish_class[keep],
             tokens={it: counts[keep] for it, counts in self.tokens.items()},
+            request_count=self.request_count[keep],
             dimensions=self.dimensions,
+            sampled=self.sampled,
         )
 
     def sums_by(self, groups: Int64Array) -> tuple[Int64Array, Mapping[TokenClass, Int64Array]]:
@@ -75,13 +89,16 @@ class Grouping(Generic[Key]):
 
     def numbers(self, counted: Counted) -> Int64Array:
         """Return the number of each row's group."""
-        ids = counted.dimension_id
+        return self.numbers_of(counted.dimension_id, counted.dimensions)
+
+    def numbers_of(self, ids: Int64Array, dimensions: Mapping[int, Dimensions]) -> Int64Array:
+        """Return the number of the group of each of these dimensions."""
         highest = int(ids.max(initial=0))
         if highest >= len(self._known):
             grown = np.full(highest + 1 - len(self._known), -1, np.int64)
             self._known = np.concatenate([self._known, np.append(grown, grown)])
         for dimension_id in np.unique(ids[self._known[ids] < 0]).tolist():
-            key = self._key_of(counted.dimensions[dimension_id])
+            key = self._key_of(dimensions[dimension_id])
             number = self._numbers.setdefault(key, len(self._keys))
             if number == len(self._keys):
                 self._keys.append(key)

@@ -11,6 +11,7 @@ from meter.counting.follower import Follower
 from meter.domain.clock import Clock
 from meter.domain.errors import MeterError
 from meter.domain.limits import CLAIM_KEPT_MS
+from meter.energy.described import DescribedFactory
 from meter.energy.recorder import EnergyRecorder
 from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
@@ -49,6 +50,7 @@ class Meter:
     clock: Clock
     driver: ClockDriver | None
     energy: EnergyRecorder
+    described: DescribedFactory
     energy_scrape_seconds: int
     server: Server
     http: HttpServer
@@ -111,6 +113,7 @@ class Meter:
             self.metrics.counting_behind.set(behind_ms / 1000)
             held = await asyncio.to_thread(self.quarantine.held_count)
             self.metrics.quarantine_held.set(held)
+            await asyncio.to_thread(self.described.look)
 
     async def _forget(self) -> None:
         with _absent_store():

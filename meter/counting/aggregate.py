@@ -6,8 +6,10 @@ from typing import Final
 
 import numpy as np
 
+from meter.counted import Sampled
 from meter.domain.event import SIGN, Int64Array
 from meter.domain.interval import INTERVAL_MS
+from meter.domain.limits import LAG_SAMPLES_MAX
 from meter.domain.tokens import (
     BAND_EDGES,
     OUTPUT_CLASSES,
@@ -41,7 +43,7 @@ _DENSE_KEYS_MAX: Final = 4_000_000
 class UsageDelta:
     """What a run of segments adds to usage: r rows, an int64 array each.
 
-    `tokens` maps every class that occurs to its sums.
+    `tokens` maps every class that occurs to its sums. `sampled` are some of their events.
     """
 
     dimension_id: Int64Array
@@ -52,6 +54,7 @@ class UsageDelta:
     request_count: Int64Array
     delivered_output_count: Int64Array
     estimated_count: Int64Array
+    sampled: Sampled
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -64,7 +67,8 @@ def aggregate(segments: Sequence[Segment]) -> UsageDelta:
     What a correction takes back is subtracted under the very keys under which it was counted.
     """
     dimension = np.concatenate([part.columns["dimension"] for part in segments])
-    interval = np.concatenate([part.columns["end_ms"] for part in segments]) // INTERVAL_MS
+    end_ms = np.concatenate([part.columns["end_ms"] for part in segments])
+    interval = end_ms // INTERVAL_MS
     tokens = _tokens(segments, len(dimension))
     finish = _CLASS_OF_FINISH[_column(segments, "finish")]
     band = np.searchsorted(BAND_EDGES, _total(tokens, PROMPT_CLASSES, len(dimension)), "right")
@@ -103,7 +107,14 @@ def aggregate(segments: Sequence[Segment]) -> UsageDelta:
         estimated_count=add(np.where(estimated, everything, 0))
         if estimated.any()
         else np.zeros(len(keys), np.int64),
+        sampled=_sample(dimension, end_ms),
     )
+
+
+def _sample(dimension: Int64Array, end_ms: Int64Array) -> Sampled:
+    step = -(-len(end_ms) // LAG_SAMPLES_MAX)
+    # Copies: a view would keep all of the events.
+    return Sampled(dimension_id=dimension[::step].copy(), end_ms=end_ms[::step].copy())
 
 
 def _rows(code: Int64Array) -> tuple[Int64Array, Int64Array]:

@@ -34,8 +34,11 @@ class DimensionReader:
             dimension_id=delta.dimension_id,
             interval_start_ms=delta.interval_start_ms,
             band=delta.band,
+            finish_class=delta.finish_class,
             tokens=delta.tokens,
+            request_count=delta.request_count,
             dimensions=known,
+            sampled=delta.sampled,
         )
 
     def _read(self, missing: Sequence[int], *, into: dict[int, Dimensions]) -> None:

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 from billing.metrics import BillingMetrics
 from billing.periods import Span
 from billing.revenue import Pricing, RevenueMeter, revenue_by_tier
-from meter.counted import Counted
+from meter.counted import Counted, Sampled
 from meter.domain.event import Dimensions
-from meter.domain.tokens import TokenClass
+from meter.domain.tokens import FinishClass, TokenClass
 from meter.series import Exposition
 from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
 
@@ -53,11 +53,14 @@ def a_round() -> Counted:
         dimension_id=np.array([1, 2] * 3, np.int64),
         interval_start_ms=np.repeat(np.array(days, np.int64), 2),
         band=np.zeros(6, np.int64),
+        finish_class=np.full(6, FinishClass.DELIVERED, np.int64),
         tokens={TokenClass.INPUT: millions, TokenClass.OUTPUT: millions},
+        request_count=np.ones(6, np.int64),
         dimensions={
             1: Dimensions("acme", "llama-4", "llama-4", "high", 1, "h100", ""),
             2: Dimensions("other", "llama-4", "llama-4", "high", 1, "h100", ""),
         },
+        sampled=Sampled(dimension_id=np.zeros(0, np.int64), end_ms=np.zeros(0, np.int64)),
     )
 
 

@@ -7,9 +7,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.counted import Counted, Grouping
+from meter.counted import Counted, Grouping, Sampled
 from meter.domain.event import Dimensions
-from meter.domain.tokens import TokenClass
+from meter.domain.tokens import FinishClass, TokenClass
 
 Row = tuple[int, int, int, int, int]
 rows_of_a_round = st.lists(
@@ -32,8 +32,11 @@ def counted_of(rows: Sequence[Row]) -> Counted:
         dimension_id=columns[0],
         interval_start_ms=columns[1],
         band=columns[2],
+        finish_class=columns[2] % len(FinishClass) + 1,
         tokens={TokenClass.INPUT: columns[3], TokenClass.OUTPUT: columns[4]},
+        request_count=np.ones(len(rows), np.int64),
         dimensions={it: _dimensions(it) for it in range(301)},
+        sampled=Sampled(dimension_id=columns[0], end_ms=columns[1]),
     )
 
 

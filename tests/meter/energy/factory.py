@@ -1,7 +1,9 @@
 """Live energy of a factory that a test makes up, and what the metrics show of it."""
 
-from meter.energy.counters import EnergyDelta, IntervalEnergy, Source
-from meter.energy.live import LiveEnergy
+from meter.domain.boundary import Boundary
+from meter.energy.counters import Source
+from meter.energy.delta import EnergyDelta, IntervalEnergy
+from meter.energy.live import LiveEnergy, Served
 from meter.metrics import Metrics
 from tests.meter.plain_events import BEGIN_MS
 
@@ -16,15 +18,39 @@ class Factory:
         self.live = LiveEnergy(self.metrics, pools=pools)
 
     def measure(
-        self, measured_mj: int, *, gap_mj: int = 0, pool: str = "h100", source: Source = Source.DCGM
+        self,
+        measured_mj: int,
+        *,
+        pool: str = "h100",
+        boundary: Boundary = Boundary.BOARD,
+        source: Source = Source.DCGM,
+        **sums: int,
     ) -> None:
-        """Add energy."""
-        sums = IntervalEnergy(measured_mj=measured_mj, gap_mj=gap_mj)
-        self.live.add_energy(EnergyDelta(intervals={(pool, BEGIN_MS): sums}), source=source)
+        """Add energy; `sums` are other sums of the interval."""
+        added = IntervalEnergy(measured_mj=measured_mj, **sums)
+        delta = EnergyDelta(intervals={((boundary, pool), BEGIN_MS): added})
+        self.live.add_energy(delta, source=source)
 
-    def serve(self, tokens: int, *, tier: str = "high", pool: str = "h100") -> None:
-        """Add output tokens."""
-        self.live.add_tokens(pool=pool, tier=tier, output_tokens=tokens)
+    def serve(
+        self,
+        output_tokens: int,
+        *,
+        tier: str = "high",
+        model: str = "m",
+        pool: str = "h100",
+        input_tokens: int = 0,
+        request_count: int = 1,
+    ) -> None:
+        """Add tokens."""
+        served = Served(
+            pool=pool,
+            tier=tier,
+            model=model,
+            input_tokens=input_tokens,
+            output_tokens=output_tokens,
+            request_count=request_count,
+        )
+        self.live.add_served(served)
 
     def settle(self, *, at_ms: int = 0) -> None:
         """Settle so many ms after the begin."""
@@ -38,3 +64,12 @@ class Factory:
             for sample in family.samples
             if sample.name == f"tokenworks_{name}" and labels.items() <= sample.labels.items()
         )
+
+    def shown(self, name: str) -> list[dict[str, str]]:
+        """Return the labels of a metric's samples."""
+        return [
+            dict(sample.labels)
+            for family in self.metrics.registry.collect()
+            for sample in family.samples
+            if sample.name == f"tokenworks_{name}"
+        ]
