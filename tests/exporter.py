@@ -8,6 +8,8 @@ from typing import Any
 
 OLD_NAME = "DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION"
 NEW_NAME = "DCGM_FI_DEV_GPU_ENERGY_JOULES_TOTAL"
+OLD_GAUGE = "DCGM_FI_DEV_POWER_USAGE"
+NEW_GAUGE = "DCGM_FI_DEV_BOARD_POWER_WATTS"
 Answer = Callable[[http.server.BaseHTTPRequestHandler], None]
 
 
@@ -21,12 +23,15 @@ def sample(uuid: str, value: object, *, name: str = OLD_NAME, part: str = "") ->
     )
 
 
-def page_of(boards: Mapping[str, int]) -> str:
-    """Return a page with the energy in mJ of these boards, among other metrics."""
+def page_of(boards: Mapping[str, int], *, watts: Mapping[str, float] | None = None) -> str:
+    """Return a page with the energy in mJ of these boards, and some watts, among other metrics."""
     lines = [
+        "# HELP DCGM_FI_DEV_GPU_TEMP GPU temperature (in C).",
+        "# TYPE DCGM_FI_DEV_GPU_TEMP gauge",
+        *(sample(uuid, "41", name="DCGM_FI_DEV_GPU_TEMP") for uuid in boards),
         "# HELP DCGM_FI_DEV_POWER_USAGE Power draw (in W).",
         "# TYPE DCGM_FI_DEV_POWER_USAGE gauge",
-        *(sample(uuid, "412.105000", name="DCGM_FI_DEV_POWER_USAGE") for uuid in boards),
+        *(sample(uuid, f"{value:f}", name=OLD_GAUGE) for uuid, value in (watts or {}).items()),
         f"# HELP {OLD_NAME} Total energy consumption since boot (in mJ).",
         f"# TYPE {OLD_NAME} counter",
         *(sample(uuid, counter_mj) for uuid, counter_mj in boards.items()),
@@ -35,10 +40,14 @@ def page_of(boards: Mapping[str, int]) -> str:
 
 
 class Exporter:
-    """An exporter whose boards a test sets; `answer` replaces its page by something worse."""
+    """An exporter whose boards a test sets; `answer` replaces its page by something worse.
+
+    Boards have counters in mJ, `watts` are what some of them, or others, draw.
+    """
 
     def __init__(self) -> None:
         self.boards: dict[str, int] = {}
+        self.watts: dict[str, float] = {}
         self.answer: Answer | None = None
         self.ask_count = 0
         self._server: http.server.ThreadingHTTPServer | None = None
@@ -60,7 +69,7 @@ class Exporter:
                 if exporter.answer is not None:
                     exporter.answer(self)
                 else:
-                    write_page(self, page_of(exporter.boards))
+                    write_page(self, page_of(exporter.boards, watts=exporter.watts))
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002, ANN401
                 """Log nothing."""

@@ -47,6 +47,11 @@ class CrossCheck:
         self._devices: dict[str, _Device] = {}
         self._pools: dict[str, _Window] = {}
 
+    @property
+    def device_count(self) -> int:
+        """How many boards are followed."""
+        return len(self._devices)
+
     def add(self, steps: Iterable[tuple[Reading | Estimate, Advance | None]]) -> None:
         """Take readings in the order of time, and what each did to its counter.
 

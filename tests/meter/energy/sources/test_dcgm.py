@@ -5,19 +5,21 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meter.domain.limits import COUNTER_MJ_MAX, ENERGY_PAGE_DEVICES_MAX
-from meter.energy.exporter import Page, read_page
-from tests.exporter import NEW_NAME, OLD_NAME, page_of, sample
+from meter.energy.sources.dcgm import Page, read_page
+from meter.energy.sources.port import Sample
+from tests.exporter import NEW_GAUGE, NEW_NAME, OLD_GAUGE, OLD_NAME, page_of, sample
 
 
 def page(**counters_mj: int) -> Page:
     """Return a page of these boards, of which all made sense."""
-    return Page(counters_mj=counters_mj, unreadable_count=0)
+    return Page(counters_mj=counters_mj, powers_mw={})
 
 
 def test_read_page__as_exporters_write_it() -> None:
     """The counters are found among other metrics, help and types."""
-    assert read_page(page_of({"GPU-1": 257858316, "GPU-2": 5551899580})) == Page(
-        counters_mj={"GPU-1": 257858316, "GPU-2": 5551899580}, unreadable_count=0
+    boards = {"GPU-1": 257858316, "GPU-2": 5551899580}
+    assert read_page(page_of(boards, watts={"GPU-1": 412.105})) == Page(
+        counters_mj=boards, powers_mw={"GPU-1": 412_105}
     )
 
 
@@ -42,6 +44,39 @@ def test_read_page__as_exporters_write_it() -> None:
 def test_read_page__to_millijoules(name: str, value: str, counter_mj: int) -> None:
     """Each name has its unit; decimal places are kept, what is less than a millijoule is not."""
     assert read_page(sample("a", value, name=name)) == page(a=counter_mj)
+
+
+@pytest.mark.parametrize("name", [OLD_GAUGE, NEW_GAUGE])
+@pytest.mark.parametrize(
+    ("value", "power_mw"),
+    [("412.105000", 412_105), ("0", 0), ("0.0019", 1), ("7e2", 700_000), ("412105", 412_105_000)],
+)
+def test_read_page__to_milliwatts(name: str, value: str, power_mw: int) -> None:
+    """Gauges are in watts under both names."""
+    found = read_page(sample("a", value, name=name))
+    assert found == Page(counters_mj={}, powers_mw={"a": power_mw})
+
+
+@pytest.mark.parametrize("value", ["NaN", "-1", "140737488355328.0e9", "many"])
+def test_read_page__gauge_without_sense(value: str) -> None:
+    """A gauge that makes no sense is as good as none: the counter is what counts."""
+    text = f"{sample('a', value, name=OLD_GAUGE)}\n{sample('a', 7)}"
+    assert read_page(text) == page(a=7)
+
+
+def test_samples__of_what_is_there() -> None:
+    """Each board is one sample, with what it has; in parts, with the highest of each."""
+    lines = [
+        *(sample("a", value, part=part) for value, part in [(9, "1"), (7, "2")]),
+        *(sample("a", value, name=OLD_GAUGE, part=part) for value, part in [(3, "1"), (4, "2")]),
+        sample("b", 8),
+        sample("c", 5, name=NEW_GAUGE),
+    ]
+    assert read_page("\n".join(lines)).samples() == [
+        Sample(device="a", counter_mj=9, power_mw=4_000),
+        Sample(device="b", counter_mj=8),
+        Sample(device="c", power_mw=5_000),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +126,7 @@ def test_read_page__a_board_counts_once(lines: list[str]) -> None:
 def test_read_page__one_line_without_sense(line: str) -> None:
     """A line that makes no sense is told of, and takes no other with it."""
     assert read_page(f"{sample('b', 7)}\n{line}\n{sample('c', 8)}\n") == Page(
-        counters_mj={"b": 7, "c": 8}, unreadable_count=1
+        counters_mj={"b": 7, "c": 8}, powers_mw={}, unreadable_count=1
     )
 
 
@@ -102,6 +137,8 @@ def test_read_page__one_line_without_sense(line: str) -> None:
         "<html><body>502 Bad Gateway</body></html>",
         f"# HELP {OLD_NAME} Total energy consumption since boot (in mJ).",
         f"{OLD_NAME}_OF_A_RACK{{UUID='a'}} 5",
+        sample("a", 5, name=f"{OLD_GAUGE}_INSTANT"),
+        f"{OLD_GAUGE} 5",
         "\0\0\0",
         "{" * 1000,
     ],
@@ -127,6 +164,7 @@ def test_read_page__of_too_many_boards() -> None:
             st.text(max_size=40).map(lambda tail: f'{OLD_NAME}{{UUID="a"{tail}'),
             st.text(max_size=40).map(lambda tail: f'{NEW_NAME}{{UUID="a"}} {tail}'),
             st.text(max_size=20).map(lambda value: sample("a", value)),
+            st.text(max_size=20).map(lambda value: sample("a", value, name=NEW_GAUGE)),
             st.text(max_size=20).map(lambda uuid: sample(uuid, 5)),
         ),
         max_size=5,
@@ -136,4 +174,5 @@ def test_read_page__of_too_many_boards() -> None:
 def test_read_page__garbage_is_never_a_fault(lines: list[str]) -> None:
     """Whatever a page says, reading it ends with counters in their range, or without."""
     found = read_page("\n".join(lines))
-    assert all(0 <= counter_mj <= COUNTER_MJ_MAX for counter_mj in found.counters_mj.values())
+    values = [*found.counters_mj.values(), *found.powers_mw.values()]
+    assert all(0 <= value <= COUNTER_MJ_MAX for value in values)

@@ -10,8 +10,9 @@ from threading import Event
 import pytest
 
 from meter.domain.limits import ENERGY_PAGE_BYTES_MAX
-from meter.energy.exporter import Page
-from meter.energy.scrape import ScrapeFailed, ScrapeFailure, scrape
+from meter.energy.sources.dcgm import DcgmReader, Page, read_page
+from meter.energy.sources.page import fetch_page
+from meter.energy.sources.port import Found, Sample, SourceFailed, SourceFailure
 from tests.exporter import Answer, Exporter, page_of, running_exporter, sample, saying
 
 SECONDS_MAX = 0.5
@@ -28,25 +29,26 @@ def exporter() -> Iterator[Exporter]:
 
 
 def read(exporter: Exporter, *, seconds_max: float = 20.0) -> Page:
-    """Read it."""
-    return scrape(exporter.url, seconds_max=seconds_max, monotonic_seconds=time.monotonic)
+    """Fetch its page and read that."""
+    text = fetch_page(exporter.url, seconds_max=seconds_max, monotonic_seconds=time.monotonic)
+    return read_page(text)
 
 
-def failure_of(exporter: Exporter, *, seconds_max: float = 20.0) -> ScrapeFailure:
+def failure_of(exporter: Exporter, *, seconds_max: float = 20.0) -> SourceFailure:
     """Read it in vain; return why."""
-    with pytest.raises(ScrapeFailed) as failed:
+    with pytest.raises(SourceFailed) as failed:
         read(exporter, seconds_max=seconds_max)
     return failed.value.failure
 
 
-def test_scrape__returns_the_counters(exporter: Exporter) -> None:
+def test_fetch__returns_the_counters(exporter: Exporter) -> None:
     """A page over HTTP is read as it is, each time anew."""
-    assert read(exporter) == Page(counters_mj={"GPU-1": 7}, unreadable_count=0)
+    assert read(exporter) == Page(counters_mj={"GPU-1": 7}, powers_mw={})
     exporter.boards["GPU-2"] = 9
     assert read(exporter).counters_mj == {"GPU-1": 7, "GPU-2": 9}
 
 
-def test_scrape__asks_for_what_the_url_says(exporter: Exporter) -> None:
+def test_fetch__asks_for_what_the_url_says(exporter: Exporter) -> None:
     """Path and query reach the exporter, and its own name does."""
     asked: list[tuple[str, str | None]] = []
 
@@ -57,14 +59,14 @@ def test_scrape__asks_for_what_the_url_says(exporter: Exporter) -> None:
     exporter.answer = answer
     host = exporter.url.removeprefix("http://").removesuffix("/metrics")
     for path in ("", "/", "/metrics?part=gpu&x=1"):
-        scrape(f"http://{host}{path}", seconds_max=20.0, monotonic_seconds=time.monotonic)
+        fetch_page(f"http://{host}{path}", seconds_max=20.0, monotonic_seconds=time.monotonic)
     assert asked == [("/", host), ("/", host), ("/metrics?part=gpu&x=1", host)]
 
 
-def test_scrape__vanished_and_come_back(exporter: Exporter) -> None:
+def test_fetch__vanished_and_come_back(exporter: Exporter) -> None:
     """An exporter that does not listen is unreachable until it does."""
     exporter.vanish()
-    assert failure_of(exporter) is ScrapeFailure.UNREACHABLE
+    assert failure_of(exporter) is SourceFailure.UNREACHABLE
     exporter.open()
     assert read(exporter).counters_mj == {"GPU-1": 7}
 
@@ -85,12 +87,12 @@ def send_status(status: int, **headers: str) -> Answer:
 
 
 @pytest.mark.parametrize("status", [204, 301, 302, 307, 401, 404, 500, 503])
-def test_scrape__other_status_is_refused(exporter: Exporter, status: int) -> None:
+def test_fetch__other_status_is_refused(exporter: Exporter, status: int) -> None:
     """Only 200 is an answer; where a redirect points to is not asked."""
     with running_exporter() as elsewhere:
         elsewhere.boards["GPU-9"] = 9
         exporter.answer = send_status(status, Location=elsewhere.url)
-        assert failure_of(exporter) is ScrapeFailure.REFUSED
+        assert failure_of(exporter) is SourceFailure.REFUSED
         assert elsewhere.ask_count == 0
 
 
@@ -122,14 +124,14 @@ def send_nothing(handler: http.server.BaseHTTPRequestHandler) -> None:
 
 
 @pytest.mark.parametrize("answer", [send_torn, send_torn_chunk, send_no_http, send_nothing])
-def test_scrape__answer_that_is_not_whole(exporter: Exporter, answer: Answer) -> None:
+def test_fetch__answer_that_is_not_whole(exporter: Exporter, answer: Answer) -> None:
     """Half a page is none: it could lack boards."""
     exporter.answer = answer
-    assert failure_of(exporter) is ScrapeFailure.UNREACHABLE
+    assert failure_of(exporter) is SourceFailure.UNREACHABLE
 
 
 @pytest.mark.parametrize("part", ["status", "header", "body", "silence"])
-def test_scrape__slow_answer_ends(exporter: Exporter, part: str) -> None:
+def test_fetch__slow_answer_ends(exporter: Exporter, part: str) -> None:
     """One that sends a little now and then, or nothing, is given up after the whole time."""
     begins = {
         "status": b"",
@@ -149,23 +151,23 @@ def test_scrape__slow_answer_ends(exporter: Exporter, part: str) -> None:
     exporter.answer = drip
     begin = time.monotonic()
     try:
-        assert failure_of(exporter, seconds_max=SECONDS_MAX) is ScrapeFailure.UNREACHABLE
+        assert failure_of(exporter, seconds_max=SECONDS_MAX) is SourceFailure.UNREACHABLE
     finally:
         done.set()
     assert time.monotonic() - begin < ENDLESS_SECONDS
 
 
-def test_scrape__huge_page(exporter: Exporter) -> None:
+def test_fetch__huge_page(exporter: Exporter) -> None:
     """A page may have so many bytes; with one more it is not read to its end."""
     line = sample("GPU-1", 7) + "\n"
     whole = line + "#" * (ENERGY_PAGE_BYTES_MAX - len(line))
     exporter.answer = saying(whole)
     assert read(exporter).counters_mj == {"GPU-1": 7}
     exporter.answer = saying(whole + "#")
-    assert failure_of(exporter) is ScrapeFailure.TOO_LARGE
+    assert failure_of(exporter) is SourceFailure.TOO_LARGE
 
 
-def test_scrape__endless_page(exporter: Exporter) -> None:
+def test_fetch__endless_page(exporter: Exporter) -> None:
     """A page without an end is given up once it is larger than pages are."""
     sent = 0
 
@@ -178,37 +180,47 @@ def test_scrape__endless_page(exporter: Exporter) -> None:
                 sent += handler.wfile.write(b"#" * 65_536)
 
     exporter.answer = pour
-    assert failure_of(exporter) is ScrapeFailure.TOO_LARGE
+    assert failure_of(exporter) is SourceFailure.TOO_LARGE
     assert sent < 10 * ENERGY_PAGE_BYTES_MAX
 
 
 @pytest.mark.parametrize(
     ("page", "failure"),
     [
-        ("", ScrapeFailure.NO_COUNTERS),
-        ("<html>Sign in</html>", ScrapeFailure.NO_COUNTERS),
-        ("DCGM_FI_DEV_POWER_USAGE 5\n", ScrapeFailure.NO_COUNTERS),
-        (b"\xff\xfe\x00" + sample("GPU-1", 7).encode(), ScrapeFailure.UNREADABLE),
+        ("", SourceFailure.NO_COUNTERS),
+        ("<html>Sign in</html>", SourceFailure.NO_COUNTERS),
+        ("DCGM_FI_DEV_POWER_USAGE 5\n", SourceFailure.NO_COUNTERS),
+        (b"\xff\xfe\x00" + sample("GPU-1", 7).encode(), SourceFailure.UNREADABLE),
     ],
 )
-def test_scrape__page_without_counters(
-    exporter: Exporter, page: str | bytes, failure: ScrapeFailure
+def test_read__page_without_counters(
+    exporter: Exporter, page: str | bytes, failure: SourceFailure
 ) -> None:
     """A page that is no page of an exporter, or has no energy, is told apart."""
     exporter.answer = saying(page)
-    assert failure_of(exporter) is failure
+    with pytest.raises(SourceFailed, match=failure):
+        DcgmReader(exporter.url, monotonic_seconds=time.monotonic).read()
 
 
-def test_scrape__some_lines_without_sense(exporter: Exporter) -> None:
+def test_read__boards_and_what_fails(exporter: Exporter) -> None:
+    """A board is a sample, with its counter and its gauge; lines without sense are a failure."""
+    reader = DcgmReader(exporter.url, monotonic_seconds=time.monotonic)
+    exporter.watts["GPU-1"] = 70.5
+    assert reader.read() == Found(samples=[Sample(device="GPU-1", counter_mj=7, power_mw=70_500)])
+    exporter.answer = saying(sample("GPU-1", "NaN"))
+    assert reader.read() == Found(samples=[], failure=SourceFailure.UNREADABLE)
+
+
+def test_fetch__some_lines_without_sense(exporter: Exporter) -> None:
     """Lines that make no sense are counted beside the counters of the others."""
     exporter.answer = saying(f"{sample('GPU-1', 7)}\n{sample('GPU-2', 'NaN')}\n")
-    assert read(exporter) == Page(counters_mj={"GPU-1": 7}, unreadable_count=1)
+    assert read(exporter) == Page(counters_mj={"GPU-1": 7}, powers_mw={}, unreadable_count=1)
 
 
-def test_scrape__of_a_name_that_is_unknown() -> None:
+def test_fetch__of_a_name_that_is_unknown() -> None:
     """A machine that does not exist is unreachable like one that is off."""
-    with pytest.raises(ScrapeFailed, match="unreachable"):
-        scrape(
+    with pytest.raises(SourceFailed, match="unreachable"):
+        fetch_page(
             "http://no-such-host.invalid:9400/metrics",
             seconds_max=20.0,
             monotonic_seconds=time.monotonic,
