@@ -1,4 +1,4 @@
-"""Energy beside tokens, read back: by tier and model, and how each pool's power is known."""
+"""Energy beside tokens, read back: by tier, model, account and time, with pools and sites."""
 
 from collections.abc import Mapping
 from typing import Any, Final
@@ -17,59 +17,95 @@ from meter.energy.efficiency import (
     PoolEnergy,
 )
 from meter.runtime.engine import store_faults
+from meter.store.factories import FactoryStore
+from meter.store.site_energy import read_site_energy
 
 _SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+_MS = "extract(epoch FROM {})::bigint * 1000"
+_TIME_SQL: Final = {
+    EfficiencyGroup.INTERVAL: _MS.format("interval_start"),
+    EfficiencyGroup.HOUR: _MS.format("date_trunc('hour', interval_start, 'UTC')"),
+    EfficiencyGroup.DAY: _MS.format("date_trunc('day', interval_start, 'UTC')"),
+}
 _KEY_SQL: Final = {
-    EfficiencyGroup.POOL: "p.pool",
-    EfficiencyGroup.TIER: "s.tier",
-    EfficiencyGroup.MODEL: "s.model",
-    EfficiencyGroup.INTERVAL: "extract(epoch FROM p.interval_start)::bigint * 1000",
-    EfficiencyGroup.HOUR: "extract(epoch FROM date_trunc('hour', p.interval_start, 'UTC'))::bigint"
-    " * 1000",
-    EfficiencyGroup.DAY: "extract(epoch FROM date_trunc('day', p.interval_start, 'UTC'))::bigint"
-    " * 1000",
+    EfficiencyGroup.POOL: "pool",
+    EfficiencyGroup.TIER: "tier",
+    EfficiencyGroup.MODEL: "model",
+    EfficiencyGroup.ACCOUNT: "account_id",
+    **_TIME_SQL,
 }
 # Tokens without energy leave the sum of energy NULL, not 0: it is not known. Whatever has a share
-# has tokens.
+# has tokens. What is not attributed yet has no share, and so is not valid.
 _PARTS: Final = """
 (
-    SELECT u.pool, u.interval_start, u.sku_id, u.output_tokens, u.total_tokens, u.request_count,
-           a.energy_mj
+    SELECT u.pool, u.interval_start, u.account_id, s.tier, s.model, u.input_tokens,
+           u.cached_tokens, u.output_tokens, u.total_tokens, u.request_count, a.energy_mj,
+           a.idle_mj, a.energy_mj IS NOT NULL AND i.fault = '' AS is_valid
     FROM pool_usage u
+    JOIN skus s USING (sku_id)
     LEFT JOIN (
-        SELECT pool, interval_start, sku_id, nullif(sum(energy_mj), 0) AS energy_mj
+        SELECT pool, interval_start, account_id, sku_id,
+               nullif(sum(energy_mj), 0) AS energy_mj,
+               sum(energy_mj) FILTER (WHERE reason = 'idle') AS idle_mj
         FROM energy_shares
-        WHERE interval_start >= :start AND interval_start < :end AND (:pool = '' OR pool = :pool)
-          AND sku_id IS NOT NULL
-        GROUP BY 1, 2, 3
-    ) AS a USING (pool, interval_start, sku_id)
+        WHERE interval_start >= :start AND interval_start < :end
+          AND (:pool = '' OR pool = :pool) AND boundary = :boundary AND sku_id IS NOT NULL
+        GROUP BY 1, 2, 3, 4
+    ) AS a USING (pool, interval_start, account_id, sku_id)
+    LEFT JOIN pool_intervals i USING (pool, interval_start)
     WHERE interval_start >= :start AND interval_start < :end AND (:pool = '' OR pool = :pool)
-) AS p JOIN skus s USING (sku_id)
+) AS parts
 """
-_MEASURED: Final = text("""
-SELECT pool, sum(measured_mj) AS measured_mj, sum(gap_ms)::bigint AS gap_ms,
-       sum(reset_count) AS reset_count
-FROM pool_intervals
-WHERE interval_start >= :start AND interval_start < :end AND (:pool = '' OR pool = :pool)
-GROUP BY pool
+_SUMS: Final = (
+    "sum(input_tokens)",
+    "sum(cached_tokens)",
+    "sum(output_tokens)",
+    "sum(total_tokens)",
+    "sum(request_count)",
+    "sum(energy_mj)",
+    "sum(idle_mj)",
+    "sum(output_tokens) FILTER (WHERE energy_mj IS NOT NULL)",
+    "sum(energy_mj) FILTER (WHERE is_valid)",
+    "sum(output_tokens) FILTER (WHERE is_valid)",
+    "sum(total_tokens) FILTER (WHERE is_valid)",
+)
+_MEASURED: Final = """
+SELECT name AS pool, {time} AS start_ms, sum(measured_mj) AS measured_mj,
+       sum(estimated_mj) AS estimated_mj, sum(covered_ms)::bigint AS covered_ms,
+       sum(gap_ms)::bigint AS gap_ms, sum(reset_count)::bigint AS reset_count,
+       count(*) FILTER (WHERE measured_mj <> 0) AS interval_count,
+       count(*) FILTER (WHERE measured_mj <> 0 AND is_valid) AS valid_interval_count
+FROM (
+    SELECT e.*, i.attributed_version > 0 AND i.fault = '' AS is_valid
+    FROM energy_intervals e
+    LEFT JOIN pool_intervals i ON i.pool = e.name AND i.interval_start = e.interval_start
+    WHERE e.interval_start >= :start AND e.interval_start < :end
+      AND (:pool = '' OR e.name = :pool) AND e.boundary = :boundary
+) AS measured
+GROUP BY 1, 2
 HAVING sum(measured_mj) <> 0 OR sum(gap_ms) <> 0 OR sum(reset_count) <> 0
-ORDER BY pool
-""")
-_SHARED: Final = text("""
-SELECT pool, reason, sum(energy_mj) AS energy_mj
+ORDER BY 1, 2
+LIMIT :limit
+"""
+# Shares of idling are somebody's: their reason does not stand for energy that is nobody's.
+_SHARED: Final = """
+SELECT pool, {time} AS start_ms, CASE WHEN sku_id IS NULL THEN reason ELSE '' END AS reason,
+       sum(energy_mj) AS energy_mj
 FROM energy_shares
 WHERE interval_start >= :start AND interval_start < :end AND (:pool = '' OR pool = :pool)
-GROUP BY pool, reason
-""")
+  AND boundary = :boundary
+GROUP BY 1, 2, 3
+"""
 _SUM_MAX: Final = 2**63 - 1
 
 
 class EfficiencyStore:
-    """Answers questions about energy and power."""
+    """Answers questions about energy."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Take the engine."""
+    def __init__(self, engine: Engine, *, factories: FactoryStore) -> None:
+        """Take the engine, and where the factory is described."""
         self._engine = engine
+        self._factories = factories
 
     def query(self, query: EfficiencyQuery) -> Efficiency:
         """Return tokens and energy, of one snapshot; raises InvalidArgument for too long a one."""
@@ -77,51 +113,61 @@ class EfficiencyStore:
             "start": to_time(query.start_ms),
             "end": to_time(query.end_ms),
             "pool": query.pool,
+            "boundary": query.boundary.value,
+            "limit": QUERY_ROWS_MAX + 1,
         }
+        time = "NULL::bigint" if query.time_group is None else _TIME_SQL[query.time_group]
         with store_faults(), self._engine.connect() as connection:
             connection.execute(_SNAPSHOT)
             rows = connection.execute(text(_rows_text(query)), values).all()
-            measured = connection.execute(_MEASURED, values).all()
-            shared = connection.execute(_SHARED, values).all()
-        if len(rows) > QUERY_ROWS_MAX:
+            measured = connection.execute(text(_MEASURED.format(time=time)), values).all()
+            shared = connection.execute(text(_SHARED.format(time=time)), values).all()
+            sites = read_site_energy(
+                connection,
+                factory=self._factories.load_in(connection).at(query.end_ms - 1),
+                start_ms=query.start_ms,
+                end_ms=query.end_ms,
+            )
+        if max(len(rows), len(measured)) > QUERY_ROWS_MAX:
             raise _too_much(f"at most {QUERY_ROWS_MAX} rows", field="group_by")
         if any(row.measured_mj > _SUM_MAX for row in measured):
             raise _too_much(f"a time with at most {_SUM_MAX} mJ", field="end_time")
-        shares: dict[str, dict[str, int]] = {}
+        shares: dict[tuple[str, int | None], dict[str, int]] = {}
         for row in shared:
-            shares.setdefault(row.pool, {})[row.reason] = int(row.energy_mj)
+            shares.setdefault((row.pool, row.start_ms), {})[row.reason] = int(row.energy_mj)
         return Efficiency(
             rows=[_to_row(row, query) for row in rows],
-            pools=[_to_pool(row, shares.get(row.pool, {})) for row in measured],
+            pools=[_to_pool(row, shares.get((row.pool, row.start_ms), {})) for row in measured],
+            sites=sites,
         )
 
 
 def _rows_text(query: EfficiencyQuery) -> str:
     keys = [_KEY_SQL[key] for key in query.group_by]
-    sums = [
-        "coalesce(sum(p.output_tokens), 0)::bigint",
-        "coalesce(sum(p.total_tokens), 0)::bigint",
-        "coalesce(sum(p.request_count), 0)::bigint",
-        "sum(p.energy_mj)::bigint",
-        "coalesce(sum(p.output_tokens) FILTER (WHERE p.energy_mj IS NOT NULL), 0)::bigint",
-    ]
+    sums = [f"({each})::bigint" for each in _SUMS]
     places = ", ".join(str(place + 1) for place in range(len(keys)))
     return (
         f"SELECT {', '.join([*keys, *sums])} FROM {_PARTS}"  # noqa: S608  own columns
         + (f" GROUP BY {places} ORDER BY {places}" if keys else "")
-        + f" LIMIT {QUERY_ROWS_MAX + 1}"
+        + " LIMIT :limit"
     )
 
 
 def _to_row(row: Any, query: EfficiencyQuery) -> EfficiencyRow:  # noqa: ANN401
-    *keys, output_tokens, total_tokens, request_count, energy_mj, attributed_tokens = row
+    keys, sums = row[: len(query.group_by)], iter(row[len(query.group_by) :])
     return EfficiencyRow(
         keys=dict(zip(query.group_by, keys, strict=True)),
-        output_tokens=output_tokens,
-        total_tokens=total_tokens,
-        request_count=request_count,
-        energy_mj=energy_mj,
-        attributed_output_tokens=attributed_tokens,
+        input_tokens=next(sums) or 0,
+        cached_tokens=next(sums) or 0,
+        output_tokens=next(sums) or 0,
+        total_tokens=next(sums) or 0,
+        request_count=next(sums) or 0,
+        energy_mj=next(sums),
+        idle_mj=next(sums) or 0,
+        attributed_output_tokens=next(sums) or 0,
+        valid_energy_mj=next(sums),
+        valid_output_tokens=next(sums) or 0,
+        valid_total_tokens=next(sums) or 0,
     )
 
 
@@ -133,11 +179,16 @@ def _to_pool(row: Any, shares: Mapping[str, int]) -> PoolEnergy:  # noqa: ANN401
         unattributed[PENDING] = pending_mj
     return PoolEnergy(
         pool=row.pool,
+        start_ms=row.start_ms,
         measured_mj=measured_mj,
         attributed_mj=shares.get("", 0),
         unattributed_mj=unattributed,
+        estimated_mj=int(row.estimated_mj),
+        covered_ms=row.covered_ms,
         gap_ms=row.gap_ms,
         reset_count=row.reset_count,
+        interval_count=row.interval_count,
+        valid_interval_count=row.valid_interval_count,
     )
 
 

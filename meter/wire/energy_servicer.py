@@ -1,36 +1,25 @@
 """EnergyService: takes readings of energy counters, and tells what the tokens took."""
 
 import asyncio
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from meter.domain import limits
 from meter.domain.clock import Clock
 from meter.domain.credential import Permission
-from meter.domain.interval import is_on_edge
-from meter.energy.efficiency import (
-    Efficiency,
-    EfficiencyGroup,
-    EfficiencyQuery,
-    EfficiencyReader,
-    EfficiencyRow,
-    PoolEnergy,
-)
+from meter.energy.efficiency import EfficiencyReader
 from meter.energy.recorder import EnergyRecorder
-from meter.journal.check import is_text
 from meter.wire.auth import RegistryDoor
+from meter.wire.efficiency_messages import to_query, to_response
 from meter.wire.energy_readings import to_reading, to_sources
+from meter.wire.factory_messages import FactoryDesk
 from meter.wire.software_marks import SoftwareMarkDesk
 from meter.wire.status import invalid
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 from tokenworks.meter.v1 import energy_service_pb2_grpc
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-# The last second that a timestamp may name: the year 9999 ends.
-_SECONDS_MAX: Final = 253_402_300_799
-_TIMES: Final = (EfficiencyGroup.INTERVAL, EfficiencyGroup.HOUR, EfficiencyGroup.DAY)
 
 
 class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
@@ -41,13 +30,15 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
         recorder: EnergyRecorder,
         *,
         reader: EfficiencyReader,
+        factory: FactoryDesk,
         marks: SoftwareMarkDesk,
         door: RegistryDoor,
         clock: Clock,
     ) -> None:
-        """Take who records, who answers, and who keeps marks."""
+        """Take who records and who answers, and who keeps descriptions and marks."""
         self._recorder = recorder
         self._reader = reader
+        self._factory = factory
         self._marks = marks
         self._door = door
         self._clock = clock
@@ -69,11 +60,11 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
     ) -> pb.QueryEfficiencyResponse:
         """Sum tokens and energy. Scope: read on the whole installation."""
         self._door.require(self._door.caller(context), Permission.READ, None)
-        query = _to_query(request)
+        query = to_query(request)
         # Asked first: what it names as attributed is in the sums.
         until_ms = self._recorder.attributed_until_ms
         answer = await asyncio.to_thread(self._reader.query, query)
-        response = _to_response(answer)
+        response = to_response(answer, boundary=query.boundary)
         if until_ms is not None:
             response.attributed_until.FromMilliseconds(until_ms)
         return response
@@ -86,6 +77,28 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
         pools = await asyncio.to_thread(self._recorder.power)
         silent = await asyncio.to_thread(self._recorder.silent)
         return to_sources(self._recorder.source_states(), pools=pools, silent=silent)
+
+    async def SetFactory(
+        self, request: pb.SetFactoryRequest, context: _Context
+    ) -> pb.SetFactoryResponse:
+        """Take in a version of the description. Scope: administer on the whole installation."""
+        caller = self._door.caller(context)
+        self._door.require(caller, Permission.ADMINISTER, None)
+        return await self._factory.set(request, key_id=caller.key_id)
+
+    async def ListFactoryVersions(
+        self, _: pb.ListFactoryVersionsRequest, context: _Context
+    ) -> pb.ListFactoryVersionsResponse:
+        """List the versions of the description. Scope: read on the whole installation."""
+        self._door.require(self._door.caller(context), Permission.READ, None)
+        return await self._factory.list_versions()
+
+    async def GetFactory(
+        self, request: pb.GetFactoryRequest, context: _Context
+    ) -> pb.GetFactoryResponse:
+        """Return a version of the description. Scope: read on the whole installation."""
+        self._door.require(self._door.caller(context), Permission.READ, None)
+        return await self._factory.get(request)
 
     async def MarkSoftware(
         self, request: pb.MarkSoftwareRequest, context: _Context
@@ -102,68 +115,3 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
         """List marks. Scope: read on the whole installation."""
         self._door.require(self._door.caller(context), Permission.READ, None)
         return await self._marks.list_marks(request)
-
-
-def _to_query(request: pb.QueryEfficiencyRequest) -> EfficiencyQuery:
-    groups = [int(group) for group in request.group_by]
-    known = frozenset(EfficiencyGroup)
-    if any(group not in known for group in groups) or len(set(groups)) < len(groups):
-        raise invalid("group_by", "known fields, each once")
-    if len(set(groups).intersection(_TIMES)) > 1:
-        raise invalid("group_by", "one of interval, hour and day")
-    if not is_text(request.pool, limits.POOL_CHARS_MAX):
-        raise invalid("pool", f"at most {limits.POOL_CHARS_MAX} printable characters")
-    start_ms = _edge(request.start_time, "start_time")
-    end_ms = _edge(request.end_time, "end_time")
-    if end_ms <= start_ms:
-        raise invalid("end_time", "after start_time")
-    return EfficiencyQuery(
-        start_ms=start_ms,
-        end_ms=end_ms,
-        group_by=tuple(EfficiencyGroup(group) for group in groups),
-        pool=request.pool,
-    )
-
-
-def _edge(time: Timestamp, field: str) -> int:
-    if not 0 <= time.seconds <= _SECONDS_MAX or time.nanos or not is_on_edge(time.seconds * 1000):
-        raise invalid(field, "a 15-minute edge in the years 1970 to 9999")
-    return time.seconds * 1000
-
-
-def _to_response(answer: Efficiency) -> pb.QueryEfficiencyResponse:
-    return pb.QueryEfficiencyResponse(
-        rows=[_to_row(row) for row in answer.rows], pools=[_to_pool(it) for it in answer.pools]
-    )
-
-
-def _to_row(row: EfficiencyRow) -> pb.EfficiencyRow:
-    keys = row.keys
-    message = pb.EfficiencyRow(
-        pool=str(keys.get(EfficiencyGroup.POOL, "")),
-        tier=str(keys.get(EfficiencyGroup.TIER, "")),
-        model=str(keys.get(EfficiencyGroup.MODEL, "")),
-        output_tokens=row.output_tokens,
-        total_tokens=row.total_tokens,
-        request_count=row.request_count,
-        energy_mj=row.energy_mj,
-        attributed_output_tokens=row.attributed_output_tokens,
-    )
-    for key in _TIMES:
-        if key in keys:
-            message.start_time.FromMilliseconds(int(keys[key]))
-    return message
-
-
-def _to_pool(pool: PoolEnergy) -> pb.PoolEnergy:
-    message = pb.PoolEnergy(
-        pool=pool.pool,
-        measured_mj=pool.measured_mj,
-        attributed_mj=pool.attributed_mj,
-        gap_ms=pool.gap_ms,
-        reset_count=pool.reset_count,
-    )
-    for reason, energy_mj in pool.unattributed_mj.items():
-        number = pb.UnattributedReason.Value(f"UNATTRIBUTED_REASON_{reason.upper()}")
-        message.unattributed.add(reason=number, energy_mj=energy_mj)
-    return message

@@ -6,8 +6,10 @@ from sqlalchemy import Engine
 
 from meter.domain.boundary import Boundary
 from meter.domain.interval import INTERVAL_MS
-from meter.domain.times import to_time
+from meter.domain.times import to_iso, to_time
+from meter.energy.efficiency import EfficiencyGroup, EfficiencyQuery, EfficiencyRow, PoolEnergy
 from meter.store.attribution import AttributionStore
+from meter.store.efficiency import EfficiencyStore
 from meter.store.factories import FactoryStore
 from tests.meter.plain_events import BEGIN_MS
 from tests.meter.store.recording import administrator, ask
@@ -45,6 +47,30 @@ def put_energy(
             )
 
 
+FACTORY: Final = """
+format = 1
+from = {begin}
+[sites.oslo]
+contracted_watts = 1_000
+{site}
+[pools.h100]
+site = "oslo"
+hardware = "H100"
+{pool}
+[[weights]]
+hardware = "H100"
+input = "0.1"
+cached_input = "0"
+output = "1"
+"""
+
+
+def describe(engine: Engine, *, start_ms: int = BEGIN_MS, site: str = "", pool: str = "") -> None:
+    """Set a description that is in force from a time on, with more lines of its site and pool."""
+    toml = FACTORY.format(begin=to_iso(start_ms), site=site, pool=pool)
+    FactoryStore(engine).set(toml, key_id="key_1", now_ms=BEGIN_MS)
+
+
 def attribute_all(engine: Engine) -> int:
     """Attribute all that is due, however late it is; return how many intervals."""
     store = AttributionStore(engine, factories=FactoryStore(engine))
@@ -71,3 +97,32 @@ def faults_of(database_url: str) -> dict[tuple[str, int], str]:
         (pool, (start * 1000 - BEGIN_MS) // INTERVAL_MS): fault
         for pool, start, fault in ask(database_url, question)
     }
+
+
+def rows_by(
+    engine: Engine, *group_by: EfficiencyGroup, boundary: Boundary = Boundary.BOARD
+) -> list[EfficiencyRow]:
+    """Return the rows of the beginning's thousand intervals."""
+    query = EfficiencyQuery(
+        start_ms=BEGIN_MS - INTERVAL_MS, end_ms=END_MS, group_by=group_by, boundary=boundary
+    )
+    store = EfficiencyStore(engine, factories=FactoryStore(engine))
+    return list(store.query(query).rows)
+
+
+def pools_of(
+    engine: Engine,
+    *group_by: EfficiencyGroup,
+    pool: str = "",
+    boundary: Boundary = Boundary.BOARD,
+) -> list[PoolEnergy]:
+    """Return the pools of the same time."""
+    query = EfficiencyQuery(
+        start_ms=BEGIN_MS - INTERVAL_MS,
+        end_ms=END_MS,
+        group_by=group_by,
+        pool=pool,
+        boundary=boundary,
+    )
+    store = EfficiencyStore(engine, factories=FactoryStore(engine))
+    return list(store.query(query).pools)

@@ -11,6 +11,7 @@ from meter.energy.efficiency import EfficiencyGroup, EfficiencyQuery, Efficiency
 from meter.journal.commit import Submission, commit_group
 from meter.store.efficiency import EfficiencyStore
 from meter.store.energy import EnergyStore
+from meter.store.factories import FactoryStore
 from meter.store.journal import JournalStore
 from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
 from tests.meter.store.recording import ask, now_ms, origin_of
@@ -64,11 +65,6 @@ def measure(
         read(store, reading(counter_mj, time_ms=time_ms, pool=pool, device=device))
 
 
-def attribute_all(store: EnergyStore) -> int:
-    """Attribute all that is due, however late it is; return how many intervals."""
-    return store.attribute(end_ms=FAR_MS, intervals_max=500)
-
-
 def shares_of(database_url: str) -> dict[tuple[str, str], int]:
     """Return the sums of shares by pool and tier, or reason."""
     question = (
@@ -81,10 +77,13 @@ def shares_of(database_url: str) -> dict[tuple[str, str], int]:
 def rows_by(engine: Engine, *group_by: EfficiencyGroup) -> list[EfficiencyRow]:
     """Return the rows of the beginning's thousand intervals."""
     query = EfficiencyQuery(start_ms=BEGIN_MS - INTERVAL_MS, end_ms=FAR_MS, group_by=group_by)
-    return list(EfficiencyStore(engine).query(query).rows)
+    return list(EfficiencyStore(engine, factories=FactoryStore(engine)).query(query).rows)
 
 
 def pools_of(engine: Engine, *, pool: str = "") -> dict[str, PoolEnergy]:
     """Return the pools of the same time."""
     query = EfficiencyQuery(start_ms=BEGIN_MS - INTERVAL_MS, end_ms=FAR_MS, group_by=(), pool=pool)
-    return {it.pool: it for it in EfficiencyStore(engine).query(query).pools}
+    return {
+        it.pool: it
+        for it in EfficiencyStore(engine, factories=FactoryStore(engine)).query(query).pools
+    }

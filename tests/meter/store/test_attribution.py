@@ -8,13 +8,12 @@ from sqlalchemy import Engine, event
 
 from meter.domain.boundary import Boundary
 from meter.domain.interval import INTERVAL_MS
-from meter.domain.times import to_iso
 from meter.store.attribution import AttributionStore
 from meter.store.factories import FactoryStore
 from meter.store.journal import JournalStore
 from meter.store.usage import UsageStore
 from tests.meter.plain_events import BEGIN_MS
-from tests.meter.store.attributed import attribute_all, faults_of, put_energy, shares_of
+from tests.meter.store.attributed import attribute_all, describe, faults_of, put_energy, shares_of
 from tests.meter.store.pooled import SERVED, serve
 from tests.meter.store.recording import WAIT_SECONDS_MAX, ask, ask_one, follow, wait_for_lock
 
@@ -32,27 +31,6 @@ LEFT JOIN energy_shares s
 WHERE e.boundary <> 'facility'
 GROUP BY 1, 2, e.interval_start, 3 HAVING e.measured_mj <> coalesce(sum(s.energy_mj), 0)
 """
-FACTORY = """
-format = 1
-from = {begin}
-[sites.oslo]
-contracted_watts = 1_000
-[pools.h100]
-site = "oslo"
-hardware = "H100"
-{pool}
-[[weights]]
-hardware = "H100"
-input = "0.1"
-cached_input = "0"
-output = "1"
-"""
-
-
-def describe(engine: Engine, *, start_ms: int = BEGIN_MS, pool: str = "") -> None:
-    """Set a description that is in force from a time on."""
-    toml = FACTORY.format(begin=to_iso(start_ms), pool=pool)
-    FactoryStore(engine).set(toml, key_id="key_1", now_ms=BEGIN_MS)
 
 
 def test_attribute__by_output_tokens(

@@ -1,56 +1,45 @@
-"""Tokens beside energy, read back: by every split, in SQL too, and how well power is known."""
+"""Tokens beside energy, read back: by every split, in SQL too, with pools and sites."""
 
+from decimal import Decimal
 from typing import Any
 
 import psycopg
 import pytest
 from sqlalchemy import Engine
 
+from meter.consumption import SitePue
+from meter.domain.boundary import Boundary
 from meter.domain.errors import InvalidArgument
 from meter.domain.interval import INTERVAL_MS
-from meter.domain.limits import DEVICE_KNOWN_MS
-from meter.energy.counters import Source
-from meter.energy.efficiency import EfficiencyGroup, PoolEnergy, PoolPower, SilentDevice
+from meter.energy.efficiency import EfficiencyGroup, EfficiencyQuery, PoolEnergy
+from meter.energy.sites import SiteEnergy
 from meter.store.efficiency import EfficiencyStore
-from meter.store.energy import EnergyStore
+from meter.store.factories import FactoryStore
 from meter.store.journal import JournalStore
 from meter.store.usage import UsageStore
 from tests.meter.plain_events import BEGIN_MS
-from tests.meter.store.pooled import (
-    BOUNDS,
-    attribute_all,
-    measure,
-    pools_of,
-    read,
-    reading,
-    rows_by,
-    serve,
-)
+from tests.meter.store.attributed import attribute_all, describe, pools_of, put_energy, rows_by
+from tests.meter.store.pooled import serve
 from tests.meter.store.recording import administrator, ask, follow
 
 POOL, TIER, MODEL = EfficiencyGroup.POOL, EfficiencyGroup.TIER, EfficiencyGroup.MODEL
 INTERVAL, HOUR, DAY = EfficiencyGroup.INTERVAL, EfficiencyGroup.HOUR, EfficiencyGroup.DAY
+ACCOUNT = EfficiencyGroup.ACCOUNT
+NEXT_MS = BEGIN_MS + INTERVAL_MS
 HOUR_MS, DAY_MS = 4 * INTERVAL_MS, 96 * INTERVAL_MS
-GAPS_MS = {Source.DCGM: 60_000, Source.REPORTED: 900_000}
 
 
 @pytest.fixture
-def energy(engine: Engine) -> EnergyStore:
-    """Records energy."""
-    return EnergyStore(engine)
-
-
-@pytest.fixture
-def factory(energy: EnergyStore, usage: UsageStore, journal: JournalStore) -> None:
+def factory(engine: Engine, database_url: str, usage: UsageStore, journal: JournalStore) -> None:
     """Two pools of which one has energy, two tiers, two intervals of which one is attributed."""
     serve(journal, 0, output=10, others=90)
     serve(journal, 1, output=30)
     serve(journal, 2, output=500)
-    serve(journal, 0, output=1, end_ms=BEGIN_MS + INTERVAL_MS)
+    serve(journal, 0, output=1, end_ms=NEXT_MS)
     follow(usage).count_once()
-    measure(energy, 8_000)
-    attribute_all(energy)
-    measure(energy, 7, start_ms=BEGIN_MS + INTERVAL_MS)
+    put_energy(database_url, 8_000)
+    attribute_all(engine)
+    put_energy(database_url, 7, start_ms=NEXT_MS)
 
 
 @pytest.mark.usefixtures("factory")
@@ -59,7 +48,11 @@ def test_query__by_tier(engine: Engine) -> None:
     free, high = rows_by(engine, TIER)
     assert free.keys == {TIER: "free"}
     assert (free.output_tokens, free.total_tokens, free.request_count) == (11, 101, 2)
+    assert (free.input_tokens, free.cached_tokens) == (90, 0)
     assert (free.energy_mj, free.attributed_output_tokens) == (2_000, 10)
+    assert (free.valid_energy_mj, free.valid_output_tokens, free.valid_total_tokens) == (
+        *(2_000, 10, 100),
+    )
     assert (high.output_tokens, high.total_tokens, high.request_count) == (530, 530, 2)
     assert (high.energy_mj, high.attributed_output_tokens) == (6_000, 30)
 
@@ -68,24 +61,38 @@ def test_query__by_tier(engine: Engine) -> None:
 def test_query__without_energy_is_absent(engine: Engine) -> None:
     """Where no energy is known it is absent, and not 0: nothing is ever divided by it."""
     found = {(row.keys[POOL], row.keys[TIER]): row for row in rows_by(engine, POOL, TIER)}
-    assert found["h200", "high"].energy_mj is None
-    assert found["h200", "high"].attributed_output_tokens == 0
+    without = found["h200", "high"]
+    assert (without.energy_mj, without.valid_energy_mj) == (None, None)
+    assert (without.attributed_output_tokens, without.valid_output_tokens) == (0, 0)
     assert found["h100", "high"].energy_mj == 6_000
 
 
+def test_query__ratios_of_valid_intervals_alone(
+    engine: Engine, usage: UsageStore, journal: JournalStore, database_url: str
+) -> None:
+    """Energy whose interval is not covered is attributed, and in no ratio."""
+    for start_ms, gap_ms in ((BEGIN_MS, 0), (NEXT_MS, INTERVAL_MS)):
+        put_energy(database_url, 100, start_ms=start_ms, gap_mj=40, gap_ms=gap_ms)
+        serve(journal, 0, output=5, others=7, end_ms=start_ms)
+    follow(usage).count_once()
+    attribute_all(engine)
+    (row,) = rows_by(engine)
+    assert (row.energy_mj, row.attributed_output_tokens, row.total_tokens) == (120, 10, 24)
+    assert (row.valid_energy_mj, row.valid_output_tokens, row.valid_total_tokens) == (60, 5, 12)
+    first, second = pools_of(engine, INTERVAL)
+    assert (first.start_ms, first.interval_count, first.valid_interval_count) == (BEGIN_MS, 1, 1)
+    assert (second.start_ms, second.interval_count, second.valid_interval_count) == (NEXT_MS, 1, 0)
+
+
 def test_query__share_that_was_taken_back_is_absent(
-    engine: Engine,
-    energy: EnergyStore,
-    usage: UsageStore,
-    journal: JournalStore,
-    database_url: str,
+    engine: Engine, usage: UsageStore, journal: JournalStore, database_url: str
 ) -> None:
     """A share that later tokens have made 0 is no energy: its tokens are in no ratio any more."""
-    measure(energy, 1)
+    put_energy(database_url, 1)
     for place, output in ((0, 1), (1, 99)):
         serve(journal, place, output=output)
         follow(usage).count_once()
-        attribute_all(energy)
+        attribute_all(engine)
     free, high = rows_by(engine, TIER)
     assert (free.energy_mj, free.attributed_output_tokens) == (None, 0)
     assert (high.energy_mj, high.attributed_output_tokens) == (1, 99)
@@ -101,8 +108,9 @@ def test_query__share_that_was_taken_back_is_absent(
     [
         ((), {(): 8_000}),
         ((MODEL,), {("m",): 8_000}),
+        ((ACCOUNT,), {("acme",): 8_000}),
         ((POOL,), {("h100",): 8_000, ("h200",): None}),
-        ((INTERVAL,), {(BEGIN_MS,): 8_000, (BEGIN_MS + INTERVAL_MS,): None}),
+        ((INTERVAL,), {(BEGIN_MS,): 8_000, (NEXT_MS,): None}),
         ((HOUR,), {(BEGIN_MS - BEGIN_MS % HOUR_MS,): 8_000}),
         ((DAY,), {(BEGIN_MS - BEGIN_MS % DAY_MS,): 8_000}),
         ((TIER, INTERVAL), None),
@@ -126,45 +134,108 @@ def test_query__pools_add_up(engine: Engine) -> None:
     """What was measured is attributed, or not for a reason; what is not done yet is pending."""
     pool = PoolEnergy(
         pool="h100",
+        start_ms=None,
         measured_mj=8_007,
         attributed_mj=8_000,
         unattributed_mj={"pending": 7},
+        estimated_mj=0,
+        covered_ms=2 * INTERVAL_MS,
         gap_ms=0,
         reset_count=0,
+        interval_count=2,
+        # What is attributed anew is as valid as it was; this one never was attributed.
+        valid_interval_count=1,
     )
-    assert pools_of(engine) == {"h100": pool}
-    assert pools_of(engine, pool="h100") == {"h100": pool}
-    assert pools_of(engine, pool="h200") == {}
+    assert pools_of(engine) == [pool]
+    assert pools_of(engine, pool="h100") == [pool]
+    assert pools_of(engine, pool="h200") == []
+    by_time = pools_of(engine, INTERVAL)
+    assert [(it.start_ms, it.measured_mj) for it in by_time] == [(BEGIN_MS, 8_000), (NEXT_MS, 7)]
+    assert [it.unattributed_mj for it in by_time] == [{}, {"pending": 7}]
 
 
-def test_query__tells_of_gaps_and_resets(engine: Engine, energy: EnergyStore) -> None:
+def test_query__hosts_and_boards_apart(
+    engine: Engine, usage: UsageStore, journal: JournalStore, database_url: str
+) -> None:
+    """Each boundary has its own energy, with its own idling; they are never added up."""
+    idle = 'idle_watts = "0.001"\nidle = "proportional"'
+    describe(engine, pool=idle)
+    serve(journal, 0, output=1)
+    follow(usage).count_once()
+    put_energy(database_url, 1_000, estimated_mj=300)
+    put_energy(database_url, 5_000, boundary=Boundary.HOST)
+    attribute_all(engine)
+    for boundary, energy_mj, estimated_mj in (
+        (Boundary.BOARD, 1_000, 300),
+        (Boundary.HOST, 5_000, 0),
+    ):
+        (row,) = rows_by(engine, boundary=boundary)
+        assert (row.energy_mj, row.idle_mj, row.valid_energy_mj) == (energy_mj, 900, energy_mj)
+        (pool,) = pools_of(engine, boundary=boundary)
+        assert (pool.attributed_mj, pool.unattributed_mj) == (energy_mj, {})
+        assert pool.estimated_mj == estimated_mj
+
+
+def test_query__tells_of_gaps_and_resets(engine: Engine, database_url: str) -> None:
     """A pool without energy whose counters went wrong is told of."""
-    read(energy, reading(10**12))
-    read(energy, reading(10**11, time_ms=BEGIN_MS + 5_000))
-    (pool,) = pools_of(engine).values()
+    put_energy(database_url, 0, gap_ms=5_000)
+    with administrator(database_url) as connection:
+        connection.execute("UPDATE energy_intervals SET reset_count = 1")
+    (pool,) = pools_of(engine)
     assert (pool.measured_mj, pool.unattributed_mj) == (0, {})
-    assert (pool.gap_ms, pool.reset_count) == (5_000, 1)
+    assert (pool.gap_ms, pool.reset_count, pool.interval_count) == (5_000, 1, 0)
 
 
 def test_query__more_energy_than_a_number_holds(engine: Engine, database_url: str) -> None:
     """A sum that no 64-bit number holds is refused, not shown wrongly."""
-    with administrator(database_url) as connection:
-        for place in range(3):
-            connection.execute(
-                "INSERT INTO pool_intervals (pool, interval_start, measured_mj)"
-                " VALUES ('h100', to_timestamp(%s), %s)",
-                ((BEGIN_MS + place * INTERVAL_MS) / 1000, 2**62),
-            )
+    for place in range(3):
+        put_energy(database_url, 2**62, start_ms=BEGIN_MS + place * INTERVAL_MS)
     with pytest.raises(InvalidArgument):
         pools_of(engine)
+
+
+def sites_of(engine: Engine) -> list[SiteEnergy]:
+    """Return the sites over the two first intervals."""
+    query = EfficiencyQuery(start_ms=BEGIN_MS, end_ms=BEGIN_MS + 2 * INTERVAL_MS, group_by=())
+    store = EfficiencyStore(engine, factories=FactoryStore(engine))
+    return list(store.query(query).sites)
+
+
+def test_query__sites_are_measured_or_configured(engine: Engine, database_url: str) -> None:
+    """A site's PUE is its meter's energy by its machines' of the same time, else as described."""
+    assert sites_of(engine) == []
+    describe(engine, site='pue = "1.20"')
+    configured = SitePue(site="oslo", pue=Decimal("1.20"), is_measured=False)
+    put_energy(database_url, 1_000)
+    (site,) = sites_of(engine)
+    assert site == SiteEnergy(site="oslo", facility_mj=None, pools_mj=0, pue=configured)
+    # Where a host is metered, its boards are in its energy.
+    put_energy(database_url, 2_000, boundary=Boundary.HOST)
+    put_energy(database_url, 3_000, pool="oslo", boundary=Boundary.FACILITY)
+    # No machine was metered here.
+    put_energy(database_url, 99, pool="oslo", boundary=Boundary.FACILITY, start_ms=NEXT_MS)
+    # This pool stands nowhere.
+    put_energy(database_url, 10**6, pool="h200")
+    (site,) = sites_of(engine)
+    measured = SitePue(site="oslo", pue=Decimal("1.5"), is_measured=True)
+    assert site == SiteEnergy(site="oslo", facility_mj=3_099, pools_mj=2_000, pue=measured)
+
+
+def test_query__a_site_takes_no_less_than_its_machines(engine: Engine, database_url: str) -> None:
+    """A meter that sees less than the machines took is not believed."""
+    describe(engine)
+    put_energy(database_url, 1_000)
+    put_energy(database_url, 999, pool="oslo", boundary=Boundary.FACILITY)
+    (site,) = sites_of(engine)
+    assert (site.facility_mj, site.pue) == (999, None)
 
 
 @pytest.mark.usefixtures("factory")
 def test_view__is_for_readers(database_url: str) -> None:
     """The reader's role sees hours with tokens and energy, and why energy is nobody's."""
     question = (
-        "SELECT pool, tier, model, output_tokens, total_tokens, energy_mj, reason,"
-        " attributed_output_tokens FROM efficiency_hourly"
+        "SELECT pool, boundary, tier, model, output_tokens, total_tokens, energy_mj, reason,"
+        " attributed_output_tokens, valid_energy_mj, valid_output_tokens FROM efficiency_hourly"
         " WHERE hour = date_trunc('hour', to_timestamp(%s), 'UTC')"
         " ORDER BY pool, reason, tier"
     )
@@ -172,108 +243,41 @@ def test_view__is_for_readers(database_url: str) -> None:
         connection.execute("SET ROLE tokenworks_reader")
         found = connection.execute(question, (BEGIN_MS / 1000,)).fetchall()
     assert found == [
-        ("h100", "free", "m", 11, 101, 2_000, "", 10),
-        ("h100", "high", "m", 30, 30, 6_000, "", 30),
-        ("h100", "", "", 0, 0, 7, "pending", 0),
-        ("h200", "high", "m", 500, 500, None, "", 0),
+        ("h100", "board", "free", "m", 11, 101, 2_000, "", 10, 2_000, 10),
+        ("h100", "board", "high", "m", 30, 30, 6_000, "", 30, 6_000, 30),
+        ("h100", "board", "", "", 0, 0, 7, "pending", 0, None, 0),
+        ("h200", "board", "high", "m", 500, 500, None, "", 0, None, 0),
     ]
 
 
 def test_view__adds_up_to_what_was_measured(
-    energy: EnergyStore, usage: UsageStore, journal: JournalStore, database_url: str
+    engine: Engine, usage: UsageStore, journal: JournalStore, database_url: str
 ) -> None:
-    """Over revisions, gaps and what is pending, the view's energy is what was measured."""
-    measured = "SELECT coalesce(sum(measured_mj), 0)::bigint FROM pool_intervals"
-    shown = "SELECT coalesce(sum(energy_mj), 0)::bigint FROM efficiency_hourly"
-    reasons = "SELECT reason, energy_mj FROM efficiency_hourly ORDER BY reason"
-    steps = [
-        (lambda: measure(energy, 100), [("pending", 100)]),
-        (lambda: attribute_all(energy), [("no_tokens", 100)]),
-        (lambda: measure(energy, 11), [("no_tokens", 100), ("pending", 11)]),
+    """Over revisions, gaps, boundaries and what is pending, the view's energy is the measured."""
+    measured = (
+        "SELECT boundary, sum(measured_mj)::bigint FROM energy_intervals GROUP BY 1 ORDER BY 1"
+    )
+    shown = (
+        "SELECT boundary, sum(energy_mj)::bigint FROM efficiency_hourly GROUP BY 1"
+        " HAVING sum(energy_mj) <> 0 ORDER BY 1"
+    )
+    reasons = "SELECT reason, energy_mj FROM efficiency_hourly ORDER BY boundary, reason"
+    steps: list[tuple[Any, list[tuple[str, int | None]]]] = [
+        (lambda: put_energy(database_url, 100), [("pending", 100)]),
+        (lambda: attribute_all(engine), [("no_tokens", 100)]),
+        (lambda: put_energy(database_url, 11), [("no_tokens", 100), ("pending", 11)]),
         (lambda: serve(journal, 0, output=3), [("no_tokens", 100), ("pending", 11)]),
         (lambda: follow(usage).count_once(), [("", None), ("no_tokens", 100), ("pending", 11)]),
-        (lambda: attribute_all(energy), [("", 111)]),
+        (lambda: attribute_all(engine), [("", 111)]),
+        (lambda: put_energy(database_url, 9, gap_mj=5), [("", 111), ("pending", 9)]),
+        (lambda: attribute_all(engine), [("", 115), ("gap", 5)]),
         (
-            lambda: read(energy, reading(5, time_ms=BEGIN_MS), reading(9, time_ms=BEGIN_MS + 1)),
-            [("", 111), ("pending", 4)],
+            lambda: put_energy(database_url, 500, boundary=Boundary.HOST),
+            [("", 115), ("gap", 5), ("pending", 500)],
         ),
-        (
-            lambda: read(energy, reading(99, time_ms=BEGIN_MS + 2 + BOUNDS.gap_ms)),
-            None,
-        ),
-        (lambda: attribute_all(energy), None),
+        (lambda: attribute_all(engine), [("", 115), ("gap", 5), ("", 500)]),
     ]
     for act, wanted in steps:
-        act()  # type: ignore[no-untyped-call]
+        act()
         assert ask(database_url, shown) == ask(database_url, measured)
-        if wanted is not None:
-            assert ask(database_url, reasons) == wanted
-
-
-def power_at(
-    engine: Engine, time_ms: int, *, silent_max: int = 9
-) -> tuple[list[PoolPower], list[SilentDevice]]:
-    """Return how well power is known at a time."""
-    pools, silent = EfficiencyStore(engine).power(
-        now_ms=time_ms, gaps_ms=GAPS_MS, silent_max=silent_max
-    )
-    return list(pools), list(silent)
-
-
-def test_power__while_all_devices_have_fresh_samples(engine: Engine, energy: EnergyStore) -> None:
-    """A pool's power is valid while each device that it had of late has a fresh sample."""
-    assert power_at(engine, BEGIN_MS) == ([], [])
-    read(energy, reading(0, device="GPU-1"), reading(0, device="GPU-2"))
-    read(energy, reading(5, device="GPU-1", time_ms=BEGIN_MS + 30_000))
-    cases = [
-        # As long as a sample is fresh, and a moment longer.
-        (60_000, 2, 2, []),
-        (60_001, 2, 1, ["GPU-2"]),
-        (90_001, 2, 0, ["GPU-2", "GPU-1"]),
-        # Who is silent for hours is no part of the pool any more.
-        (DEVICE_KNOWN_MS, 2, 0, ["GPU-2", "GPU-1"]),
-        (DEVICE_KNOWN_MS + 1, 1, 0, ["GPU-1"]),
-        (DEVICE_KNOWN_MS + 30_001, 0, 0, []),
-    ]
-    for time_ms, device_count, fresh_count, silent in cases:
-        (pool,), devices = power_at(engine, BEGIN_MS + time_ms)
-        assert pool == PoolPower(
-            pool="h100",
-            device_count=device_count,
-            fresh_count=fresh_count,
-            last_sample_ms=BEGIN_MS + 30_000,
-        )
-        assert pool.is_valid is (device_count == fresh_count == 2)
-        assert [it.device for it in devices] == silent
-
-
-def test_power__counter_that_stands_still_is_not_fresh(engine: Engine, energy: EnergyStore) -> None:
-    """An exporter that repeats itself for ever does not make power look known."""
-    for time_ms in range(0, 90_001, 15_000):
-        read(energy, reading(7, time_ms=BEGIN_MS + time_ms))
-    (pool,), _ = power_at(engine, BEGIN_MS + 90_000)
-    assert (pool.is_valid, pool.last_sample_ms) == (False, BEGIN_MS)
-
-
-def test_power__a_device_that_was_taken_out_does_no_harm(
-    engine: Engine, energy: EnergyStore
-) -> None:
-    """Hours after a device was taken out the others' power is valid again."""
-    now_ms = BEGIN_MS + DEVICE_KNOWN_MS + 1
-    read(energy, reading(0, device="GPU-1"), reading(0, device="GPU-2"))
-    read(energy, reading(5, device="GPU-1", time_ms=now_ms))
-    (before,), _ = power_at(engine, now_ms - 1)
-    (after,), _ = power_at(engine, now_ms)
-    assert (before.is_valid, after.is_valid) == (False, True)
-
-
-def test_power__reported_samples_are_fresh_for_longer(engine: Engine, energy: EnergyStore) -> None:
-    """What is reported may come once an interval; silent devices are named so many at most."""
-    energy.record([reading(0), reading(0, device="GPU-2")], source=Source.REPORTED, bounds=BOUNDS)
-    (pool,), _ = power_at(engine, BEGIN_MS + 900_000)
-    assert pool.is_valid
-    (pool,), silent = power_at(engine, BEGIN_MS + 900_001, silent_max=1)
-    assert not pool.is_valid
-    assert silent == [
-        SilentDevice(pool="h100", device="GPU-1", source=Source.REPORTED, last_sample_ms=BEGIN_MS)
-    ]
+        assert ask(database_url, reasons) == wanted
