@@ -4,6 +4,7 @@ from typing import Final
 
 from sqlalchemy import Engine
 
+from meter.domain.boundary import Boundary
 from meter.domain.event import Dimensions, DimensionTable
 from meter.domain.interval import INTERVAL_MS
 from meter.energy.counters import Bounds, Reading, Round, Source
@@ -17,7 +18,10 @@ from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
 from tests.meter.store.recording import ask, now_ms, origin_of
 
 INPUT, OUTPUT, REASONING = 1, 7, 8
-BOUNDS: Final = Bounds(watts_max=10_000, gap_ms=3_600_000)
+GAP_MS: Final = 3_600_000
+BOUNDS: Final = Bounds(
+    watts_max=dict.fromkeys(Boundary, 10_000), gaps_ms=dict.fromkeys(Source, GAP_MS)
+)
 FAR_MS: Final = BEGIN_MS + 1000 * INTERVAL_MS
 # By number: the pool, and the tier that it served; the last one names no pool.
 SERVED: Final = (("h100", "free"), ("h100", "high"), ("h200", "high"), ("", "high"))
@@ -48,7 +52,7 @@ def reading(
     counter_mj: int, *, time_ms: int = BEGIN_MS, pool: str = "h100", device: str = "GPU-1"
 ) -> Reading:
     """Return a reading."""
-    return Reading(pool=pool, device=device, time_ms=time_ms, counter_mj=counter_mj)
+    return Reading(name=pool, device=device, time_ms=time_ms, counter_mj=counter_mj)
 
 
 def read(store: EnergyStore, *readings: Reading, bounds: Bounds = BOUNDS) -> Round:
