@@ -4,6 +4,7 @@ from threading import Event
 
 from billing.auditing import Auditing, UsageTotals
 from billing.closing import Closing
+from billing.customers import TopCustomers
 from billing.explaining import Explaining
 from billing.metrics import BillingMetrics
 from billing.revenue import RevenueMeter
@@ -16,11 +17,20 @@ from meter.series import Exposition
 from tokenworks.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 
 
-def make_resident(host: Host, door: Door, page: Exposition) -> Resident:
-    """Return the billing service for a meter's process."""
+def make_resident(
+    host: Host, door: Door, page: Exposition, *, customer_metrics_max: int = 0
+) -> Resident:
+    """Return the billing service for a meter's process.
+
+    So many customers have metrics of their own, those that take the most.
+    """
     parts = make_parts(host)
     servicer = BillingServicer(parts, host=host, door=door)
-    revenue = RevenueMeter(parts.terms, tree=host.tree, metrics=BillingMetrics(page))
+    metrics = BillingMetrics(page)
+    customers = None
+    if customer_metrics_max:
+        customers = TopCustomers(customer_metrics_max, metrics=metrics, now_ms=host.clock.now_ms)
+    revenue = RevenueMeter(parts.terms, tree=host.tree, metrics=metrics, customers=customers)
     return Resident(
         name=billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"].full_name,
         add_to=lambda server: billing_service_pb2_grpc.add_BillingServiceServicer_to_server(
@@ -53,6 +63,7 @@ def make_parts(host: Host) -> BillingParts:
         terms=terms,
         invoices=invoices,
         facts=host.facts,
+        consumption=host.consumption,
         cuts=host.cuts,
         clock=host.clock,
         tree=host.tree,

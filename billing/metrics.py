@@ -43,7 +43,6 @@ CUSTOMER_TOKENS: Final = Entry(
     " and one that is passed by begins anew when it is back.",
 )
 CATALOGUE: Final = (REVENUE, UNPRICED, PRICE, CUSTOMER_TOKENS)
-_TOKENS_OF_A_PRICE: Final = 1_000_000
 
 
 class BillingMetrics:
@@ -65,9 +64,8 @@ class BillingMetrics:
     def priced(
         self, unit_price: Decimal, *, currency: str, tier: str, model: str, token_class: str
     ) -> None:
-        """Note the price of a token in a price book."""
-        of_a_million = float(unit_price * _TOKENS_OF_A_PRICE)
-        self._price.labels(currency, tier, model, token_class).set(of_a_million)
+        """Note the price of a million tokens in a price book."""
+        self._price.labels(currency, tier, model, token_class).set(float(unit_price))
 
     def consumed(self, token_count: int, *, customer: str, tier: str) -> None:
         """Note a customer's tokens."""

@@ -10,6 +10,7 @@ import numpy as np
 
 from billing.contracts import ContractVersion
 from billing.coverage import Coverage
+from billing.customers import TopCustomers
 from billing.metrics import BillingMetrics
 from billing.money import add_up, amount_of
 from billing.periods import Span
@@ -91,9 +92,15 @@ def revenue_by_tier(pricing: Pricing, facts: UsageFacts, span: Span) -> Sequence
 
 
 class _Sold(NamedTuple):
-    """What tokens are added up by before they are priced; no rater: no contract bills them."""
+    """What tokens are added up by before they are priced; no rater: no contract bills them.
+
+    `is_listed` says that the price is the book's own. The customer is the contract, or "" where
+    nobody asks.
+    """
 
     rater: Rater | None
+    is_listed: bool
+    customer: str
     currency: str
     pool: str
     model: str
@@ -105,12 +112,21 @@ class RevenueMeter:
     """Hears what was counted, and notes what it comes to."""
 
     def __init__(
-        self, terms: TermsStore, *, tree: Callable[[], AccountTree], metrics: BillingMetrics
+        self,
+        terms: TermsStore,
+        *,
+        tree: Callable[[], AccountTree],
+        metrics: BillingMetrics,
+        customers: TopCustomers | None = None,
     ) -> None:
-        """Take the terms, the accounts as last known, and where amounts are noted."""
+        """Take the terms, the accounts as last known, and where amounts are noted.
+
+        `customers` hears who took what; None: nobody does.
+        """
         self._terms = terms
         self._tree = tree
         self._metrics = metrics
+        self._customers = customers
         self._known: tuple[Terms, AccountTree, Pricing] | None = None
         # Who bills a dimension may change from one phase of the contracts to the next.
         self._groupings: dict[int, Grouping[_Sold]] = {}
@@ -128,6 +144,8 @@ class RevenueMeter:
         for group, token_class, count in counted.totals_by(groups):
             number, band = divmod(group, _BANDS)
             sold = grouping.keys[number]
+            if self._customers is not None:
+                self._customers.add(count, customer=sold.customer, tier=sold.tier)
             price = None
             if sold.rater is not None:
                 key = PriceKey(
@@ -141,9 +159,17 @@ class RevenueMeter:
                 price = sold.rater.find_price(key)
             if price is None:
                 self._metrics.unpriced(count, tier=sold.tier, model=sold.model)
-            else:
-                amount = amount_of(count, unit_price=price.unit_price)
-                self._metrics.earned(amount, currency=sold.currency, tier=sold.tier, pool=sold.pool)
+                continue
+            amount = amount_of(count, unit_price=price.unit_price)
+            self._metrics.earned(amount, currency=sold.currency, tier=sold.tier, pool=sold.pool)
+            if sold.is_listed and band == 0:
+                self._metrics.priced(
+                    price.unit_price,
+                    currency=sold.currency,
+                    tier=sold.tier,
+                    model=sold.model,
+                    token_class=token_class.name,
+                )
 
     def _grouping(self, pricing: Pricing, start_ms: int) -> Grouping[_Sold]:
         phase = pricing.phase(start_ms)
@@ -152,10 +178,27 @@ class RevenueMeter:
             def sold_of(of: Dimensions) -> _Sold:
                 found = pricing.find_rater(of.account, start_ms)
                 if found is None:
-                    return _Sold(None, "", of.pool, of.model, of.tier, of.mode)
+                    return _Sold(
+                        rater=None,
+                        is_listed=False,
+                        customer="",
+                        currency="",
+                        pool=of.pool,
+                        model=of.model,
+                        tier=of.tier,
+                        mode=of.mode,
+                    )
                 version, rater = found
-                model = version.sold_model(of.model, of.served_model or of.model)
-                return _Sold(rater, version.currency.code, of.pool, model, of.tier, of.mode)
+                return _Sold(
+                    rater=rater,
+                    is_listed=not version.overrides and of.mode == Mode.ONLINE,
+                    customer="" if self._customers is None else version.contract,
+                    currency=version.currency.code,
+                    pool=of.pool,
+                    model=version.sold_model(of.model, of.served_model or of.model),
+                    tier=of.tier,
+                    mode=of.mode,
+                )
 
             self._groupings[phase] = Grouping(sold_of)
         return self._groupings[phase]

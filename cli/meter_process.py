@@ -7,6 +7,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -16,6 +17,7 @@ from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings, is_loopback
 from meter.domain.errors import MeterError, Refused
 from meter.domain.times import to_iso, to_ms
+from meter.hosting import MakeResident
 from meter.options import Addresses, MeterOptions
 
 _log = logging.getLogger("tokenworks")
@@ -101,15 +103,22 @@ def check_ports(settings: Settings) -> None:
 
 
 def run_meter(
-    options: MeterOptions, *, stop: StopRequest, ready: Callable[[Addresses], None]
+    options: MeterOptions,
+    *,
+    customer_metrics_max: int,
+    stop: StopRequest,
+    ready: Callable[[Addresses], None],
 ) -> None:
     """Serve until `stop`; `ready` is called in a thread of its own once calls are answered.
+
+    So many customers have metrics of their own.
 
     Raises CommandError when it cannot listen, the database lives on another clock, or it does not
     answer at the start.
     """
+    make_billing = partial(billing.app.make_resident, customer_metrics_max=customer_metrics_max)
     try:
-        asyncio.run(_serve(options, stop=stop, ready=ready))
+        asyncio.run(_serve(options, make_billing=make_billing, stop=stop, ready=ready))
     except Refused as error:
         raise CommandError(error.message, code=Exit.REFUSED) from error
     except MeterError as error:
@@ -121,7 +130,11 @@ def run_meter(
 
 
 async def _serve(
-    options: MeterOptions, *, stop: StopRequest, ready: Callable[[Addresses], None]
+    options: MeterOptions,
+    *,
+    make_billing: MakeResident,
+    stop: StopRequest,
+    ready: Callable[[Addresses], None],
 ) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -141,7 +154,7 @@ async def _serve(
             options,
             stopping=stopping,
             ready=addresses.set_result,
-            residents=[billing.app.make_resident],
+            residents=[make_billing],
         )
     )
     announcing = asyncio.ensure_future(announce())

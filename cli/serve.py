@@ -64,4 +64,9 @@ def serve(
             click.echo(f"gRPC {addresses.grpc}\nHTTP {addresses.http}{line}")
 
     with StopRequest() as stop:
-        run_meter(options, stop=stop, ready=tell)
+        run_meter(
+            options,
+            customer_metrics_max=settings.customer_metrics_max,
+            stop=stop,
+            ready=tell,
+        )

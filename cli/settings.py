@@ -194,6 +194,17 @@ class Settings:
             f" fit into the {RATE_WINDOW_SECONDS} seconds of the recording rules.",
         ),
     )
+    customer_metrics_max: int = field(
+        default=0,
+        metadata=_told(
+            "customer_metrics_max",
+            kinds.read_integer(minimum=0, maximum=100),
+            meaning="How many customers have a series of their own in"
+            " tokenworks_customer_tokens_total: those that took the most in the last hour, by the"
+            " names of their contracts. 0: the metric is off. Whoever reads the metrics reads the"
+            " names.",
+        ),
+    )
     log_level: str = field(
         default="info",
         metadata=_told(

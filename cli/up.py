@@ -103,7 +103,12 @@ def up(
             clock = addresses.sandbox_clock
             _tell(folder, credentials=made, postgres=postgres, clock=clock, as_json=as_json)
 
-        run_meter(options, stop=stop, ready=tell)
+        run_meter(
+            options,
+            customer_metrics_max=settings.customer_metrics_max,
+            stop=stop,
+            ready=tell,
+        )
         report_progress("the meter has stopped")
 
 
