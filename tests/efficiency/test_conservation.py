@@ -12,7 +12,7 @@ from tests.efficiency.worlds import GAPS_MS, WATTS_MAX, World, random_world
 
 METER = Meter(watts_max=WATTS_MAX, gaps_ms=GAPS_MS)
 WORLDS = 1_000
-WORLDS_OF_STACKS = 10_000
+WORLDS_OF_STACKS = 4_000
 
 
 @pytest.mark.slow
@@ -26,8 +26,8 @@ def test_world__to_the_millijoule() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("part", range(4))
-def test_world__of_ten_thousand(part: int) -> None:
-    """So are they in ten thousand others."""
+def test_world__of_four_thousand(part: int) -> None:
+    """So are they in four thousand others."""
     for seed in range(WORLDS + part, WORLDS + WORLDS_OF_STACKS, 4):
         _compare(random_world(seed))
 

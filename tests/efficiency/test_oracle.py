@@ -157,7 +157,7 @@ def test_random_world__same_for_a_seed() -> None:
 def test_random_world__reach() -> None:
     """The worlds meet each thing that can go wrong with a counter, and each fate of energy."""
     met: Counter[str] = Counter()
-    for seed in range(150):
+    for seed in range(300):
         world = random_world(seed)
         descriptions = describe(world.descriptions)
         measured = measure(world.rounds, meter=METER, descriptions=descriptions)
@@ -171,17 +171,8 @@ def test_random_world__reach() -> None:
     assert met.keys() == {
         *("", "idle", "gap of nobody", "idle of nobody", "no_tokens of nobody"),
         *("unmapped of nobody", "reset", "leap", "frozen", "silence", "long silence"),
-        *(
-            "claimed",
-            "0 versions",
-            "1 versions",
-            "2 versions",
-            "3 versions",
-            "board",
-            "host",
-            "facility",
-        ),
-        *("wraps", "taken back"),
+        *("0 versions", "1 versions", "2 versions", "3 versions", "board", "host", "facility"),
+        *("wraps", "taken back", "claimed"),
     }
     assert min(met.values()) >= 5, met.most_common()[-3:]
 

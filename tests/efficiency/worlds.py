@@ -113,7 +113,7 @@ class _Maker:
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._random = Random(f"factory {seed}")
-        self._interval_count = self._random.randint(2, 6)
+        self._interval_count = self._random.randint(2, 4)
         self._pools = [f"pool-{it}" for it in range(self._random.randint(1, 3))]
         # When versions of the description begin: never two at a time.
         self._versions_ms: set[int] = set()
@@ -151,7 +151,7 @@ class _Maker:
         for pool in self._pools:
             devices += [
                 Device("board", pool, f"GPU-{pool}-{number}", random.choice(("dcgm", "reported")))
-                for number in range(random.randint(1, 4))
+                for number in range(random.randint(1, 3))
             ]
             for number in range(random.choice((0, 0, 1, 2))):
                 range_mj = random.choice((0, 0, 262_143_328, 10**9))
