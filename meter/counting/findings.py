@@ -7,6 +7,7 @@ from typing import Final
 
 from meter.counting.audit import Catalogue, Difference
 from meter.counting.repeats import Place, Repeat
+from meter.domain.boundary import Boundary
 from meter.domain.times import to_iso
 from meter.domain.tokens import BAND_NAMES, FinishClass
 
@@ -40,9 +41,10 @@ class Finding:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EnergyFault:
-    """A pool's interval whose shares are not what was measured, in mJ."""
+    """A pool's interval whose shares are not what was measured within a boundary, in mJ."""
 
     pool: str
+    boundary: Boundary
     interval_start_ms: int
     measured_mj: int
     shared_mj: int
@@ -138,11 +140,12 @@ def energy_apart(fault: EnergyFault) -> Finding:
     start = to_iso(fault.interval_start_ms)
     return Finding(
         check=Check.ENERGY,
-        says=f"{start} pool {fault.pool}: {fault.measured_mj:,} mJ measured, {fault.shared_mj:,} mJ"
-        " attributed and unattributed",
+        says=f"{start} pool {fault.pool}, {fault.boundary}: {fault.measured_mj:,} mJ measured,"
+        f" {fault.shared_mj:,} mJ attributed and unattributed",
         facts={
             "interval_start": start,
             "pool": fault.pool,
+            "boundary": fault.boundary.value,
             "measured_mj": fault.measured_mj,
             "shared_mj": fault.shared_mj,
         },

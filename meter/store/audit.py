@@ -16,6 +16,7 @@ from meter.counting.auditor import StoredSegment, Survey
 from meter.counting.block import SUM_NAMES
 from meter.counting.findings import EnergyFault
 from meter.counting.windows import Extent, Weights
+from meter.domain.boundary import Boundary
 from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.event import Int64Array
 from meter.domain.interval import INTERVAL_MS
@@ -105,17 +106,22 @@ WHERE q.state = 2 AND q.sequence > 0 GROUP BY 1, 2, 3
 """)
 _SHARED: Final = """
 FROM (
-    SELECT i.pool, i.interval_start, i.measured_mj,
-           coalesce(sum(s.energy_mj), 0)::bigint AS shared_mj
-    FROM pool_intervals i LEFT JOIN energy_shares s USING (pool, interval_start)
+    SELECT pool, interval_start, boundary, sum(measured_mj) AS measured_mj,
+           sum(shared_mj) AS shared_mj
+    FROM (
+        SELECT name AS pool, interval_start, boundary, measured_mj, 0 AS shared_mj
+        FROM energy_intervals WHERE boundary <> 'facility'
+        UNION ALL SELECT pool, interval_start, boundary, 0, energy_mj FROM energy_shares
+    ) AS parts
+    JOIN pool_intervals i USING (pool, interval_start)
     WHERE i.version = i.attributed_version
-      AND i.interval_start >= :start AND i.interval_start < :end
-    GROUP BY i.pool, i.interval_start
+      AND interval_start >= :start AND interval_start < :end
+    GROUP BY 1, 2, 3
 ) AS shared
 """
 _ENERGY_COUNT: Final = text("SELECT count(*)" + _SHARED)
 _ENERGY_APART: Final = text(
-    f"SELECT * {_SHARED} WHERE measured_mj <> shared_mj ORDER BY 2, 1 LIMIT :limit"
+    f"SELECT * {_SHARED} WHERE measured_mj <> shared_mj ORDER BY 2, 1, 3 LIMIT :limit"
 )
 
 
@@ -173,6 +179,7 @@ class AuditStore:
         return count, [
             EnergyFault(
                 pool=row.pool,
+                boundary=Boundary(row.boundary),
                 interval_start_ms=to_ms(row.interval_start),
                 measured_mj=int(row.measured_mj),
                 shared_mj=int(row.shared_mj),

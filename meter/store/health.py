@@ -32,8 +32,20 @@ _APPEND_ONLY: Final = (
     "issued_invoices",
     "issued_lines",
     "energy_shares",
+    "factory_versions",
+    "software_marks",
 )
-_CHANGED: Final = ("accounts", "api_keys", "shards", "producers", "counting", "usage")
+_CHANGED: Final = (
+    "accounts",
+    "api_keys",
+    "shards",
+    "producers",
+    "counting",
+    "usage",
+    "pool_usage",
+    "pool_intervals",
+    "energy_intervals",
+)
 
 _LOGIN: Final = text("""
 SELECT current_user::text AS "user", current_database()::text AS database,
