@@ -64,7 +64,7 @@ def measure(
     store: EnergyStore, energy_mj: int, *, start_ms: int = BEGIN_MS, pool: str = "h100"
 ) -> None:
     """Record so much energy within the first minute of an interval, by a device of its own."""
-    device = f"of {start_ms} and {energy_mj}"
+    device = f"of {pool}, {start_ms} and {energy_mj}"
     for time_ms, counter_mj in ((start_ms, 0), (start_ms + 60_000, energy_mj)):
         read(store, reading(counter_mj, time_ms=time_ms, pool=pool, device=device))
 
