@@ -1,5 +1,8 @@
 """How a command ends: its exit codes, and what it says when it fails."""
 
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 import click
@@ -31,3 +34,15 @@ def format_sandbox(now: str) -> str:
 def report_progress(line: str) -> None:
     """Tell whoever watches what is going on; results go to stdout, this does not."""
     click.echo(line, err=True)
+
+
+@contextmanager
+def until_interrupted() -> Iterator[None]:
+    """Run the block until it ends, or Ctrl-C or SIGTERM does: the terminal is left as it was."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    except KeyboardInterrupt:
+        return
+    finally:
+        signal.signal(signal.SIGTERM, before)

@@ -2,17 +2,18 @@
 
 import click
 
+from cli.energy.report import report
 from cli.energy.show import show
 from cli.energy.sources import sources
 
 
 @click.group("energy")
 def energy() -> None:
-    """Show what the tokens took, and where energy is measured.
+    """Show what the tokens took, and where energy is measured; report it.
 
-    Needs an API key that may read the whole installation.
+    Needs an API key that may read the whole installation, or report on it.
     """
 
 
-for _command in (show, sources):
+for _command in (show, sources, report):
     energy.add_command(_command)

@@ -3,11 +3,9 @@
 import io
 import json
 import math
-import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -18,7 +16,7 @@ from rich.console import Console
 from rich.live import Live
 
 from cli.connection import load_settings
-from cli.process import CommandError, Exit, report_progress
+from cli.process import CommandError, Exit, report_progress, until_interrupted
 from cli.settings import Settings
 from cli.top.answer import to_json
 from cli.top.counters import Report
@@ -94,7 +92,7 @@ def top(
         now_ms=lambda: time_ns() // 1_000_000,
         wait=time.sleep,
     )
-    with _until_interrupted():
+    with until_interrupted():
         try:
             first = next(frames)
         except NoAnswer as error:
@@ -180,15 +178,3 @@ def _show_live(frames: Iterator[Frame], *, endpoint: Endpoint, curve_seconds: fl
             place = _place(console, endpoint=endpoint, curve_seconds=curve_seconds)
             place = replace(place, lines=console.height)
             live.update(render(frame, place=place, console=console), refresh=True)
-
-
-@contextmanager
-def _until_interrupted() -> Iterator[None]:
-    """Run the block until it ends, or Ctrl-C or SIGTERM does: the terminal is left as it was."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    except KeyboardInterrupt:
-        return
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -112,16 +112,17 @@ class _Session:
         with self._failing_as(SourceFailure.NO_COUNTERS):
             count = self._nvml.nvmlDeviceGetCount()
         samples: dict[str, Sample] = {}
+        failed = SourceFailed(SourceFailure.NO_COUNTERS)
         failure = SourceFailure.UNREADABLE if count > ENERGY_PAGE_DEVICES_MAX else None
         for index in range(min(count, ENERGY_PAGE_DEVICES_MAX)):
             try:
                 sample = self._read_board(index)
             except SourceFailed as error:
-                failure = error.failure
+                failed, failure = error, error.failure
                 continue
             samples[sample.device] = sample
         if not samples:
-            raise SourceFailed(failure or SourceFailure.NO_COUNTERS)
+            raise failed
         return Found(samples=list(samples.values()), failure=failure)
 
     def close(self) -> None:
