@@ -15,6 +15,7 @@ from billing.errors import BillingReason
 from billing.invoicing import Invoice
 from billing.periods import Month, month_of, month_span
 from billing.ports import InvoiceStore, NotIssued, TermsStore
+from meter.consumption import Consumption
 from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
 from meter.domain.errors import Reason, Refused, Unavailable
@@ -76,6 +77,7 @@ class Closing:
     terms: TermsStore
     invoices: InvoiceStore
     facts: UsageFacts
+    consumption: Consumption
     cuts: Cuts
     clock: Clock
     tree: Callable[[], AccountTree]
@@ -140,7 +142,9 @@ class Closing:
             billing = drafting.coverage.find(account_id, interval_start_ms(now_ms))
             month = month_of(now_ms, UTC_ZONE if billing is None else billing.zone)
         periods = drafting.periods(month, account_id=account_id)
-        return [drafting.draft(period, cut_id=None) for period in periods]
+        return [
+            drafting.draft(period, cut_id=None, consumption=self.consumption) for period in periods
+        ]
 
     def _look(self) -> Drafting:
         return Drafting(self.terms.load(), self.tree(), self.facts, is_sandbox=self.is_sandbox)
@@ -178,7 +182,7 @@ class Closing:
 
     def _close(self, drafting: Drafting, period: BillingPeriod, *, cut_id: int | None) -> Closed:
         for _ in range(_DRAFTS_MAX):
-            invoice = drafting.draft(period, cut_id=cut_id)
+            invoice = drafting.draft(period, cut_id=cut_id, consumption=self.consumption)
             if invoice.unpriced:
                 return Closed(period=period, outcome=Outcome.HELD_UNPRICED, invoice=invoice)
             if cut_id is None:

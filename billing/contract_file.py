@@ -33,6 +33,7 @@ from billing.limits import (
 )
 from billing.money import Currency
 from billing.price_book import Override, class_name, matches
+from meter.domain.boundary import Boundary
 from meter.domain.tokens import Mode, TokenClass
 from meter.toml_file import Entry, Table, TomlFile, quote
 
@@ -43,9 +44,10 @@ _KEYS: Final = (
     *("seller", "buyer", "parties", "document", "overrides"),
 )
 _PARTY_KEYS: Final = ("name", "address", "tax_id")
-_DOCUMENT_KEYS: Final = ("kind", "series", "po", "terms_days")
+_DOCUMENT_KEYS: Final = ("kind", "series", "po", "terms_days", "energy")
 _OVERRIDE_KEYS: Final = ("models", "tiers", "modes", "classes", "factor", "prices")
 _PRICE_BY: Final = {it.value: it for it in PriceBy}
+_BOUNDARIES: Final = {it.value: it for it in Boundary}
 _SERIES: Final = re.compile(r"[A-Z0-9][A-Z0-9-]*")
 
 
@@ -54,6 +56,7 @@ class _Document:
     series: str
     po: str
     terms_days: int
+    energy: Boundary | None
 
 
 def read_contract(
@@ -111,6 +114,7 @@ def read_contract(
         po=document.po,
         terms_days=document.terms_days,
         overrides=overrides,
+        energy=document.energy,
     )
 
 
@@ -197,7 +201,7 @@ def _read_document(root: Table) -> _Document:
     entry = root.find("document")
     table = None if entry is None else entry.table(_DOCUMENT_KEYS)
     entries: Mapping[str, Entry] = {} if table is None else table.entries
-    kind, series, po, days = (entries.get(key) for key in _DOCUMENT_KEYS)
+    kind, series, po, days, energy = (entries.get(key) for key in _DOCUMENT_KEYS)
     if kind is not None and kind.value != DOCUMENT_KIND:
         kind.note(f'must be "{DOCUMENT_KIND}", the only kind')
     terms_days = None if days is None else days.integer(minimum=0, maximum=TERMS_DAYS_MAX)
@@ -205,6 +209,7 @@ def _read_document(root: Table) -> _Document:
         series=_default_series(root) if series is None else _read_series(series),
         po="" if po is None else po.text(chars_max=TEXT_CHARS_MAX) or "",
         terms_days=TERMS_DAYS_DEFAULT if terms_days is None else terms_days,
+        energy=None if energy is None else energy.choice(_BOUNDARIES, what="boundary"),
     )
 
 

@@ -13,6 +13,7 @@ from billing.money import Currency
 from billing.periods import Month, Span, month_of, month_span
 from billing.price_book import Override
 from meter.domain.account import AccountTree
+from meter.domain.boundary import Boundary
 
 
 class PriceBy(StrEnum):
@@ -37,6 +38,7 @@ class ContractVersion:
     """A version of a contract, in force in `[start_ms, end_ms)`; an `end_ms` of None: open.
 
     `covers` are account ids, each with all below it; the first one names the contract's account.
+    `energy` is whose energy its invoices tell of; None: of none.
     """
 
     contract: str
@@ -53,6 +55,7 @@ class ContractVersion:
     po: str
     terms_days: int
     overrides: tuple[Override, ...]
+    energy: Boundary | None = None
 
     def holds_at(self, at_ms: int) -> bool:
         """Tell whether it is in force at an instant."""

@@ -2,11 +2,25 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable
+from typing import Protocol
 
 from billing.contracts import Contracts, ContractVersion
 from billing.periods import Span
 from meter.domain.account import AccountTree
-from meter.usage import UsageFact
+
+
+class Placed(Protocol):
+    """What has happened to somebody at some time (ms): usage, energy."""
+
+    @property
+    def account_id(self) -> str:
+        """The account."""
+        ...
+
+    @property
+    def interval_start_ms(self) -> int:
+        """Begin of the interval."""
+        ...
 
 
 class Coverage:
@@ -40,10 +54,10 @@ class Coverage:
         first = bisect_right(self._edges, span.start_ms)
         return [span.start_ms, *self._edges[first : bisect_left(self._edges, span.end_ms)]]
 
-    def is_billed_by(self, version: ContractVersion) -> Callable[[UsageFact], bool]:
+    def is_billed_by(self, version: ContractVersion) -> Callable[[Placed], bool]:
         """Return what tells whether a fact is this version's to bill."""
 
-        def is_billed(fact: UsageFact) -> bool:
+        def is_billed(fact: Placed) -> bool:
             return is_same(version, self.find(fact.account_id, fact.interval_start_ms))
 
         return is_billed

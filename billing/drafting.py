@@ -1,18 +1,22 @@
 """Drafts of invoices, from one look at the terms, the accounts and the usage."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 from zoneinfo import ZoneInfo
 
 from billing.contracts import BillingPeriod, accounts_below, billing_periods
 from billing.coverage import Coverage, is_same
+from billing.energy import InvoiceEnergy, find_energy
 from billing.errors import BillingReason
 from billing.invoicing import Invoice, draft
 from billing.periods import Month, Span, month_span
 from billing.ports import Terms
-from billing.rating import rate
+from billing.rating import RatedLine, Rating, Unpriced, rate
+from meter.consumption import Consumption, EnergyFact, SitePue
 from meter.domain.account import AccountTree
+from meter.domain.boundary import Boundary
 from meter.domain.errors import NotFound
+from meter.domain.tokens import OUTPUT_CLASSES
 from meter.usage import UsageFact, UsageFacts
 
 UTC_ZONE: Final = ZoneInfo("UTC")
@@ -62,8 +66,13 @@ class Drafting:
         )
         return filter(self.coverage.is_billed_by(period.version), found)
 
-    def draft(self, period: BillingPeriod, *, cut_id: int | None) -> Invoice:
-        """Return the draft of a period's invoice, of what lies at or below a cut (None: of all)."""
+    def draft(
+        self, period: BillingPeriod, *, cut_id: int | None, consumption: Consumption
+    ) -> Invoice:
+        """Return the draft of a period's invoice, of what lies at or below a cut (None: of all).
+
+        Where its contract asks for it, it tells of the energy that is known when it is drafted.
+        """
         # Read before the usage is: what is counted meanwhile makes the draft newer than it says.
         counted_until_ms = self._facts.counted_until_ms()
         rating = rate(
@@ -77,6 +86,7 @@ class Drafting:
             cut_id=cut_id,
             counted_until_ms=counted_until_ms,
             is_sandbox=self._is_sandbox,
+            energy=self._find_energy(period, rating, consumption=consumption),
         )
 
     def has_usage(self, period: BillingPeriod) -> bool:
@@ -100,6 +110,19 @@ class Drafting:
         }
         return tuple(sorted(found))
 
+    def _find_energy(
+        self, period: BillingPeriod, rating: Rating, *, consumption: Consumption
+    ) -> InvoiceEnergy | None:
+        boundary = period.version.energy
+        if boundary is None:
+            return None
+        tokens: Sequence[RatedLine | Unpriced] = (*rating.lines, *rating.unpriced)
+        return find_energy(
+            _Consumed(self, period=period, consumption=consumption),
+            boundary=boundary,
+            output_tokens=sum(it.token_count for it in tokens if it.token_class in OUTPUT_CLASSES),
+        )
+
     def _bills(self, period: BillingPeriod, account_id: str) -> bool:
         return any(
             is_same(period.version, self.coverage.find(account_id, at_ms))
@@ -111,3 +134,29 @@ class Drafting:
             self.coverage.find(account_id, at_ms) is not None
             for at_ms in self.coverage.instants(span)
         )
+
+
+class _Consumed:
+    """The energy of what a period bills."""
+
+    def __init__(
+        self, drafting: Drafting, *, period: BillingPeriod, consumption: Consumption
+    ) -> None:
+        version, self._span = period.version, period.span
+        self._accounts = accounts_below(drafting.tree, version.covers, period.span)
+        self._is_billed = drafting.coverage.is_billed_by(version)
+        self._consumption = consumption
+
+    def facts(self, boundary: Boundary) -> Iterator[EnergyFact]:
+        """Yield what is billed of boards or hosts."""
+        found = self._consumption.energy(
+            account_ids=self._accounts,
+            start_ms=self._span.start_ms,
+            end_ms=self._span.end_ms,
+            boundary=boundary,
+        )
+        return filter(self._is_billed, found)
+
+    def pues(self) -> Mapping[str, SitePue]:
+        """Return the PUE by pool over the period, of the sites whose PUE is known."""
+        return self._consumption.pues(start_ms=self._span.start_ms, end_ms=self._span.end_ms)

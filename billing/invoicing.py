@@ -6,6 +6,7 @@ from decimal import Decimal
 from typing import Final
 
 from billing.contracts import BillingPeriod, ContractVersion
+from billing.energy import InvoiceEnergy
 from billing.money import Currency, add_up, amount_of, round_half_up, subtract
 from billing.periods import Month, Span, month_of
 from billing.price_book import Price
@@ -55,7 +56,7 @@ class Invoice:
     `total` is the sum of the billed lines, `residue` that of what rounding left over. It is made of
     usage at or below `cut_id`, or for a preview (None) of all that was counted until
     `counted_until_ms`. `unpriced` is empty in an invoice. `is_sandbox` marks one that no real
-    month stands behind.
+    month stands behind. `energy` is information, where the contract asks for it and it is known.
     """
 
     version: ContractVersion
@@ -69,6 +70,7 @@ class Invoice:
     unpriced: tuple[Unpriced, ...]
     total: Decimal
     residue: Decimal
+    energy: InvoiceEnergy | None = None
 
     @property
     def currency(self) -> Currency:
@@ -93,6 +95,7 @@ def draft(
     cut_id: int | None,
     counted_until_ms: int,
     is_sandbox: bool,
+    energy: InvoiceEnergy | None = None,
 ) -> Invoice:
     """Return the draft of a period's invoice."""
     currency = period.version.currency
@@ -111,6 +114,7 @@ def draft(
         unpriced=rating.unpriced,
         total=round_half_up(add_up(line.billed for line in lines), currency),
         residue=add_up(line.residue for line in lines),
+        energy=energy,
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from billing.contracts import ContractVersion, Party, PriceBy
+from billing.documents.energy import energy_to_json, read_energy
 from billing.documents.format import (
     date_of,
     period_dates,
@@ -23,6 +24,7 @@ from billing.money import Currency, write, write_money
 from billing.periods import Span
 from billing.price_book import MODE_NAMES, Factor, Override, Price, class_name
 from billing.rating import Unpriced
+from meter.domain.boundary import Boundary
 from meter.domain.tokens import BAND_NAMES, TokenClass
 
 FORMAT: Final = 1
@@ -54,6 +56,7 @@ def to_json(invoice: Invoice) -> bytes:
         "unpriced": [_unpriced_to_json(it) for it in invoice.unpriced],
         "total": write_money(invoice.total, invoice.currency),
         "residue": write(invoice.residue),
+        **({} if invoice.energy is None else {"energy": energy_to_json(invoice.energy)}),
     }
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
     return f"{text}\n".encode()
@@ -80,10 +83,13 @@ def from_json(document: bytes) -> Invoice:
         unpriced=tuple(map(_read_unpriced, found["unpriced"])),
         total=Decimal(found["total"]),
         residue=Decimal(found["residue"]),
+        energy=read_energy(found["energy"]) if "energy" in found else None,
     )
 
 
 def _contract_to_json(version: ContractVersion) -> dict[str, Any]:
+    # Left out where the contract has none, as in all documents before there was any.
+    energy = {} if version.energy is None else {"energy": version.energy.value}
     return {
         "id": version.contract,
         "start_time": write_time(version.start_ms),
@@ -95,6 +101,7 @@ def _contract_to_json(version: ContractVersion) -> dict[str, Any]:
         "po": version.po,
         "terms_days": version.terms_days,
         "overrides": [_override_to_json(it) for it in version.overrides],
+        **energy,
     }
 
 
@@ -116,6 +123,7 @@ def _read_contract(found: dict[str, Any]) -> ContractVersion:
         po=contract["po"],
         terms_days=contract["terms_days"],
         overrides=tuple(map(_read_override, contract["overrides"])),
+        energy=Boundary(contract["energy"]) if "energy" in contract else None,
     )
 
 

@@ -8,6 +8,7 @@ from typing import Final
 from billing.contracts import Party
 from billing.documents.cells import width_of
 from billing.documents.columns import columns_of
+from billing.documents.energy import ENERGY_TITLE, energy_facts
 from billing.documents.format import (
     NO_LINES,
     PREVIEW,
@@ -33,6 +34,7 @@ from billing.documents.format import (
 )
 from billing.documents.markup import Markup, element
 from billing.documents.style import style_sheet
+from billing.energy import InvoiceEnergy
 from billing.invoicing import Invoice, InvoiceLine
 from billing.money import Currency
 from meter.domain.tokens import Mode
@@ -52,7 +54,11 @@ def to_html(invoice: Invoice) -> bytes:
     warnings = [SANDBOX] if invoice.is_sandbox else []
     if invoice.issue is None:
         warnings.append(PREVIEW)
-    sheet = style_sheet(running_head=name, warning=" · ".join(warnings))
+    sheet = style_sheet(
+        running_head=name,
+        warning=" · ".join(warnings),
+        has_energy=invoice.energy is not None,
+    )
     page = element(
         "html",
         element(
@@ -80,6 +86,8 @@ def _sections(invoice: Invoice) -> Iterator[Markup]:
     yield _sum("total", total_label(invoice), invoice)
     if invoice.unpriced:
         yield _held(invoice)
+    if invoice.energy is not None:
+        yield _energy(invoice.energy)
     last = (word_rounding(invoice), *word_source(invoice))
     yield element("footer", *(element("p", it) for it in last))
 
@@ -246,6 +254,15 @@ def _held(invoice: Invoice) -> Markup:
     ]
     table = element("table", element("tbody", *rows))
     return element("div", element("h2", f"{UNPRICED}:"), table, class_="held")
+
+
+def _energy(energy: InvoiceEnergy) -> Markup:
+    pairs = [
+        element(name, text)
+        for pair in energy_facts(energy)
+        for name, text in zip(("dt", "dd"), pair, strict=True)
+    ]
+    return element("div", element("h2", ENERGY_TITLE), element("dl", *pairs), class_="energy")
 
 
 def _name(text: str) -> Markup:

@@ -13,11 +13,15 @@ _FACES: Final = (
 )
 
 
-def style_sheet(*, running_head: str, warning: str) -> str:
-    """Return the sheet; on paper the head runs from the second page on, a warning on every page."""
-    return _SHEET.substitute(
+def style_sheet(*, running_head: str, warning: str, has_energy: bool) -> str:
+    """Return the sheet; on paper the head runs from the second page on, a warning on every page.
+
+    What only energy needs is left out without it: such pages stay as they always were.
+    """
+    sheet = _SHEET.substitute(
         faces=_FACES, running_head=css_text(running_head), warning=css_text(warning)
     )
+    return sheet + _ENERGY if has_energy else sheet
 
 
 _SHEET: Final = Template(r"""
@@ -126,3 +130,8 @@ footer { margin-top: 56px; padding-top: 12px; border-top: 1px solid var(--hair);
   table { margin-top: 30px; }
 }
 """)
+_ENERGY: Final = """
+.energy { margin-top: 44px; padding: 14px 18px 16px; border: 1px solid var(--hair);
+  border-radius: 3px; break-inside: avoid; }
+.energy dl { margin-top: 8px; font-size: 12.5px; }
+"""

@@ -6,6 +6,7 @@ from typing import Final
 
 from billing.contracts import Party
 from billing.documents.cells import Column, lay_out, pad, width_of, wrap
+from billing.documents.energy import ENERGY_TITLE, energy_facts
 from billing.documents.format import (
     NO_LINES,
     PREVIEW,
@@ -37,6 +38,7 @@ _GAP: Final = 2
 _INDENT: Final = 2
 _FACTS_WIDTH: Final = 41
 _FACT_LABEL_WIDTH: Final = 9
+_ENERGY_LABEL_WIDTH: Final = 11
 # Of tokens, price and amount. What is longer goes on in a row below; so the page stays wide enough.
 _NUMBER_WIDTHS_MAX: Final = (21, 14, 18)
 
@@ -50,6 +52,7 @@ def to_text(invoice: Invoice) -> bytes:
         "",
         *table.rows(),
         *_unpriced(invoice, table.width),
+        *_energy(invoice, table.width),
         *_foot(invoice, table.width),
     ]
     return "".join(f"{row.rstrip(' ')}\n" for row in rows).encode()
@@ -185,6 +188,19 @@ def _unpriced(invoice: Invoice, width: int) -> Iterator[str]:
         )
         which, since = note_unpriced(key, invoice.version.zone)
         rows = [*lay_out((which, tokens), columns, gap=_GAP), since]
+        yield from (" " * _INDENT + row for row in rows)
+
+
+def _energy(invoice: Invoice, width: int) -> Iterator[str]:
+    if invoice.energy is None:
+        return
+    yield from ("", *wrap(ENERGY_TITLE, width))
+    columns = (
+        Column(width=_ENERGY_LABEL_WIDTH),
+        Column(width=width - _INDENT - _ENERGY_LABEL_WIDTH),
+    )
+    for label, text in energy_facts(invoice.energy):
+        rows = lay_out((label, text), columns, gap=0)
         yield from (" " * _INDENT + row for row in rows)
 
 

@@ -159,6 +159,12 @@ terms_days = "30"  #! document.terms_days: must be a whole number without quotes
 [document]
 group_by = "project"  #! document.group_by: no such key; here are kind, series, po, terms_days
 ---
+[document]
+energy = "rack"  #! document.energy: is no boundary; there are board, host, facility
+---
+[document]
+energy = true  #! document.energy: text
+---
 document = "invoice"  #! document: must be a table
 """
 

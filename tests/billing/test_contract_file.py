@@ -9,6 +9,7 @@ from billing.contract_file import read_contract
 from billing.contracts import Party, PriceBy
 from billing.money import Currency, find_currency
 from billing.price_book import Override
+from meter.domain.boundary import Boundary
 from meter.domain.times import to_ms
 from meter.domain.tokens import Mode, TokenClass
 from meter.toml_file import FileFaults
@@ -39,6 +40,7 @@ address = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "10"]
 kind = "invoice"
 po = "4500017731"
 terms_days = 0
+energy = "facility"
 [[overrides]]
 models = ["glm-5.1", "lora/*"]
 tiers = ["high"]
@@ -70,6 +72,7 @@ def test_read_contract__everything() -> None:
         party_id="acme", name="ACME SA", address=tuple(map(str, range(1, 11))), tax_id=""
     )
     assert (contract.series, contract.po, contract.terms_days) == ("NIMBUS-GMBH", "4500017731", 0)
+    assert contract.energy is Boundary.FACILITY
     assert contract.overrides == (
         Override(
             index=0,
@@ -99,6 +102,7 @@ def test_read_contract__least() -> None:
     contract = a_contract()
     assert (contract.end_ms, contract.price_by) == (None, PriceBy.REQUESTED)
     assert (contract.series, contract.po, contract.terms_days) == ("NIMBUS", "", 30)
+    assert contract.energy is None
     assert contract.overrides == ()
     assert a_contract("[document]\nterms_days = 365").terms_days == 365
     assert contract.covers == ("acme",)

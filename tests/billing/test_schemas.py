@@ -15,6 +15,7 @@ from billing import limits
 from billing.file_terms import ALL, CLASSES, MODES
 from billing.price_book import DAY_NAMES
 from billing.shipped import SHIPPED, read_shipped
+from meter.domain.boundary import Boundary
 from meter.domain.limits import MODEL_CHARS_MAX, TIER_CHARS_MAX
 from meter.domain.tokens import BAND_EDGES
 from tests.billing import generated_books
@@ -129,6 +130,7 @@ def test_schemas__have_the_words_and_limits_of_the_code() -> None:
     assert CONTRACT_SCHEMA["properties"]["overrides"]["maxItems"] == limits.OVERRIDES_MAX
     document = CONTRACT_SCHEMA["properties"]["document"]["properties"]
     assert document["terms_days"]["maximum"] == limits.TERMS_DAYS_MAX
+    assert document["energy"]["enum"] == list(Boundary)
     assert document["series"]["maxLength"] == limits.SERIES_CHARS_MAX
     assert contract["text"]["maxLength"] == limits.TEXT_CHARS_MAX
     assert contract["party"]["properties"]["address"]["maxItems"] == limits.ADDRESS_LINES_MAX

@@ -17,9 +17,11 @@ from billing.documents.canonical import to_json
 from billing.documents.html import to_html
 from billing.documents.table import to_csv
 from billing.documents.text import to_text
+from billing.energy import InvoiceEnergy, SiteEnergy
 from billing.invoicing import Invoice
 from billing.price_book import ModelPrices, Window
 from billing.rating import Unpriced
+from meter.domain.boundary import Boundary
 from meter.domain.tokens import Mode, TokenClass
 from tests.billing.invoices import (
     BHD,
@@ -51,6 +53,10 @@ LONG_MODEL: Final = (
     "-finetuned-on-tickets-and-calls-r64-alpha128-v3"
 )
 CJK_MODEL: Final = "通义千问-企业版-长文本-二〇二六年九月"
+TWO_LINES: Final = (
+    Sold("glm-5.1", "medium", OUTPUT, 92_410_021, mode=Mode.BATCH),
+    Sold("kimi-k2.6", "high", INPUT, 1_234_567),
+)
 OFF_PEAK: Final = Window(
     name="off_peak",
     days=frozenset(range(7)),
@@ -107,11 +113,7 @@ def month() -> Invoice:
 def two_lines() -> Invoice:
     """The example of `docs/reference/invoice.md`: one of them a batch at the contract's terms."""
     version = replace(VERSION, overrides=(override(models=("glm-5.1",), factor=Decimal("0.85")),))
-    sold = [
-        Sold("glm-5.1", "medium", OUTPUT, 92_410_021, mode=Mode.BATCH),
-        Sold("kimi-k2.6", "high", INPUT, 1_234_567),
-    ]
-    return make_invoice(sold, version=version)
+    return make_invoice(TWO_LINES, version=version)
 
 
 def sixty_lines() -> Invoice:
@@ -269,6 +271,47 @@ def _unpriced(
     )
 
 
+def with_energy() -> Invoice:
+    """Two lines, and the energy of a facility with two sites, some of it not known."""
+    version = replace(VERSION, energy=Boundary.FACILITY)
+    invoice = make_invoice(TWO_LINES, version=version)
+    sites = (
+        SiteEnergy(
+            site="bergen", pools_mj=2_143_567_891_234, pue=Decimal("1.0833"), is_measured=True
+        ),
+        SiteEnergy(site="oslo", pools_mj=987_654_321_000, pue=Decimal("1.2"), is_measured=False),
+    )
+    return replace(
+        invoice,
+        energy=InvoiceEnergy(
+            boundary=Boundary.FACILITY,
+            pools_mj=sum(it.pools_mj for it in sites),
+            estimated_mj=12_345_678,
+            output_tokens=92_410_021,
+            known_output_tokens=91_100_000,
+            sites=sites,
+            factory_versions=(0, 1, 2),
+        ),
+    )
+
+
+def energy_of_little() -> Invoice:
+    """A preview of two lines that took less than a kilowatt-hour."""
+    version = replace(VERSION, energy=Boundary.BOARD)
+    return replace(
+        make_draft(TWO_LINES, version=version),
+        energy=InvoiceEnergy(
+            boundary=Boundary.BOARD,
+            pools_mj=1_234_567,
+            estimated_mj=0,
+            output_tokens=92_410_021,
+            known_output_tokens=92_410_021,
+            sites=(),
+            factory_versions=(0,),
+        ),
+    )
+
+
 SAMPLES: Final[Mapping[str, Callable[[], Invoice]]] = {
     it.__name__: it
     for it in (
@@ -283,6 +326,7 @@ SAMPLES: Final[Mapping[str, Callable[[], Invoice]]] = {
             no_lines,
         ),
         *(preview, sandbox, sandbox_preview, taken_back, yen, dinar),
+        *(with_energy, energy_of_little),
     )
 }
 

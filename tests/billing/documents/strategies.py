@@ -8,11 +8,13 @@ from zoneinfo import ZoneInfo
 from hypothesis import strategies as st
 
 from billing.contracts import ContractVersion, Party, PriceBy, billing_periods
+from billing.energy import InvoiceEnergy, SiteEnergy
 from billing.invoicing import Invoice, draft, issue
 from billing.money import Currency, multiply
 from billing.periods import month_of
 from billing.price_book import Factor, Override, Price
 from billing.rating import RatedLine, Rating, Unpriced
+from meter.domain.boundary import Boundary
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.tokens import BAND_EDGES, BAND_NAMES, Mode, TokenClass
 
@@ -80,6 +82,14 @@ def prices(draw: st.DrawFn) -> Price:
     )
 
 
+millijoules = st.integers(1, 10**18)
+site_energies = st.builds(
+    SiteEnergy,
+    site=names,
+    pools_mj=millijoules,
+    pue=st.decimals(1, 3, places=4),
+    is_measured=st.booleans(),
+)
 rated_lines = st.builds(
     RatedLine,
     model=names,
@@ -99,6 +109,26 @@ unpriced_keys = st.builds(
     token_count=counts,
     first_ms=edges,
 )
+
+
+@st.composite
+def energies(draw: st.DrawFn) -> InvoiceEnergy:
+    """Energy of any boundary."""
+    boundary = draw(st.sampled_from(Boundary))
+    sites: tuple[SiteEnergy, ...] = ()
+    if boundary is Boundary.FACILITY:
+        sites = tuple(draw(st.lists(site_energies, min_size=1, max_size=3)))
+    pools_mj = sum(it.pools_mj for it in sites) if sites else draw(millijoules)
+    output_tokens = draw(st.integers(0, 10**12))
+    return InvoiceEnergy(
+        boundary=boundary,
+        pools_mj=pools_mj,
+        estimated_mj=draw(st.integers(0, pools_mj)),
+        output_tokens=output_tokens,
+        known_output_tokens=draw(st.integers(0, output_tokens)),
+        sites=sites,
+        factory_versions=tuple(sorted(draw(st.sets(st.integers(0, 99), min_size=1, max_size=4)))),
+    )
 
 
 @st.composite
@@ -122,6 +152,7 @@ def versions(draw: st.DrawFn) -> ContractVersion:
         po=draw(st.just("") | names),
         terms_days=draw(st.integers(0, 365)),
         overrides=draw(listed_overrides),
+        energy=draw(st.none() | st.sampled_from(Boundary)),
     )
 
 
@@ -138,6 +169,7 @@ def invoices(draw: st.DrawFn) -> Invoice:
         cut_id=draw(st.integers(1, 10**6) if is_issued else st.none() | st.integers(1, 10**6)),
         counted_until_ms=draw(instants),
         is_sandbox=draw(st.booleans()),
+        energy=draw(st.none() | energies()),
     )
     if not is_issued:
         return made

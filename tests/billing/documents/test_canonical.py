@@ -15,6 +15,7 @@ from jsonschema import Draft202012Validator
 from billing.documents.canonical import UnknownFormat, from_json, to_json
 from billing.invoicing import Invoice
 from billing.price_book import MODE_NAMES, class_name
+from meter.domain.boundary import Boundary
 from meter.domain.tokens import BAND_NAMES, TokenClass
 from tests.billing.documents.gallery import SAMPLES
 from tests.billing.documents.strategies import invoices
@@ -84,6 +85,23 @@ def test_to_json__of_a_sandbox(name: str, *, expected: bool) -> None:
     assert json.loads(to_json(SAMPLES[name]()))["sandbox"] is expected
 
 
+def test_to_json__without_energy() -> None:
+    """A document without energy does not name it, so that those of before are the same bytes."""
+    assert b"energy" not in to_json(SAMPLES["month"]())
+
+
+def test_to_json__energy() -> None:
+    """Energy is exact in millijoules, and in kilowatt-hours that tell each of them."""
+    invoice = SAMPLES["with_energy"]()
+    document = json.loads(to_json(invoice))
+    assert document["contract"]["energy"] == "facility"
+    energy = document["energy"]
+    assert energy["energy_mj"] == sum(it["facility_mj"] for it in energy["sites"])
+    assert energy["pools_mj"] == sum(it["pools_mj"] for it in energy["sites"])
+    back = Decimal(energy["kwh"]) * 3_600_000_000
+    assert back.quantize(Decimal(1)) == energy["energy_mj"]
+
+
 @pytest.mark.parametrize(
     "document", [b'{"format":2}', b'{"format":"1"}', b"{}", b"[]", b"null", b'"invoice"']
 )
@@ -97,9 +115,12 @@ def test_schema__is_one() -> None:
     """The schema is itself valid, and refuses what it does not name, at every place."""
     Draft202012Validator.check_schema(SCHEMA)
     objects = [it for it in _objects(SCHEMA) if "properties" in it and "type" in it]
-    assert len(objects) == 10
+    assert len(objects) == 12
     assert all(it["additionalProperties"] is False for it in objects)
-    assert all(set(it["required"]) == set(it["properties"]) for it in objects)
+    # Documents that were written before there was any energy have none.
+    missing = [set(it["properties"]) - set(it["required"]) for it in objects]
+    assert [it for it in missing if it] == [{"energy"}, {"energy"}]
+    assert all(set(it["required"]) <= set(it["properties"]) for it in objects)
     fields = [it for of in objects for it in of["properties"].values()]
     assert all({"description", "$ref"} & set(it) for it in fields)
 
@@ -108,6 +129,9 @@ def test_schema__knows_the_words() -> None:
     """Token classes, modes and bands are those of the code."""
     assert SCHEMA["$defs"]["token_class"]["enum"] == [class_name(it) for it in TokenClass]
     assert SCHEMA["$defs"]["mode"]["enum"] == list(MODE_NAMES.values())
+    boundary = SCHEMA["$defs"]["energy"]["properties"]["boundary"]
+    assert boundary["enum"] == list(Boundary)
+    assert SCHEMA["$defs"]["contract"]["properties"]["energy"]["enum"] == list(Boundary)
     band = SCHEMA["$defs"]["unpriced"]["properties"]["band"]
     assert band["enum"] == list(BAND_NAMES)
 
