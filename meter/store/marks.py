@@ -42,8 +42,13 @@ class SoftwareMarkStore:
             if found is not None and found.software == mark.software:
                 return False
             # Whoever marks the same pool at the same time is waited for, and then is there.
-            statement = insert(software_marks).values(values).on_conflict_do_nothing()
-            if connection.execute(statement).rowcount:
+            statement = (
+                insert(software_marks)
+                .values(values)
+                .on_conflict_do_nothing()
+                .returning(software_marks.c.software)
+            )
+            if connection.execute(statement).one_or_none() is not None:
                 return True
             there = connection.execute(before).one()
         if there.software == mark.software:
