@@ -22,6 +22,7 @@ COMMANDS = {
     "invoices": ("cli.invoices:invoices", "Preview, list, show and explain invoices."),
     "billing": ("cli.billing:billing", "Close a month; the sandbox's clock."),
     "energy": ("cli.energy:energy", "Show what the tokens took, and where that is measured."),
+    "factory": ("cli.factory:factory", "Describe sites and pools; show what their power is for."),
     "top": ("cli.top:top", "Watch tokens/s, watts, tokens per joule and $/MWh by tier."),
     "demo": ("cli.demo:demo", "Live through a month of a simulated factory, and check it."),
     "simulate": ("cli.simulate:simulate", "Run a fleet of reporting processes."),

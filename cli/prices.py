@@ -21,7 +21,7 @@ from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
 
 _KEYS: Final = ("model", "tier", "mode", "class", "prompt", "at", "contract")
-_FAULTY: Final = frozenset({"BOOK_INVALID", "CONTRACT_INVALID"})
+_FAULTY: Final = frozenset({"BOOK_INVALID", "CONTRACT_INVALID", "FACTORY_INVALID"})
 _AT: Final = re.compile(r"(?P<book>[^@]+)@(?P<time>.+)")
 
 
