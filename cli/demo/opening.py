@@ -1,11 +1,11 @@
-"""What is agreed before the month and changes within it: accounts, books, contracts, a key."""
+"""What is agreed before the month and changes within it: accounts, factory, books, contracts."""
 
 from pathlib import Path
 from typing import Final
 
 from cli.connection import Client
 from cli.demo.teams import Team
-from cli.demo.world import BOOKS, CUSTOMERS, MOVE, NEW_BOOK, read_terms
+from cli.demo.world import BOOKS, CUSTOMERS, FACTORY, MOVE, NEW_BOOK, read_terms
 from tokenworks.billing.v1.billing_service_pb2 import ImportPriceBookRequest, SetContractRequest
 from tokenworks.meter.v1.account_service_pb2 import (
     PERMISSION_REPORT,
@@ -14,6 +14,7 @@ from tokenworks.meter.v1.account_service_pb2 import (
     MoveAccountRequest,
     Scope,
 )
+from tokenworks.meter.v1.energy_service_pb2 import SetFactoryRequest
 
 BOOKS_FOLDER: Final = "books"
 CONTRACTS_FOLDER: Final = "contracts"
@@ -28,6 +29,13 @@ def open_accounts(client: Client) -> None:
         for team in customer.teams:
             if team.parent:
                 client.accounts.CreateAccount(_creation(team))
+
+
+def describe_factory(client: Client, *, folder: Path) -> None:
+    """Say where the pools stand and what their boards take for idling; kept in the folder too."""
+    toml = read_terms(FACTORY)
+    (folder / f"{FACTORY}.toml").write_text(toml, "utf-8")
+    client.energy.SetFactory(SetFactoryRequest(toml=toml))
 
 
 def agree_on_terms(client: Client, *, folder: Path) -> None:

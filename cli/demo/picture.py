@@ -1,10 +1,10 @@
-"""The month as a picture: tokens, power, tokens per joule and money, one above the other.
+"""The month as a picture: tokens, power, tokens per joule, money, and what tiers take and bring in.
 
 Drawn with matplotlib, which comes with the extra `demo`; nothing else here needs it.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
@@ -24,12 +24,18 @@ _COLORS: Final = {
     THROUGHPUT: "#2f6ea5",
     LATENCY: "#f0a35e",
 }
+# On these colours writing is light.
+_DARK: Final = frozenset({"high", "ultra"})
 _INK: Final = "#22303f"
 _FAINT: Final = "#8a96a3"
 _PAPER: Final = "#fbfaf7"
-_SIZE_INCHES: Final = (12.8, 12.0)
+_SIZE_INCHES: Final = (12.8, 13.8)
 _DPI: Final = 150
-_HEIGHTS: Final = (1.0, 1.0, 0.75, 1.0)
+_HEIGHTS: Final = (1.0, 1.0, 0.75, 0.8)
+# The ranking lies below the month: left, bottom, width and height of the figure.
+_RANKING_PLACE: Final = (0.07, 0.02, 0.815, 0.088)
+# Narrower parts of a bar have no name in them.
+_NAMED_SHARE_MIN: Final = 0.045
 _LABEL_INCHES: Final = 0.19
 _DAY: Final = timedelta(days=1)
 _SATURDAY: Final = 5
@@ -89,6 +95,7 @@ def draw(
         for panel in panels:
             _mark(panel, outages, is_named=panel is panels[0])
         _date(panels[-1])
+        _draw_ranking(figure.add_axes(_RANKING_PLACE), steps, days)
         figure.savefig(path)
 
 
@@ -96,11 +103,11 @@ def _head(figure: Any, *, steps: Sequence[Step], days: Sequence[Day]) -> None:  
     tokens = sum(sum(step.output_tokens.values()) for step in steps)
     energy_mwh = sum(sum(step.measured_mj.values()) for step in steps) / MJ_OF_MWH
     money = sum(sum(day.revenue.values()) for day in days)
-    figure.subplots_adjust(left=0.07, right=0.885, top=0.875, bottom=0.04, hspace=0.27)
-    figure.text(0.07, 0.962, "October 2026 in a token factory", fontsize=20, weight="bold")
+    figure.subplots_adjust(left=0.07, right=0.885, top=0.89, bottom=0.175, hspace=0.27)
+    figure.text(0.07, 0.967, "October 2026 in a token factory", fontsize=20, weight="bold")
     figure.text(
         0.07,
-        0.939,
+        0.947,
         f"{tokens / 1e9:,.2f} billion output tokens, {energy_mwh:,.2f} MWh, ${money:,.0f}."
         "  Traffic, boards and prices are simulated; counted, attributed and billed by Tokenworks."
         "  Days in UTC.",
@@ -130,7 +137,7 @@ def _draw_power(panel: Any, steps: Sequence[Step]) -> None:  # noqa: ANN401
     panel.fill_between(_begins(steps), attributed, total, step="post", **_UNATTRIBUTED)
     _title(panel, "Power in kW", "measured at the boards, by pool")
     entries = [(pool, _COLORS[pool]) for pool in BOARDS]
-    _legend(panel, [*entries, ("no tokens: attributed to nobody", None)])
+    _legend(panel, [*entries, ("idle or without tokens: nobody’s", None)])
 
 
 def _draw_efficiency(panel: Any, steps: Sequence[Step]) -> None:  # noqa: ANN401
@@ -163,6 +170,61 @@ def _draw_money(panel: Any, days: Sequence[Day]) -> None:  # noqa: ANN401
             ends.append((base + values[-1] / 2, f"{tier} ${values[-1]:,.0f}", _COLORS[tier]))
         base += values[-1]
     _label_ends(panel, ends)
+
+
+def _draw_ranking(panel: Any, steps: Sequence[Step], days: Sequence[Day]) -> None:  # noqa: ANN401
+    energy = {it: sum(step.attributed_mj.get(it, 0) for step in steps) for it in TIERS}
+    money = {it: float(sum(day.revenue.get(it, 0) for day in days)) for it in TIERS}
+    per_mwh = {it: money[it] * MJ_OF_MWH / energy[it] for it in TIERS if energy[it]}
+    ranking = sorted(per_mwh, key=lambda it: per_mwh[it], reverse=True)
+    _draw_shares(panel, 1, {it: energy[it] for it in ranking})
+    _draw_shares(panel, 0, {it: money[it] for it in ranking})
+    panel.set_yticks([1, 0], ["power", "revenue"])
+    panel.set_ylim(-0.5, 1.5)
+    panel.set_xlim(0, 1)
+    panel.set_xticks([])
+    panel.grid(visible=False)
+    panel.spines["bottom"].set_visible(False)
+    _title(panel, "Dollars per megawatt-hour", "ranks the tiers")
+    _write_row(panel, [(f"{it} ${per_mwh[it]:,.0f}", _COLORS[it]) for it in ranking])
+
+
+def _write_row(panel: Any, texts: Sequence[tuple[str, str]]) -> None:  # noqa: ANN401
+    """Write words in their colours beside each other, above the panel, up to its right edge."""
+    after: Any = None
+    for text, color in reversed(texts):
+        after = panel.annotate(
+            text,
+            (1.0, 1.0) if after is None else (0.0, 0.0),
+            xycoords="axes fraction" if after is None else after,
+            xytext=(0, 8) if after is None else (-14, 0),
+            textcoords="offset points",
+            va="bottom",
+            ha="right",
+            color=color,
+            weight="bold",
+            fontsize=9.5,
+        )
+
+
+def _draw_shares(panel: Any, row: int, parts: Mapping[str, float]) -> None:  # noqa: ANN401
+    """Draw a bar of the whole width, divided as the parts are."""
+    whole = sum(parts.values())
+    left = 0.0
+    for tier, part in parts.items():
+        share = part / whole if whole else 0.0
+        panel.barh(row, share, left=left, height=0.72, color=_COLORS[tier], linewidth=0)
+        if share >= _NAMED_SHARE_MIN:
+            panel.text(
+                left + share / 2,
+                row,
+                f"{tier} {share:.0%}",
+                ha="center",
+                va="center",
+                color=_PAPER if tier in _DARK else _INK,
+                fontsize=9,
+            )
+        left += share
 
 
 def _label_ends(panel: Any, ends: Sequence[tuple[float, str, str]]) -> None:  # noqa: ANN401

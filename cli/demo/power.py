@@ -20,6 +20,7 @@ MJ_OF_KWH: Final = 3_600_000_000
 _MJ_OF_JOULE: Final = 1_000
 _SETTLED_SECONDS_MAX: Final = 60.0
 _POLL_SECONDS: Final = 0.1
+_MJ_OF_WATT_HOUR: Final = 3_600_000
 _RATIO: Final = Decimal("0.0001")
 _CENT: Final = Decimal("0.01")
 RESEARCH_TIER: Final = "ultra"
@@ -47,6 +48,34 @@ class TierPower:
     def usd_per_mwh(self) -> str:
         """Dollars per megawatt-hour of attributed energy, to the cent."""
         return _divide(self.revenue * MJ_OF_MWH, self.energy_mj, _CENT)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TierRank:
+    """A tier in the ranking: its shares, 0 to 1, of the energy and the revenue of all tiers."""
+
+    tier: TierPower
+    power_share: str
+    revenue_share: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SitePower:
+    """A site's power: what is contracted, and the highest hour with losses, in watts.
+
+    `pue` is a decimal number, `basis` says where it is from.
+    """
+
+    site: str
+    contracted_watts: int
+    highest_watts: int
+    pue: str
+    basis: str
+
+    @property
+    def headroom_watts(self) -> int:
+        """What the highest hour left of the contract; negative where it was too much."""
+        return self.contracted_watts - self.highest_watts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +172,46 @@ def read_tiers(client: Client, *, days: Sequence[Day]) -> list[TierPower]:
     ]
 
 
+def rank(tiers: Sequence[TierPower]) -> list[TierRank]:
+    """Order the tiers by dollars per megawatt-hour, the dearest first."""
+    energy_mj = sum(it.energy_mj for it in tiers)
+    revenue = sum((it.revenue for it in tiers), Decimal(0))
+    ranks = [
+        TierRank(
+            tier=it,
+            power_share=_divide(Decimal(it.energy_mj), energy_mj, _RATIO),
+            revenue_share=_divide(it.revenue, revenue, _RATIO),
+        )
+        for it in tiers
+    ]
+    return sorted(ranks, key=lambda it: Decimal(it.tier.usd_per_mwh), reverse=True)
+
+
+def read_sites(client: Client) -> list[SitePower]:
+    """Return each site's power beside its contract."""
+    version = client.energy.GetFactory(pb.GetFactoryRequest()).version
+    answer = _ask(client, BEGIN, END, group_by=(pb.EFFICIENCY_GROUP_BY_HOUR,))
+    measured = {site.site: site for site in answer.sites}
+    sites = {pool.pool: pool.site for pool in version.pools}
+    hours: dict[tuple[str, int], int] = {}
+    for pool in answer.pools:
+        hour = (sites[pool.pool], pool.start_time.seconds)
+        hours[hour] = hours.get(hour, 0) + pool.measured_mj
+    return [
+        SitePower(
+            site=site.site,
+            contracted_watts=site.contracted_watts,
+            highest_watts=_facility_watts(
+                max(energy_mj for (name, _), energy_mj in hours.items() if name == site.site),
+                pue=Decimal(measured[site.site].pue),
+            ),
+            pue=measured[site.site].pue,
+            basis=pb.PueBasis.Name(measured[site.site].basis).removeprefix("PUE_BASIS_").lower(),
+        )
+        for site in version.sites
+    ]
+
+
 def read_steps(client: Client) -> list[Step]:
     """Return the month in steps of some hours."""
     return [_read_step(client, begin, end) for begin, end in _steps(BEGIN, END, _STEP)]
@@ -202,7 +271,12 @@ def _steps(begin: datetime, end: datetime, step: timedelta) -> Iterator[tuple[da
         begin = following
 
 
-def _divide(value: Decimal, by: int, unit: Decimal) -> str:
+def _facility_watts(hour_mj: int, *, pue: Decimal) -> int:
+    """Return the mean power of an hour, with losses."""
+    return int((hour_mj * pue / _MJ_OF_WATT_HOUR).quantize(Decimal(1), rounding=ROUND_HALF_UP))
+
+
+def _divide(value: Decimal, by: int | Decimal, unit: Decimal) -> str:
     if by == 0:
         return "0"
     return format((value / by).quantize(unit, rounding=ROUND_HALF_UP), "f")

@@ -18,7 +18,7 @@ from cli.demo.exporter import HOST, run_exporter
 from cli.demo.installation import Installation
 from cli.demo.month import Listener, Month, Outage
 from cli.demo.picture import PictureImpossible, draw
-from cli.demo.power import Day, Energy, TierPower
+from cli.demo.power import Day, Energy, SitePower, TierPower, TierRank
 from cli.demo.screen import Screen
 from cli.demo.servers import Plan, running_servers
 from cli.demo.summary import write_summary
@@ -142,6 +142,7 @@ class Story:
 
     def _live_through(self, installation: Installation) -> list[Progress]:
         with installation.connected() as client:
+            opening.describe_factory(client, folder=self._out / "terms")
             opening.open_accounts(client)
             opening.agree_on_terms(client, folder=self._out / "terms")
             api_key = opening.create_server_key(client)
@@ -254,9 +255,11 @@ class Story:
         days, energy = power.read_days(client), power.read_energy(client)
         tiers = power.read_tiers(client, days=days)
         self._screen.section("Tokens, joules, dollars")
-        self._screen.table(_tier_rows(tiers), left=2)
+        self._screen.line("  the tiers by dollars per megawatt-hour of what their tokens took")
         self._screen.line()
-        for row in _energy_rows(energy):
+        self._screen.table(_tier_rows(power.rank(tiers)), left=2)
+        self._screen.line()
+        for row in (*_energy_rows(energy), *_site_rows(power.read_sites(client))):
             self._screen.line(row)
         good = sum(day.is_as_promised for day in days)
         month = next((it.total for it in bills if it.account == RESEARCH), "0")
@@ -311,31 +314,40 @@ def check_line(verdict: Verdict) -> str:
     return f"{tokens}; lost {verdict.lost:,}, doubled {verdict.doubled:,}; {amounts}"
 
 
-def _tier_rows(tiers: Sequence[TierPower]) -> list[list[str]]:
-    head = ["tier", "pool", "requests", "output tokens", "kWh", "tokens/J", "USD", "USD/MWh"]
+def _tier_rows(ranks: Sequence[TierRank]) -> list[list[str]]:
+    head = ["tier", "pool", "M output", "kWh", "tokens/J", "USD", "USD/MWh", "power", "revenue"]
     rows = [
         [
-            it.tier,
-            it.pool,
-            f"{it.request_count:,}",
-            f"{it.output_tokens:,}",
-            f"{Decimal(it.energy_mj) / power.MJ_OF_KWH:,.1f}",
-            it.tokens_per_joule,
-            f"{it.revenue:,.2f}",
-            f"{Decimal(it.usd_per_mwh):,.2f}",
+            it.tier.tier,
+            it.tier.pool,
+            f"{Decimal(it.tier.output_tokens) / 10**6:,.1f}",
+            f"{Decimal(it.tier.energy_mj) / power.MJ_OF_KWH:,.1f}",
+            it.tier.tokens_per_joule,
+            f"{it.tier.revenue:,.2f}",
+            f"{Decimal(it.tier.usd_per_mwh):,.2f}",
+            f"{Decimal(it.power_share) * 100:.1f} %",
+            f"{Decimal(it.revenue_share) * 100:.1f} %",
         ]
-        for it in tiers
+        for it in ranks
     ]
     return [head, *rows]
 
 
 def _energy_rows(energy: Energy) -> Iterator[str]:
-    reasons = ", ".join(reason.replace("_", " ") for reason in energy.unattributed_mj)
+    parts = [
+        f"{energy_mj:,} {reason.replace('_', ' ')}"
+        for reason, energy_mj in sorted(energy.unattributed_mj.items())
+    ]
     yield f"  energy     {energy.measured_mj:,} mJ measured"
-    yield (
-        f"             = {energy.attributed_mj:,} attributed"
-        f" + {energy.unattributed_total_mj:,} unattributed" + (f" ({reasons})" if reasons else "")
-    )
+    yield " + ".join([f"             = {energy.attributed_mj:,} to tokens", *parts])
+
+
+def _site_rows(sites: Sequence[SitePower]) -> Iterator[str]:
+    for it in sites:
+        yield (
+            f"  {it.site:<9}  {it.highest_watts:,} W in the highest hour, losses included (PUE"
+            f" {it.pue}, {it.basis}), of {it.contracted_watts:,} W"
+        )
 
 
 def _power_faults(energy: Energy, *, research_days: int) -> Iterator[str]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from cli.demo.bills import Bill
 from cli.demo.check import Verdict, as_money, to_tree
-from cli.demo.power import Energy, TierPower
+from cli.demo.power import Energy, TierPower, rank
 
 
 def write_summary(
@@ -44,6 +44,18 @@ def write_summary(
         },
         "tokens_per_joule": {it.tier: it.tokens_per_joule for it in tiers},
         "usd_per_mwh": {it.tier: it.usd_per_mwh for it in tiers},
+        "unattributed_mj": dict(sorted(energy.unattributed_mj.items())),
+        "ranking": [
+            {
+                "tier": it.tier.tier,
+                "pool": it.tier.pool,
+                "usd_per_mwh": it.tier.usd_per_mwh,
+                "tokens_per_joule": it.tier.tokens_per_joule,
+                "power_share": it.power_share,
+                "revenue_share": it.revenue_share,
+            }
+            for it in rank(tiers)
+        ],
         "kills": kill_count,
         "resent": resent_count,
         "lost": verdict.lost,

@@ -44,6 +44,7 @@ SERVERS: Final = (THROUGHPUT, THROUGHPUT, THROUGHPUT, LATENCY)
 
 BOOKS: Final = ("retail-september", "keynote")
 NEW_BOOK: Final = "retail-october"
+FACTORY: Final = "factory"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,7 +120,7 @@ MOVE: Final = Move(
 
 
 def read_terms(name: str) -> str:
-    """Return the text of a book or contract of the demo."""
+    """Return the text of a book or contract of the demo, or of its factory's description."""
     return files("cli.demo").joinpath("terms", f"{name}.toml").read_text("utf-8")
 
 

@@ -5,6 +5,7 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
@@ -56,10 +57,24 @@ def test_demo__small(tmp_path: Path) -> None:
     assert min(energy.values()) > 0
     assert summary["tokens_per_joule"].keys() == summary["usd_per_mwh"].keys()
     assert len(summary["tokens_per_joule"]) == 5
+    assert set(summary["unattributed_mj"]) == {"idle", "no_tokens"}
+    assert sum(summary["unattributed_mj"].values()) == energy["unattributed"]
+    _check_ranking(summary)
     assert (out / "month.png").read_bytes().startswith(b"\x89PNG")
     numbers = [invoice["number"] for invoice in summary["invoices"]]
     assert sorted(path.stem for path in (out / "invoices").iterdir()) == numbers
     assert not _leftovers(out)
+
+
+def _check_ranking(summary: dict[str, Any]) -> None:
+    """The ranking has each tier once, the dearest megawatt-hour first, and shares of the whole."""
+    ranking = summary["ranking"]
+    assert {it["tier"]: it["usd_per_mwh"] for it in ranking} == summary["usd_per_mwh"]
+    dollars = [Decimal(it["usd_per_mwh"]) for it in ranking]
+    assert dollars == sorted(dollars, reverse=True)
+    for name in ("power_share", "revenue_share"):
+        # Five roundings of half a ten-thousandth.
+        assert abs(sum((Decimal(it[name]) for it in ranking), Decimal(-1))) <= Decimal("0.00025")
 
 
 @pytest.mark.stacks

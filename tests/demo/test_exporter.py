@@ -12,7 +12,7 @@ from cli.demo.exporter import HOST, Counters, page, run_exporter
 from cli.demo.teams import LATENCY, THROUGHPUT
 from cli.demo.traffic import HOUR_MS, hourly_output
 from cli.demo.world import BEGIN, BOARDS, END, to_ms
-from meter.energy.exporter import read_page
+from meter.energy.sources.dcgm import read_page
 from tests.simulate.fake_meter import API_KEY, FakeMeter, running
 
 BEGIN_MS = to_ms(BEGIN)

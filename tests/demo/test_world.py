@@ -14,6 +14,7 @@ from cli.demo.world import (
     CLOCK_CHANGE,
     CUSTOMERS,
     END,
+    FACTORY,
     KILL,
     MONTH,
     MOVE,
@@ -29,6 +30,7 @@ from cli.demo.world import (
     read_terms,
     to_ms,
 )
+from meter.energy.factory_file import read_factory
 
 
 @pytest.mark.parametrize("name", [*BOOKS, NEW_BOOK])
@@ -54,6 +56,19 @@ def test_contract__is_taken_in(name: str) -> None:
     assert contract.zone == customer.zone
     assert contract.book == customer.book
     assert contract.start_ms == to_ms(month_span(customer.zone)[0])
+
+
+def test_factory__is_taken_in() -> None:
+    """The description is one that the product sets, of all boards, from the clock's begin on."""
+    factory = read_factory(read_terms(FACTORY), version=1, tiers=TIERS)
+    assert factory.start_ms == to_ms(BEGIN)
+    assert {name: (pool.device_count, pool.idle_mw) for name, pool in factory.pools.items()} == {
+        name: (boards.count, boards.idle_watts * 1_000) for name, boards in BOARDS.items()
+    }
+    peak_watts = sum(boards.count * boards.peak_watts for boards in BOARDS.values())
+    (site,) = factory.sites.values()
+    assert site.pue is not None
+    assert peak_watts * site.pue < site.contracted_watts
 
 
 def test_team__has_prices_a_pool_and_a_share() -> None:
