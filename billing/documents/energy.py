@@ -74,7 +74,8 @@ def energy_facts(energy: InvoiceEnergy) -> Iterator[tuple[str, str]]:
         yield "PUE", f"{write(site.pue)} at {printable(site.site)}, {_basis(site)}"
     measured = _percent(energy.pools_mj - energy.estimated_mj, energy.pools_mj)
     rest = "" if energy.estimated_mj == 0 else "; the rest is estimated"
-    yield "Measured", f"{measured} by counters{rest}"
+    whose = " of the pools’ energy" if energy.sites else ""
+    yield "Measured", f"{measured}{whose} by counters{rest}"
     if energy.output_tokens > 0:
         known = _percent(energy.known_output_tokens, energy.output_tokens)
         yield "Covers", f"{known} of the output tokens{_word_unknown(energy)}"

@@ -29,6 +29,8 @@ OBJECTS: Final = {
     "`lines[].price`": DEFS["price"],
     "`lines[].price.factors`": DEFS["price"]["properties"]["factors"]["items"],
     "`unpriced`": DEFS["unpriced"],
+    "`energy`": DEFS["energy"],
+    "`energy.sites`": DEFS["energy_site"],
 }
 
 
