@@ -30,7 +30,7 @@ class EnergyCaller:
 
     def measure(self, energy_mj: int, *, start_ms: int, pool: str = "h100") -> None:
         """Report so much energy within a minute, by a device of its own."""
-        device = f"of {start_ms}"
+        device = f"of {pool} and {start_ms}"
         self.record(
             reading(0, time_ms=start_ms, pool=pool, device=device),
             reading(energy_mj, time_ms=start_ms + 60_000, pool=pool, device=device),
@@ -79,9 +79,19 @@ class EnergyCaller:
 
 
 def reading(
-    counter_mj: int, *, time_ms: int, pool: str = "h100", device: str = "GPU-1"
+    counter_mj: int,
+    *,
+    time_ms: int,
+    pool: str = "h100",
+    device: str | None = None,
+    **changes: Any,  # noqa: ANN401
 ) -> pb.EnergyReading:
-    """Return a reading."""
-    message = pb.EnergyReading(pool=pool, device=device, counter_mj=counter_mj)
+    """Return a reading; by itself a pool has one device, of its own name."""
+    message = pb.EnergyReading(
+        pool=pool,
+        device=f"GPU of {pool}" if device is None else device,
+        counter_mj=counter_mj,
+        **changes,
+    )
     message.time.FromMilliseconds(time_ms)
     return message

@@ -157,7 +157,7 @@ def test_record__what_no_reading_can_be(
     ("changes", "field"),
     [
         ({"group_by": [0]}, "group_by"),
-        ({"group_by": [7]}, "group_by"),
+        ({"group_by": [8]}, "group_by"),
         ({"group_by": [1, 1]}, "group_by"),
         ({"group_by": [4, 5]}, "group_by"),
         ({"pool": "p" * 65}, "pool"),
@@ -285,6 +285,7 @@ def test_sources__silent_devices(caller: EnergyCaller) -> None:
     answer = caller.sources()
     (pool,) = (it for it in answer.pools if it.pool == "silent")
     assert (pool.valid, pool.device_count, pool.fresh_count) == (False, 2, 1)
+    assert pool.faults == [pb.POWER_FAULT_STALE]
     assert pool.last_sample_time.ToMilliseconds() == now_ms
     (device,) = (it for it in answer.silent_devices if it.pool == "silent")
     assert (device.device, device.source) == ("asleep", "reported")
