@@ -197,5 +197,6 @@ def _outcomes_in(message: Message) -> Iterator[str]:
                 name = descriptor.enum_type.values_by_number[number].name
                 yield name.removeprefix("OUTCOME_")
         elif descriptor.message_type is not None:
-            for part in values:
+            # A map's values are numbers and texts, and it yields its keys.
+            for part in () if descriptor.message_type.GetOptions().map_entry else values:
                 yield from _outcomes_in(part)
