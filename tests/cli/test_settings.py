@@ -95,7 +95,27 @@ def test_read_settings__all_faults_at_once(tmp_path: Path, monkeypatch: pytest.M
                 f"http://{'n' * 64}/metrics",
             )
         ),
-        ("energy_sources", "a=http://n/m,b=http://n/m", "a URL of its own"),
+        ("energy_sources", "a=http://n/m,b=http://n/m", "a place of its own"),
+        ("energy_sources", "a=nvml,b=nvml", "a place of its own"),
+        *(
+            ("energy_sources", f"h100={rating}", "whole watts from 1 to 100000000")
+            for rating in (
+                "static",
+                "static:",
+                "static:0",
+                "static:-5",
+                "static:7.5",
+                "static:100000001",
+                "static:7e3",
+                "static: 5",
+                "NVML",
+                "nvml:0",
+            )
+        ),
+        ("energy_sources", "a=static:5,a=http://n/m", "nothing beside the rating of a"),
+        ("energy_sources", "a=nvml,a=static:5", "nothing beside the rating of a"),
+        ("energy_sources", "a=static:5,a=static:5", "nothing beside the rating of a"),
+        ("energy_collect_seconds", "0", "1 to 3600"),
         ("energy_sources", ",".join(f"a=http://n/{n}" for n in range(257)), "at most 256"),
     ],
 )
@@ -114,6 +134,33 @@ def test_read_settings__instant_in_file(tmp_path: Path, written: str) -> None:
     config = tmp_path / "tokenworks.toml"
     config.write_text(f"sandbox_clock = {written}\n")
     assert read_settings(config=config).sandbox_clock == datetime(2026, 10, 1, tzinfo=UTC)
+
+
+@pytest.mark.parametrize("name", ["energy_scrape_seconds", "energy_collect_seconds"])
+def test_read_settings__rates_need_samples(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Energy that is read or collected too seldom for the rules is refused at the start."""
+    for seconds in ("75", "76"):
+        monkeypatch.setenv(f"TOKENWORKS_{name.upper()}", seconds)
+        if seconds == "75":
+            assert getattr(read_settings(), name) == 75
+            continue
+        with pytest.raises(SettingsError) as failure:
+            read_settings()
+        assert str(failure.value) == (
+            f"{name}: must be at most 75: the recording rules look back 300 seconds, and a rate"
+            " needs 4 samples in them"
+        )
+
+
+def test_read_settings__sources_of_each_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pool may be read by exporters and by NVML; a rating stands alone for its own."""
+    written = "h100=http://n/m, h100 = nvml,old=static:7000,older=static:100000000"
+    monkeypatch.setenv("TOKENWORKS_ENERGY_SOURCES", written)
+    first, second, third, fourth = read_settings().energy_sources
+    assert (first.pool, first.is_nvml, first.static_watts) == ("h100", False, None)
+    assert (second.pool, second.is_nvml, second.static_watts) == ("h100", True, None)
+    assert (third.pool, third.is_nvml, third.static_watts) == ("old", False, 7_000)
+    assert fourth.static_watts == 100_000_000
 
 
 def test_read_settings__energy_sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
