@@ -27,16 +27,20 @@ def sources(client: Client) -> None:
             ),
         )
     else:
-        click.echo("No exporter is read: TOKENWORKS_ENERGY_SOURCES names them, as pool=URL.")
+        click.echo(
+            "No energy source is read: TOKENWORKS_ENERGY_SOURCES names them, as pool=URL or"
+            " pool=nvml."
+        )
     if answer.pools:
         print_table(
-            ["pool", "power", "devices", "fresh", "last sample"],
+            ["pool", "power", "devices", "fresh", "gauge/counter", "last sample"],
             (
                 [
                     each.pool,
-                    "valid" if each.valid else "not valid",
+                    "valid" if each.valid else f"not valid: {', '.join(_faults_of(each))}",
                     str(each.device_count),
                     str(each.fresh_count),
+                    f"{each.cross_check_ratio:.3f}" if each.HasField("cross_check_ratio") else "-",
                     format_time(each.last_sample_time),
                 ]
                 for each in answer.pools
@@ -55,6 +59,13 @@ def sources(client: Client) -> None:
 def time_to_json(time: Timestamp, *, is_there: bool) -> str | None:
     """Return a time as JSON has it; null where there is none."""
     return time.ToJsonString() if is_there else None
+
+
+def _faults_of(power: pb.PoolPower) -> list[str]:
+    """Return why power is not valid, in the words of `tokenworks_power_fault`."""
+    return [
+        pb.PowerFault.Name(fault).removeprefix("POWER_FAULT_").lower() for fault in power.faults
+    ]
 
 
 def _read_state(source: pb.EnergySource) -> tuple[str, str]:
@@ -78,6 +89,10 @@ def _sources_to_json(answer: pb.ListEnergySourcesResponse) -> dict[str, object]:
             {
                 "pool": each.pool,
                 "valid": each.valid,
+                "faults": _faults_of(each),
+                "cross_check_ratio": (
+                    each.cross_check_ratio if each.HasField("cross_check_ratio") else None
+                ),
                 "device_count": each.device_count,
                 "fresh_count": each.fresh_count,
                 "last_sample_time": each.last_sample_time.ToJsonString(),

@@ -182,7 +182,8 @@ def test_sources__exporters_pools_and_silent_devices(shell: Shell, exporter: Exp
     # Two boards of the exporter, and two devices of hours ago.
     (pool,) = shell.run_json("energy", "sources")["pools"]
     assert (pool["pool"], pool["valid"], pool["device_count"]) == ("h100", False, 4)
-    assert ["h100", "not", "valid"] in [line[:3] for line in shown]
+    assert (pool["faults"], pool["cross_check_ratio"]) == (["stale"], None)
+    assert ["h100", "not", "valid:", "stale"] in [line[:4] for line in shown]
     silent = shell.run_json("energy", "sources")["silent_devices"]
     assert {"pool": "h100", "device": "changed", "source": "reported"}.items() <= silent[-1].items()
     assert "changed" in shell.run("energy", "sources").stdout
