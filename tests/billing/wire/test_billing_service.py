@@ -169,7 +169,7 @@ def test_contracts__are_kept_as_they_came(office: Office) -> None:
 
 def test_revenue__by_pool(office: Office) -> None:
     """Asked for pools, a tier comes in as many rows; an empty one is of events that name none."""
-    start, end = "2026-10-20T00:00:00Z", "2026-10-20T01:00:00Z"
+    start, end = "2026-10-23T05:00:00Z", "2026-10-23T06:00:00Z"
     office.use("acme", at=start, pool="h100", output=2_000_000)
     office.use("team", at=start, pool="h200", output=500_000)
     office.use("acme", at=start, output=1_000_000)
