@@ -58,10 +58,26 @@ class Target:
     tls: bool
 
 
-def client_command(command: Callable[Concatenate[Client, ...], None]) -> Callable[..., None]:
-    """Give a click command a `Client` as its first argument, and the options to choose the server.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """How a command finds its meter, once it needs one; `as_json` is as in `Client`."""
 
-    A call that fails in it ends the command with the exit code and message of `explain`.
+    config: Path | None
+    flags: Mapping[str, object]
+    as_json: bool
+
+    @contextmanager
+    def connect(self) -> Iterator[Client]:
+        """A client for the time of the block; failed calls in it become a CommandError."""
+        settings = load_settings(self.config, flags=self.flags)
+        with connect(settings=settings, as_json=self.as_json) as client:
+            yield client
+
+
+def reaching_command(command: Callable[Concatenate[Reach, ...], None]) -> Callable[..., None]:
+    """Give a click command a `Reach` as its first argument, and the options to choose the server.
+
+    For commands that do not always speak to one; the others are a `client_command`.
     """
 
     @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -80,10 +96,23 @@ def client_command(command: Callable[Concatenate[Client, ...], None]) -> Callabl
         **kwargs: object,
     ) -> None:
         flags = {"server": server, "api_key": api_key, "insecure": insecure}
-        with connect(settings=load_settings(config, flags=flags), as_json=as_json) as client:
-            command(client, *args, **kwargs)
+        command(Reach(config=config, flags=flags, as_json=as_json), *args, **kwargs)
 
     return run
+
+
+def client_command(command: Callable[Concatenate[Client, ...], None]) -> Callable[..., None]:
+    """Give a click command a `Client` as its first argument, and the options to choose the server.
+
+    A call that fails in it ends the command with the exit code and message of `explain`.
+    """
+
+    @functools.wraps(command)
+    def run(reach: Reach, *args: object, **kwargs: object) -> None:
+        with reach.connect() as client:
+            command(client, *args, **kwargs)
+
+    return reaching_command(run)
 
 
 def load_settings(config: Path | None, *, flags: Mapping[str, object]) -> Settings:

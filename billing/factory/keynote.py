@@ -106,7 +106,7 @@ def _revenues(
 ) -> Iterator[Claim]:
     quarters = "250 MW each of free, medium, high, premium"
     for name, of, published in (
-        ("Hopper earns what makes Blackwell 5x", hopper, 6),
+        ("Hopper earns $6 B, so that Blackwell is 5x", hopper, 6),
         ("Blackwell earns $30 B a year", blackwell, 30),
         ("the same, premium as read off the chart", as_read, 30),
         ("Rubin earns $150 B a year", rubin, 150),

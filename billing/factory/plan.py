@@ -42,7 +42,7 @@ class Limit(StrEnum):
 
 
 class PlanImpossible(ValueError):
-    """The minima cannot be served; the message says by what they fail."""
+    """Something that is needed is said nowhere, or the minima cannot be served; it says which."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,6 +1,6 @@
 """What is planned with, as TOML; see `docs/factory.md`. Pure.
 
-A file may leave out what is measured: `PlanFile.complete` puts both together and says what is
+A file may leave out what is measured: `PlanTerms.complete` puts both together and says what is
 missing still.
 """
 
@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import Final
 
 from billing.factory.figures import raise_to, ratio
-from billing.factory.plan import ZERO, PlanInput, Tier
+from billing.factory.plan import ZERO, PlanImpossible, PlanInput, Tier
 from billing.file_terms import read_format
 from billing.limits import TEXT_CHARS_MAX
 from meter.domain.limits import TIER_CHARS_MAX
@@ -26,21 +26,8 @@ _ONE: Final = Fraction(1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Known:
-    """What is known of a factory by measuring; None is not known.
-
-    Of each tier: `tps_per_mw`, `price`, `minimum_tps` and `actual_mw` as in `Tier`.
-    """
-
-    name: str = ""
-    power_mw: Fraction | None = None
-    pue: Fraction | None = None
-    tiers: Mapping[str, Tier] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class TierTerms:
-    """What a file says of a tier; None is not said. `demand_tps` is asked for at `demand_at`."""
+    """What is said of a tier; None is not said. `demand_tps` is that at the price `demand_at`."""
 
     tps_per_mw: Fraction | None = None
     price: Fraction | None = None
@@ -52,8 +39,8 @@ class TierTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PlanFile:
-    """What a file says; None is not said."""
+class PlanTerms:
+    """What a file, or measuring, says; None is not said. Units are those of `PlanInput`."""
 
     name: str = ""
     power_mw: Fraction | None = None
@@ -62,33 +49,33 @@ class PlanFile:
     tiers: Mapping[str, TierTerms] = field(default_factory=dict)
 
     def complete(
-        self, known: Known | None = None, *, prices: Mapping[str, Fraction] | None = None
+        self, known: "PlanTerms | None" = None, *, prices: Mapping[str, Fraction] | None = None
     ) -> PlanInput:
-        """Return what is planned with: `prices` before the file, the file before what is known.
+        """Return what is planned with: `prices` before these terms, and these before what is known.
 
-        Raises ValueError when something is in none of them.
+        Raises PlanImpossible when something is in none of them.
         """
-        known, prices = known or Known(), prices or {}
+        known, prices = known or PlanTerms(), prices or {}
         names = list(dict.fromkeys([*self.tiers, *known.tiers]))
         unknown = [name for name in prices if name not in names]
         if unknown:
-            raise ValueError(f"a price is given for {unknown[0]}, which is none of the tiers")
+            raise PlanImpossible(f"a price is given for {unknown[0]}, which is none of the tiers")
         if not names:
-            raise ValueError("there are no tiers to plan with")
-        power_mw = known.power_mw if self.power_mw is None else self.power_mw
+            raise PlanImpossible("there are no tiers to plan with")
+        power_mw = _first(self.power_mw, known.power_mw)
         if power_mw is None:
-            raise ValueError("power_mw is said nowhere: how much power is there?")
-        pue = known.pue if self.pue is None else self.pue
+            raise PlanImpossible("power_mw is said nowhere: how much power is there?")
+        nothing = TierTerms()
         return PlanInput(
             name=self.name or known.name,
             power_mw=power_mw,
-            pue=_ONE if pue is None else pue,
+            pue=_first(self.pue, known.pue) or _ONE,
             usd_per_kwh=self.usd_per_kwh or ZERO,
             tiers=[
                 _complete_tier(
                     name,
-                    self.tiers.get(name, TierTerms()),
-                    known=known.tiers.get(name),
+                    self.tiers.get(name, nothing),
+                    known=known.tiers.get(name, nothing),
                     price=prices.get(name),
                 )
                 for name in names
@@ -96,7 +83,7 @@ class PlanFile:
         )
 
 
-def read_plan(text: str) -> PlanFile:
+def read_plan(text: str) -> PlanTerms:
     """Return what a TOML text says; raises FileFaults with all faults."""
     file = TomlFile(text)
     root = file.root.table(_KEYS)
@@ -109,7 +96,7 @@ def read_plan(text: str) -> PlanFile:
         pue_entry.note("must be 1 or more: a site draws at least what its IT does")
     tiers_entry = root.find("tiers")
     tiers = None if tiers_entry is None else tiers_entry.table()
-    found = PlanFile(
+    found = PlanTerms(
         name="" if name is None else name.text(chars_max=TEXT_CHARS_MAX) or "",
         power_mw=_positive(root.find("power_mw")),
         pue=pue,
@@ -157,27 +144,26 @@ def _read_tier(table: Table) -> TierTerms:
 
 
 def _complete_tier(
-    name: str, terms: TierTerms, *, known: Tier | None, price: Fraction | None
+    name: str, terms: TierTerms, *, known: TierTerms, price: Fraction | None
 ) -> Tier:
-    rate, minimum, actual = terms.tps_per_mw, terms.minimum_tps, terms.actual_mw
-    price = terms.price if price is None else price
-    if known is not None:
-        rate = known.tps_per_mw if rate is None else rate
-        price = known.price if price is None else price
-        minimum = known.minimum_tps if minimum is None else minimum
-        actual = known.actual_mw if actual is None else actual
+    rate = _first(terms.tps_per_mw, known.tps_per_mw)
+    price = _first(price, terms.price, known.price)
     if rate is None:
-        raise ValueError(f"tokens_per_second_per_mw of {name} is said nowhere")
+        raise PlanImpossible(f"tokens_per_second_per_mw of {name} is said nowhere")
     if price is None:
-        raise ValueError(f"usd_per_million_tokens of {name} is said nowhere")
+        raise PlanImpossible(f"usd_per_million_tokens of {name} is said nowhere")
     return Tier(
         tier=name,
         tps_per_mw=rate,
         price=price,
-        minimum_tps=minimum or ZERO,
+        minimum_tps=_first(terms.minimum_tps, known.minimum_tps) or ZERO,
         demand_tps=_demand_at(terms, price),
-        actual_mw=actual,
+        actual_mw=_first(terms.actual_mw, known.actual_mw),
     )
+
+
+def _first(*values: Fraction | None) -> Fraction | None:
+    return next((it for it in values if it is not None), None)
 
 
 def _demand_at(terms: TierTerms, price: Fraction) -> Fraction | None:

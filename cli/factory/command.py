@@ -2,18 +2,21 @@
 
 import click
 
+from cli.factory.compare import compare
+from cli.factory.mark import mark
+from cli.factory.plan import plan
 from cli.factory.show import show
 from cli.factory.versions import list_versions, set_version
 
 
 @click.group("factory")
 def factory() -> None:
-    """Describe the factory's sites and pools, and show what their power is used for.
+    """Describe the factory's sites and pools, show what their power is used for, and plan it.
 
-    Needs an API key that may read the whole installation; to change anything, one that may
-    administer it.
+    Needs an API key that may read the whole installation; to describe it, one that may administer
+    it, to mark software, one that may report. A plan by a file needs none.
     """
 
 
-for _command in (set_version, list_versions, show):
+for _command in (set_version, list_versions, show, mark, plan, compare):
     factory.add_command(_command)
