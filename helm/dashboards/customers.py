@@ -161,7 +161,7 @@ _ENERGY: Final = Row(
     panels=(
         series(
             "Output tokens per joule by tier",
-            says="Of the intervals whose power is valid; each hour of the time chosen. Tokens and"
+            says="Of the intervals whose power is valid, by the hour. Tokens and"
             " energy are those of the database, corrections included.",
             asks=[
                 AskedSql(
@@ -172,6 +172,7 @@ FROM efficiency_hourly WHERE {_HOURS} AND reason = '' GROUP BY 1, 2 ORDER BY 1, 
                 )
             ],
             unit="si:tok/J",
+            last="2d",
         ),
         series(
             "Energy by what it was for",
@@ -189,6 +190,7 @@ FROM efficiency_hourly WHERE {_HOURS} AND energy_mj IS NOT NULL GROUP BY 1, 2 OR
             unit="kwatth",
             stacked=True,
             bars=True,
+            last="2d",
         ),
     ),
 )

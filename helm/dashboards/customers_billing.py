@@ -70,7 +70,7 @@ FROM invoices WHERE {_CHOSEN} GROUP BY 1 ORDER BY 1"""
             ],
             unit="none",
             upright=True,
-            decimals=2,
+            decimals=0,
         ),
         table(
             "Invoices, newest first",
@@ -113,7 +113,7 @@ FROM invoice_lines JOIN invoices USING (number) WHERE {_CHOSEN} GROUP BY 1 ORDER
                 Column(field="Invoiced", title="Invoiced"),
             ],
             unit="none",
-            decimals=2,
+            decimals=0,
         ),
         table(
             "Lines that weigh most",
@@ -147,28 +147,30 @@ PRICES: Final = Row(
     panels=(
         series(
             "Revenue an hour by tier",
-            says="What counted tokens come to at their contracts' prices, in every currency. No"
-            " invoice is made of it.",
+            says="What counted tokens come to at their contracts' prices, in the currency chosen."
+            " No invoice is made of it.",
             asks=[
                 Asked(
-                    expr="3600 * sum by (tier, currency) (rate(tokenworks_revenue_total[$window]))",
+                    expr="3600 * sum by (tier)"
+                    ' (rate(tokenworks_revenue_total{currency="$currency"}[$window]))',
                     legend="{{tier}}",
                 )
             ],
             unit="none",
-            decimals=2,
+            last="1h",
         ),
         series(
             "Revenue an hour by pool",
             says="The same by the pool that served the tokens.",
             asks=[
                 Asked(
-                    expr="3600 * sum by (pool, currency) (rate(tokenworks_revenue_total[$window]))",
+                    expr="3600 * sum by (pool)"
+                    ' (rate(tokenworks_revenue_total{currency="$currency"}[$window]))',
                     legend="{{pool}}",
                 )
             ],
             unit="none",
-            decimals=2,
+            last="1h",
         ),
         table(
             "Prices in force",
@@ -204,6 +206,7 @@ PRICES: Final = Row(
             width=8,
             stacked=True,
             legend="bottom",
+            last="1h",
         ),
         stat(
             "Tokens without a price",

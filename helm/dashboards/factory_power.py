@@ -23,7 +23,7 @@ POWER: Final = Row(
             says="What each site takes, and, dashed, what its contract allows. Where no PUE is"
             " known, its computers alone.",
             asks=[
-                Asked(expr=f"sum by (site) {SITE_WATTS}", legend="{{site}}"),
+                Asked(expr=f"sum by (site) ({SITE_WATTS})", legend="{{site}}"),
                 Asked(
                     expr="max by (site) (tokenworks_power_budget_watts)",
                     legend="{{site}}, contracted",

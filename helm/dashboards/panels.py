@@ -140,8 +140,12 @@ def series(
     dashed: str | None = None,
     legend: str = "right",
     decimals: int | None = None,
+    last: str | None = None,
 ) -> Panel:
-    """Lines over time, or areas or bars upon each other; series that `dashed` fits are limits."""
+    """Lines over time, or areas or bars upon each other; series that `dashed` fits are limits.
+
+    `last` is how far back it looks whatever time is chosen: 3h.
+    """
     field = _field(unit, steps=None, decimals=decimals, color={"mode": "palette-classic-by-name"})
     if from_zero:
         field["defaults"]["min"] = 0
@@ -160,6 +164,7 @@ def series(
     return _panel(
         "timeseries",
         title=title,
+        last=last,
         says=says,
         asks=asks,
         width=width,
@@ -273,6 +278,7 @@ def _panel(
     options: Json,
     is_table: bool = False,
     transformations: Sequence[Json] = (),
+    last: str | None = None,
 ) -> Panel:
     json: Json = {
         "type": kind,
@@ -286,6 +292,8 @@ def _panel(
         "fieldConfig": field,
         "options": options,
     }
+    if last is not None:
+        json["timeFrom"] = last
     if transformations:
         json["transformations"] = list(transformations)
     return Panel(width=width, json=json)

@@ -2,9 +2,11 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any
 
+_UNITS = {"h": timedelta(hours=1), "d": timedelta(days=1)}
 _VARIABLE = re.compile(r"\$\{(\w+):sqlstring\}|\$\{(\w+)\}|\$(\w+)")
 _TIME_FILTER = re.compile(r"\$__timeFilter\((\w+)\)")
 
@@ -20,6 +22,13 @@ class Choices:
     end: datetime
     values: Mapping[str, str | Sequence[str]] = field(default_factory=dict)
     rate_interval: str = "1m"
+
+    def of(self, panel: Mapping[str, Any]) -> "Choices":
+        """What a panel makes of it that looks back as far as it says itself."""
+        if "timeFrom" not in panel:
+            return self
+        number, unit = panel["timeFrom"][:-1], panel["timeFrom"][-1]
+        return replace(self, begin=self.end - int(number) * _UNITS[unit])
 
 
 def fill(text: str, *, choices: Choices) -> str:

@@ -7,7 +7,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,11 @@ class Prometheus:
     def __init__(self, address: str) -> None:
         """Take its host:port."""
         self._address = address
+
+    @property
+    def url(self) -> str:
+        """Where it is asked."""
+        return f"http://{self._address}"
 
     def query(self, expression: str, *, at: datetime | None = None) -> list[Sample]:
         """The value of an expression, now or then; fails where it is wrong or gives a warning."""
@@ -73,14 +78,34 @@ class Prometheus:
         return content
 
 
-@contextmanager
-def running_prometheus(*, folder: Path, target: str, rules: Path) -> Iterator[Prometheus]:
+def running_prometheus(
+    *, folder: Path, target: str, rules: Path
+) -> AbstractContextManager[Prometheus]:
     """A Prometheus for the time of the block, which scrapes `target` and evaluates `rules`."""
     config = {
         "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
         "rule_files": [str(rules)],
         "scrape_configs": [{"job_name": "tokenworks", "static_configs": [{"targets": [target]}]}],
     }
+    return _running(config, folder=folder)
+
+
+def reading_prometheus(*, folder: Path) -> AbstractContextManager[Prometheus]:
+    """A Prometheus for the time of the block, which only reads the blocks in `prometheus` there.
+
+    They have a sample each minute, and no mark where a series ends: it is not looked back for one.
+    """
+    return _running(
+        {},
+        # Blocks that are older than it keeps any are thrown away.
+        "--storage.tsdb.retention.time=100y",
+        "--query.lookback-delta=59s",
+        folder=folder,
+    )
+
+
+@contextmanager
+def _running(config: dict[str, Any], *flags: str, folder: Path) -> Iterator[Prometheus]:
     # JSON is YAML.
     (folder / "prometheus.yml").write_text(json.dumps(config), "utf-8")
     log = folder / "prometheus.log"
@@ -91,6 +116,7 @@ def running_prometheus(*, folder: Path, target: str, rules: Path) -> Iterator[Pr
                 f"--config.file={folder / 'prometheus.yml'}",
                 f"--storage.tsdb.path={folder / 'prometheus'}",
                 "--web.listen-address=127.0.0.1:0",
+                *flags,
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

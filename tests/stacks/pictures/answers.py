@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from decimal import Decimal
 
 import psycopg
@@ -14,7 +14,8 @@ from tests.stacks.grafana import Choices, fill
 from tests.stacks.prometheus import Prometheus
 from tests.stacks.queries import Json
 
-POINT_COUNT = 240
+# How often the past was scraped: values lie at whole minutes.
+STEP = timedelta(minutes=1)
 # A cell of a table: a text, a number, or nothing.
 Cell = str | float | None
 _LABEL = re.compile(r"\{\{(\w+)\}\}")
@@ -88,13 +89,12 @@ class Sources:
             return connection.execute(fill(sql, choices=choices).encode()).fetchall()
 
     def _lines(self, panel: Json, *, choices: Choices) -> Iterator[Line]:
-        step = (choices.end - choices.begin) / POINT_COUNT
         for target in panel["targets"]:
             found = self._prometheus.query_range(
                 fill(target["expr"], choices=choices),
                 begin=choices.begin,
                 end=choices.end,
-                step=step,
+                step=STEP,
             )
             for labels, points in found:
                 yield Line(name=_name(target["legendFormat"], labels), points=points)

@@ -10,7 +10,7 @@ from tests.stacks.queries import Json
 
 ROW_PIXELS = 36
 _NAME_WIDTH = 92
-_LEGEND_HEIGHT = 26
+_LEGEND_HEIGHT = 28
 
 
 def draw_numbers(

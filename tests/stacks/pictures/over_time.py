@@ -11,7 +11,7 @@ from tests.stacks.pictures.answers import Line
 from tests.stacks.pictures.look import FAINT, GRID, Look
 from tests.stacks.pictures.units import choose_ticks
 
-_LABEL_WIDTH = 66
+_DIGIT_WIDTH = 6.7
 _BELOW = 24
 _ABOVE = 8
 _TICK_SECONDS = (60, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 86_400, 172_800, 604_800)
@@ -21,8 +21,9 @@ _DAY = 86_400
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Scale:
-    """Where values and times lie in the picture."""
+    """Where values and times lie in the picture, right of the labels of values."""
 
+    left: float
     width: float
     height: float
     lowest: float
@@ -31,8 +32,8 @@ class _Scale:
     end: float
 
     def x(self, at: float) -> float:
-        inside = self.width - _LABEL_WIDTH
-        return _LABEL_WIDTH + inside * (at - self.begin) / (self.end - self.begin)
+        inside = self.width - self.left
+        return self.left + inside * (at - self.begin) / (self.end - self.begin)
 
     def y(self, value: float) -> float:
         inside = self.height - _BELOW - _ABOVE
@@ -62,7 +63,9 @@ def draw(
     ticks = choose_ticks(
         0 if look.setting("min", "") == 0 else min(tops), max(tops), count=max(int(height // 42), 2)
     )
+    labels = max(len(look.write(float(tick))) for tick in ticks)
     scale = _Scale(
+        left=labels * _DIGIT_WIDTH + 12,
         width=width,
         height=height,
         lowest=ticks[0],
@@ -140,7 +143,7 @@ def _bars(line: Line, *, floor: dict[float, float], color: str, scale: _Scale) -
     wide = max((scale.x(scale.begin + step) - scale.x(scale.begin)) * 0.8, 1.5)
     for at, value in points:
         top, bottom = scale.y(value + floor.get(at, 0)), scale.y(floor.get(at, 0))
-        left = max(scale.x(at) - wide / 2, _LABEL_WIDTH)
+        left = max(scale.x(at) - wide / 2, scale.left)
         yield (
             f'<rect x="{left:.1f}" y="{top:.1f}" width="{wide:.1f}"'
             f' height="{max(bottom - top, 0):.1f}" fill="{color}" fill-opacity="0.8"/>'
@@ -154,8 +157,8 @@ def _path(points: Sequence[tuple[float, float]]) -> str:
 def _axes(scale: _Scale, *, ticks: Sequence[float], look: Look) -> Iterator[str]:
     for value in ticks:
         y = scale.y(value)
-        yield f'<path d="M{_LABEL_WIDTH} {y:.1f}H{scale.width:.0f}" stroke="{GRID}"/>'
-        yield _text(_LABEL_WIDTH - 8, y + 4, look.write(float(value)), anchor="end")
+        yield f'<path d="M{scale.left:.0f} {y:.1f}H{scale.width:.0f}" stroke="{GRID}"/>'
+        yield _text(scale.left - 8, y + 4, look.write(float(value)), anchor="end")
     for at, label in _times(scale):
         x = scale.x(at)
         yield f'<path d="M{x:.1f} {_ABOVE}V{scale.height - _BELOW:.0f}" stroke="{GRID}"/>'
@@ -164,7 +167,7 @@ def _axes(scale: _Scale, *, ticks: Sequence[float], look: Look) -> Iterator[str]
 
 
 def _times(scale: _Scale) -> Iterator[tuple[float, str]]:
-    room = max((scale.width - _LABEL_WIDTH) / _TICK_WIDTH, 1)
+    room = max((scale.width - scale.left) / _TICK_WIDTH, 1)
     rough = (scale.end - scale.begin) / room
     step = next((it for it in _TICK_SECONDS if it >= rough), _TICK_SECONDS[-1])
     at = math.ceil(scale.begin / step) * step

@@ -18,7 +18,8 @@ _COLUMNS = 24
 _PADDING = 10
 _TITLE = 36
 _LEGEND_WIDTH = 200
-_LEGEND_HEIGHT = 30
+_KEYS_HEIGHT = 19
+_KEY_WIDTH, _DIGIT_WIDTH = 36, 6.9
 _LINE_HEIGHT = 23
 
 _STYLE = """
@@ -27,6 +28,7 @@ body { background: #111217; color: #ccccdc; font: 14px 'Liberation Sans', sans-s
 .place { position: absolute; overflow: hidden; }
 .panel { background: #181b1f; border: 1px solid #2a2d33; border-radius: 3px; }
 .panel h2 { font-size: 14px; font-weight: 600; padding: 10px 10px 0; height: 36px; }
+.panel small { font-size: 12px; font-weight: 400; color: #8e8e99; margin-left: 8px; }
 .inside { padding: 0 10px; display: flex; }
 .row { font-size: 17px; font-weight: 600; color: #e6e6f0; padding-top: 4px; }
 .head { left: 16px; top: 14px; }
@@ -44,7 +46,7 @@ body { background: #111217; color: #ccccdc; font: 14px 'Liberation Sans', sans-s
 .legend div { display: flex; height: 23px; align-items: center; white-space: nowrap; }
 .legend div span { overflow: hidden; text-overflow: ellipsis; flex: 1; padding-right: 6px; }
 .keys { display: flex; flex-wrap: wrap; font-size: 12.5px; gap: 2px 14px; padding-left: 8px;
-  height: 26px; overflow: hidden; align-items: center; }
+  overflow: hidden; align-items: center; padding-top: 4px; }
 i { font-style: normal; }
 .legend i, .key i { width: 14px; height: 4px; border-radius: 2px; margin-right: 7px;
   display: inline-block; vertical-align: middle; flex: none; }
@@ -95,12 +97,14 @@ def _draw_panel(panel: Json, *, answers: Mapping[int, Answer], choices: Choices)
     top = _HEAD + place["y"] * (_CELL + _GAP)
     where = f"left:{left:.0f}px;top:{top:.0f}px;width:{width:.0f}px;height:{height:.0f}px"
     title = escape(panel["title"])
+    if "timeFrom" in panel:
+        title += f" <small>last {panel['timeFrom']}</small>"
     if panel["type"] == "row":
         return f'<div class="place row" style="{where}">{title}</div>'
     inside = _draw_inside(
         panel,
         answer=answers[panel["id"]],
-        choices=choices,
+        choices=choices.of(panel),
         width=width - 2 * _PADDING,
         height=height - _TITLE - _PADDING,
     )
@@ -142,11 +146,12 @@ def _draw_over_time(
     panel: Json, *, answer: Answer, look: Look, choices: Choices, width: float, height: float
 ) -> str:
     is_beside = panel["options"]["legend"]["placement"] == "right"
+    keys_height = _KEYS_HEIGHT * _count_rows([line.name for line in answer.lines], width=width) + 8
     drawn = over_time.draw(
         answer.lines,
         look=look,
         width=width - (_LEGEND_WIDTH if is_beside else 0),
-        height=height - (0 if is_beside else _LEGEND_HEIGHT),
+        height=height - (0 if is_beside else keys_height),
         begin=choices.begin,
         end=choices.end,
     )
@@ -164,6 +169,17 @@ def _draw_over_time(
         for line, color in zip(answer.lines, colors, strict=True)
     )
     return f'<div>{drawn}<div class="keys">{keys}</div></div>'
+
+
+def _count_rows(names: Sequence[str], *, width: float) -> int:
+    """How many rows the names take below each other."""
+    rows, x = 1, 0.0
+    for name in names:
+        own = _KEY_WIDTH + len(name) * _DIGIT_WIDTH
+        if x + own > width:
+            rows, x = rows + 1, 0.0
+        x += own
+    return rows
 
 
 def _last(line: Line, *, look: Look) -> str:

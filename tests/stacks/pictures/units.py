@@ -63,20 +63,14 @@ def _shorten(value: float, decimals: int | None) -> str:
 
 
 def _round(value: float, decimals: int | None) -> str:
-    """Grafana's own choice of decimals where none are given: about three digits that count."""
-    if decimals is None:
-        decimals = _choose_decimals(value)
-    text = f"{value:,.{decimals}f}"
-    return text.replace(",", "") if abs(value) < 10_000 else text
-
-
-def _choose_decimals(value: float) -> int:
-    if value == 0 or value == int(value):
-        return 0
-    decimals = 1 - math.floor(math.log10(abs(value)))
-    if abs(value) * 10**decimals > 22.5:
-        decimals -= 1
-    return min(max(decimals, 0), 6)
+    """Grafana's own choice of decimals where none are given: three digits that count."""
+    if decimals is not None:
+        return f"{value:,.{decimals}f}"
+    if value == 0:
+        return "0"
+    chosen = min(max(2 - math.floor(math.log10(abs(value))), 0), 6)
+    text = f"{value:,.{chosen}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def choose_ticks(lowest: float, highest: float, *, count: int) -> Sequence[float]:
