@@ -14,38 +14,40 @@ from rich.table import Table
 
 from cli.accounts import format_time
 from cli.connection import Client, client_command, find_now_ms
+from cli.energy.answer import to_json
 from cli.energy.money import MJ_PER_MEGAWATT_HOUR, find_revenue, per_megawatt_hour
-from cli.energy.sources import time_to_json
+from cli.energy.question import (
+    BOUNDARIES,
+    GROUPS,
+    MJ_PER_JOULE,
+    REASONS,
+    TIMES,
+    to_request,
+    tokens_per_joule,
+)
 from cli.usage.query import make_group_splitter
-from cli.usage.span import Span, check_order, check_time, to_span
+from cli.usage.span import check_order, check_time, to_span
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
-GROUPS: Final = {
-    name.removeprefix("EFFICIENCY_GROUP_BY_").lower(): number
-    for name, number in pb.EfficiencyGroupBy.items()
-    if number
-}
-_TIMES: Final = ("interval", "hour", "day")
-_REASONS: Final = {
-    number: name.removeprefix("UNATTRIBUTED_REASON_").lower()
-    for name, number in pb.UnattributedReason.items()
-    if number
-}
-_MJ_PER_JOULE: Final = 1_000
 # The largest unit that the largest number fills: its millijoules.
 _UNITS_MJ: Final = {
     "MWh": MJ_PER_MEGAWATT_HOUR,
     "kWh": 3_600_000_000,
     "kJ": 1_000_000,
-    "J": _MJ_PER_JOULE,
+    "J": MJ_PER_JOULE,
 }
+# What adds up of a pool's times.
+_SUMS: Final = (
+    *("measured_mj", "attributed_mj", "estimated_mj", "gap_ms", "reset_count"),
+    *("interval_count", "valid_interval_count"),
+)
 _ABSENT: Final = "-"
 # Wide enough for any table: what is piped into another program is neither cut nor wrapped.
 _PIPED_COLUMNS: Final = 100_000
 
 
 split_groups: Final = make_group_splitter(
-    GROUPS, times=_TIMES, clash="one of interval, hour and day."
+    GROUPS, times=TIMES, clash="one of interval, hour and day."
 )
 
 
@@ -56,7 +58,7 @@ split_groups: Final = make_group_splitter(
     default="tier",
     show_default=True,
     metavar="NAME,…",
-    help="What the rows are split by: pool, tier, model, interval, hour, day.",
+    help="What the rows are split by: pool, tier, model, account, interval, hour, day.",
 )
 @click.option(
     "--since",
@@ -70,31 +72,47 @@ split_groups: Final = make_group_splitter(
     "--until", callback=check_time, metavar="TIME", help="End of the time; without it, now."
 )
 @click.option("--pool", default="", metavar="NAME", help="Only this pool.")
+@click.option(
+    "--boundary",
+    type=click.Choice(list(BOUNDARIES)),
+    default="board",
+    show_default=True,
+    help="Energy of accelerators' boards, or of whole hosts.",
+)
 @client_command
-def show(client: Client, *, by: tuple[str, ...], since: str, until: str | None, pool: str) -> None:
+def show(
+    client: Client,
+    *,
+    by: tuple[str, ...],
+    since: str,
+    until: str | None,
+    pool: str,
+    boundary: str,
+) -> None:
     """Show tokens, the energy that was attributed to them, and output tokens per joule.
 
-    Tokens whose events name no pool are not in it. Where no energy is known there is no ratio. What
-    is measured and not attributed is told apart, to the millijoule. Split by tier alone it also
-    shows what the tier's usage comes to at contract prices, in dollars a megawatt-hour.
+    Tokens whose events name no pool are not in it. The ratio is of intervals whose power is valid;
+    where there is none, there is no ratio. What is measured and not attributed is told apart, to
+    the millijoule. Split by tier alone it also shows what the tier's usage comes to at contract
+    prices, in dollars a megawatt-hour.
     """
     check_order(since, until)
     span = to_span(since, until, now_ms=find_now_ms(client))
-    request = to_request(span, by=by, pool=pool)
+    request = to_request(span, by=by, pool=pool, boundary=boundary)
     answer = client.energy.QueryEfficiency(request)
     # What usage comes to is known by tier, and not by pool: its prices do not depend on pools.
     revenue = find_revenue(client, request) if by == ("tier",) and not pool else {}
     if client.as_json:
-        told = _to_json(answer, request=request, by=by, revenue=revenue)
+        told = to_json(answer, request=request, by=by, revenue=revenue)
         click.echo(json.dumps(told, indent=2))
         return
-    click.echo(f"energy of {pool or 'all pools'}, {span}")
+    click.echo(f"energy of {boundary}s of {pool or 'all pools'}, {span}")
     if answer.rows:
         columns = [*_key_columns(by), *_sum_columns(answer.rows)]
         print_rows(answer.rows, columns=[*columns, *_money_columns(revenue, answer.rows)])
     else:
         click.echo("\nNo tokens of a pool were counted in this time.\n")
-    for each in answer.pools:
+    for each in _over_times(answer.pools):
         _print_pool(each)
     if not answer.pools:
         click.echo("No energy was measured. See where it is read:\n  tokenworks energy sources")
@@ -128,24 +146,6 @@ def print_rows(rows: Sequence[pb.EfficiencyRow], *, columns: Sequence[Column]) -
         table.add_row(*(column.cell(row) for column in columns))
     width = None if sys.stdout.isatty() else _PIPED_COLUMNS
     Console(file=sys.stdout, width=width, markup=False, highlight=False).print(table)
-
-
-def to_request(span: Span, *, by: Sequence[str], pool: str = "") -> pb.QueryEfficiencyRequest:
-    """Return the question for a span; an empty pool is all of them."""
-    request = pb.QueryEfficiencyRequest(pool=pool)
-    for name in by:
-        request.group_by.append(pb.EfficiencyGroupBy.Name(GROUPS[name]))  # type: ignore[arg-type]
-    request.start_time.FromMilliseconds(span.start_ms)
-    request.end_time.FromMilliseconds(span.end_ms)
-    return request
-
-
-def tokens_per_joule(rows: Sequence[pb.EfficiencyRow]) -> float | None:
-    """Return output tokens per joule of all of these rows; None where no energy is known."""
-    energy_mj = sum(row.energy_mj for row in rows)
-    if not energy_mj:
-        return None
-    return sum(row.attributed_output_tokens for row in rows) * _MJ_PER_JOULE / energy_mj
 
 
 def _money_columns(
@@ -187,7 +187,7 @@ def _key_columns(by: Sequence[str]) -> list[Column]:
 
 
 def _cell_of(name: str) -> Callable[[pb.EfficiencyRow], str]:
-    if name in _TIMES:
+    if name in TIMES:
         form = "%Y-%m-%d" if name == "day" else "%Y-%m-%d %H:%M"
         return lambda row: row.start_time.ToDatetime().strftime(form)
     return lambda row: str(getattr(row, name)) or _ABSENT
@@ -231,13 +231,29 @@ def _ratio(rows: Sequence[pb.EfficiencyRow]) -> str:
 
 def _joules(energy_mj: int) -> str:
     """Return millijoules as joules, exactly."""
-    joules, rest = divmod(energy_mj, _MJ_PER_JOULE)
+    joules, rest = divmod(energy_mj, MJ_PER_JOULE)
     return f"{joules:,}.{rest:03} J"
+
+
+def _over_times(pools: Sequence[pb.PoolEnergy]) -> list[pb.PoolEnergy]:
+    """Return a pool's times as one."""
+    whole: dict[str, pb.PoolEnergy] = {}
+    for each in pools:
+        total = whole.setdefault(each.pool, pb.PoolEnergy(pool=each.pool))
+        for name in _SUMS:
+            setattr(total, name, getattr(total, name) + getattr(each, name))
+        reasons = {it.reason: it for it in total.unattributed}
+        for it in each.unattributed:
+            if it.reason in reasons:
+                reasons[it.reason].energy_mj += it.energy_mj
+            else:
+                total.unattributed.add(reason=it.reason, energy_mj=it.energy_mj)
+    return list(whole.values())
 
 
 def _print_pool(pool: pb.PoolEnergy) -> None:
     parts = [
-        f"{_REASONS.get(it.reason, str(it.reason)).replace('_', ' ')} {_joules(it.energy_mj)}"
+        f"{REASONS.get(it.reason, str(it.reason)).replace('_', ' ')} {_joules(it.energy_mj)}"
         for it in pool.unattributed
     ]
     unattributed = _joules(pool.measured_mj - pool.attributed_mj)
@@ -251,68 +267,12 @@ def _print_pool(pool: pb.PoolEnergy) -> None:
         notes.append(f"counters that began anew or leapt: {pool.reset_count:,}")
     if pool.gap_ms:
         notes.append(f"time without known energy, over all devices: {pool.gap_ms / 1000:,.0f} s")
+    if pool.estimated_mj:
+        notes.append(f"of it estimated, by no counter: {_joules(pool.estimated_mj)}")
+    invalid_count = pool.interval_count - pool.valid_interval_count
+    if invalid_count:
+        notes.append(
+            f"intervals that are in no ratio: {invalid_count:,} of {pool.interval_count:,}"
+        )
     if notes:
         click.echo(f"{pool.pool}: {'; '.join(notes)}")
-
-
-def _to_json(
-    answer: pb.QueryEfficiencyResponse,
-    *,
-    request: pb.QueryEfficiencyRequest,
-    by: Sequence[str],
-    revenue: Mapping[str, Decimal],
-) -> dict[str, object]:
-    return {
-        "start_time": request.start_time.ToJsonString(),
-        "end_time": request.end_time.ToJsonString(),
-        "attributed_until": time_to_json(
-            answer.attributed_until, is_there=answer.HasField("attributed_until")
-        ),
-        "rows": [_row_to_json(row, by=by, revenue=revenue) for row in answer.rows],
-        "pools": [
-            {
-                "pool": pool.pool,
-                "measured_mj": pool.measured_mj,
-                "attributed_mj": pool.attributed_mj,
-                "unattributed_mj": {
-                    _REASONS.get(it.reason, str(it.reason)): it.energy_mj
-                    for it in pool.unattributed
-                },
-                "gap_ms": pool.gap_ms,
-                "reset_count": pool.reset_count,
-            }
-            for pool in answer.pools
-        ],
-    }
-
-
-def _row_to_json(
-    row: pb.EfficiencyRow, *, by: Sequence[str], revenue: Mapping[str, Decimal]
-) -> dict[str, object]:
-    keys: dict[str, object] = {}
-    for name in by:
-        if name in _TIMES:
-            keys["start_time"] = row.start_time.ToJsonString()
-        else:
-            keys[name] = getattr(row, name)
-    return {
-        **keys,
-        "output_tokens": row.output_tokens,
-        "total_tokens": row.total_tokens,
-        "request_count": row.request_count,
-        "energy_mj": row.energy_mj if row.HasField("energy_mj") else None,
-        "attributed_output_tokens": row.attributed_output_tokens,
-        "output_tokens_per_joule": tokens_per_joule([row]),
-        **_money_to_json(row, revenue=revenue),
-    }
-
-
-def _money_to_json(row: pb.EfficiencyRow, *, revenue: Mapping[str, Decimal]) -> dict[str, object]:
-    if not revenue:
-        return {}
-    amount = revenue.get(row.tier)
-    ratio = per_megawatt_hour(amount, row.energy_mj)
-    return {
-        "usd": None if amount is None else f"{amount:f}",
-        "usd_per_mwh": None if ratio is None else f"{ratio:.2f}",
-    }

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from cli.energy.show import GROUPS
+from cli.energy.question import GROUPS
 from cli.process import Exit
 from tests.billing.town import contract_toml
 from tests.cli.shell import Shell, shell_of, to_iso
@@ -74,7 +74,7 @@ def cells_of(shown: str) -> list[list[str]]:
 def test_show__tokens_and_energy_by_tier(shell: Shell) -> None:
     """The table has each tier's tokens, energy and ratio, and their totals."""
     lines = cells_of(shell.run_process("energy", "show", *SPAN, "--pool", "h100").stdout)
-    assert lines[0][:3] == ["energy", "of", "h100,"]
+    assert lines[0][:5] == ["energy", "of", "boards", "of", "h100,"]
     titles = ["tier", "output tokens", "all tokens", "energy (kJ)", "output tokens/J"]
     assert " ".join(lines[1]) == " ".join(titles)
     assert lines[2:5] == [
@@ -111,22 +111,34 @@ def test_show__as_json(shell: Shell) -> None:
     assert said["rows"][0] == {
         "tier": "free",
         "start_time": to_iso(BEGIN_MS),
+        "input_tokens": 1_000,
+        "cached_tokens": 0,
         "output_tokens": 100,
         "total_tokens": 1_100,
         "request_count": 1,
         "energy_mj": 308_642,
+        "idle_mj": 0,
         "attributed_output_tokens": 100,
+        "valid_energy_mj": 308_642,
+        "valid_output_tokens": 100,
         "output_tokens_per_joule": 100_000 / 308_642,
     }
-    (pool,) = said["pools"]
-    assert pool == {
+    assert said["boundary"] == "board"
+    first, second = said["pools"]
+    assert first == {
         "pool": "h100",
-        "measured_mj": 1_234_576,
+        "start_time": to_iso(BEGIN_MS),
+        "measured_mj": 1_234_567,
+        "estimated_mj": 0,
         "attributed_mj": 1_234_567,
-        "unattributed_mj": {"no_tokens": 9},
+        "unattributed_mj": {},
         "gap_ms": 0,
-        "reset_count": 1,
+        "reset_count": 0,
+        "interval_count": 1,
+        "valid_interval_count": 1,
     }
+    assert (second["start_time"], second["reset_count"]) == (to_iso(BEGIN_MS + EDGE_MS), 1)
+    assert second["unattributed_mj"] == {"no_tokens": 9}
     assert said["attributed_until"] > said["end_time"]
 
 
@@ -139,6 +151,21 @@ def test_show__by_everything(shell: Shell) -> None:
         assert title[0] == name
 
 
+def test_show__of_hosts_and_by_account(shell: Shell) -> None:
+    """Hosts have no energy here; tokens can be split by who they were for; times are one below."""
+    of_hosts = ("energy", "show", *SPAN, "--boundary", "host")
+    (row,) = shell.run_json(*of_hosts, "--by", "account")["rows"]
+    (acme,) = [it for it in shell.run_json("accounts", "list") if it["path"] == "acme"]
+    assert (row["account"], row["output_tokens"]) == (acme["account"], 407)
+    assert (row["energy_mj"], row["output_tokens_per_joule"]) == (None, None)
+    assert "energy of hosts of all pools" in shell.run(*of_hosts).stdout
+    shown = shell.run("energy", "show", *SPAN, "--by", "interval").stdout
+    assert shown.count("h100: measured 1,234.576 J") == 1
+    assert (
+        "energy of hosts of all pools" in shell.run("energy", "show", "--boundary", "host").stdout
+    )
+
+
 def test_show__nothing(shell: Shell) -> None:
     """Where there is nothing, the reader is told what to type next."""
     shown = shell.run("energy", "show", "--pool", "none").stdout
@@ -149,7 +176,8 @@ def test_show__nothing(shell: Shell) -> None:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("--by", "account"), "'account' is none of pool, tier, model"),
+        (("--by", "region"), "'region' is none of pool, tier, model"),
+        (("--boundary", "rack"), "'rack' is not one of 'board', 'host'"),
         (("--by", "tier,tier"), "at most once"),
         (("--by", "day,hour"), "one of interval, hour and day"),
         (("--since", "yesterday"), "yesterday is no time"),
