@@ -20,6 +20,8 @@ DASHBOARDS: dict[str, Json] = {
 WINDOWS = ["5m", "1h"]
 RECORDED = re.compile(r"\b\w+:tokenworks_\w+:\w+")
 SCRAPED = re.compile(r"(?<![:\w])tokenworks_\w+(?![:\w])")
+# What Grafana finds in the database, where it is not written down.
+CHOSEN = {"currency": "USD", "customer": "acme"}
 # What a histogram's name has behind it where it is asked for.
 HISTOGRAM_PARTS = re.compile(r"_(bucket|sum|count)$")
 
@@ -58,18 +60,27 @@ def offered(dashboard: Json) -> Iterator[dict[str, str]]:
         yield dict(zip(names, combination, strict=True))
 
 
-def dashboard_queries() -> Iterator[str]:
+def dashboard_queries() -> list[str]:
     """Each expression of each panel as Grafana sends it, for each set of values once."""
+    return sorted({query for _, queries in asked_panels() for query in queries})
+
+
+def asked_panels() -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each panel that asks Prometheus, with its expressions for each set of values."""
     moment = datetime(2026, 10, 1, tzinfo=UTC)
-    seen: set[str] = set()
-    for dashboard in DASHBOARDS.values():
+    for name, dashboard in DASHBOARDS.items():
         for panel in panels(dashboard):
-            for target in panel["targets"]:
-                for values in offered(dashboard):
-                    choices = Choices(begin=moment, end=moment, values=values)
-                    if "expr" in target:
-                        seen.add(fill(target["expr"], choices=choices))
-    yield from sorted(seen)
+            seen: set[tuple[str, ...]] = set()
+            for values in offered(dashboard):
+                choices = Choices(begin=moment, end=moment, values=CHOSEN | values)
+                queries = tuple(
+                    fill(target["expr"], choices=choices)
+                    for target in panel["targets"]
+                    if "expr" in target
+                )
+                if queries and queries not in seen:
+                    seen.add(queries)
+                    yield f"{name}: {panel['title']} {values}", queries
 
 
 def sql_panels() -> Iterator[tuple[str, Json]]:
