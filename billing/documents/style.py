@@ -134,4 +134,9 @@ _ENERGY: Final = """
 .energy { margin-top: 44px; padding: 14px 18px 16px; border: 1px solid var(--hair);
   border-radius: 3px; break-inside: avoid; }
 .energy dl { margin-top: 8px; font-size: 12.5px; }
+@media print {
+  .energy { margin-top: 26px; padding: 10px 14px 11px; }
+  .energy dl { gap: 2px 20px; }
+  .energy + footer { margin-top: 34px; }
+}
 """
