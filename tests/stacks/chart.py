@@ -38,6 +38,7 @@ EVERYTHING: Values = {
         "silence_seconds": 300,
         "energy_scrape_seconds": 75,
         "energy_collect_seconds": 60,
+        "customer_metrics_max": 20,
         "buffer_bytes_max": 536_870_912,
         "log_level": "debug",
     },
