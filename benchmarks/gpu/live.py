@@ -30,14 +30,16 @@ site = "lab"
 hardware = "H100 SXM"
 idle_watts = "125"
 [[weights]]
-input = "0.33"
+input = "0.31"
 cached_input = "0.002"
 output = "1"
 source = "tests/fixtures/h100, 2026-11-25"
 """
+_ACCOUNTS: Final = ("chat", "search", "agents", "research")
 _CONTRACT: Final = (
-    *("--contract", "lab", "--from", "2026-11-01", "--zone", "UTC", "--currency", "USD"),
-    *("--book", "keynote", "--covers", "/", "--seller", "Lab", "--buyer", "Lab"),
+    *("--contract", "lab", "--zone", "UTC", "--currency", "USD", "--book", "keynote"),
+    *("--seller", "Lab", "--seller-address", "Here", "--buyer", "Lab", "--buyer-address", "Here"),
+    *(word for account in _ACCOUNTS for word in ("--covers", f"id:{account}")),
 )
 _PROGRAM: Final = f"{sys.executable} -c 'from cli.main import main; main()'"
 _TABLES: Final = ("energy_counters", "energy_intervals", "pool_intervals", "energy_shares")
@@ -60,14 +62,15 @@ class Run:
     def run(self, *, until: float) -> None:
         """Start all, serve until a time (unix seconds), ask, and stop."""
         edge = until // _EDGE_SECONDS * _EDGE_SECONDS
-        begin = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(edge - _EDGE_SECONDS))
+        begin = _iso(edge - _EDGE_SECONDS)
         try:
             addresses = self._up()
             credentials = json.loads((self._folder / "credentials.json").read_text("utf-8"))
-            for account in ("chat", "search", "agents", "research"):
+            for account in _ACCOUNTS:
                 self._ask("accounts", "create", account, "--id", account)
             self._ask("prices", "import", "keynote")
-            self._ask("contracts", "set", *_CONTRACT)
+            quarter = time.time() // _EDGE_SECONDS * _EDGE_SECONDS
+            self._ask("contracts", "set", *_CONTRACT, "--from", _iso(quarter).removesuffix("Z"))
             description = self._out / "factory.toml"
             description.write_text(_DESCRIPTION.format(begin=begin), "utf-8")
             self._ask("factory", "set", str(description))
@@ -86,10 +89,11 @@ class Run:
                 if asked in {3, 9}:
                     self._ask("energy", "sources")
                     self._ask("top", "--once", "--every", "20", "--window", "20")
-            self._conflict()
             self._wait_until_attributed(edge)
             self._questions(edge)
             self._dump(addresses["postgres"])
+            self._snapshot(addresses["http"])
+            self._conflict()
         finally:
             self._stop()
 
@@ -118,14 +122,18 @@ class Run:
         return process
 
     def _ask(self, *words: str) -> str:
-        result = subprocess.run(
-            [*self._program, *words],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
+        try:
+            result = subprocess.run(
+                [*self._program, *words],
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=60,
+            )
+        except subprocess.TimeoutExpired:
+            self._transcript.write(f"$ tokenworks {shlex.join(words)}\n[no answer in 60 s]\n\n")
+            return ""
         shown = result.stdout + result.stderr
         self._transcript.write(f"$ tokenworks {shlex.join(words)}\n{shown}")
         self._transcript.write(f"[exit {result.returncode}]\n\n" if result.returncode else "\n")
@@ -133,8 +141,12 @@ class Run:
         return result.stdout
 
     def _snapshot(self, http: str) -> None:
-        with urllib.request.urlopen(f"http://{http}/metrics", timeout=5) as answer:
-            lines = answer.read().decode().splitlines()
+        try:
+            with urllib.request.urlopen(f"http://{http}/metrics", timeout=5) as answer:
+                lines = answer.read().decode().splitlines()
+        except OSError as error:
+            print("no metrics:", error)
+            return
         words = ("energy", "power", "pue", "pool_info", "tokens_total", "revenue_total", "carbon")
         kept = [
             line
@@ -163,8 +175,8 @@ class Run:
         self._ask("energy", "sources")
 
     def _wait_until_attributed(self, edge: float) -> None:
-        until = time.monotonic() + 30
-        wanted = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(edge))
+        until = time.monotonic() + 60
+        wanted = _iso(edge)
         while time.monotonic() < until:
             told = self._ask("energy", "show", "--since", "1h", "--json")
             if told and str(json.loads(told).get("attributed_until") or "") >= wanted:
@@ -172,9 +184,8 @@ class Run:
             time.sleep(3)
 
     def _questions(self, edge: float) -> None:
-        since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(edge - _EDGE_SECONDS))
-        until = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(edge))
-        span = ("--since", since, "--until", until)
+        since = _iso(edge - _EDGE_SECONDS)
+        span = ("--since", since, "--until", _iso(edge))
         self._ask("energy", "show", *span)
         self._ask("energy", "show", "--by", "account,tier,model", *span, "--json")
         self._ask("energy", "show", "--by", "pool,interval", "--since", since)
@@ -182,13 +193,16 @@ class Run:
         self._ask("usage", "show", "--by", "tier", *span)
         self._ask("factory", "show")
         self._ask("energy", "sources", "--json")
-        self._ask("doctor")
+        self._ask("usage", "show", "--by", "account,tier", *span, "--json")
+        self._ask("energy", "show", "--by", "tier", *span, "--json")
 
     def _dump(self, postgres: str) -> None:
         # It comes with the meter, not with the GPU.
         psycopg = import_module("psycopg")
         dict_row = import_module("psycopg.rows").dict_row
         word = (self._folder / "postgres" / "password").read_text("utf-8").strip()
+        self._environment["TOKENWORKS_DATABASE_URL"] = postgres.replace("@", f":{word}@")
+        self._ask("doctor", "--audit")
         dumped: dict[str, Any] = {}
         with psycopg.connect(postgres, password=word) as connection:
             for table in _TABLES:
@@ -206,6 +220,10 @@ class Run:
                 except subprocess.TimeoutExpired:
                     process.kill()
         self._transcript.close()
+
+
+def _iso(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
 def main() -> int:
