@@ -304,7 +304,7 @@ class _Maker:
 
     def _description(self, devices: Sequence[Device], *, begin_ms: int, place: int) -> str | None:
         random = self._random
-        if random.random() < (0.3 if place == 0 else 0.6):
+        if random.random() < (0.2 if place == 0 else 0.5):
             return None
         later = random.randint(0 if place == 0 else 1, 2) * INTERVAL_MS
         if begin_ms + later in self._versions_ms:
@@ -321,7 +321,7 @@ class _Maker:
             boards = {it.device for it in devices if it.device.startswith(f"GPU-{pool}-")}
             lines += self._pool_lines(pool, sorted(boards))
         for hardware, model in _FOR:
-            if random.random() < 0.25:
+            if random.random() < 0.4:
                 lines += self._weight_lines(hardware, model)
         return "\n".join(lines) + "\n"
 
@@ -342,7 +342,7 @@ class _Maker:
         lines = ["[[weights]]"]
         lines += [f'hardware = "{hardware}"'] if hardware else []
         lines += [f'model = "{model}"'] if model else []
-        lines.append(f'input = "{random.choice(("0", "0.08", "1"))}"')
+        lines.append(f'input = "{random.choice(("0", "0.08", "1", "1"))}"')
         lines.append(f'cached_input = "{random.choice(("0", "0.003125"))}"')
         lines.append(f'output = "{random.choice(("1", "2.5", "10"))}"')
         return lines
