@@ -2,6 +2,7 @@
 
 import click
 
+from cli.energy.calibrate import calibrate
 from cli.energy.report import report
 from cli.energy.show import show
 from cli.energy.sources import sources
@@ -15,5 +16,5 @@ def energy() -> None:
     """
 
 
-for _command in (show, sources, report):
+for _command in (show, sources, report, calibrate):
     energy.add_command(_command)
