@@ -1,10 +1,9 @@
 """What `tokenworks energy show` tells as JSON."""
 
-from collections.abc import Mapping, Sequence
-from decimal import Decimal
+from collections.abc import Sequence
 from typing import Final
 
-from cli.energy.money import per_megawatt_hour
+from cli.energy.money import Revenue
 from cli.energy.question import BOUNDARIES, REASONS, TIMES, tokens_per_joule
 from cli.energy.sources import time_to_json
 from tokenworks.meter.v1 import energy_service_pb2 as pb
@@ -20,9 +19,9 @@ def to_json(
     *,
     request: pb.QueryEfficiencyRequest,
     by: Sequence[str],
-    revenue: Mapping[str, Decimal],
+    revenue: Revenue,
 ) -> dict[str, object]:
-    """Return an answer, with what tiers earned where that is known."""
+    """Return an answer, with what its rows earned where that is known."""
     return {
         "start_time": request.start_time.ToJsonString(),
         "end_time": request.end_time.ToJsonString(),
@@ -67,7 +66,7 @@ def _time_of(pool: pb.PoolEnergy) -> dict[str, object]:
 
 
 def _row_to_json(
-    row: pb.EfficiencyRow, *, by: Sequence[str], revenue: Mapping[str, Decimal]
+    row: pb.EfficiencyRow, *, by: Sequence[str], revenue: Revenue
 ) -> dict[str, object]:
     keys: dict[str, object] = {}
     for name in by:
@@ -92,12 +91,12 @@ def _row_to_json(
     }
 
 
-def _money_to_json(row: pb.EfficiencyRow, *, revenue: Mapping[str, Decimal]) -> dict[str, object]:
+def _money_to_json(row: pb.EfficiencyRow, *, revenue: Revenue) -> dict[str, object]:
     if not revenue:
         return {}
-    amount = revenue.get(row.tier)
-    ratio = per_megawatt_hour(amount, row.energy_mj)
+    amount = revenue.find(row)
+    ratio = revenue.per_megawatt_hour([row])
     return {
         "usd": None if amount is None else f"{amount:f}",
-        "usd_per_mwh": None if ratio is None else f"{ratio:.2f}",
+        "usd_per_mwh": None if ratio is None else f"{ratio:f}",
     }

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
@@ -15,7 +15,7 @@ from rich.table import Table
 from cli.accounts import format_time
 from cli.connection import Client, client_command, find_now_ms
 from cli.energy.answer import to_json
-from cli.energy.money import MJ_PER_MEGAWATT_HOUR, find_revenue, per_megawatt_hour
+from cli.energy.money import Revenue, find_revenue
 from cli.energy.question import (
     BOUNDARIES,
     GROUPS,
@@ -27,6 +27,7 @@ from cli.energy.question import (
 )
 from cli.usage.query import make_group_splitter
 from cli.usage.span import check_order, check_time, to_span
+from meter.domain.units import MJ_PER_MEGAWATT_HOUR
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
 # The largest unit that the largest number fills: its millijoules.
@@ -93,15 +94,14 @@ def show(
 
     Tokens whose events name no pool are not in it. The ratio is of intervals whose power is valid;
     where there is none, there is no ratio. What is measured and not attributed is told apart, to
-    the millijoule. Split by tier alone it also shows what the tier's usage comes to at contract
-    prices, in dollars a megawatt-hour.
+    the millijoule. Split by tier, by pool or by both it also shows what these tokens come to at
+    contract prices, in dollars a megawatt-hour.
     """
     check_order(since, until)
     span = to_span(since, until, now_ms=find_now_ms(client))
     request = to_request(span, by=by, pool=pool, boundary=boundary)
     answer = client.energy.QueryEfficiency(request)
-    # What usage comes to is known by tier, and not by pool: its prices do not depend on pools.
-    revenue = find_revenue(client, request) if by == ("tier",) and not pool else {}
+    revenue = find_revenue(client, request, by=by)
     if client.as_json:
         told = to_json(answer, request=request, by=by, revenue=revenue)
         click.echo(json.dumps(told, indent=2))
@@ -148,29 +148,22 @@ def print_rows(rows: Sequence[pb.EfficiencyRow], *, columns: Sequence[Column]) -
     Console(file=sys.stdout, width=width, markup=False, highlight=False).print(table)
 
 
-def _money_columns(
-    revenue: Mapping[str, Decimal], rows: Sequence[pb.EfficiencyRow]
-) -> list[Column]:
+def _money_columns(revenue: Revenue, rows: Sequence[pb.EfficiencyRow]) -> list[Column]:
     if not revenue:
         return []
 
     def money(row: pb.EfficiencyRow) -> str:
-        amount = revenue.get(row.tier)
+        amount = revenue.find(row)
         return _ABSENT if amount is None else f"{amount:,.2f}"
 
-    def ratio(row: pb.EfficiencyRow) -> str:
-        found = per_megawatt_hour(revenue.get(row.tier), row.energy_mj)
+    def ratio(rows: Sequence[pb.EfficiencyRow]) -> str:
+        found = revenue.per_megawatt_hour(rows)
         return _ABSENT if found is None else f"{found:,.2f}"
 
-    total = sum((revenue[row.tier] for row in rows if row.tier in revenue), Decimal(0))
-    overall = per_megawatt_hour(total, sum(row.energy_mj for row in rows))
+    total = sum((revenue.find(row) or Decimal(0) for row in rows), Decimal(0))
     return [
         Column(title="USD", cell=money, footer=f"{total:,.2f}"),
-        Column(
-            title="USD/MWh",
-            cell=ratio,
-            footer=_ABSENT if overall is None else f"{overall:,.2f}",
-        ),
+        Column(title="USD/MWh", cell=lambda row: ratio([row]), footer=ratio(rows)),
     ]
 
 

@@ -251,10 +251,20 @@ def test_show__dollars_a_megawatt_hour(shell: Shell, tmp_path: Path) -> None:
     contract.write_text(toml.replace('"id:acme"', '"/acme"'), "utf-8")
     shell.run("contracts", "set", str(contract))
     told = {row["tier"]: row for row in shell.run_json("energy", "show", *SPAN)["rows"]}
-    # 2,307 tokens at 6 dollars a million.
+    # 2,307 tokens at 6 dollars a million, of which 1,300 are of a pool with energy.
     assert told["high"]["usd"] == "0.013842"
-    expected = Decimal("0.013842") * 3_600_000_000_000 / told["high"]["energy_mj"]
+    expected = Decimal("0.0078") * 3_600_000_000_000 / told["high"]["energy_mj"]
     assert told["high"]["usd_per_mwh"] == f"{expected:.2f}"
+    by_pool = shell.run_json("energy", "show", *SPAN, "--by", "pool,tier")["rows"]
+    money = {(row["pool"], row["tier"]): (row["usd"], row["usd_per_mwh"]) for row in by_pool}
+    assert money == {
+        ("b", "high"): ("0.006042", None),
+        ("h100", "free"): ("0", "0.00"),
+        ("h100", "high"): ("0.0078", f"{expected:.2f}"),
+    }
+    (pool,) = shell.run_json("energy", "show", *SPAN, "--by", "pool", "--pool", "h100")["rows"]
+    expected = Decimal("0.0078") * 3_600_000_000_000 / pool["energy_mj"]
+    assert (pool["usd"], pool["usd_per_mwh"]) == ("0.0078", f"{expected:.2f}")
     assert told["free"]["usd_per_mwh"] == "0.00"
     assert "USD/MWh" in shell.run("energy", "show", *SPAN).stdout
-    assert "USD" not in shell.run("energy", "show", "--by", "pool", *SPAN).stdout
+    assert "USD" not in shell.run("energy", "show", "--by", "model", *SPAN).stdout
