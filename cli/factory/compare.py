@@ -83,6 +83,10 @@ def _print(
     hours = (before.usd_per_megawatt_hour, after.usd_per_megawatt_hour)
     years = (before.usd_per_megawatt_year, after.usd_per_megawatt_year)
     tokens = (before.tokens_per_joule, after.tokens_per_joule)
+    own = (
+        _figure(found.own_before, "tokens_per_joule"),
+        _figure(found.own_after, "tokens_per_joule"),
+    )
     rows = [
         ["output tokens per joule", *(write_price(it) for it in tokens), _change(tokens)],
         [
@@ -96,17 +100,10 @@ def _print(
             *(ABSENT if it is None else write_usd(it) for it in years),
             _change(years),
         ],
-        ["each at its own mix, tokens per joule", *_own(found), ABSENT],
+        ["each at its own mix, tokens per joule", *map(write_price, own), _change(own)],
         ["of the measured energy went to tokens", *map(_attributed, measured), ABSENT],
     ]
     print_table(["", *names, "change"], rows)
-
-
-def _own(found: Comparison) -> list[str]:
-    return [
-        write_price(None if it is None else it.tokens_per_joule)
-        for it in (found.own_before, found.own_after)
-    ]
 
 
 def _attributed(measured: Measured) -> str:

@@ -72,8 +72,8 @@ def findings(plan: Plan) -> Iterator[str]:
         )
     if plan.tied:
         yield (
-            f"{' and '.join(plan.tied)} earn the same: the last megawatts may be split among them"
-            " in any way."
+            f"A megawatt of {' and of '.join(plan.tied)} earns the same: the last ones may be split"
+            " among them in any way."
         )
     if plan.actual is None:
         return
