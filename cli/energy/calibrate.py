@@ -9,9 +9,10 @@ import click
 from cli.accounts import print_table
 from cli.connection import Client, client_command, find_now_ms
 from cli.energy.fit import KINDS, Fit, Window, fit_windows
-from cli.energy.question import BOUNDARIES, MJ_PER_JOULE, to_request
+from cli.energy.question import BOUNDARIES, to_request
 from cli.process import CommandError, Exit
 from cli.usage.span import Span, check_order, check_time, format_edge, to_span
+from meter.domain.units import MJ_PER_JOULE
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
 # What is no part of a window that can be used: its energy is not all shared out yet.

@@ -12,6 +12,7 @@ from typing import Final
 import numpy as np
 
 from cli.energy.least_squares import Floats, solve_nonnegative
+from meter.domain.units import MJ_PER_JOULE
 
 KINDS: Final = ("input", "cached_input", "output")
 # Of fewer windows than this, nothing is learnt but the windows themselves.
@@ -20,7 +21,6 @@ WINDOWS_MIN: Final = 8
 CONDITION_MAX: Final = 30.0
 _GOOD_R2_MIN: Final = 0.9
 _WEIGHT_STEP: Final = Decimal("0.0001")
-_MJ_PER_JOULE: Final = 1_000
 _MS_PER_SECOND: Final = 1_000
 
 
@@ -99,7 +99,7 @@ def fit_windows(windows: Sequence[Window], *, idle_watts: float | None = None) -
         [[it.input_tokens, it.cached_tokens, it.output_tokens] for it in windows], np.float64
     )
     seconds = np.array([[it.covered_ms / _MS_PER_SECOND] for it in windows], np.float64)
-    joules = np.array([it.energy_mj / _MJ_PER_JOULE for it in windows], np.float64)
+    joules = np.array([it.energy_mj / MJ_PER_JOULE for it in windows], np.float64)
     matrix = tokens if idle_watts is not None else np.hstack([seconds, tokens])
     target = joules if idle_watts is None else joules - idle_watts * seconds[:, 0]
     solution = solve_nonnegative(matrix, target)

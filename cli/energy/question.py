@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from cli.usage.span import Span
+from meter.domain.units import MJ_PER_JOULE
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
 GROUPS: Final = {
@@ -21,7 +22,6 @@ BOUNDARIES: Final = {
     "board": pb.ENERGY_BOUNDARY_BOARD,
     "host": pb.ENERGY_BOUNDARY_HOST,
 }
-MJ_PER_JOULE: Final = 1_000
 
 
 def to_request(

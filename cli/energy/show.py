@@ -19,24 +19,17 @@ from cli.energy.money import Revenue, find_revenue
 from cli.energy.question import (
     BOUNDARIES,
     GROUPS,
-    MJ_PER_JOULE,
     REASONS,
     TIMES,
     to_request,
     tokens_per_joule,
 )
+from cli.usage.energy import find_unit, sign_of, write_energy
 from cli.usage.query import make_group_splitter
 from cli.usage.span import check_order, check_time, to_span
-from meter.domain.units import MJ_PER_MEGAWATT_HOUR
+from meter.domain.units import MJ_PER_JOULE
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
-# The largest unit that the largest number fills: its millijoules.
-_UNITS_MJ: Final = {
-    "MWh": MJ_PER_MEGAWATT_HOUR,
-    "kWh": 3_600_000_000,
-    "kJ": 1_000_000,
-    "J": MJ_PER_JOULE,
-}
 # What adds up of a pool's times.
 _SUMS: Final = (
     *("measured_mj", "attributed_mj", "estimated_mj", "gap_ms", "reset_count"),
@@ -188,7 +181,7 @@ def _cell_of(name: str) -> Callable[[pb.EfficiencyRow], str]:
 
 def _sum_columns(rows: Sequence[pb.EfficiencyRow]) -> list[Column]:
     total_mj = sum(row.energy_mj for row in rows)
-    unit = next((unit for unit, mj in _UNITS_MJ.items() if mj <= total_mj), "J")
+    unit = find_unit(total_mj)
     return [
         Column(
             title="output tokens",
@@ -201,9 +194,9 @@ def _sum_columns(rows: Sequence[pb.EfficiencyRow]) -> list[Column]:
             footer=f"{sum(row.total_tokens for row in rows):,}",
         ),
         Column(
-            title=f"energy ({unit})",
-            cell=lambda row: _in_unit(row.energy_mj, unit),
-            footer=_in_unit(total_mj, unit),
+            title=f"energy ({sign_of(unit)})",
+            cell=lambda row: write_energy(row.energy_mj or None, unit=unit),
+            footer=write_energy(total_mj or None, unit=unit),
         ),
         Column(
             title="output tokens/J",
@@ -211,10 +204,6 @@ def _sum_columns(rows: Sequence[pb.EfficiencyRow]) -> list[Column]:
             footer=_ratio(rows),
         ),
     ]
-
-
-def _in_unit(energy_mj: int, unit: str) -> str:
-    return f"{energy_mj / _UNITS_MJ[unit]:,.3f}" if energy_mj else _ABSENT
 
 
 def _ratio(rows: Sequence[pb.EfficiencyRow]) -> str:
