@@ -1,10 +1,11 @@
-"""A real meter that the checks share, each with pools of its own."""
+"""A real meter that the checks share, and that they only ask."""
 
 from collections.abc import Iterator
 
 import pytest
 
 from meter.domain.times import to_iso
+from tests.efficiency.noon import live
 from tests.efficiency.plant import NOON_MS, Plant
 from tests.efficiency.published import GOOGLE_PUE
 from tests.postgres import Cluster
@@ -49,9 +50,11 @@ output = "10"
 
 @pytest.fixture(scope="package")
 def plant(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
-    """The factory, described."""
+    """The factory: described, and lived through."""
     folder = tmp_path_factory.mktemp("plant")
     with cluster.database() as url, running_meter_on(url, folder=folder) as meter:
         plant = Plant(meter)
         assert plant.describe(_FACTORY) == 1
+        live(plant)
+        plant.settle()
         yield plant

@@ -1,7 +1,7 @@
 """A factory in a real meter: described, measured, served and asked by calls alone."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final
 
 from tests.running_meter import RunningMeter
 from tests.wire.energy_caller import EDGE_MS, EnergyCaller
@@ -14,6 +14,7 @@ from tokenworks.meter.v1.usage_pb2 import TokenClass
 # A noon two days ago: its intervals have ended.
 _DAY_MS: Final = 96 * EDGE_MS
 NOON_MS: Final = (time_ns() // 1_000_000 // _DAY_MS - 2) * _DAY_MS + _DAY_MS // 2
+SPAN: Final = {"start_ms": NOON_MS, "end_ms": NOON_MS + EDGE_MS}
 ACCOUNTS: Final = ("acme", "bolt", "crux")
 BOARD, HOST, FACILITY = (
     pb.ENERGY_BOUNDARY_BOARD,
@@ -77,14 +78,16 @@ class Plant:
         self.caller.session.record(message)
         self.caller.session.record(message)
 
+    def settle(self) -> None:
+        """Wait until all is counted and attributed."""
+        self.caller.session.counted()
+        self.caller.wait_until_attributed(**SPAN)
+
     def ask(
         self,
         *groups: str,
-        pool: str,
+        pool: str = "",
         boundary: pb.EnergyBoundary.ValueType = BOARD,
     ) -> pb.QueryEfficiencyResponse:
-        """Ask for a pool's tokens and energy once nothing of it is pending."""
-        span: dict[str, Any] = {"start_ms": NOON_MS, "end_ms": NOON_MS + EDGE_MS}
-        self.caller.session.counted()
-        self.caller.wait_until_attributed(**span)
-        return self.caller.ask(*groups, pool=pool, boundary=boundary, **span)
+        """Ask for a pool's tokens and energy, or for those of all."""
+        return self.caller.ask(*groups, pool=pool, boundary=boundary, **SPAN)

@@ -3,21 +3,14 @@
 from decimal import Decimal
 
 from meter.domain.units import EnergyUnit, exactly
+from tests.efficiency.noon import PROMPT_BOARDS_MJ, PROMPT_HOSTS_MJ, PROMPTS
 from tests.efficiency.plant import BOARD, HOST, Plant
 from tests.efficiency.published import GOOGLE_PERCENT, GOOGLE_PUE, GOOGLE_WATT_HOURS
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
-PROMPTS = 1_000
-# Of a thousand prompts, in mJ: within the rounding of the four published parts.
-HOSTS_MJ = 792_660_550
-BOARDS_MJ = 580_110_000
-
 
 def test_prompt__from_board_to_site(plant: Plant) -> None:
     """A prompt's 864 J come out of counters, idle watts and PUE, and its parts as published."""
-    plant.draw(BOARDS_MJ, pool="gemini")
-    plant.draw(HOSTS_MJ, pool="gemini", boundary=HOST)
-    plant.serve({"output": 100 * PROMPTS}, pool="gemini")
     boards, hosts = (plant.ask(pool="gemini", boundary=boundary) for boundary in (BOARD, HOST))
     (board_row,), (host_row,) = boards.rows, hosts.rows
     (site,) = (it for it in hosts.sites if it.site == "mountain-view")
@@ -40,6 +33,6 @@ def test_prompt__from_board_to_site(plant: Plant) -> None:
 
 def test_boundaries__are_not_added_up(plant: Plant) -> None:
     """What a host took holds what its boards took: an answer is of the one or of the other."""
-    for boundary, energy_mj in ((BOARD, BOARDS_MJ), (HOST, HOSTS_MJ)):
+    for boundary, energy_mj in ((BOARD, PROMPT_BOARDS_MJ), (HOST, PROMPT_HOSTS_MJ)):
         (pool,) = plant.ask(pool="gemini", boundary=boundary).pools
         assert (pool.boundary, pool.measured_mj) == (boundary, energy_mj)

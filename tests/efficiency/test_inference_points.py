@@ -6,33 +6,15 @@ import pytest
 
 from tests.efficiency.plant import Plant
 from tests.efficiency.published import INFERENCE_X, ML_ENERGY
-from tests.wire.energy_caller import EDGE_MS
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
-_SECONDS = EDGE_MS // 1_000
 _MJ_OF_JOULE = 1_000
 
 
 @pytest.fixture(scope="module")
 def rows(plant: Plant) -> dict[str, pb.EfficiencyRow]:
     """What the meter says of a quarter of an hour of each, by pool."""
-    for it in ML_ENERGY:
-        boards = {f"{it.name}-{place}": place for place in range(it.board_count)}
-        energy_mj = int(Decimal(it.watts) * EDGE_MS)
-        for device, place in boards.items():
-            part_mj = energy_mj * (place + 1) // len(boards) - energy_mj * place // len(boards)
-            plant.draw(part_mj, pool=it.name, device=device)
-        output = round(Decimal(it.tokens_per_second) * _SECONDS)
-        # Prompts are not in its figures, and take nothing here.
-        plant.serve({"input": 12_345, "output": output}, pool=it.name)
-    for each in INFERENCE_X:
-        plant.draw(int(Decimal(each.kilowatts) * 1_000 * EDGE_MS), pool=f"x-{each.hardware}")
-        tokens = int(Decimal(each.tokens_per_second) * _SECONDS)
-        # A thousand tokens in, eight thousand out.
-        plant.serve(
-            {"input": tokens // 9, "output": tokens - tokens // 9}, pool=f"x-{each.hardware}"
-        )
-    answer = plant.ask("POOL", pool="")
+    answer = plant.ask("POOL")
     return {row.pool: row for row in answer.rows}
 
 

@@ -157,7 +157,7 @@ def test_random_world__same_for_a_seed() -> None:
 def test_random_world__reach() -> None:
     """The worlds meet each thing that can go wrong with a counter, and each fate of energy."""
     met: Counter[str] = Counter()
-    for seed in range(300):
+    for seed in range(200):
         world = random_world(seed)
         descriptions = describe(world.descriptions)
         measured = measure(world.rounds, meter=METER, descriptions=descriptions)

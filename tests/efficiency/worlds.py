@@ -282,7 +282,7 @@ class _Maker:
         random = self._random
         steps: list[list[Event]] = [[] for _ in ends_ms]
         last = len(ends_ms) - 1
-        for number in range(1, 1 + random.choice((0, 5, 20, 60))):
+        for number in range(1, 1 + random.choice((0, 20, 60, 60))):
             names = random.sample(CLASSES, k=random.randint(1, 4))
             event = Event(
                 account=random.choice(ACCOUNTS),
@@ -306,7 +306,7 @@ class _Maker:
         random = self._random
         if random.random() < (0.2 if place == 0 else 0.5):
             return None
-        later = random.randint(0 if place == 0 else 1, 2) * INTERVAL_MS
+        later = random.choice((0, 0, 0, 1) if place == 0 else (1, 1, 2)) * INTERVAL_MS
         if begin_ms + later in self._versions_ms:
             return None
         self._versions_ms.add(begin_ms + later)
@@ -321,7 +321,7 @@ class _Maker:
             boards = {it.device for it in devices if it.device.startswith(f"GPU-{pool}-")}
             lines += self._pool_lines(pool, sorted(boards))
         for hardware, model in _FOR:
-            if random.random() < 0.4:
+            if random.random() < 0.5:
                 lines += self._weight_lines(hardware, model)
         return "\n".join(lines) + "\n"
 
