@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.client import measure_record
+from benchmarks.energy import measure_attribution
 from benchmarks.ingest import measure_events, measure_stream, measure_unary
 from benchmarks.measurement import Measurement
 from benchmarks.spool import measure_append, measure_open
@@ -20,6 +21,7 @@ ROWS: dict[str, tuple[Callable[[float], Measurement], str, Callable[[float, floa
     "ingest.events": (measure_events, "events/s", lambda value, _: value >= 100_000),
     "ingest.unary": (measure_unary, "calls/s", lambda value, bound: value >= 0.8 * bound),
     "client.record": (measure_record, "µs p99", lambda value, _: value <= 5),
+    "energy.attribution": (measure_attribution, "s", lambda value, _: value <= 5),
     # Five of these a second are what a flush interval asks for.
     "spool.append": (measure_append, "batches/s", lambda value, _: value >= 50),
     "spool.open": (measure_open, "s", lambda value, _: value <= 10),
