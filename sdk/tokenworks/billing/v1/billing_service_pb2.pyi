@@ -1216,9 +1216,9 @@ class RevenueRow(_message.Message):
     currency: _builtins.str
     """ISO 4217 code."""
     amount: _builtins.str
-    """Exact, not rounded; by pool, to at most 12 decimals."""
+    """Exact, not rounded. Split by pool to 12 decimals, or as many as the whole has: pools add up to their tier."""
     pool: _builtins.str
-    """The pool, when asked for; empty for tokens whose events name none."""
+    """The pool, when asked for; empty for tokens whose events name none, or that were counted before pools knew accounts."""
     def __init__(
         self,
         *,

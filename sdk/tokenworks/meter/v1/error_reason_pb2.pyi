@@ -87,7 +87,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_FACTORY_NOT_FOUND: _ErrorReason.ValueType  # 54
     """NOT_FOUND: no description of the factory is in force at that time."""
     ERROR_REASON_FACTORY_REFUSED: _ErrorReason.ValueType  # 55
-    """FAILED_PRECONDITION: another description begins at that time, or energy from then on is attributed already."""
+    """FAILED_PRECONDITION: another description, or another software of the pool, begins at that time, or energy from then
+    on is attributed already.
+    """
     ERROR_REASON_INTERNAL: _ErrorReason.ValueType  # 90
     """INTERNAL: a fault of the server; its log has the call's `error_id`."""
 
@@ -161,7 +163,9 @@ ERROR_REASON_FACTORY_INVALID: ErrorReason.ValueType  # 53
 ERROR_REASON_FACTORY_NOT_FOUND: ErrorReason.ValueType  # 54
 """NOT_FOUND: no description of the factory is in force at that time."""
 ERROR_REASON_FACTORY_REFUSED: ErrorReason.ValueType  # 55
-"""FAILED_PRECONDITION: another description begins at that time, or energy from then on is attributed already."""
+"""FAILED_PRECONDITION: another description, or another software of the pool, begins at that time, or energy from then
+on is attributed already.
+"""
 ERROR_REASON_INTERNAL: ErrorReason.ValueType  # 90
 """INTERNAL: a fault of the server; its log has the call's `error_id`."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015
