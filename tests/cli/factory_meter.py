@@ -65,7 +65,8 @@ def _sell(shell: Shell, folder: Path) -> None:
     shell.run("prices", "import", "keynote")
     contract = folder / "contract.toml"
     acme = shell.run_json("accounts", "show", "acme")["account"]
-    contract.write_text(contract_toml(covers=acme, book="keynote"), "utf-8")
+    toml = contract_toml(covers=acme, start="2026-02-01T00:00:00", book="keynote")
+    contract.write_text(toml, "utf-8")
     shell.run("contracts", "set", str(contract))
 
 
