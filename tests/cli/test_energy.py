@@ -268,3 +268,27 @@ def test_show__dollars_a_megawatt_hour(shell: Shell, tmp_path: Path) -> None:
     assert told["free"]["usd_per_mwh"] == "0.00"
     assert "USD/MWh" in shell.run("energy", "show", *SPAN).stdout
     assert "USD" not in shell.run("energy", "show", "--by", "model", *SPAN).stdout
+
+
+def test_usage__has_the_same_energy(shell: Shell) -> None:
+    """Beside usage stands the energy that was attributed to it, to the millijoule."""
+    energy = shell.run_json("energy", "show", *SPAN)["rows"]
+    usage = shell.run_json("usage", "show", "--by", "tier", *SPAN)["rows"]
+    attributed = {row["tier"]: row["energy_mj"] for row in energy}
+    assert {row["tier"]: row["energy_mj"] for row in usage} == attributed
+    assert sum(attributed.values()) == 1_234_567
+
+
+def test_preview__tells_of_energy(shell: Shell, tmp_path: Path) -> None:
+    """A preview tells of the boards' energy of a month once the contract asks for it."""
+    shell.run("prices", "import", "keynote")
+    contract = tmp_path / "acme.toml"
+    start = "2026-02-01T00:00:00"
+    month = to_iso(BEGIN_MS)[:7]
+    for extra in ("", 'energy = "board"\n'):
+        toml = contract_toml(start=start, zone="UTC", book="keynote", extra=extra)
+        contract.write_text(toml.replace('"id:acme"', '"/acme"'), "utf-8")
+        shell.run("contracts", "set", str(contract))
+        told = shell.run("invoices", "preview", "acme", "--month", month).stdout
+        assert ("0.0003429353 kWh of the accelerators’ boards" in told) is bool(extra)
+        assert ("98.2 % of the output tokens" in told) is bool(extra)
