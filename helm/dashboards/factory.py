@@ -120,7 +120,8 @@ _RANKING: Final = Row(
             " A free tier takes power for no revenue: that is what it costs to win customers.",
             asks=[
                 Asked(
-                    expr=f"max by (tier) (tier:tokenworks_power:share_rate$window{{{HERE}}})",
+                    expr="sort_desc(max by (tier)"
+                    f" (tier:tokenworks_power:share_rate$window{{{HERE}}}))",
                     legend="power",
                 ),
                 Asked(
