@@ -2,25 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final
 
 from meter.domain.boundary import Boundary
 from meter.domain.interval import INTERVAL_MS
 from meter.energy.factory import Pool
+from meter.energy.validity import PowerFault
 
 _COVERED_PERCENT_MIN: Final = 95
-
-
-class IntervalFault(StrEnum):
-    """Why an interval of a pool gives no ratio; the values are those of SQL.
-
-    There is no energy; samples cover too little of it; or there are devices that nobody described.
-    """
-
-    NO_SAMPLE = "no_sample"
-    STALE = "stale"
-    DEVICES = "devices"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,7 +29,7 @@ class MeasuredInterval:
 
 def find_fault(
     measured: Mapping[Boundary, MeasuredInterval], *, described: Pool | None
-) -> IntervalFault | None:
+) -> PowerFault | None:
     """Return why a pool's interval gives no ratio, None when it does.
 
     Boards decide where there are any: it is them that a description counts.
@@ -49,11 +38,11 @@ def find_fault(
     hosts = measured.get(Boundary.HOST)
     found = boards if boards is not None and boards.measured_mj else hosts
     if found is None or not found.measured_mj:
-        return IntervalFault.NO_SAMPLE
+        return PowerFault.NO_SAMPLE
     if found.unmapped_mj:
-        return IntervalFault.DEVICES
+        return PowerFault.DEVICES
     due_ms = found.covered_ms + found.gap_ms
     if found is boards and described is not None and described.device_count is not None:
         due_ms = max(due_ms, described.device_count * INTERVAL_MS)
     is_covered = found.covered_ms * 100 >= due_ms * _COVERED_PERCENT_MIN
-    return None if is_covered else IntervalFault.STALE
+    return None if is_covered else PowerFault.STALE

@@ -2,11 +2,13 @@
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from random import Random
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, event
 
 from meter.domain.boundary import Boundary
+from meter.domain.errors import Refused
 from meter.domain.interval import INTERVAL_MS
 from meter.store.attribution import AttributionStore
 from meter.store.factories import FactoryStore
@@ -118,7 +120,7 @@ def test_attribute__as_it_is_described(
     ],
 )
 def test_attribute__says_why_a_ratio_makes_no_sense(
-    engine: Engine, database_url: str, pool: str, others: dict[str, int], fault: str
+    engine: Engine, database_url: str, pool: str, others: dict[str, Any], fault: str
 ) -> None:
     """Too little covered, other devices than described, no energy: each has its word."""
     describe(engine, pool=pool)
@@ -251,6 +253,25 @@ def test_attribute__tokens_that_are_being_counted_are_not_lost(
         serve(journal, 1, output=1)
         attribute_after("INSERT INTO pool_intervals")
     assert shares_of(database_url) == {("h100", "free"): 90, ("h100", "high"): 30}
+
+
+def test_attribute__no_description_slips_below(engine: Engine, database_url: str) -> None:
+    """A description that is set while its interval is being attributed comes after it: refused."""
+    put_energy(database_url, 100)
+    setting: list[Future[None]] = []
+
+    def act(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "FOR UPDATE" in statement and not setting:
+            setting.append(pool.submit(describe, engine))
+            wait_for_lock(database_url)
+
+    event.listen(engine, "after_cursor_execute", act)
+    with ThreadPoolExecutor(1) as pool:
+        assert attribute_all(engine) == 1
+        with pytest.raises(Refused):
+            setting[0].result(WAIT_SECONDS_MAX)
+    event.remove(engine, "after_cursor_execute", act)
+    assert ask(database_url, "SELECT factory_version FROM energy_shares") == [(0,)]
 
 
 @pytest.mark.parametrize("seed", range(5))
