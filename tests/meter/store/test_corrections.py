@@ -19,13 +19,12 @@ from meter.domain.tokens import BAND_EDGES, Mode, TokenClass
 from meter.evidence import EvidenceQuery
 from meter.journal.commit import Result, Submission, commit_group
 from meter.store.corrections import CorrectionStore
-from meter.store.energy import EnergyStore
 from meter.store.evidence import EvidenceStore
 from meter.store.journal import JournalStore
 from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
+from tests.meter.store.attributed import attribute_all, put_energy
 from tests.meter.store.recording import (
     Heard,
-    administrator,
     ask,
     ask_one,
     commit,
@@ -151,8 +150,8 @@ def pool_usage_in(database_url: str) -> dict[Key, tuple[int, int, int]]:
     rows = ask(
         database_url,
         "SELECT u.pool, (extract(epoch FROM u.interval_start) * 1000)::bigint, s.tier,"
-        " u.output_tokens, u.total_tokens, u.request_count"
-        " FROM pool_usage u JOIN skus s USING (sku_id)",
+        " sum(u.output_tokens)::bigint, sum(u.total_tokens)::bigint, sum(u.request_count)::bigint"
+        " FROM pool_usage u JOIN skus s USING (sku_id) GROUP BY 1, 2, 3",
     )
     return {tuple(row[:3]): (row[3], row[4], row[5]) for row in rows if any(row[3:])}
 
@@ -352,23 +351,17 @@ def test_energy__stays_exact(engine: Engine, store: JournalStore, database_url: 
     record(store, events)
     usage, corrections = counting_of(engine), CorrectionStore(engine, shard=0)
     follow(usage).count_once()
-    with administrator(database_url) as connection:
-        connection.execute("UPDATE pool_intervals SET measured_mj = 1001, version = version + 1")
-    attribute(engine)
+    put_energy(database_url, 1001, pool="hall-1")
+    attribute_all(engine)
     assert shares_in(database_url) == {"high": 751, "free": 250}
     commit(store, correction(find(corrections, int.from_bytes(b"1" * 16)), None))
     follow(usage).count_once()
-    attribute(engine)
+    attribute_all(engine)
     assert shares_in(database_url) == {"free": 1001}
     commit(store, correction(find(corrections, int.from_bytes(b"2" * 16)), None))
     follow(usage).count_once()
-    attribute(engine)
+    attribute_all(engine)
     assert shares_in(database_url) == {"no_tokens": 1001}
-
-
-def attribute(engine: Engine) -> None:
-    """Share out the energy of all intervals that are due."""
-    EnergyStore(engine).attribute(end_ms=2 * BEGIN_MS, intervals_max=10)
 
 
 def shares_in(database_url: str) -> dict[str, int]:
