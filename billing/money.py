@@ -97,10 +97,13 @@ def share_out(amount: Decimal, *, weights: Sequence[int]) -> list[Decimal]:
     assert isinstance(exponent, int), "an amount is a number"
     decimals = max(_SHARE_DECIMALS, -exponent)
     total = int(_EXACT.scaleb(amount, decimals))
-    parts = [total * weight // whole for weight in weights]
-    by_remainder = sorted(range(len(weights)), key=lambda it: -(total * weights[it] % whole))
-    for place in by_remainder[: total - sum(parts)]:
-        parts[place] += 1
+    divided = [divmod(total * weight, whole) for weight in weights]
+    parts = [part for part, _ in divided]
+    left_over = total - sum(parts)
+    if left_over:
+        by_remainder = sorted(range(len(weights)), key=lambda it: -divided[it][1])
+        for place in by_remainder[:left_over]:
+            parts[place] += 1
     return [_EXACT.scaleb(Decimal(part), -decimals) for part in parts]
 
 

@@ -114,7 +114,10 @@ def _share(sold: _Sold, served: Mapping[str, int]) -> Iterator[tuple[str, Decima
     rest = sold.token_count - sum(weights.values())
     if rest > 0 or not weights:
         weights[UNNAMED] = max(rest, 1)
-    parts = share_out(sold.amount, weights=tuple(weights.values()))
+    # One pool serves most of what is sold.
+    parts = (
+        [sold.amount] if len(weights) == 1 else share_out(sold.amount, weights=[*weights.values()])
+    )
     return zip(weights, parts, strict=True)
 
 

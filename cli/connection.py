@@ -25,6 +25,8 @@ from tokenworks.meter.v1.producer_service_pb2_grpc import ProducerServiceStub
 
 CREDENTIALS = Path(".tokenworks") / "credentials.json"
 CALL_SECONDS_MAX = 60.0
+# Where all usage of a time is priced, interval by interval.
+PRICING_SECONDS_MAX = 600.0
 # A usage query's 100,000 rows, with room to spare; gRPC's own limit is 4 MiB.
 ANSWER_BYTES_MAX = 256 * 1024 * 1024
 SANDBOX_KEY = "tokenworks-sandbox-clock"

@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from cli.accounts import format_time, print_table, resolve
-from cli.connection import Client, client_command
+from cli.connection import PRICING_SECONDS_MAX, Client, client_command
 from cli.process import CommandError, report_progress
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 
@@ -19,8 +19,6 @@ _FORMATS: Final = {
     "html": pb.DOCUMENT_FORMAT_HTML,
     "csv": pb.DOCUMENT_FORMAT_CSV,
 }
-# A preview of a large customer's month prices all of its usage.
-_PRICING_SECONDS_MAX: Final = 600.0
 
 
 @click.group("invoices")
@@ -39,7 +37,7 @@ def preview(client: Client, *, account: str, month: str | None, form: str) -> No
     request = pb.PreviewInvoiceRequest(
         account=resolve(client.accounts, account), month=month or "", format=_FORMATS[form]
     )
-    answer = client.billing.PreviewInvoice(request, timeout=_PRICING_SECONDS_MAX)
+    answer = client.billing.PreviewInvoice(request, timeout=PRICING_SECONDS_MAX)
     if client.as_json:
         documents = b",".join(it.document.strip() for it in answer.previews)
         _write(b"[" + documents + b"]\n")
@@ -80,7 +78,7 @@ def explain(client: Client, *, number: str, line: int) -> None:
     """Explain LINE of an invoice: price, factors, intervals of usage, positions in the journal."""
     form = _FORMATS["json" if client.as_json else "text"]
     request = pb.ExplainInvoiceLineRequest(number=number, line=line, format=form)
-    answer = client.billing.ExplainInvoiceLine(request, timeout=_PRICING_SECONDS_MAX)
+    answer = client.billing.ExplainInvoiceLine(request, timeout=PRICING_SECONDS_MAX)
     _write(answer.document)
     if not answer.closed:
         raise CommandError(

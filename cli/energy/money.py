@@ -7,7 +7,7 @@ from decimal import Decimal
 from fractions import Fraction
 from typing import Final
 
-from cli.connection import Client
+from cli.connection import PRICING_SECONDS_MAX, Client
 from meter.domain.units import MJ_PER_MEGAWATT_HOUR, divide_half_up
 from tokenworks.billing.v1.billing_service_pb2 import QueryRevenueRequest
 from tokenworks.meter.v1 import energy_service_pb2 as pb
@@ -73,7 +73,7 @@ def find_revenue(
     finest.group_by[:] = [pb.EFFICIENCY_GROUP_BY_TIER, pb.EFFICIENCY_GROUP_BY_POOL]
     rows = {(row.tier, row.pool): row for row in client.energy.QueryEfficiency(finest).rows}
     earned: dict[_Key, Earned] = defaultdict(Earned)
-    for sold in client.billing.QueryRevenue(question).rows:
+    for sold in client.billing.QueryRevenue(question, timeout=PRICING_SECONDS_MAX).rows:
         row = rows.get((sold.tier, sold.pool))
         if sold.currency != _CURRENCY or row is None:
             continue

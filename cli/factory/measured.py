@@ -9,7 +9,7 @@ from fractions import Fraction
 from typing import Final
 
 from billing.factory.compare import Served
-from cli.connection import Client
+from cli.connection import PRICING_SECONDS_MAX, Client
 from cli.usage.span import Span
 from tokenworks.billing.v1.billing_service_pb2 import QueryRevenueRequest
 from tokenworks.meter.v1 import energy_service_pb2 as pb
@@ -99,9 +99,8 @@ def _find_revenue(
     request = QueryRevenueRequest(by_pool=True)
     request.start_time.FromMilliseconds(span.start_ms)
     request.end_time.FromMilliseconds(span.end_ms)
-    rows = [
-        row for row in client.billing.QueryRevenue(request).rows if row.pool and takes(row.pool)
-    ]
+    found = client.billing.QueryRevenue(request, timeout=PRICING_SECONDS_MAX).rows
+    rows = [row for row in found if row.pool and takes(row.pool)]
     revenue: dict[str, Fraction] = {}
     for row in rows:
         if row.currency == CURRENCY:
