@@ -213,6 +213,8 @@ class Story:
     def _settle(self, client: Client, installation: Installation) -> tuple[Verdict, _Books]:
         """Close the month, show what it came to, and have it checked meanwhile."""
         self._screen.section("The invoices")
+        # An invoice tells of the energy that is attributed when it is issued.
+        power.wait_until_attributed(client)
         self._type(installation, "billing", "close", MONTH)
         oracle = Oracle(installation.database, terms=self._out / "terms", truth=self._out / "truth")
         try:
@@ -251,7 +253,6 @@ class Story:
 
     def _weigh(self, client: Client, bills: Sequence[Bill]) -> _Books:
         """Show what the tokens took and brought in, and draw it."""
-        power.wait_until_attributed(client)
         days, energy = power.read_days(client), power.read_energy(client)
         tiers = power.read_tiers(client, days=days)
         self._screen.section("Tokens, joules, dollars")
