@@ -1,6 +1,7 @@
 """`tokenworks factory plan|compare|mark`: by files, and by a real meter that lived an update."""
 
 import json
+import sys
 from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -124,6 +125,16 @@ def test_plan__a_chart(lonely_shell: Shell, tmp_path: Path, suffix: str, begin: 
     drawn = [picture.read_bytes() for picture in pictures]
     assert drawn[0].startswith(begin)
     assert drawn[0] == drawn[1]
+
+
+def test_plan__a_chart_with_nothing_to_draw_it(
+    lonely_shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without matplotlib the extra is named that brings it."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    words = ("factory", "plan", "keynote-rubin", "--chart", str(tmp_path / "plan.svg"))
+    result = lonely_shell.run(*words, code=Exit.FAILED)
+    assert "pip install 'tokenworks[demo]'" in result.output
 
 
 @pytest.mark.parametrize(
