@@ -16,6 +16,7 @@ from google.protobuf import descriptor_pb2
 import billing.metrics
 import meter.metrics
 from cli.settings import Settings
+from meter.domain.limits import SERIES_MAX
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
@@ -68,8 +69,97 @@ def make_metrics_page() -> str:
         body=[
             "Served at `/metrics` of the HTTP port in the Prometheus text form.",
             _table(("Name", "Kind", "Unit", "Labels", "Meaning"), rows),
+            _BOUNDS,
+            _RECORDED,
+            _OTHER_NAMES,
         ],
     )
+
+
+_BOUNDS = f"""\
+Labels whose values come from producers are bounded: at most {SERIES_MAX:,} label sets of a metric \
+have all their names, and what comes then is added up under `__other__`. Five tiers, four models \
+and four pools, all mixed, make about 1,000 series."""
+_RECORDED = """\
+## Recorded series
+
+The [chart's rules](../operating/kubernetes.md#rules) record these over 5 minutes and over an hour \
+(`rate1h`). Each series of energy has its `boundary`: `board`, `host` or `facility`, of which no \
+two are ever added up. A ratio covers the pools whose power was valid all the while; where there \
+is none, there is no ratio.
+
+| Series | Labels | Meaning |
+| --- | --- | --- |
+| `{pool_tier,tier}:tokenworks_output_tokens:rate5m` | `pool`, `tier` | Output tokens a second, \
+reasoning included. |
+| `{pool_tier,tier}:tokenworks_total_tokens:rate5m` | `pool`, `tier` | Tokens a second of all \
+kinds. |
+| `pool:tokenworks_power_watts:rate5m` | `pool`, `boundary` | Watts of a pool. At facility: of \
+its hosts, or of its boards where no host is measured, times the PUE of its site. |
+| `{pool_tier,tier,site_tier}:tokenworks_power_watts:rate5m` | `pool`, `site`, `tier`, `boundary` \
+| Watts that were attributed to a tier. |
+| `site:tokenworks_power_watts:rate5m` | `site`, `boundary` | Watts of a site's pools; at \
+facility by its own meter, where it has one. |
+| `site:tokenworks_pue:ratio_rate5m` | `site`, `basis` | PUE: measured where the site's meter \
+reports four times a window and all its pools are valid, else configured. |
+| `site:tokenworks_power_budget:ratio_rate5m` | `site`, `boundary` | What of its contract a site \
+draws. `boundary` is `it` where no PUE is known: it draws more. |
+| `site:tokenworks_power_headroom_watts:rate5m` | `site`, `boundary` | What is left of the \
+contract. Absent while some pool's power is not valid and no meter of the site reads. |
+| `{pool,site}:tokenworks_energy_attributed:ratio_rate5m` | `pool`, `site`, `boundary` | What of \
+the measured energy served somebody's tokens. |
+| `{pool_tier,tier,pool,factory}:tokenworks_tokens_per_joule:ratio_rate5m` | `pool`, `tier`, \
+`boundary` | Output tokens per joule, which is tokens a second per watt. |
+| `{tier,factory}:tokenworks_total_tokens_per_joule:ratio_rate5m` | `tier`, `boundary` | Tokens \
+of all kinds per joule. |
+| `tier:tokenworks_joules_per_output_token:ratio_rate5m` | `tier`, `boundary` | Joules per output \
+token. |
+| `{pool_tier,tier,pool,factory}:tokenworks_usd_per_megawatt_hour:ratio_rate5m` | `pool`, `tier`, \
+`boundary` | Revenue in US dollars per megawatt-hour. |
+| `tier:tokenworks_power:share_rate5m` | `tier`, `boundary` | What share of all attributed power \
+a tier takes. |
+| `tier:tokenworks_revenue:share_rate5m` | `tier` | What share of all revenue in US dollars a \
+tier brings. |"""
+_OTHER_NAMES = """\
+## Other names
+
+A catalogue for token factories that was drawn up before this one (prefix `tokenmeter_`) has other \
+names for some of these.
+
+| There | Here |  |
+| --- | --- | --- |
+| `tokens_total{token_type}` | `tokenworks_tokens_total` | by `token_class`, of which there are \
+more than three |
+| `reasoning_tokens_total` | `tokenworks_tokens_total` | the class `REASONING` |
+| `requests_total{outcome}` | `tokenworks_requests_total` | by `finish` |
+| `usage_reports_total{result}` | `tokenworks_events_total` | by `outcome` |
+| `report_lag_seconds` | `tokenworks_report_lag_seconds` | until it is counted |
+| `revenue_usd_total` | `tokenworks_revenue_total` | by `currency`, at contract prices |
+| `price_usd_per_million_tokens` | `tokenworks_price_per_million_tokens` | by `currency` |
+| `energy_joules_total{component}` | `tokenworks_energy_joules_total` | by `boundary`; a site is \
+`tokenworks_site_energy_joules_total`, and no switches are measured |
+| `energy_estimated_joules_total` | `tokenworks_energy_estimated_joules_total` | what PUE adds is \
+recorded, not counted |
+| `energy_attributed_joules_total` | `tokenworks_energy_attributed_joules_total` | with `pool` |
+| `energy_unattributed_joules_total` | `tokenworks_energy_unattributed_joules_total` |  |
+| `attribution_residual_joules` | `tokenworks_attribution_residual_joules` | by `boundary`, too |
+| `energy_counter_resets_total` | `tokenworks_energy_counter_resets_total` |  |
+| `energy_gap_seconds_total` | `tokenworks_energy_gap_seconds_total` |  |
+| `power_valid` | `tokenworks_power_valid` | with its reasons in `tokenworks_power_fault` |
+| `energy_last_sample_timestamp_seconds` | `tokenworks_energy_last_sample_timestamp_seconds` |  |
+| `energy_crosscheck_ratio` | `tokenworks_energy_crosscheck_ratio` |  |
+| `power_budget_watts{pool}` | `tokenworks_power_budget_watts` | by `site`, whose contract it is |
+| `power_reserved_watts{tier}` | `tokenworks_power_reserved_watts` | with `site` |
+| `pue_ratio{basis}` | `tokenworks_pue_ratio` | configured; measured is recorded |
+| `grid_carbon_grams_per_kilowatt_hour{zone}` | `tokenworks_grid_carbon_grams_per_kilowatt_hour` \
+| by `site`; its source is in the factory's description |
+| `carbon_grams_total` | `tokenworks_carbon_grams_total` |  |
+| `request_energy_joules` | `tokenworks_request_energy_joules` | of means: no single request is \
+measured |
+| `customer_tokens_total` | `tokenworks_customer_tokens_total` |  |
+| `series_truncated_total` | `tokenworks_series_truncated_total` |  |
+| `build_info{weights_version}` | `tokenworks_build_info` | `factory_version` has the weights; \
+price books have versions of their own |"""
 
 
 def make_settings_page() -> str:

@@ -61,3 +61,23 @@ def test_runbook__metrics_exist(alert: str) -> None:
     asked = re.findall(r"[\w:]*\btokenworks_\w+(?::\w+)?", PAGES[alert])
     known = CATALOGUE | RECORDED | {each.replace("5m", "1h") for each in RECORDED}
     assert set(asked) <= known
+
+
+def test_metrics_page__names_what_is_recorded() -> None:
+    """The recorded series of the page of metrics are recorded, and what others call so is here."""
+    page = (ROOT / "docs/reference/metrics.md").read_text("utf-8")
+    series = re.findall(r"^\| `(\S+:tokenworks_\S+)` ", page, re.MULTILINE)
+    names = {f"{level}:{name}" for each in series for level, name in levels_of(each)}
+    assert names <= RECORDED
+    assert {
+        it for it in RECORDED if "ratio_" in it and not it.startswith("pool:tokenworks_pue")
+    } <= (names)
+    here = set(re.findall(r"^\| `[^`:]+` \| `(tokenworks_\w+)` \|", page, re.MULTILINE))
+    assert here
+    assert here <= CATALOGUE
+
+
+def levels_of(series: str) -> list[tuple[str, str]]:
+    """Return the levels and the name of a series whose levels are written in braces."""
+    levels, _, name = series.partition(":")
+    return [(level, name) for level in levels.strip("{}").split(",")]
