@@ -45,6 +45,53 @@ def test_read_settings__all_faults_at_once(tmp_path: Path, monkeypatch: pytest.M
     ]
 
 
+WRONG_ENERGY = [
+    ("energy_scrape_seconds", "0", "1 to 3600"),
+    ("energy_sources", "http://node-1/metrics", "must be pool=URL"),
+    ("energy_sources", "=http://node-1/metrics", "must be pool=URL"),
+    ("energy_sources", "h100=", "must be pool=URL"),
+    ("energy_sources", "p" * 65 + "=http://node-1/metrics", "must be pool=URL"),
+    *(
+        ("energy_sources", f"h100={url}", "must be like http://")
+        for url in (
+            "node-1:9400/metrics",
+            "https://node-1/metrics",
+            "file:///etc/passwd",
+            "http:///metrics",
+            "http://node-1:99999/metrics",
+            "http://node-1:0/metrics",
+            "http://user:password@node-1/metrics",
+            "http://node-1/me trics",
+            "http://node-1/metrics\r\nHost: other",
+            "http://[::1/metrics",
+            f"http://{'n' * 64}/metrics",
+        )
+    ),
+    ("energy_sources", "a=http://n/m,b=http://n/m", "a place of its own"),
+    ("energy_sources", "a=nvml,b=nvml", "a place of its own"),
+    *(
+        ("energy_sources", f"h100={rating}", "whole watts from 1 to 100000000")
+        for rating in (
+            "static",
+            "static:",
+            "static:0",
+            "static:-5",
+            "static:7.5",
+            "static:100000001",
+            "static:7e3",
+            "static: 5",
+            "NVML",
+            "nvml:0",
+        )
+    ),
+    ("energy_sources", "a=static:5,a=http://n/m", "nothing beside the rating of a"),
+    ("energy_sources", "a=nvml,a=static:5", "nothing beside the rating of a"),
+    ("energy_sources", "a=static:5,a=static:5", "nothing beside the rating of a"),
+    ("energy_collect_seconds", "0", "1 to 3600"),
+    ("energy_sources", ",".join(f"a=http://n/{n}" for n in range(257)), "at most 256"),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "rule"),
     [
@@ -74,49 +121,7 @@ def test_read_settings__all_faults_at_once(tmp_path: Path, monkeypatch: pytest.M
         ("durable_standbys", "a,,b", "not empty"),
         ("durable_standbys", "a\tb", "different application_names"),
         ("durable_standbys", "s" * 64, "different application_names"),
-        ("energy_scrape_seconds", "0", "1 to 3600"),
-        ("energy_sources", "http://node-1/metrics", "must be pool=URL"),
-        ("energy_sources", "=http://node-1/metrics", "must be pool=URL"),
-        ("energy_sources", "h100=", "must be pool=URL"),
-        ("energy_sources", "p" * 65 + "=http://node-1/metrics", "must be pool=URL"),
-        *(
-            ("energy_sources", f"h100={url}", "must be like http://")
-            for url in (
-                "node-1:9400/metrics",
-                "https://node-1/metrics",
-                "file:///etc/passwd",
-                "http:///metrics",
-                "http://node-1:99999/metrics",
-                "http://node-1:0/metrics",
-                "http://user:password@node-1/metrics",
-                "http://node-1/me trics",
-                "http://node-1/metrics\r\nHost: other",
-                "http://[::1/metrics",
-                f"http://{'n' * 64}/metrics",
-            )
-        ),
-        ("energy_sources", "a=http://n/m,b=http://n/m", "a place of its own"),
-        ("energy_sources", "a=nvml,b=nvml", "a place of its own"),
-        *(
-            ("energy_sources", f"h100={rating}", "whole watts from 1 to 100000000")
-            for rating in (
-                "static",
-                "static:",
-                "static:0",
-                "static:-5",
-                "static:7.5",
-                "static:100000001",
-                "static:7e3",
-                "static: 5",
-                "NVML",
-                "nvml:0",
-            )
-        ),
-        ("energy_sources", "a=static:5,a=http://n/m", "nothing beside the rating of a"),
-        ("energy_sources", "a=nvml,a=static:5", "nothing beside the rating of a"),
-        ("energy_sources", "a=static:5,a=static:5", "nothing beside the rating of a"),
-        ("energy_collect_seconds", "0", "1 to 3600"),
-        ("energy_sources", ",".join(f"a=http://n/{n}" for n in range(257)), "at most 256"),
+        *WRONG_ENERGY,
     ],
 )
 def test_read_settings__wrong_value(
