@@ -149,25 +149,13 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
     lodged = [make(host, door, metrics.page) for make in residents]
     live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
     factories = FactoryStore(engine, tiers=options.tiers)
-    described = DescribedFactory(
-        metrics,
-        live=live,
-        factories=factories.load,
-        marks=SoftwareMarkStore(engine).list_marks,
-        version=version_of("tokenworks"),
-        clock=clock,
-    )
+    marks = SoftwareMarkStore(engine)
+    described = _make_described(metrics, live=live, factories=factories, marks=marks, clock=clock)
     energy = _make_energy(options, engine=engine, factories=factories, live=live, clock=clock)
-    follower = _make_follower(
-        usage,
-        listeners=[
-            Production(metrics, live=live, now_ms=clock.now_ms).counted,
-            *(resident.on_counted for resident in lodged),
-        ],
-        names=DimensionReader(engine),
-        clock=clock,
-        dying=dying,
-    )
+    production = Production(metrics, live=live, now_ms=clock.now_ms)
+    listeners = [production.counted, *(resident.on_counted for resident in lodged)]
+    names = DimensionReader(engine)
+    follower = _make_follower(usage, listeners=listeners, names=names, clock=clock, dying=dying)
     writer = _make_writer(options, journal, metrics=metrics, clock=clock, follower=follower)
     reads = [lambda _: energy.read_sources_now()] if options.energy_sources else []
     driver = _make_driver(clock, engine=engine, wake_counting=follower.wake, on_edge=reads)
@@ -198,7 +186,7 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
                 energy,
                 reader=EfficiencyStore(engine, factories=factories),
                 factory=FactoryDesk(factories, clock=clock),
-                marks=SoftwareMarkDesk(SoftwareMarkStore(engine), clock=clock),
+                marks=SoftwareMarkDesk(marks, clock=clock),
                 door=door,
                 clock=clock,
             ),
@@ -207,15 +195,35 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
             driven=clock if isinstance(clock, DrivenClock) else None,
             residents={resident.name: resident.add_to for resident in lodged},
         ),
-        http=HttpServer(
-            metrics,
-            is_ready=lambda: (
-                reachable.is_set() and registry.age_seconds() < _REGISTRY_SECONDS_STALE
-            ),
-        ),
+        http=_make_http(metrics, registry=registry, reachable=reachable),
         reachable=reachable,
         dying=dying,
     )
+
+
+def _make_described(
+    metrics: Metrics,
+    *,
+    live: LiveEnergy,
+    factories: FactoryStore,
+    marks: SoftwareMarkStore,
+    clock: Clock,
+) -> DescribedFactory:
+    return DescribedFactory(
+        metrics,
+        live=live,
+        factories=factories.load,
+        marks=marks.list_marks,
+        version=version_of("tokenworks"),
+        clock=clock,
+    )
+
+
+def _make_http(metrics: Metrics, *, registry: Registry, reachable: threading.Event) -> HttpServer:
+    def is_ready() -> bool:
+        return reachable.is_set() and registry.age_seconds() < _REGISTRY_SECONDS_STALE
+
+    return HttpServer(metrics, is_ready=is_ready)
 
 
 def _make_writer(
