@@ -680,7 +680,7 @@ class EnergySource(_message.Message):
     pool: _builtins.str
     """Pool that its devices belong to."""
     url: _builtins.str
-    """Its page; `nvml` for the accelerators of the server's own machine, `static:` for a rating."""
+    """Its page; `nvml` for the accelerators of the server's own machine, `static:WATTS` for a rating."""
     device_count: _builtins.int
     """Devices of which it then gave them."""
     failure: _builtins.str
@@ -724,7 +724,7 @@ class PoolPower(_message.Message):
     pool: _builtins.str
     """Pool."""
     valid: _builtins.bool
-    """Whether each device of the last 6 hours has a fresh sample, and there is one."""
+    """Whether nothing speaks against it: `faults` is empty."""
     device_count: _builtins.int
     """Devices with a sample in the last 6 hours."""
     fresh_count: _builtins.int
@@ -737,7 +737,7 @@ class PoolPower(_message.Message):
 
     @_builtins.property
     def faults(self) -> _containers.RepeatedScalarFieldContainer[Global___PowerFault.ValueType]:
-        """Why it is not valid; empty when it is."""
+        """Why it is not valid; empty when it is. What leapt, differs or is claimed is what this server has seen."""
 
     def __init__(
         self,
