@@ -103,12 +103,8 @@ def up(
             clock = addresses.sandbox_clock
             _tell(folder, credentials=made, postgres=postgres, clock=clock, as_json=as_json)
 
-        run_meter(
-            options,
-            customer_metrics_max=settings.customer_metrics_max,
-            stop=stop,
-            ready=tell,
-        )
+        customers = settings.customer_metrics_max
+        run_meter(options, customer_metrics_max=customers, stop=stop, ready=tell)
         report_progress("the meter has stopped")
 
 
