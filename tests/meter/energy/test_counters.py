@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meter.domain.boundary import Boundary
@@ -358,6 +358,7 @@ def energy_of(readings: Sequence[Reading]) -> int:
     return total
 
 
+@settings(max_examples=1_000)
 @given(histories())
 def test_take__keeps_every_millijoule(readings: list[Reading]) -> None:
     """All that the counters say is in the intervals, once, and no interval has less than none."""

@@ -2,7 +2,7 @@
 
 from fractions import Fraction
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meter.energy.counters import Estimate
@@ -81,6 +81,7 @@ def test_forget__begins_anew() -> None:
     assert take(integral, 20, 100_000, device="b") is None
 
 
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(1, GAP_MS), st.integers(0, 10**7)), min_size=1, max_size=20),
     st.lists(st.booleans(), min_size=20, max_size=20),
