@@ -123,6 +123,10 @@ docs: $(INSTALLED) ## Make the pages of docs/reference/ that come from the code
 dashboards: $(INSTALLED) ## Make the Grafana dashboards of the chart from helm/dashboards/
 	$(BIN)/python -m helm.dashboards
 
+.PHONY: pictures
+pictures: stacks ## Draw the pictures of the dashboards anew, from a factory that lives a quarter of a year
+	$(BIN)/python -m tests.stacks.pictures
+
 # The second set holds only what `stacks` adds to the first, in versions that agree with it.
 RESOLVE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header

@@ -215,7 +215,7 @@ PRICES: Final = Row(
             asks=[
                 Asked(
                     expr="sum by (model, tier) (rate(tokenworks_unpriced_tokens_total[$window]))"
-                    " > 0 or vector(0)",
+                    " > 0 or on () vector(0)",
                     legend="{{model}} {{tier}}",
                 )
             ],

@@ -23,7 +23,7 @@ MONEY: Final = Row(
                 Asked(expr=_COST, legend="power"),
                 Asked(
                     expr=f"sum({UNATTRIBUTED}) / 1000 * $usd_per_kwh",
-                    legend="power that served no tier",
+                    legend="power, no tier",
                 ),
             ],
             unit="currencyUSD",

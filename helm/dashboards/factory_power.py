@@ -16,7 +16,7 @@ _HEADROOM: Final = (Step(value=None, color="red"), Step(value=1, color="green"))
 
 POWER: Final = Row(
     title="The power that there is",
-    heights=(9, 9, 8),
+    heights=(9, 9, 10),
     panels=(
         series(
             "Power against the contract",
@@ -107,7 +107,7 @@ POWER: Final = Row(
             width=6,
             from_zero=False,
             legend="bottom",
-            decimals=2,
+            decimals=3,
         ),
         series(
             "Share that is attributed",

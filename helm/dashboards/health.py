@@ -68,6 +68,7 @@ _AT_A_GLANCE: Final = Row(
             ],
             unit="none",
             steps=GOOD,
+            only_names=True,
         ),
     ),
 )
@@ -108,7 +109,7 @@ _REPORTS: Final = Row(
             asks=[
                 Asked(
                     expr="sum by (reason) (rate(tokenworks_calls_failed_total[$__rate_interval]))"
-                    " or vector(0)",
+                    ' or on () label_replace(vector(0), "reason", "none", "", "")',
                     legend="{{reason}}",
                 )
             ],

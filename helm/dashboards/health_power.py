@@ -36,7 +36,7 @@ POWER: Final = Row(
             asks=[
                 Asked(
                     expr="sum by (pool, fault) (tokenworks_power_fault > 0)"
-                    ' or label_replace(vector(0), "fault", "none", "", "")',
+                    ' or on () label_replace(vector(0), "fault", "none", "", "")',
                     legend="{{pool}} {{fault}}",
                 )
             ],
@@ -72,6 +72,14 @@ POWER: Final = Row(
             decimals=3,
         ),
         series(
+            "Power is valid, over time",
+            says="1 while it is, 0 while it is not, by pool.",
+            asks=[Asked(expr="min by (pool) (tokenworks_power_valid)", legend="{{pool}}")],
+            unit="none",
+            width=6,
+            legend="bottom",
+        ),
+        series(
             "Time without energy",
             says="Device-seconds a second that no sample covers: 1 is one board unseen all the"
             " time.",
@@ -83,7 +91,7 @@ POWER: Final = Row(
                 )
             ],
             unit="none",
-            width=8,
+            width=6,
             legend="bottom",
         ),
         series(
@@ -97,7 +105,7 @@ POWER: Final = Row(
                 )
             ],
             unit="short",
-            width=8,
+            width=6,
             legend="bottom",
         ),
         series(
@@ -107,7 +115,7 @@ POWER: Final = Row(
                 Asked(
                     expr="sum by (pool, reason)"
                     " (rate(tokenworks_energy_scrapes_failed_total[$__rate_interval]))"
-                    ' or label_replace(vector(0), "reason", "none", "", "")',
+                    ' or on () label_replace(vector(0), "reason", "none", "", "")',
                     legend="{{pool}} {{reason}}",
                 ),
                 Asked(
@@ -117,7 +125,7 @@ POWER: Final = Row(
                 ),
             ],
             unit="ops",
-            width=8,
+            width=6,
             legend="bottom",
         ),
         series(
@@ -159,7 +167,7 @@ POWER: Final = Row(
             asks=[
                 Asked(
                     expr="sum by (metric) (increase(tokenworks_series_truncated_total[$span]))"
-                    ' or label_replace(vector(0), "metric", "none", "", "")',
+                    ' or on () label_replace(vector(0), "metric", "none", "", "")',
                     legend="{{metric}}",
                 )
             ],

@@ -55,8 +55,10 @@ def stat(
     width: int = 4,
     steps: Sequence[Step] = GOOD,
     decimals: int | None = None,
+    only_names: bool = False,
 ) -> Panel:
-    """One number of this moment, or a few that have names."""
+    """One number of this moment, or a few that have names; or the names alone."""
+    has_many = len(asks) > 1 or has_names(asks)
     return _panel(
         "stat",
         title=title,
@@ -68,7 +70,7 @@ def stat(
         options={
             "graphMode": "none",
             "colorMode": "value",
-            "textMode": "value_and_name" if len(asks) > 1 or has_names(asks) else "auto",
+            "textMode": "name" if only_names else "value_and_name" if has_many else "auto",
             "justifyMode": "auto",
             "orientation": "horizontal",
             "wideLayout": True,

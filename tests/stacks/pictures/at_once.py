@@ -14,12 +14,12 @@ _LEGEND_HEIGHT = 28
 
 
 def draw_numbers(
-    values: Sequence[tuple[str, float]], *, look: Look, width: float, height: float, named: bool
+    values: Sequence[tuple[str, float]], *, look: Look, width: float, height: float, mode: str
 ) -> str:
-    """Draw one great number, or several below each other with their names before them."""
-    texts = [look.write(value) for _, value in values]
+    """Draw one great number, or several below each other with names before them, or a name."""
+    texts = [name if mode == "name" else look.write(value) for name, value in values]
     room = height / len(values)
-    names = [name if named else "" for name, _ in values]
+    names = [name if mode == "value_and_name" else "" for name, _ in values]
     longest = max(map(len, texts))
     share = 0.56 if any(names) else 1
     size = min(room * 0.6, 56, width * share / (longest * 0.6))

@@ -17,7 +17,7 @@ from tests.stacks.pictures.world import CUSTOMERS
 from tests.stacks.queries import DASHBOARDS, panels, rule_groups
 
 # Rates of the first minutes are of few samples.
-_RISING = timedelta(minutes=5)
+_RISING = timedelta(minutes=7)
 _SCRAPE_FOUR_TIMES = "4m"
 _CHOSEN: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
     "factory": {"window": "5m", "boundary": "board", "usd_per_kwh": "0.08"},

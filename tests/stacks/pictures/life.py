@@ -6,7 +6,7 @@ hour, and the last hours minute by minute, each of which is scraped as Prometheu
 
 import contextlib
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,8 +19,8 @@ from tests.cli.shell import Shell
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.stacks.pictures.terms import BOOK, contract, describe
 from tests.stacks.pictures.world import CUSTOMERS, POOLS, PoolMade, Served, World
-from tests.wire.session import Session, event, opening, rows
-from tests.wire.talk import Talk, read_http, read_metric, talking, wait_until
+from tests.wire.session import Response, Session, event, opening, rows
+from tests.wire.talk import Talk, read_http, talking, wait_until
 from tokenworks.meter.v1 import usage_pb2
 from tokenworks.meter.v1.clock_service_pb2 import AdvanceClockRequest
 from tokenworks.meter.v1.clock_service_pb2_grpc import ClockServiceStub
@@ -34,10 +34,12 @@ from tokenworks.meter.v1.energy_service_pb2 import (
     SetFactoryRequest,
 )
 from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
+from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
 
 MINUTE = timedelta(minutes=1)
 QUARTER = timedelta(minutes=15)
 DAY = timedelta(days=1)
+STREAM_SECONDS_MAX = 900
 # The site that has a meter of its own.
 METERED_SITE = "oslo"
 
@@ -75,6 +77,17 @@ SHORT = Calendar(
     down=range(0),
 )
 DOWN = "reno-h200"
+
+
+class PatientSession(Session):
+    """A session whose streams may last for as long as a life does."""
+
+    def stream(self, messages: Iterable[Any]) -> Iterator[Response]:
+        """Open a stream that sends these messages."""
+        responses: Iterator[Response] = MeterServiceStub(self.channel).StreamUsage(
+            iter(messages), metadata=self.metadata, timeout=STREAM_SECONDS_MAX
+        )
+        return responses
 
 
 @dataclass(slots=True)
@@ -188,14 +201,19 @@ class Life:
 
     def _wait_until_counted(self, event_count: int) -> None:
         self.reported_count += event_count
-        name = "tokenworks_requests_total"
-        wait_until(lambda: read_metric(self.meter, name) == self.reported_count)
+        wait_until(lambda: sum(self._shown("tokenworks_requests_total")) == self.reported_count)
 
     def _wait_until_settled(self) -> None:
         """Once the newest sample is shown, its energy has been shared out."""
-        shown = self.world.now.timestamp()
-        name = "tokenworks_energy_last_sample_timestamp_seconds"
-        wait_until(lambda: read_metric(self.meter, name, pool=next(iter(POOLS))) == shown)
+        now = self.world.now.timestamp()
+        wait_until(lambda: now in self._shown("tokenworks_energy_last_sample_timestamp_seconds"))
+
+    def _shown(self, name: str) -> list[float]:
+        """The values of a metric now."""
+        _, page = read_http(self.meter, "/metrics")
+        return [
+            float(line.rpartition(" ")[2]) for line in page.splitlines() if line.startswith(name)
+        ]
 
     def _read_energy(self, *, skipped: Sequence[str]) -> None:
         readings: list[EnergyReading] = []
@@ -286,7 +304,7 @@ def lived_life(database_url: str, *, calendar: Calendar, folder: Path) -> Iterat
         life = Life(
             meter=meter,
             world=World(calendar.begin),
-            session=Session(meter),
+            session=PatientSession(meter),
             calendar=calendar,
         )
         life.set_up(folder)

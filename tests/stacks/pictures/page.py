@@ -123,9 +123,12 @@ def _draw_inside(
         return "No data"
     match panel["type"]:
         case "stat":
-            named = panel["options"]["textMode"] == "value_and_name"
             return at_once.draw_numbers(
-                answer.values, look=look, width=width, height=height, named=named
+                answer.values,
+                look=look,
+                width=width,
+                height=height,
+                mode=panel["options"]["textMode"],
             )
         case "bargauge":
             return at_once.draw_bar_gauge(answer.values, look=look, width=width, height=height)

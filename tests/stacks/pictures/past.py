@@ -23,8 +23,10 @@ def remembering_prometheus(
     (folder / "scraped.txt").write_text("\n".join([*scraped, "# EOF\n"]), "utf-8")
     _promtool("tsdb", "create-blocks-from", "openmetrics", "scraped.txt", str(store), folder=folder)
     # Rules of a level ask for what those of lower levels recorded, and for nothing else recorded.
-    for number, level in enumerate(_levels(groups)):
-        path = folder / f"rules-{number}.json"
+    for level in _levels(groups):
+        # Prometheus evaluates a group at seconds that follow from its name and file: let all
+        # levels have one, or each would see the one before as it was a moment ago.
+        path = folder / "rules-of-a-level.json"
         path.write_text(json.dumps({"groups": [{"name": "level", "rules": level}]}), "utf-8")
         with reading_prometheus(folder=folder) as prometheus:
             _promtool(
