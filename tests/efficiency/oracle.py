@@ -188,6 +188,34 @@ def share(
     }
 
 
+def is_valid(
+    measured: Mapping[Place, Measured],
+    *,
+    pool: str,
+    start_ms: int,
+    descriptions: Sequence[Description],
+) -> bool:
+    """Tell whether a ratio may be made of a pool's interval.
+
+    Boards decide where any are metered, else hosts: there is energy, all of it is of boards that
+    are described, and samples cover 95 % of the time that is known of, and of the boards that are
+    described.
+    """
+    boards, hosts = (
+        measured.get(Place(boundary, pool, start_ms), Measured()) for boundary in ("board", "host")
+    )
+    sums = boards if boards.measured_mj else hosts
+    described = in_force(descriptions, at_ms=start_ms).pools.get(pool, {})
+    count = described.get("device_count", len(described.get("devices", ())))
+    dues_ms = [sums.covered_ms + sums.gap_ms]
+    dues_ms += [count * INTERVAL_MS] if sums is boards else []
+    return (
+        sums.measured_mj > 0
+        and not sums.unmapped_mj
+        and all(Fraction(sums.covered_ms) >= Fraction(95, 100) * due_ms for due_ms in dues_ms)
+    )
+
+
 def deal(total: int, weights: Mapping[Any, Fraction | int]) -> dict[Any, int]:
     """Deal a total out in whole parts: what is left over goes to the largest rests, then by key.
 

@@ -41,6 +41,9 @@ SELECT boundary, pool, interval_start, account_id, coalesce(model, ''), coalesce
 FROM energy_shares LEFT JOIN skus USING (sku_id)
 GROUP BY 1, 2, 3, 4, 5, 6, 7
 """
+VALID = """
+SELECT pool, interval_start, fault = '' FROM pool_intervals WHERE version = attributed_version
+"""
 # What was attributed before stays in the table: later revisions only add differences.
 REWRITTEN = """
 SELECT count(*) FROM (SELECT pool, interval_start, boundary, account_id, sku_id, reason, revision
@@ -100,6 +103,10 @@ def _check_end(town: Town, world: World) -> None:
     for _, _, start, *_, least, most in ask(town.database_url, SHARED):
         version = oracle.in_force(descriptions, at_ms=to_ms(start)).version
         assert least == most == version, f"seed {world.seed}"
+    for pool, start, valid in ask(town.database_url, VALID):
+        place = {"pool": pool, "start_ms": to_ms(start)}
+        expected = oracle.is_valid(measured, descriptions=descriptions, **place)
+        assert valid == expected, (world.seed, place)
     assert ask(town.database_url, REWRITTEN) == [(0,)]
 
 

@@ -335,6 +335,8 @@ class _Maker:
             listed = random.sample(names, k=random.randint(1, len(names)))
             # A list of strings is the same in TOML as in JSON.
             lines.append(f"devices = {json.dumps(listed)}")
+        elif random.random() < 0.4:
+            lines.append(f"device_count = {random.choice((1, len(names), len(names) + 1))}")
         return lines
 
     def _weight_lines(self, hardware: str, model: str) -> list[str]:
