@@ -23,6 +23,8 @@ EDGE_MS: Final = datetime(2026, 11, 26, 0, 15, tzinfo=UTC).timestamp() * 1000
 # Of input, cached input and output, in thousandths, as the description has them.
 WEIGHTS: Final = (310, 2, 1000)
 IDLE_MW: Final = 125_000
+# Where the counter stood when the meter first read it.
+FIRST_MJ: Final = 2_464_392
 
 TABLES: Final[Mapping[str, Any]] = json.loads((LIVE / "tables.json").read_text("utf-8"))
 ROWS: Final = json.loads((LIVE / "attributed.json").read_text("utf-8"))["rows"]
@@ -70,11 +72,19 @@ def _live_joules() -> dict[str, float]:
 def test_meter__measured_what_the_counter_gained() -> None:
     """All intervals and the metric are the counter's gain, from the first reading to the last."""
     (counter,) = TABLES["energy_counters"]
-    gained_mj = counter["counter_mj"] - 2_464_392
+    gained_mj = counter["counter_mj"] - FIRST_MJ
     assert FIRST["measured_mj"] + SECOND["measured_mj"] == gained_mj
     text = (LIVE / "metrics.txt").read_text("utf-8")
     (joules,) = re.findall(r"^tokenworks_energy_joules_total.* (\S+)$", text, re.MULTILINE)
     assert round(float(joules) * 1000) == gained_mj
+
+
+def test_meter__showed_what_another_reader_saw() -> None:
+    """Whenever the metric was looked at, it had risen as the counter that another program read."""
+    with (LIVE / "readings.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {int(row["counter_mj"]) - int(row["metric_mj"]) for row in rows} == {FIRST_MJ}
+    assert f"each of the {len(rows)} values" in PAGE
 
 
 def test_meter__shared_an_interval_out_by_its_description() -> None:
