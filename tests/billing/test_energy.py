@@ -163,7 +163,7 @@ _FACTS = st.builds(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=1_000)
 @given(st.lists(_FACTS, max_size=10), st.decimals(1, 3, places=4))
 def test_find_energy__never_adds_two_boundaries(facts: list[EnergyFact], pue: Decimal) -> None:
     """A facility is its PUE times one boundary of each pool and interval, to half a mJ a site."""

@@ -4,7 +4,7 @@ from decimal import Decimal, Inexact, InvalidOperation, Overflow, localcontext
 from fractions import Fraction
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from billing.money import (
@@ -163,6 +163,7 @@ def test_write_money__has_the_currencys_decimals(
     assert write_money(Decimal(amount), currency) == text
 
 
+@settings(max_examples=1_000)
 @given(decimals, st.lists(st.integers(0, 10**18), min_size=1, max_size=6).filter(any))
 def test_share_out__adds_up(amount: Decimal, weights: list[int]) -> None:
     """Parts add up to the amount, and none is a trillionth or more from its due."""

@@ -187,7 +187,7 @@ _SERVED = st.builds(
 )
 
 
-@settings(max_examples=500)
+@settings(max_examples=1_000)
 @given(st.lists(_SERVED, max_size=12))
 def test_revenue_by_pool__adds_up_to_the_tier(served: list[Served]) -> None:
     """The pools of a tier come to what the tier comes to, to the last digit."""
@@ -199,7 +199,7 @@ def test_revenue_by_pool__adds_up_to_the_tier(served: list[Served]) -> None:
     assert sums == {row.tier: Fraction(row.amount) for row in tiers}
 
 
-@settings(max_examples=500)
+@settings(max_examples=1_000)
 @given(st.lists(_SERVED, max_size=12))
 def test_revenue_by_pool__by_tokens_of_each_kind(served: list[Served]) -> None:
     """A pool earns its part of each kind's tokens in each interval, to a trillionth of a dollar."""
