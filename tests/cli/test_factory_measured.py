@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 
 from billing.factory.compare import Served
-from cli.connection import Client
+from cli.connection import PRICING_SECONDS_MAX, Client
 from cli.factory.measured import Measured, add_up, measure
 from cli.factory.site import measure_site
 from cli.process import CommandError
@@ -50,8 +50,9 @@ def client_of(
         assert request.boundary in {BOARD, HOST}
         return boards if request.boundary == BOARD else hosts or pb.QueryEfficiencyResponse()
 
-    def sold(request: Any) -> QueryRevenueResponse:  # noqa: ANN401
+    def sold(request: Any, *, timeout: float) -> QueryRevenueResponse:  # noqa: ANN401
         assert request.by_pool
+        assert timeout == PRICING_SECONDS_MAX
         return QueryRevenueResponse(rows=revenue or [])
 
     energy = SimpleNamespace(
