@@ -1,5 +1,9 @@
 """The cross-check: gauges and counters that agree, that differ a little, and by a thousand."""
 
+import csv
+from bisect import bisect_right
+from collections.abc import Callable
+
 import pytest
 
 from meter.domain.boundary import Boundary
@@ -7,6 +11,7 @@ from meter.domain.limits import CROSS_CHECK_DEVICES_MAX
 from meter.energy.counters import Bounds, Counter, Reading, Source, take
 from meter.energy.cross_check import MINUTE_MS, Agreement, CrossCheck
 from tests.meter.plain_events import BEGIN_MS
+from tests.nvml import H100
 
 BOUNDS = Bounds(watts_max=dict.fromkeys(Boundary, 10**9), gaps_ms=dict.fromkeys(Source, 120_000))
 SCRAPE_MS = 15_000
@@ -144,6 +149,48 @@ def test_look__nothing_of_late() -> None:
     boards.run(HOUR, gauge=2.5)
     boards.now_ms += HOUR * MINUTE_MS
     assert boards.look() is None
+
+
+@pytest.fixture(scope="module")
+def card() -> Callable[[int], tuple[int, int]]:
+    """An H100 under a load that never rests, over and over: its counter and gauge by the ms."""
+    with (H100 / "trace.csv").open(encoding="utf-8") as file:
+        rows = [
+            (int(row["time_us"]) // 1_000, int(row["counter_mj"]), int(row["power_mw"]))
+            for row in csv.DictReader(file)
+        ]
+    times = [time_ms - rows[0][0] for time_ms, _, _ in rows]
+    gained_mj = rows[-1][1] - rows[0][1]
+
+    def at(time_ms: int) -> tuple[int, int]:
+        rounds, rest_ms = divmod(time_ms, times[-1])
+        _, counter_mj, power_mw = rows[bisect_right(times, rest_ms) - 1]
+        return counter_mj + rounds * gained_mj, power_mw
+
+    return at
+
+
+@pytest.mark.parametrize("offset_ms", [0, 700, 1_900])
+@pytest.mark.parametrize("cadence_ms", [5_000, 15_000, 30_000])
+def test_look__a_real_card(
+    card: Callable[[int], tuple[int, int]], cadence_ms: int, offset_ms: int
+) -> None:
+    """A real card's gauge, looked at now and then, is close enough to its counter, at all times."""
+    check, known = CrossCheck(), dict[str, Counter]()
+    for time_ms in range(0, 70 * MINUTE_MS, cadence_ms):
+        counter_mj, power_mw = card(time_ms + offset_ms)
+        done = take(
+            [reading(time_ms, counter_mj, power_mw=power_mw)],
+            source=Source.NVML,
+            known=known,
+            bounds=BOUNDS,
+        )
+        known.update(done.counters)
+        check.add(done.steps)
+        found = check.look(now_ms=BEGIN_MS + time_ms).get("h100")
+        assert found is None or not found.is_faulty
+    assert found is not None
+    assert found.ratio == pytest.approx(1, abs=0.02)
 
 
 def reading(
