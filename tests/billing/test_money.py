@@ -164,9 +164,14 @@ def test_write_money__has_the_currencys_decimals(
 
 
 @settings(max_examples=1_000)
-@given(decimals, st.lists(st.integers(0, 10**18), min_size=1, max_size=6).filter(any))
-def test_share_out__adds_up(amount: Decimal, weights: list[int]) -> None:
+@given(
+    st.integers(-(10**18), 10**18),
+    st.integers(0, 16),
+    st.lists(st.integers(0, 10**18), min_size=1, max_size=6).filter(any),
+)
+def test_share_out__adds_up(digits: int, place: int, weights: list[int]) -> None:
     """Parts add up to the amount, and none is a trillionth or more from its due."""
+    amount = Decimal(digits).scaleb(-place)
     parts = share_out(amount, weights=weights)
     assert add_up(parts) == amount
     for part, weight in zip(parts, weights, strict=True):
