@@ -75,6 +75,10 @@ def meter(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             if output:
                 place_words = ("--pool", "h100", "--end-time", to_iso(BEGIN_MS + place * EDGE_MS))
                 shell.record("--input", str(prompt), "--output", str(output), *place_words)
+        # Samples of another pool, the last of them too far from the one before.
+        for place, gained_mj in ((0, 0), (1, 10**8), (6, 6 * 10**8)):
+            at_ms = BEGIN_MS + place * EDGE_MS
+            caller.record(reading(gained_mj, time_ms=at_ms, pool="sparse", device="of sparse"))
         meter_of_site = reading(0, time_ms=NOON_MS - EDGE_MS, pool="", device="site's")
         meter_of_site.site, meter_of_site.boundary = "oslo", pb.ENERGY_BOUNDARY_FACILITY
         caller.record(meter_of_site)
@@ -84,8 +88,12 @@ def meter(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         output_tokens = sum(tokens_at(place)[1] for place in range(COUNT))
 
         def is_attributed() -> bool:
-            (row,) = caller.ask(start_ms=BEGIN_MS, end_ms=NOON_MS).rows
-            return bool(row.attributed_output_tokens == output_tokens)
+            answer = caller.ask(start_ms=BEGIN_MS, end_ms=NOON_MS)
+            return answer.rows[0].attributed_output_tokens == output_tokens and not any(
+                it.reason == pb.UNATTRIBUTED_REASON_PENDING
+                for pool in answer.pools
+                for it in pool.unattributed
+            )
 
         wait_until(is_attributed)
         yield running
@@ -186,6 +194,15 @@ def test_calibrate__finds_what_the_tokens_took(shell: Shell) -> None:
     given = calibrated(shell, "--idle-watts", "100", "--model", "llama-4")
     assert (given["idle_watts"], given["idle_watts_given"]) == (100.0, True)
     assert 'model = "llama-4"' in given["description"]
+
+
+def test_calibrate__leaves_out_what_is_not_valid(shell: Shell) -> None:
+    """An interval that samples do not cover tells nothing of what tokens take."""
+    words = ("energy", "calibrate", "--pool", "sparse", *SPAN)
+    told = shell.run_json(*words)
+    assert (len(told["windows"]), told["left_out"]) == (1, {"their power is not valid": 5})
+    assert told["windows"][0]["energy_mj"] == 10**8
+    assert "5 intervals left out: their power is not valid" in shell.run(*words).stdout
 
 
 def test_calibrate__description_can_be_set(
