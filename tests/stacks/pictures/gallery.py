@@ -13,7 +13,6 @@ from tests.stacks.pictures.answers import Answer, Sources
 from tests.stacks.pictures.life import Calendar, lived_life
 from tests.stacks.pictures.page import draw, height_of
 from tests.stacks.pictures.past import remembering_prometheus
-from tests.stacks.pictures.world import CUSTOMERS
 from tests.stacks.queries import DASHBOARDS, panels, rule_groups
 
 # Rates of the first minutes are of few samples.
@@ -21,7 +20,7 @@ _RISING = timedelta(minutes=7)
 _SCRAPE_FOUR_TIMES = "4m"
 _CHOSEN: Mapping[str, Mapping[str, str | tuple[str, ...]]] = {
     "factory": {"window": "5m", "boundary": "board", "usd_per_kwh": "0.08"},
-    "customers": {"window": "5m", "customer": tuple(sorted(CUSTOMERS)), "currency": "USD"},
+    "customers": {"window": "5m"},
     "health": {"span": "1h"},
 }
 _LOOKS_BACK = {"customers": timedelta(days=90)}
@@ -58,21 +57,29 @@ def opened_gallery(
 
 def _hang(name: str, *, sources: Sources, calendar: Calendar) -> Hung:
     dashboard = DASHBOARDS[name]
+    values = dict(_CHOSEN[name])
+    span = Choices(begin=calendar.begin, end=calendar.end)
+    for each in dashboard["templating"]["list"]:
+        if each["type"] == "query":
+            found = [
+                str(it) for row in sources.ask(each["query"], choices=span) for it in row.values()
+            ]
+            values[each["name"]] = tuple(found) if each["multi"] else found[0]
     choices = Choices(
         begin=calendar.end - _LOOKS_BACK[name]
         if name in _LOOKS_BACK
         else calendar.watched + _RISING,
         end=calendar.end,
-        values=_CHOSEN[name],
+        values=values,
         rate_interval=_SCRAPE_FOUR_TIMES,
     )
     answers = {
         panel["id"]: sources.answer(panel, choices=choices.of(panel)) for panel in panels(dashboard)
     }
     shown = {
-        each["label"]: _write(_CHOSEN[name][each["name"]])
+        each["label"]: _write(values[each["name"]])
         for each in dashboard["templating"]["list"]
-        if each["name"] in _CHOSEN[name]
+        if each["name"] in values
     }
     shown["Time"] = f"{choices.begin:%Y-%m-%d %H:%M} to {choices.end:%Y-%m-%d %H:%M} UTC"
     page = draw(dashboard, answers=answers, choices=choices, shown=shown)

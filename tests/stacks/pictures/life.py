@@ -37,7 +37,6 @@ from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
 from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
 
 MINUTE = timedelta(minutes=1)
-QUARTER = timedelta(minutes=15)
 DAY = timedelta(days=1)
 STREAM_SECONDS_MAX = 900
 # The site that has a meter of its own.
@@ -46,7 +45,7 @@ METERED_SITE = "oslo"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Calendar:
-    """When it lives: energy is measured from `metered` on, and each minute from `watched` on.
+    """When it lives: energy is read each `step` from `metered` on, each minute from `watched` on.
 
     A pool goes down for some of those minutes, and comes back with counters that begin anew.
     `months` are closed when they have ended.
@@ -54,6 +53,7 @@ class Calendar:
 
     begin: datetime
     metered: datetime
+    step: timedelta
     watched: datetime
     end: datetime
     months: tuple[str, ...]
@@ -63,16 +63,19 @@ class Calendar:
 LONG = Calendar(
     begin=datetime(2026, 8, 1, tzinfo=UTC),
     metered=datetime(2026, 11, 10, 15, tzinfo=UTC),
+    step=timedelta(minutes=15),
     watched=datetime(2026, 11, 12, 13, 30, tzinfo=UTC),
     end=datetime(2026, 11, 12, 15, tzinfo=UTC),
     months=("2026-08", "2026-09", "2026-10"),
     down=range(38, 62),
 )
 SHORT = Calendar(
-    begin=datetime(2026, 10, 28, tzinfo=UTC),
+    begin=datetime(2026, 10, 30, tzinfo=UTC),
     metered=datetime(2026, 11, 2, 12, tzinfo=UTC),
+    # Gauges are held against counters where they are read so often, for most of an hour.
+    step=timedelta(minutes=5),
     watched=datetime(2026, 11, 2, 13, tzinfo=UTC),
-    end=datetime(2026, 11, 2, 13, 12, tzinfo=UTC),
+    end=datetime(2026, 11, 2, 13, 9, tzinfo=UTC),
     months=("2026-10",),
     down=range(0),
 )
@@ -126,11 +129,11 @@ class Life:
                 shell.run("billing", "close", months.pop(0))
 
     def pass_days(self) -> None:
-        """Days whose energy is read each quarter of an hour."""
+        """Days whose energy is read each quarter of an hour, or more often."""
         for name, pool in POOLS.items():
             self._mark(name, pool.software)
         while self.world.now < self.calendar.watched:
-            served = list(self.world.live(QUARTER, request_scale=40))
+            served = list(self.world.live(self.calendar.step, request_scale=40))
             self._advance()
             self._record(served)
             self._read_energy(skipped=())
