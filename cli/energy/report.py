@@ -160,10 +160,8 @@ class Teller:
     def _sentence(self, report: Report) -> str:
         if not report.device_count:
             return f"nothing reported: {report.fault}"
-        sentence = (
-            f"reporting {report.device_count} devices to pool {self._pool},"
-            f" every {self._every:g} s until Ctrl-C"
-        )
+        devices = "1 device" if report.device_count == 1 else f"{report.device_count} devices"
+        sentence = f"reporting {devices} to pool {self._pool}, every {self._every:g} s until Ctrl-C"
         if report.ignored_count:
             sentence += (
                 f"; {report.ignored_count} of them add nothing: another pool or source has them,"

@@ -67,7 +67,7 @@ def test_report__brings_what_the_counter_gained(
     between(partial(setattr, board, "counter_mj", row.counter_mj) for row in rows[1:])
     result = shell.run(*POOL, "--every", "15")
     assert result.stdout == "reported 5 times\n"
-    assert result.stderr == ("reporting 1 devices to pool h100, every 15 s until Ctrl-C\n")
+    assert result.stderr == ("reporting 1 device to pool h100, every 15 s until Ctrl-C\n")
     assert library.open_count == 0
     pools = shell.run_json("energy", "show", "--since", "1h")["pools"]
     assert sum(pool["measured_mj"] for pool in pools) == rows[-1].counter_mj - rows[0].counter_mj
@@ -92,7 +92,7 @@ def test_report__tells_what_is_new_once(
     assert [line.partition(" every")[0] for line in lines] == [
         "reporting 2 devices to pool lossy,",
         "reporting 2 devices to pool lossy,",
-        "reporting 1 devices to pool lossy,",
+        "reporting 1 device to pool lossy,",
         "reporting 2 devices to pool lossy,",
     ]
     assert "2 of them add nothing" in lines[1]
