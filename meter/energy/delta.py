@@ -33,7 +33,8 @@ class IntervalEnergy:
 
     Of `measured_mj`, `estimated_mj` is no counter's, `gap_mj` fell into gaps, and `unmapped_mj` is
     of devices that the factory's description does not name, without that of gaps. `covered_ms` is
-    the time between samples, and `gap_ms` the length of the gaps; both are added up over devices.
+    the time between samples of the others, and `gap_ms` the length of the gaps; both are added up
+    over devices.
     """
 
     measured_mj: int = 0
@@ -104,9 +105,11 @@ def _split(span: Span, *, is_mapped: Callable[[int], bool]) -> dict[int, Interva
         )
         if span.is_gap:
             sums.gap_mj, sums.gap_ms = energy_mj, lengths[start_ms]
-        else:
+        elif is_mapped(start_ms):
             sums.covered_ms = lengths[start_ms]
-            sums.unmapped_mj = 0 if is_mapped(start_ms) else energy_mj
+        else:
+            # Nor does its time count: what it idles at is in what nobody described already.
+            sums.unmapped_mj = energy_mj
         split[start_ms] = sums
     return split
 

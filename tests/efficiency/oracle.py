@@ -71,7 +71,10 @@ class Place(NamedTuple):
 
 @dataclass(slots=True)
 class Measured:
-    """What was measured at a place; `gap_mj` and `unmapped_mj` are parts of `measured_mj`."""
+    """What was measured at a place; `gap_mj` and `unmapped_mj` are parts of `measured_mj`.
+
+    `covered_ms` is of devices that are described, so that only they idle.
+    """
 
     measured_mj: int = 0
     gap_mj: int = 0
@@ -297,10 +300,10 @@ def _add(
         if is_gap:
             sums.gap_mj += parts[start_ms]
             sums.gap_ms += length_ms
+        elif _is_unmapped(reading, in_force(descriptions, at_ms=start_ms)):
+            sums.unmapped_mj += parts[start_ms]
         else:
             sums.covered_ms += length_ms
-            if _is_unmapped(reading, in_force(descriptions, at_ms=start_ms)):
-                sums.unmapped_mj += parts[start_ms]
     if is_reset or not is_known:
         found[Place(reading.boundary, reading.name, max(spans))].reset_count += 1
 

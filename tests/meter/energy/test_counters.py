@@ -299,7 +299,7 @@ def test_take__counter_that_comes_back_behind_estimates() -> None:
 
 
 def test_take__devices_that_nobody_described() -> None:
-    """Energy of boards that a description does not name is unmapped, but for that of gaps."""
+    """Boards that a description does not name are unmapped, energy and time, but for gaps."""
     readings = [
         at(place, value, device=device)
         for device in ("GPU-1", "GPU-9")
@@ -313,7 +313,7 @@ def test_take__devices_that_nobody_described() -> None:
 
     done = take(readings, source=Source.DCGM, known={}, bounds=BOUNDS, is_mapped=is_mapped)
     assert done.delta.by_place()[H100] == IntervalEnergy(
-        measured_mj=60, gap_mj=40, unmapped_mj=10, covered_ms=120_000, gap_ms=120_002
+        measured_mj=60, gap_mj=40, unmapped_mj=10, covered_ms=60_000, gap_ms=120_002
     )
     assert asked == {("h100", BEGIN_MS)}
 
