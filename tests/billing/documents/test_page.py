@@ -10,7 +10,9 @@ from typing import Any, Final
 
 import pytest
 
+from billing.documents.energy import ENERGY_TITLE
 from billing.documents.table import COLUMNS
+from billing.documents.text import to_text
 from tests.billing.documents.gallery import SAMPLES, WRITERS
 from tests.billing.documents.test_canonical import SCHEMA
 
@@ -45,8 +47,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_page__shows_what_is_written(folder: Path) -> None:
-    """The text and the line of JSON on the page are those of the example."""
-    assert _blocks("text") == [(folder / "invoice.txt").read_text("utf-8")]
+    """The texts and the line of JSON on the page are those of the examples."""
+    text = to_text(SAMPLES["with_energy"]()).decode()
+    energy = text[text.index(ENERGY_TITLE) :].partition("\n\n")[0]
+    assert _blocks("text") == [(folder / "invoice.txt").read_text("utf-8"), f"{energy}\n"]
     (line,) = map(json.loads, _blocks("json"))
     assert line == json.loads((folder / "invoice.json").read_bytes())["lines"][0]
 
