@@ -98,12 +98,13 @@ def find_energy(
         pues = consumed.pues()
         sums = {pool: each for pool, each in sums.items() if pool in pues}
         sites = tuple(_by_site(sums, pues))
-    if not any(each.energy_mj for each in sums.values()):
+    pools_mj = sum(each.energy_mj for each in sums.values())
+    if pools_mj <= 0:
         return None
     known = sum(each.output_tokens for each in sums.values())
     return InvoiceEnergy(
         boundary=boundary,
-        pools_mj=sum(each.energy_mj for each in sums.values()),
+        pools_mj=pools_mj,
         estimated_mj=sum(each.estimated_mj for each in sums.values()),
         output_tokens=output_tokens,
         # What was counted behind the cut has energy already, and is not on the invoice.
