@@ -103,9 +103,9 @@ def test_query__share_that_was_taken_back_is_absent(
 
 
 @pytest.mark.usefixtures("factory")
-@pytest.mark.parametrize(
-    ("group_by", "wanted"),
-    [
+def test_query__by_every_group(engine: Engine) -> None:
+    """Each split has its keys in their order, and the same energy in all."""
+    cases: list[tuple[tuple[EfficiencyGroup, ...], dict[tuple[Any, ...], int | None] | None]] = [
         ((), {(): 8_000}),
         ((MODEL,), {("m",): 8_000}),
         ((ACCOUNT,), {("acme",): 8_000}),
@@ -114,19 +114,13 @@ def test_query__share_that_was_taken_back_is_absent(
         ((HOUR,), {(BEGIN_MS - BEGIN_MS % HOUR_MS,): 8_000}),
         ((DAY,), {(BEGIN_MS - BEGIN_MS % DAY_MS,): 8_000}),
         ((TIER, INTERVAL), None),
-    ],
-)
-def test_query__by_every_group(
-    engine: Engine,
-    group_by: tuple[EfficiencyGroup, ...],
-    wanted: dict[tuple[Any, ...], int | None] | None,
-) -> None:
-    """Each split has its keys in their order, and the same energy in all."""
-    found = {tuple(row.keys.values()): row.energy_mj for row in rows_by(engine, *group_by)}
-    assert list(found) == sorted(found)
-    assert sum(it or 0 for it in found.values()) == 8_000
-    if wanted is not None:
-        assert found == wanted
+    ]
+    for group_by, wanted in cases:
+        found = {tuple(row.keys.values()): row.energy_mj for row in rows_by(engine, *group_by)}
+        assert list(found) == sorted(found)
+        assert sum(it or 0 for it in found.values()) == 8_000
+        if wanted is not None:
+            assert found == wanted
 
 
 @pytest.mark.usefixtures("factory")
