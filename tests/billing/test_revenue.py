@@ -1,5 +1,6 @@
 """What is counted comes to what an invoice would bill, whoever bills it and whenever it was."""
 
+import dataclasses
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -89,6 +90,18 @@ def test_revenue__follows_new_terms(town: Town) -> None:
     town.set_contract(contract_toml("of-other", covers="other", start="2026-10-01T00:00:00"))
     revenue.counted(a_round())
     assert earned(registry) == (4 + 2) + (4 + 2 + 12)
+
+
+def test_price__is_the_book_s_own(town: Town) -> None:
+    """Shown is the price of the shortest prompts, and not what a contract made of it later."""
+    labels = {"currency": "USD", "tier": "high", "model": "llama-4", "token_class": "INPUT"}
+    name = "tokenworks_price_per_million_tokens"
+    revenue, registry = meter_of(town)
+    long = dataclasses.replace(a_round(), band=np.full(6, 3, np.int64))
+    revenue.counted(long)
+    assert registry.get_sample_value(name, labels) is None
+    revenue.counted(a_round())
+    assert registry.get_sample_value(name, labels) == 4
 
 
 def test_revenue__of_a_span(town: Town) -> None:

@@ -11,7 +11,7 @@ from meter.domain.limits import LAG_SAMPLES_MAX
 from meter.domain.tokens import FinishClass, TokenClass
 from meter.energy.counters import Source
 from meter.energy.delta import EnergyDelta, IntervalEnergy
-from meter.energy.live import LiveEnergy
+from meter.energy.live import LiveEnergy, Served
 from meter.metrics import Metrics
 from meter.production import Production
 from meter.segment import Segment
@@ -85,6 +85,25 @@ def test_counted__energy_of_named_pools(metrics: Metrics) -> None:
     assert value(metrics, "request_energy_joules_count", tier="high") == 4
 
 
+def test_counted__what_weighs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Energy hears of prompts, of what a cache had of them, and of what was generated, apart."""
+    heard: list[Served] = []
+    metrics = Metrics()
+    live = LiveEnergy(metrics, pools=[])
+    monkeypatch.setattr(live, "add_served", heard.append)
+    Production(metrics, live=live, now_ms=lambda: BEGIN_MS).counted(a_round())
+    expected = Served(
+        pool="h100",
+        tier="high",
+        model="m",
+        input_tokens=30,
+        cached_tokens=1,
+        output_tokens=350,
+        request_count=4,
+    )
+    assert heard == [expected]
+
+
 def test_counted__lag_by_pool(metrics: Metrics) -> None:
     """Lag is from the end of a request on; one that ends in the future has none."""
     bucket = "report_lag_seconds_bucket"
@@ -94,6 +113,7 @@ def test_counted__lag_by_pool(metrics: Metrics) -> None:
     assert value(metrics, bucket, pool="h100", le="300.0") == 2
     assert value(metrics, "report_lag_seconds_sum", pool="h100") == 92
     assert value(metrics, bucket, pool="", le="1.0") == 1
+    assert value(metrics, "report_lag_seconds_sum", pool="") == 0
 
 
 def test_aggregate__samples_evenly() -> None:

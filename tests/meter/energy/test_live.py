@@ -182,6 +182,23 @@ def test_settle__shows_what_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     assert factory.show("attribution_residual_joules", pool="h100", boundary="board") == 1.5
 
 
+def test_settle__energy_that_comes_meanwhile_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is measured while energy is shared out waits for the next time, and is no residual."""
+    factory = Factory()
+
+    def attribute_slowly(**parts: object) -> object:
+        factory.measure(7_000)
+        return attribute(**parts)  # type: ignore[arg-type]
+
+    monkeypatch.setattr("meter.energy.live.attribute", attribute_slowly)
+    factory.measure(4_000)
+    factory.settle()
+    assert factory.show("energy_joules_total") == 11.0
+    assert factory.show("energy_unattributed_joules_total") == 4.0
+    assert factory.shown("attribution_residual_joules")
+    assert factory.show("attribution_residual_joules") == 0
+
+
 def test_settle__energy_of_a_request() -> None:
     """Each request counts with the mean of its pool, tier and model."""
     factory = Factory()
