@@ -109,6 +109,8 @@ def show(
         _print_pool(each)
     if not answer.pools:
         click.echo("No energy was measured. See where it is read:\n  tokenworks energy sources")
+    for site in answer.sites:
+        _print_site(site)
     if answer.HasField("attributed_until"):
         click.echo(f"attributed until {format_time(answer.attributed_until)}")
 
@@ -258,3 +260,14 @@ def _print_pool(pool: pb.PoolEnergy) -> None:
         )
     if notes:
         click.echo(f"{pool.pool}: {'; '.join(notes)}")
+
+
+def _print_site(site: pb.SiteEnergy) -> None:
+    """Tell how much more than its machines a site takes, where that is known."""
+    if site.basis == pb.PUE_BASIS_CONFIGURED:
+        click.echo(f"{site.site}: PUE {site.pue}, configured")
+    elif site.basis == pb.PUE_BASIS_MEASURED:
+        click.echo(
+            f"{site.site}: PUE {site.pue}, measured: {_joules(site.facility_mj)} by the site's"
+            f" meter, of its machines {_joules(site.pools_mj)}"
+        )

@@ -166,6 +166,20 @@ def test_show__what_a_site_draws(shell: Shell) -> None:
     assert [line[-1] for line in by_tier] == ["0.200", "0.100", "-"]
 
 
+def test_energy_show__tells_of_sites(shell: Shell) -> None:
+    """What a site took beside its machines is told with its basis: measured, or configured."""
+    shown = shell.run("energy", "show", *SPAN).stdout
+    joules = joules_at(COUNT - 1)
+    assert (
+        f"oslo: PUE 1.5, measured: {joules * 1.5:,.3f} J by the site's meter, of its machines"
+        f" {joules:,}.000 J"
+    ) in shown
+    before = ("--since", to_iso(BEGIN_MS), "--until", to_iso(NOON_MS - EDGE_MS))
+    assert "oslo: PUE 1.2, configured" in shell.run("energy", "show", *before).stdout
+    (site,) = shell.run_json("energy", "show", *before)["sites"]
+    assert (site["pue"], site["pue_basis"], site["facility_mj"]) == ("1.2", "configured", None)
+
+
 def test_show__without_a_description(empty_shell: Shell) -> None:
     """Where nothing is described, the reader is told what to type."""
     said = empty_shell.run("factory", "show", code=Exit.FAILED).stderr
