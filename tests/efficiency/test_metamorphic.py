@@ -45,6 +45,15 @@ def test_share__of_no_tokens(weights: dict[str, int], energy_mj: int, idle: Idle
     assert shared == _share(weights, energy_mj=energy_mj, idle=idle)
 
 
+@given(WEIGHTS, ENERGY, IDLE, st.integers(-(10**12), -1))
+def test_share__of_fewer_than_no_tokens(
+    weights: dict[str, int], energy_mj: int, idle: IdlePolicy, weight: int
+) -> None:
+    """What a correction leaves below nothing is nothing: nobody pays for it, nobody gains."""
+    shared = _share({**weights, "corrected": weight}, energy_mj=energy_mj, idle=idle)
+    assert shared == _share(weights, energy_mj=energy_mj, idle=idle)
+
+
 @given(WEIGHTS, ENERGY, IDLE, st.integers(1, 10**6))
 def test_share__of_all_weights_scaled(
     weights: dict[str, int], energy_mj: int, idle: IdlePolicy, factor: int
