@@ -150,10 +150,7 @@ def test_fit__without_tokens_there_are_no_weights() -> None:
 
 
 def test_fit__a_real_card() -> None:
-    """A real H100's batches of 16 to 64: a prompt's token takes a fifth, and the fit says how far.
-
-    A constant of its own is what the card takes as soon as it does anything, and no idle power.
-    """
+    """In a real H100's batches of 16 to 64 a prompt weighs a fifth, and who fits is warned."""
     kinds = ("decode", "prefill", "mixed", "cached", "paused")
     windows = h100_windows(*kinds, batches=range(16, 65))
     fit = fit_windows(windows, idle_watts=H100_IDLE_WATTS)
@@ -164,6 +161,7 @@ def test_fit__a_real_card() -> None:
     assert third == 1
     # Spans of seconds hold one batch each: in what they take they are not alike.
     assert any("explains little" in it for it in fit.warnings())
+    # A constant of its own is what the card takes as soon as it does anything.
     free = fit_windows(windows)
     assert 300 < free.idle_watts < 450
     assert any("no idle power" in it for it in free.warnings())

@@ -113,14 +113,20 @@ def refusal_of(act: Callable[[], object]) -> tuple[tuple[Any, ...], str]:
     return failure_of(act), str(failure.value)
 
 
-def test_factory__from_description_to_shares(caller: FactoryCaller) -> None:
-    """What is described comes back in values and as the file, and energy is shared out by it."""
+@pytest.fixture(scope="module")
+def described(meter: RunningMeter) -> None:
+    """The factory is described from noon on."""
+    assert FactoryCaller(meter).set_factory(factory_from(NOON_MS)).changed
+
+
+@pytest.mark.usefixtures("described")
+def test_get__values_and_file(caller: FactoryCaller) -> None:
+    """What is described comes back in values and as the file; the same again changes nothing."""
     missing = ("NOT_FOUND", "FACTORY_NOT_FOUND", False)
-    assert failure_of(lambda: caller.get_factory(at_ms=NOON_MS)) == missing
+    assert failure_of(lambda: caller.get_factory(at_ms=NOON_MS - 1)) == missing
     toml = factory_from(NOON_MS)
     answer = caller.set_factory(toml)
-    assert (answer.version.version, answer.changed) == (1, True)
-    assert not caller.set_factory(toml).changed
+    assert (answer.version.version, answer.changed) == (1, False)
     stored = caller.get_factory(at_ms=NOON_MS)
     assert (stored.toml, stored.version) == (toml, answer.version)
     assert caller.versions() == [answer.version]
@@ -151,6 +157,11 @@ def test_factory__from_description_to_shares(caller: FactoryCaller) -> None:
         output="1",
         source="guessed",
     )
+
+
+@pytest.mark.usefixtures("described")
+def test_query__shares_as_described(caller: FactoryCaller) -> None:
+    """Energy is shared out by what is described, which then cannot be changed any more."""
     counters = (
         reading(0, time_ms=NOON_MS),
         reading(1_000_000, time_ms=NOON_MS + EDGE_MS),
@@ -197,6 +208,7 @@ def test_set__faults_come_all_at_once(caller: FactoryCaller) -> None:
     assert "7: sites.oslo.watts: no such key" in why
 
 
+@pytest.mark.usefixtures("described")
 def test_factory__scopes(caller: FactoryCaller, meter: RunningMeter) -> None:
     """Setting needs to administer the installation, reading to read it."""
     calls: dict[str, Callable[[FactoryCaller], object]] = {

@@ -372,33 +372,3 @@ def test_audit__numbers_released_from_quarantine(
         " event_index, payload) VALUES (14, 2, now(), 'key_1', 'p', 2, 0, '')",
     )
     assert audit(engine).findings == []
-
-
-def test_audit__energy_apart(engine: Engine, database_url: str) -> None:
-    """Shares that do not come to what was measured are named; what is under way is let be."""
-    pools = "INSERT INTO pool_intervals (pool, interval_start, version, attributed_version)"
-    energy = "INSERT INTO energy_intervals (boundary, name, interval_start, measured_mj)"
-    shares = "INSERT INTO energy_shares"
-    damage(
-        database_url,
-        f"{pools} VALUES ('h', to_timestamp(900), 2, 2)",
-        f"{pools} VALUES ('h', to_timestamp(1800), 2, 1)",
-        f"{pools} VALUES ('h', to_timestamp(2700), 1, 1)",
-        f"{energy} VALUES ('board', 'h', to_timestamp(900), 50)",
-        f"{energy} VALUES ('board', 'h', to_timestamp(1800), 50)",
-        f"{energy} VALUES ('board', 'h', to_timestamp(2700), 9)",
-        # Of another boundary, and of a site's meter, which has no shares.
-        f"{energy} VALUES ('host', 'h', to_timestamp(900), 49)",
-        f"{energy} VALUES ('facility', 'h', to_timestamp(900), 7)",
-        f"{shares} VALUES ('h', to_timestamp(900), NULL, 'gap', 1, 49, 'board')",
-        f"{shares} VALUES ('h', to_timestamp(900), NULL, 'gap', 1, 50, 'host')",
-        f"{shares} VALUES ('h', to_timestamp(2700), NULL, 'gap', 1, 4, 'board')",
-        f"{shares} VALUES ('h', to_timestamp(2700), 1, '', 1, 5, 'board')",
-    )
-    found = audit(engine)
-    assert says(found, Check.ENERGY) == [
-        "1970-01-01T00:15:00Z pool h, board: 50 mJ measured, 49 mJ attributed and unattributed",
-        "1970-01-01T00:15:00Z pool h, host: 49 mJ measured, 50 mJ attributed and unattributed",
-    ]
-    assert found.energy_count == 3
-    assert audit(engine, since_ms=1_800_000).findings == []
