@@ -102,8 +102,8 @@ POWER_FAULT: Final = Entry(
     kind="gauge",
     unit="pools",
     labels=("pool", "fault"),
-    meaning="1 for each reason why the pool's power is not valid, else 0: no_sample, stale, devices,"
-    " cross_check, implausible, conflict.",
+    meaning="1 for each reason why the pool's power is not valid, else 0: no_sample, stale,"
+    " devices, cross_check, implausible, conflict.",
 )
 ENERGY_LAST_SAMPLE: Final = Entry(
     name="tokenworks_energy_last_sample_timestamp_seconds",

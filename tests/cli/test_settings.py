@@ -69,6 +69,7 @@ WRONG_ENERGY = [
     ),
     ("energy_sources", "a=http://n/m,b=http://n/m", "a place of its own"),
     ("energy_sources", "a=nvml,b=nvml", "a place of its own"),
+    ("customer_metrics_max", "101", "0 to 100"),
     *(
         ("energy_sources", f"h100={rating}", "whole watts from 1 to 100000000")
         for rating in (

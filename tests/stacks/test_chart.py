@@ -41,6 +41,11 @@ REFUSED: list[tuple[Values, list[str]]] = [
     (MINIMAL | {"settings": {"database_url": "postgresql://u:p@h/d"}}, ["'database_url'"]),
     (MINIMAL | {"settings": {"tiers": "free,high"}}, ["'/settings/tiers': got string"]),
     (MINIMAL | {"settings": {"tiers": ["Free"]}}, ["'/settings/tiers/0'"]),
+    (
+        MINIMAL | {"settings": {"energy_sources": ["a=nvml", "a=static:0"]}},
+        ["'/settings/energy_sources/1'"],
+    ),
+    (MINIMAL | {"settings": {"customer_metrics_max": 101}}, ["'/settings/customer_metrics_max'"]),
     (MINIMAL | {"settings": {"energy_sources": ["h100"]}}, ["'/settings/energy_sources/0'"]),
     (MINIMAL | {"settings": {"silence_seconds": 5}}, ["'/settings/silence_seconds'"]),
     (MINIMAL | {"settings": {"durable_standbys": ["a,b"]}}, ["'/settings/durable_standbys/0'"]),
