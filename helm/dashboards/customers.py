@@ -57,9 +57,9 @@ _USAGE: Final = Row(
             unit="kwatth",
         ),
         stat(
-            "Energy known for",
-            says="The share of their output tokens whose energy is known: of days, models and tiers"
-            " that have any.",
+            "Energy known, at most",
+            says="The share of their output tokens that were served on days of which some energy is"
+            " known, by model and tier: at most so much of it is measured.",
             asks=[
                 AskedSql(
                     sql=f"SELECT sum({_OUTPUT}) FILTER (WHERE energy_mj IS NOT NULL)"
@@ -107,15 +107,13 @@ FROM used JOIN ranked USING (account_id) GROUP BY 1, 2 ORDER BY 1, 2"""
         table(
             "Customers",
             says="What each used in the time chosen. Energy is that of the boards, where it is"
-            " known; joules per token are of the days that have it.",
+            " known: of a customer whose pools are not measured all the time it is only a part.",
             asks=[
                 AskedSql(
                     sql=f"""
 SELECT handle AS "Customer", sum(request_count) AS "Requests", sum({_TOKENS}) AS "Tokens",
        sum({_OUTPUT}) AS "Output tokens", sum(delivered_output_count) AS "Delivered",
-       sum(energy_mj) / 3.6e9 AS "Energy",
-       sum(energy_mj) / 1e3 / nullif(sum({_OUTPUT})
-           FILTER (WHERE energy_mj IS NOT NULL), 0) AS "Per output token"
+       sum(energy_mj) / 3.6e9 AS "Energy"
 FROM usage_daily WHERE {_CHOSEN} GROUP BY account_id, handle ORDER BY 3 DESC LIMIT 100"""
                 )
             ],
@@ -126,21 +124,27 @@ FROM usage_daily WHERE {_CHOSEN} GROUP BY account_id, handle ORDER BY 3 DESC LIM
                 Column(field="Output tokens", title="Output tokens", unit="short"),
                 Column(field="Delivered", title="Delivered", unit="short"),
                 Column(field="Energy", title="Energy", unit="kwatth", decimals=2),
-                Column(field="Per output token", title="Per output token", unit="joule"),
             ],
-            width=14,
+            width=12,
         ),
         table(
             "Models",
-            says="The same by what was sold: model and tier.",
+            says="The same by what was sold: model and tier. What an output token takes is that of"
+            " the whole factory, of the hours whose power is valid.",
             asks=[
                 AskedSql(
                     sql=f"""
-SELECT model AS "Model", tier AS "Tier", sum({_TOKENS}) AS "Tokens",
-       sum(energy_mj) / 3.6e9 AS "Energy",
-       sum(energy_mj) / 1e3 / nullif(sum({_OUTPUT})
-           FILTER (WHERE energy_mj IS NOT NULL), 0) AS "Per output token"
-FROM usage_daily WHERE {_CHOSEN} GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 100"""
+WITH used AS (
+    SELECT model, tier, sum({_TOKENS}) AS tokens, sum(energy_mj) / 3.6e9 AS energy
+    FROM usage_daily WHERE {_CHOSEN} GROUP BY 1, 2
+), taken AS (
+    SELECT model, tier,
+           sum(valid_energy_mj) / 1e3 / nullif(sum(valid_output_tokens), 0) AS joules
+    FROM efficiency_hourly WHERE {_HOURS} AND reason = '' GROUP BY 1, 2
+)
+SELECT model AS "Model", tier AS "Tier", tokens AS "Tokens", energy AS "Energy",
+       joules AS "Per output token"
+FROM used LEFT JOIN taken USING (model, tier) ORDER BY 3 DESC LIMIT 100"""
                 )
             ],
             columns=[
@@ -150,7 +154,7 @@ FROM usage_daily WHERE {_CHOSEN} GROUP BY 1, 2 ORDER BY 3 DESC LIMIT 100"""
                 Column(field="Energy", title="Energy", unit="kwatth", decimals=2),
                 Column(field="Per output token", title="Per output token", unit="joule"),
             ],
-            width=10,
+            width=12,
         ),
     ),
 )
