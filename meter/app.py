@@ -8,12 +8,14 @@ from importlib.metadata import version as version_of
 
 from sqlalchemy import Engine
 
+from meter.consumption import Consumption
 from meter.counted import Counted
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import Follower
 from meter.domain.clock import Clock
 from meter.domain.errors import MeterError, Reason
 from meter.domain.interval import INTERVAL_MS
+from meter.domain.limits import ATTRIBUTE_PAUSE_TIMES
 from meter.energy.described import DescribedFactory
 from meter.energy.live import LiveEnergy
 from meter.energy.reading import Readers, gaps_of
@@ -150,7 +152,14 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
     live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
     factories = FactoryStore(engine, tiers=options.tiers)
     marks = SoftwareMarkStore(engine)
-    described = _make_described(metrics, live=live, factories=factories, marks=marks, clock=clock)
+    described = _make_described(
+        metrics,
+        live=live,
+        factories=factories,
+        marks=marks,
+        consumption=host.consumption,
+        clock=clock,
+    )
     energy = _make_energy(options, engine=engine, factories=factories, live=live, clock=clock)
     production = Production(metrics, live=live, now_ms=clock.now_ms)
     listeners = [production.counted, *(resident.on_counted for resident in lodged)]
@@ -207,6 +216,7 @@ def _make_described(
     live: LiveEnergy,
     factories: FactoryStore,
     marks: SoftwareMarkStore,
+    consumption: Consumption,
     clock: Clock,
 ) -> DescribedFactory:
     return DescribedFactory(
@@ -214,6 +224,7 @@ def _make_described(
         live=live,
         factories=factories.load,
         marks=marks.list_marks,
+        pues=consumption.pues,
         version=version_of("tokenworks"),
         clock=clock,
     )
@@ -330,6 +341,7 @@ def _make_energy(
         factories=factories.load,
         counted=FactStore(engine),
         clock=clock,
+        pause_times=0 if is_driven else ATTRIBUTE_PAUSE_TIMES,
     )
 
 

@@ -172,8 +172,8 @@ CARBON: Final = Entry(
     unit="grams of CO2e",
     labels=("tier", "method"),
     meaning="What the energy attributed to a tier emitted: that of hosts (of boards where no host"
-    " is measured), times the site's PUE, times what its grid emits. Pools whose site has no PUE or"
-    " no such number in the factory's description are not in it.",
+    " is measured), times the site's PUE of the last hour (measured, else configured), times what"
+    " its grid emits. Pools whose site has no PUE or no such number are not in it.",
 )
 REQUEST_ENERGY: Final = Entry(
     name="tokenworks_request_energy_joules",

@@ -5,11 +5,13 @@ over which it looks is another.
 """
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Final, TypeAlias
 
+from meter.consumption import SitePue
 from meter.domain.boundary import Boundary
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.units import MJ_PER_JOULE, MJ_PER_KILOWATT_HOUR
@@ -26,6 +28,8 @@ _MS_PER_SECOND: Final = 1_000
 _BOUNDARIES: Final = (Boundary.BOARD, Boundary.HOST)
 # A host that reported within this time is what a pool's machines take; else its boards are.
 _HOST_KNOWN_MS: Final = 2 * INTERVAL_MS
+
+_NOTHING: Final[Mapping[str, SitePue]] = MappingProxyType({})
 
 # Tier and model.
 _Kind: TypeAlias = tuple[str, str]
@@ -61,6 +65,7 @@ class LiveEnergy:
         self._pools = frozenset(pools)
         self._lock = threading.Lock()
         self._factory = UNDESCRIBED
+        self._pues: Mapping[str, SitePue] = _NOTHING
         self._energy: dict[Place, IntervalEnergy] = {}
         self._waiting: dict[Place, dict[_Kind, _Waiting]] = {}
         self._settled_ms: dict[Place, int] = {}
@@ -71,10 +76,10 @@ class LiveEnergy:
         for pool in self._pools:
             self._metrics.power_valid.labels(pool).set(0)
 
-    def describe(self, factory: Factory) -> None:
-        """Take the description by which energy is shared out from now on."""
+    def describe(self, factory: Factory, *, pues: Mapping[str, SitePue] = _NOTHING) -> None:
+        """Take the description by which energy is shared out from now on, and PUE by pool."""
         with self._lock:
-            self._factory = factory
+            self._factory, self._pues = factory, pues
 
     def add_served(self, served: Served) -> None:
         """Take tokens that were counted."""
@@ -225,13 +230,13 @@ class LiveEnergy:
         return Boundary.HOST if is_host else Boundary.BOARD
 
     def _emit(self, totals: dict[_Kind, int], *, pool: str, factory: Factory) -> None:
-        """Count what the energy of machines emitted, where PUE and grid are described."""
-        site = factory.find_site(pool)
-        if site is None or site.pue is None or site.carbon is None:
+        """Count what the energy of machines emitted, where PUE and grid are known."""
+        site, pue = factory.find_site(pool), self._pues.get(pool)
+        if site is None or site.carbon is None or pue is None:
             return
         for method, grams_per_kwh in grid_carbon(site.carbon):
             for (tier, _), share_mj in totals.items():
-                grams = share_mj * site.pue * grams_per_kwh / MJ_PER_KILOWATT_HOUR
+                grams = share_mj * pue.pue * grams_per_kwh / MJ_PER_KILOWATT_HOUR
                 self._metrics.carbon.labels(tier, method).inc(float(grams))
 
 

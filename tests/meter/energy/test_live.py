@@ -5,6 +5,7 @@ from random import Random
 
 import pytest
 
+from meter.consumption import SitePue
 from meter.domain.boundary import Boundary
 from meter.domain.interval import INTERVAL_MS
 from meter.energy.attribute import attribute
@@ -23,6 +24,7 @@ SITE = Site(
     pue=Decimal("1.2"),
     carbon=Carbon(location=Decimal(300), market=None, source="a table"),
 )
+PUES = {"h100": SitePue(site="oslo", pue=Decimal("1.2"), is_measured=False)}
 WEIGHTS = Weights(input=1, cached_input=0, output=10)
 
 
@@ -216,7 +218,7 @@ def test_settle__energy_of_a_request() -> None:
 def test_settle__carbon_of_the_facility() -> None:
     """A tier emits what its energy takes at the site's meter, by the grid that is described."""
     factory = Factory()
-    factory.live.describe(description())
+    factory.live.describe(description(), pues=PUES)
     factory.serve(1)
     factory.serve(1, pool="elsewhere")
     factory.measure(3_600_000)
@@ -229,7 +231,7 @@ def test_settle__carbon_of_the_facility() -> None:
 def test_settle__carbon_of_hosts_where_they_are_known() -> None:
     """Boards are within their hosts: where hosts report, boards emit nothing besides."""
     factory = Factory()
-    factory.live.describe(description())
+    factory.live.describe(description(), pues=PUES)
     for at_ms in (0, INTERVAL_MS):
         factory.serve(1)
         factory.measure(3_600_000, boundary=Boundary.HOST, source=Source.REPORTED)
