@@ -86,8 +86,8 @@ ENERGY_SCRAPES_FAILED: Final = Entry(
     unit="reads",
     labels=("pool", "reason"),
     meaning="Reads of an energy source that gave less than they should, by reason: unreachable,"
-    " refused, too_large, unreadable and the others of"
-    " [the sources](../reference/energy-sources.md).",
+    " refused (not status 200), too_large, unreadable (samples without sense; the others are used),"
+    " no_counters, no_library and device_lost (of this machine's GPUs).",
 )
 POWER_VALID: Final = Entry(
     name="tokenworks_power_valid",
