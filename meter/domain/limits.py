@@ -149,6 +149,10 @@ PUE_MAX: Final = 10
 WEIGHT_MAX: Final = 1_000_000
 # Rows of usage whose energy is attributed in one transaction, or those of one interval.
 ATTRIBUTE_USAGE_MAX: Final = 100_000
+# How many times as long as it took is waited before intervals are attributed anew once more: each
+# time writes a row for most keys, however few tokens came late. Never longer than an interval.
+ATTRIBUTE_PAUSE_TIMES: Final = 20
+ATTRIBUTE_PAUSE_SECONDS_MAX: Final = 900.0
 # Depth of the tree of accounts.
 ACCOUNT_DEPTH_MAX: Final = 16
 

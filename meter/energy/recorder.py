@@ -9,6 +9,8 @@ from meter.domain.clock import Clock
 from meter.domain.interval import interval_start_ms
 from meter.domain.limits import (
     ATTRIBUTE_INTERVALS_MAX,
+    ATTRIBUTE_PAUSE_SECONDS_MAX,
+    ATTRIBUTE_PAUSE_TIMES,
     BOARD_WATTS_MAX,
     COUNTER_KEPT_MS,
     DEVICE_WATTS_MAX,
@@ -58,8 +60,11 @@ class EnergyStore(Protocol):
 class AttributionStore(Protocol):
     """Where energy is attributed."""
 
-    def attribute(self, *, end_ms: int, intervals_max: int) -> int:
-        """Attribute anew intervals that began before `end_ms` and changed; return how many."""
+    def attribute(self, *, end_ms: int, intervals_max: int, new_only: bool = False) -> int:
+        """Attribute intervals that began before `end_ms` and changed; return how many.
+
+        With `new_only`, those that never were attributed.
+        """
         ...
 
 
@@ -89,11 +94,13 @@ class EnergyRecorder:
         factories: Callable[[], Factories],
         counted: Counted,
         clock: Clock,
+        pause_times: int = ATTRIBUTE_PAUSE_TIMES,
     ) -> None:
         """Take what is read and where it goes.
 
         `counted` says up to where tokens are known: an interval is attributed when all that was
-        acknowledged before its end is counted, and again when something changed later.
+        acknowledged before its end is counted, and again when something changed later. Before it
+        does that once more it waits `pause_times` as long as it took; 0 is not at all.
         """
         self._store = store
         self._attribution = attribution
@@ -112,6 +119,8 @@ class EnergyRecorder:
         # What had been recorded when the clock stood at a time; reached, it is counted.
         self._noted: tuple[int, Mapping[int, int]] | None = None
         self._attributed_until_ms: int | None = None
+        self._pause_times = pause_times
+        self._again_seconds = 0.0
 
     def read_sources_now(self) -> None:
         """Read all sources once, by the clock's time, and record what they say; one at a time.
@@ -171,7 +180,7 @@ class EnergyRecorder:
         )
 
     def attribute_due(self) -> None:
-        """Attribute all intervals that are due."""
+        """Attribute all intervals that are due; what was attributed before may wait a little."""
         now_ms = self._clock.now_ms()
         if self._noted is None:
             self._noted = (now_ms, self._counted.recorded_up_to())
@@ -181,9 +190,20 @@ class EnergyRecorder:
         else:
             noted_ms = self._attributed_until_ms or 0
         end_ms = interval_start_ms(noted_ms)
-        while self._attribution.attribute(end_ms=end_ms, intervals_max=ATTRIBUTE_INTERVALS_MAX):
-            pass
+        self._attribute(end_ms, new_only=True)
         self._attributed_until_ms = end_ms
+        begun = self._clock.monotonic_seconds()
+        if begun >= self._again_seconds:
+            self._attribute(end_ms, new_only=False)
+            ended = self._clock.monotonic_seconds()
+            pause = min((ended - begun) * self._pause_times, ATTRIBUTE_PAUSE_SECONDS_MAX)
+            self._again_seconds = ended + pause
+
+    def _attribute(self, end_ms: int, *, new_only: bool) -> None:
+        while self._attribution.attribute(
+            end_ms=end_ms, intervals_max=ATTRIBUTE_INTERVALS_MAX, new_only=new_only
+        ):
+            pass
 
     @property
     def attributed_until_ms(self) -> int | None:

@@ -25,6 +25,7 @@ _LOCK_DUE: Final = text("""
 SELECT pool, interval_start
 FROM pool_intervals
 WHERE version <> attributed_version AND interval_start < :end
+  AND (attributed_version = 0 OR NOT :new_only)
 ORDER BY pool, interval_start
 LIMIT :limit
 FOR UPDATE
@@ -97,15 +98,17 @@ class AttributionStore:
         self._engine = engine
         self._factories = factories
 
-    def attribute(self, *, end_ms: int, intervals_max: int) -> int:
-        """Attribute anew intervals that began before `end_ms` and changed; return how many.
+    def attribute(self, *, end_ms: int, intervals_max: int, new_only: bool = False) -> int:
+        """Attribute intervals that began before `end_ms` and changed; return how many.
 
+        With `new_only`, those that never were attributed.
         What is attributed otherwise than before is a new revision, of the differences alone.
         Raises Unavailable, StoreRefusal.
         """
         with _own_faults(), store_faults(), self._engine.begin() as connection:
             factories = self._factories.hold(connection)
-            places = _lock_due(connection, end_ms=end_ms, intervals_max=intervals_max)
+            limits = {"end": to_time(end_ms), "limit": intervals_max, "new_only": new_only}
+            places = _lock_due(connection, limits)
             if not places:
                 return 0
             due = _read_due(connection, places, factories=factories)
@@ -113,10 +116,9 @@ class AttributionStore:
         return len(due)
 
 
-def _lock_due(connection: Connection, *, end_ms: int, intervals_max: int) -> list[_Place]:
+def _lock_due(connection: Connection, limits: Mapping[str, object]) -> list[_Place]:
     """Return what is due and locked: as many intervals as together have not too much usage."""
-    values = {"end": to_time(end_ms), "limit": intervals_max}
-    places = [(row.pool, row.interval_start) for row in connection.execute(_LOCK_DUE, values)]
+    places = [(row.pool, row.interval_start) for row in connection.execute(_LOCK_DUE, limits)]
     counts = {
         (row.pool, row.interval_start): row.total
         for row in (connection.execute(_USAGE_COUNTS, _arrays(places)) if places else ())
