@@ -11,7 +11,7 @@ NAMES = ("energy_collect_seconds", "energy_scrape_seconds")
 
 
 def test_start__window_shorter_than_four_samples() -> None:
-    """A rate over five minutes of boards read every 76 seconds is refused by its settings' names."""
+    """A rate over five minutes of boards read each 76 seconds is refused by its settings' names."""
     result = subprocess.run(
         [TOKENWORKS, "serve"],
         stdin=subprocess.DEVNULL,
