@@ -138,6 +138,20 @@ def test_attribute__only_what_has_ended(engine: Engine, database_url: str) -> No
     assert ask_one(database_url, SHARED) == 20
 
 
+def test_attribute__new_ones_alone(engine: Engine, database_url: str) -> None:
+    """Asked for new intervals alone, those that were attributed before stay due."""
+    store = AttributionStore(engine, factories=FactoryStore(engine))
+    put_energy(database_url, 10)
+    attribute_all(engine)
+    put_energy(database_url, 5)
+    put_energy(database_url, 7, start_ms=NEXT_MS)
+    end_ms = NEXT_MS + INTERVAL_MS
+    assert store.attribute(end_ms=end_ms, intervals_max=9, new_only=True) == 1
+    assert ask_one(database_url, SHARED) == 17
+    assert store.attribute(end_ms=end_ms, intervals_max=9) == 1
+    assert ask_one(database_url, SHARED) == 22
+
+
 def test_attribute__no_more_usage_at_a_time(
     engine: Engine,
     usage: UsageStore,
