@@ -8,7 +8,6 @@ from importlib.metadata import version as version_of
 
 from sqlalchemy import Engine
 
-from meter.consumption import Consumption
 from meter.counted import Counted
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import Follower
@@ -20,7 +19,7 @@ from meter.energy.described import DescribedFactory
 from meter.energy.live import LiveEnergy
 from meter.energy.reading import Readers, gaps_of
 from meter.energy.recorder import EnergyRecorder
-from meter.hosting import MakeResident
+from meter.hosting import Host, MakeResident
 from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
 from meter.lending import clock_at, make_host
@@ -152,14 +151,7 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
     live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
     factories = FactoryStore(engine, tiers=options.tiers)
     marks = SoftwareMarkStore(engine)
-    described = _make_described(
-        metrics,
-        live=live,
-        factories=factories,
-        marks=marks,
-        consumption=host.consumption,
-        clock=clock,
-    )
+    described = _make_described(metrics, host=host, live=live, factories=factories, marks=marks)
     energy = _make_energy(options, engine=engine, factories=factories, live=live, clock=clock)
     production = Production(metrics, live=live, now_ms=clock.now_ms)
     listeners = [production.counted, *(resident.on_counted for resident in lodged)]
@@ -213,20 +205,19 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
 def _make_described(
     metrics: Metrics,
     *,
+    host: Host,
     live: LiveEnergy,
     factories: FactoryStore,
     marks: SoftwareMarkStore,
-    consumption: Consumption,
-    clock: Clock,
 ) -> DescribedFactory:
     return DescribedFactory(
         metrics,
         live=live,
         factories=factories.load,
         marks=marks.list_marks,
-        pues=consumption.pues,
+        pues=host.consumption.pues,
         version=version_of("tokenworks"),
-        clock=clock,
+        clock=host.clock,
     )
 
 
