@@ -50,13 +50,7 @@ def meter(
             place = ("--pool", pool, "--end-time", to_iso(BEGIN_MS))
             shell.record("--input", "1000", "--output", str(output), *place, tier=tier)
         caller.session.counted()
-
-        def is_shared_out() -> bool:
-            # The energy was there first: it may have been attributed to nobody before.
-            rows = caller.ask(start_ms=BEGIN_MS, end_ms=BEGIN_MS + 2 * EDGE_MS).rows
-            return sum(row.attributed_output_tokens for row in rows) == 400
-
-        wait_until(is_shared_out)
+        caller.wait_until_attributed(start_ms=BEGIN_MS, end_ms=BEGIN_MS + 2 * EDGE_MS)
         yield running
 
 

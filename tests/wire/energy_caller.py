@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import psycopg
+
 from tests.running_meter import RunningMeter
 from tests.wire.session import CALL_SECONDS_MAX, Session
 from tests.wire.talk import wait_until
@@ -16,6 +18,7 @@ class EnergyCaller:
 
     def __init__(self, meter: RunningMeter, *, api_key: str | None = None) -> None:
         self.session = Session(meter, api_key=api_key)
+        self._database_url = meter.database_url
         self._stub = EnergyServiceStub(self.session.channel)
         self._options: dict[str, Any] = {
             "metadata": self.session.metadata,
@@ -65,9 +68,14 @@ class EnergyCaller:
         return answer
 
     def wait_until_attributed(self, *, start_ms: int, end_ms: int) -> pb.QueryEfficiencyResponse:
-        """Return the answer by pool and tier once nothing of a span is pending."""
+        """Return the answer by pool and tier once nothing of a span is pending, or to be done anew.
+
+        What was attributed to nobody because its tokens were not counted yet is pending no more.
+        """
 
         def is_done() -> bool:
+            if self._is_due(start_ms=start_ms, end_ms=end_ms):
+                return False
             answer = self.ask(start_ms=start_ms, end_ms=end_ms)
             pending = pb.UNATTRIBUTED_REASON_PENDING
             return bool(answer.pools) and not any(
@@ -76,6 +84,15 @@ class EnergyCaller:
 
         wait_until(is_done)
         return self.ask("POOL", "TIER", start_ms=start_ms, end_ms=end_ms)
+
+    def _is_due(self, *, start_ms: int, end_ms: int) -> bool:
+        question = (
+            "SELECT 1 FROM pool_intervals WHERE version <> attributed_version"
+            " AND interval_start >= to_timestamp(%s) AND interval_start < to_timestamp(%s)"
+        )
+        with psycopg.connect(self._database_url, autocommit=True) as connection:
+            span = (start_ms // 1000, end_ms // 1000)
+            return connection.execute(question, span).fetchone() is not None
 
 
 def reading(
