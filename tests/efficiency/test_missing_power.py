@@ -1,5 +1,6 @@
 """Where power is not known there is no ratio: it is absent, and neither 0 nor infinite."""
 
+import json
 import math
 
 import psycopg
@@ -13,6 +14,7 @@ from tests.wire.energy_caller import EDGE_MS
 from tests.wire.talk import read_http
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
+SHOWN = ("--since", to_iso(NOON_MS), "--until", to_iso(NOON_MS + EDGE_MS))
 VIEW = """
 SELECT energy_mj, valid_energy_mj, output_tokens, valid_output_tokens FROM efficiency_hourly
 WHERE pool = %s AND boundary = 'board' AND reason = ''
@@ -63,12 +65,32 @@ def test_view__has_null(plant: Plant, pool: str, row: tuple[int | None, ...]) ->
 
 def test_show__has_no_figure(plant: Plant) -> None:
     """The command shows tokens and no ratio."""
-    span = ("--since", to_iso(NOON_MS), "--until", to_iso(NOON_MS + EDGE_MS))
     shell = Shell(plant.meter.target, plant.meter.api_key)
-    shown = shell.run_process("energy", "show", *span, "--pool", "dark")
+    shown = shell.run_process("energy", "show", *SHOWN, "--pool", "dark")
     (line,) = (line.split() for line in shown.stdout.splitlines() if line.split()[:1] == ["high"])
     assert "500" in line
     assert not {"0", "0.0", "inf", "nan", "∞"} & set(map(str.lower, line))
+
+
+@pytest.mark.parametrize(
+    ("pool", "known"),
+    [
+        ("dark", set()),
+        ("half-seen", {"energy_mj"}),
+        ("gemini", {"energy_mj", "valid_energy_mj", "output_tokens_per_joule"}),
+    ],
+)
+def test_show__has_null_in_json(plant: Plant, pool: str, known: set[str]) -> None:
+    """In JSON what is not known is null, and never a number that is none."""
+    shell = Shell(plant.meter.target, plant.meter.api_key)
+    shown = shell.run("energy", "show", *SHOWN, "--pool", pool, "--json")
+    (row,) = json.loads(shown.stdout, parse_constant=_refuse)["rows"]
+    names = ("energy_mj", "valid_energy_mj", "output_tokens_per_joule")
+    assert {name for name in names if row[name] is not None} == known
+
+
+def _refuse(number: str) -> None:
+    raise AssertionError(number)
 
 
 def test_metrics__are_numbers(plant: Plant) -> None:
