@@ -23,6 +23,18 @@ pue = "{GOOGLE_PUE}"
 [sites.lab]
 contracted_watts = 1_000
 
+[sites.metered]
+contracted_watts = 1_000_000
+pue = "1.5"
+
+[pools.metered-hosts]
+site = "metered"
+hardware = "H100"
+
+[pools.metered-boards]
+site = "metered"
+hardware = "H100"
+
 [pools.gemini]
 site = "mountain-view"
 hardware = "TPU"

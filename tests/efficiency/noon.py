@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Final
 
-from tests.efficiency.plant import HOST, Plant
+from tests.efficiency.plant import FACILITY, HOST, Plant
 from tests.efficiency.published import INFERENCE_X, ML_ENERGY
 from tests.wire.energy_caller import EDGE_MS
 
@@ -19,6 +19,9 @@ _WORKED: Final = {
     "bolt": {"output": 300},
     "crux": {"input": 4_000, "cache_read": 9_000},
 }
+# A site with a meter of its own: one pool has hosts that are metered, the other boards alone.
+METERED_MJ: Final = {"boards": 300_000, "hosts": 500_000, "other boards": 300_000}
+SITE_MJ: Final = 1_000_000
 # What a board takes for an interval.
 BOARD_MJ: Final = 630_000_000
 _SECONDS: Final = EDGE_MS // 1_000
@@ -33,6 +36,10 @@ def live(plant: Plant) -> None:
     plant.draw(WORKED_MJ, pool="worked", time_ms=_WORKED_MS)
     for account, classes in _WORKED.items():
         plant.serve(classes, pool="worked", account=account)
+    plant.draw(METERED_MJ["boards"], pool="metered-hosts")
+    plant.draw(METERED_MJ["hosts"], pool="metered-hosts", boundary=HOST)
+    plant.draw(METERED_MJ["other boards"], pool="metered-boards")
+    plant.draw(SITE_MJ, site="metered", boundary=FACILITY)
     # Tokens without energy, energy without tokens, and a pool of which half is seen.
     plant.serve({"output": 500}, pool="dark")
     plant.draw(BOARD_MJ, pool="heater")

@@ -3,7 +3,13 @@
 from decimal import Decimal
 
 from meter.domain.units import EnergyUnit, exactly
-from tests.efficiency.noon import PROMPT_BOARDS_MJ, PROMPT_HOSTS_MJ, PROMPTS
+from tests.efficiency.noon import (
+    METERED_MJ,
+    PROMPT_BOARDS_MJ,
+    PROMPT_HOSTS_MJ,
+    PROMPTS,
+    SITE_MJ,
+)
 from tests.efficiency.plant import BOARD, HOST, Plant
 from tests.efficiency.published import GOOGLE_PERCENT, GOOGLE_PUE, GOOGLE_WATT_HOURS
 from tokenworks.meter.v1 import energy_service_pb2 as pb
@@ -36,3 +42,11 @@ def test_boundaries__are_not_added_up(plant: Plant) -> None:
     for boundary, energy_mj in ((BOARD, PROMPT_BOARDS_MJ), (HOST, PROMPT_HOSTS_MJ)):
         (pool,) = plant.ask(pool="gemini", boundary=boundary).pools
         assert (pool.boundary, pool.measured_mj) == (boundary, energy_mj)
+
+
+def test_site__with_a_meter(plant: Plant) -> None:
+    """A measured PUE is the site's meter by hosts, or boards where no host is metered."""
+    (site,) = (it for it in plant.ask().sites if it.site == "metered")
+    machines_mj = METERED_MJ["hosts"] + METERED_MJ["other boards"]
+    assert (site.facility_mj, site.pools_mj) == (SITE_MJ, machines_mj)
+    assert (Decimal(site.pue), site.basis) == (Decimal("1.25"), pb.PUE_BASIS_MEASURED)
