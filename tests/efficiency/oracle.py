@@ -224,6 +224,8 @@ def deal(total: int, weights: Mapping[Any, Fraction | int]) -> dict[Any, int]:
 
     One by one: each of what is left over goes to whoever has the least beside their exact share.
     """
+    if len(weights) == 1:
+        return dict.fromkeys(weights, total)
     whole = sum(weights.values())
     exact = {key: Fraction(total) * weight / whole for key, weight in weights.items()}
     parts = {key: int(share) for key, share in exact.items()}
