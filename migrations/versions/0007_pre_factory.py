@@ -94,75 +94,104 @@ CREATE TABLE software_marks (
 # Energy that is not known is NULL and not 0: a ratio of it is NULL too. What is measured and not
 # attributed yet is `pending`, so that the sum over all rows of a boundary is what was measured.
 # Ratios are made of the valid columns: those of intervals whose power is.
+# Each hour or day is added up by itself, found by the indexes of time: of a long history, whoever
+# asks for some of it reads no more than that. OFFSET 0 keeps a day's two sums together: beside
+# chosen accounts alone, the second might be made once for each row of the first.
 _VIEWS = """
 CREATE VIEW efficiency_hourly AS
-WITH boundaries (boundary) AS (VALUES ('board'), ('host')),
-attributed AS (
-    SELECT pool, interval_start, boundary, account_id, sku_id,
-           nullif(sum(energy_mj), 0) AS energy_mj
-    FROM energy_shares
-    WHERE sku_id IS NOT NULL
+SELECT hour, pool, boundary, tier, model, reason, input_tokens, cached_tokens, output_tokens,
+       total_tokens, energy_mj, attributed_output_tokens, valid_energy_mj, valid_output_tokens
+FROM (
+    SELECT date_trunc('hour', min(interval_start), 'UTC') AS first, max(interval_start) AS last
+    FROM pool_intervals
+) AS bounds
+CROSS JOIN LATERAL generate_series(first, last, interval '1 hour') AS hours (hour)
+CROSS JOIN LATERAL (
+    SELECT pool, boundary, tier, model, reason,
+           sum(input_tokens)::bigint AS input_tokens,
+           sum(cached_tokens)::bigint AS cached_tokens,
+           sum(output_tokens)::bigint AS output_tokens,
+           sum(total_tokens)::bigint AS total_tokens,
+           sum(energy_mj)::bigint AS energy_mj,
+           sum(attributed_output_tokens)::bigint AS attributed_output_tokens,
+           sum(valid_energy_mj)::bigint AS valid_energy_mj,
+           sum(valid_output_tokens)::bigint AS valid_output_tokens
+    FROM (
+        SELECT u.pool, b.boundary, s.tier, s.model, '' AS reason,
+               u.input_tokens, u.cached_tokens, u.output_tokens, u.total_tokens, a.energy_mj,
+               CASE WHEN a.energy_mj IS NULL THEN 0 ELSE u.output_tokens END
+                   AS attributed_output_tokens,
+               CASE WHEN i.fault = '' THEN a.energy_mj END AS valid_energy_mj,
+               CASE WHEN a.energy_mj IS NULL OR i.fault <> '' THEN 0 ELSE u.output_tokens END
+                   AS valid_output_tokens
+        FROM pool_usage u
+        CROSS JOIN (VALUES ('board'), ('host')) AS b (boundary)
+        JOIN skus s USING (sku_id)
+        LEFT JOIN (
+            SELECT pool, interval_start, boundary, account_id, sku_id,
+                   nullif(sum(energy_mj), 0) AS energy_mj
+            FROM energy_shares
+            WHERE sku_id IS NOT NULL
+              AND interval_start >= hour AND interval_start < hour + interval '1 hour'
+            GROUP BY 1, 2, 3, 4, 5
+        ) AS a USING (pool, interval_start, boundary, account_id, sku_id)
+        LEFT JOIN pool_intervals i USING (pool, interval_start)
+        WHERE u.interval_start >= hour AND u.interval_start < hour + interval '1 hour'
+          -- Tokens whose energy is not known stand under the boards.
+          AND (b.boundary = 'board' OR a.energy_mj IS NOT NULL)
+        UNION ALL
+        SELECT pool, boundary, '', '', reason, 0, 0, 0, 0, energy_mj, 0, NULL, 0
+        FROM energy_shares
+        WHERE sku_id IS NULL
+          AND interval_start >= hour AND interval_start < hour + interval '1 hour'
+        UNION ALL
+        SELECT name, boundary, '', '', 'pending', 0, 0, 0, 0, measured_mj, 0, NULL, 0
+        FROM energy_intervals
+        WHERE boundary IN ('board', 'host')
+          AND interval_start >= hour AND interval_start < hour + interval '1 hour'
+        UNION ALL
+        SELECT pool, boundary, '', '', 'pending', 0, 0, 0, 0, -energy_mj, 0, NULL, 0
+        FROM energy_shares
+        WHERE interval_start >= hour AND interval_start < hour + interval '1 hour'
+    ) AS parts
     GROUP BY 1, 2, 3, 4, 5
-), parts AS (
-    SELECT u.interval_start, u.pool, b.boundary, s.tier, s.model, '' AS reason,
-           u.input_tokens, u.cached_tokens, u.output_tokens, u.total_tokens, a.energy_mj,
-           CASE WHEN a.energy_mj IS NULL THEN 0 ELSE u.output_tokens END
-               AS attributed_output_tokens,
-           CASE WHEN i.fault = '' THEN a.energy_mj END AS valid_energy_mj,
-           CASE WHEN a.energy_mj IS NULL OR i.fault <> '' THEN 0 ELSE u.output_tokens END
-               AS valid_output_tokens
-    FROM pool_usage u
-    CROSS JOIN boundaries b
-    JOIN skus s USING (sku_id)
-    LEFT JOIN attributed a USING (pool, interval_start, boundary, account_id, sku_id)
-    LEFT JOIN pool_intervals i USING (pool, interval_start)
-    -- Tokens whose energy is not known stand under the boards.
-    WHERE b.boundary = 'board' OR a.energy_mj IS NOT NULL
-    UNION ALL
-    SELECT interval_start, pool, boundary, '', '', reason, 0, 0, 0, 0, energy_mj, 0, NULL, 0
-    FROM energy_shares WHERE sku_id IS NULL
-    UNION ALL
-    SELECT interval_start, name, boundary, '', '', 'pending', 0, 0, 0, 0, measured_mj, 0, NULL, 0
-    FROM energy_intervals WHERE boundary IN ('board', 'host')
-    UNION ALL
-    SELECT interval_start, pool, boundary, '', '', 'pending', 0, 0, 0, 0, -energy_mj, 0, NULL, 0
-    FROM energy_shares
-)
-SELECT date_trunc('hour', interval_start, 'UTC') AS hour, pool, boundary, tier, model, reason,
-       sum(input_tokens)::bigint AS input_tokens,
-       sum(cached_tokens)::bigint AS cached_tokens,
-       sum(output_tokens)::bigint AS output_tokens,
-       sum(total_tokens)::bigint AS total_tokens,
-       sum(energy_mj)::bigint AS energy_mj,
-       sum(attributed_output_tokens)::bigint AS attributed_output_tokens,
-       sum(valid_energy_mj)::bigint AS valid_energy_mj,
-       sum(valid_output_tokens)::bigint AS valid_output_tokens
-FROM parts
-GROUP BY 1, 2, 3, 4, 5, 6
-HAVING reason = '' OR sum(energy_mj) <> 0;
+    HAVING reason = '' OR sum(energy_mj) <> 0
+) AS within;
 CREATE OR REPLACE VIEW usage_daily AS
-WITH used AS (
-    SELECT (interval_start AT TIME ZONE 'UTC')::date AS day, account_id, sku_id,
-           {sums},
-           sum(request_count)::bigint AS request_count,
-           sum(delivered_output_count)::bigint AS delivered_output_count,
-           sum(estimated_count)::bigint AS estimated_count
+SELECT at::date AS day, account_id, handle, model, served_model, tier,
+       CASE mode WHEN 1 THEN 'online' WHEN 2 THEN 'batch' END AS mode, region,
+       {classes}, request_count, delivered_output_count, estimated_count, energy_mj
+FROM (
+    SELECT (min(interval_start) AT TIME ZONE 'UTC')::date AS first,
+           (max(interval_start) AT TIME ZONE 'UTC')::date AS last
     FROM usage
-    GROUP BY 1, 2, 3
-), energy AS (
-    SELECT (interval_start AT TIME ZONE 'UTC')::date AS day, account_id, sku_id,
-           nullif(sum(energy_mj), 0)::bigint AS energy_mj
-    FROM energy_shares
-    WHERE boundary = 'board' AND sku_id IS NOT NULL
-    GROUP BY 1, 2, 3
-)
-SELECT u.day, u.account_id, a.handle, s.model, s.served_model, s.tier,
-       CASE s.mode WHEN 1 THEN 'online' WHEN 2 THEN 'batch' END AS mode, s.region,
-       {classes}, u.request_count, u.delivered_output_count, u.estimated_count, e.energy_mj
-FROM used u
-JOIN accounts a USING (account_id)
-JOIN skus s USING (sku_id)
-LEFT JOIN energy e USING (day, account_id, sku_id);
+) AS bounds
+CROSS JOIN LATERAL generate_series(first::timestamp, last::timestamp, interval '1 day') AS days (at)
+CROSS JOIN LATERAL (
+    SELECT used.*, energy_mj
+    FROM (
+        SELECT account_id, sku_id,
+               {sums},
+               sum(request_count)::bigint AS request_count,
+               sum(delivered_output_count)::bigint AS delivered_output_count,
+               sum(estimated_count)::bigint AS estimated_count
+        FROM usage
+        WHERE interval_start >= at AT TIME ZONE 'UTC'
+          AND interval_start < (at + interval '1 day') AT TIME ZONE 'UTC'
+        GROUP BY 1, 2
+    ) AS used
+    LEFT JOIN (
+        SELECT account_id, sku_id, nullif(sum(energy_mj), 0)::bigint AS energy_mj
+        FROM energy_shares
+        WHERE interval_start >= at AT TIME ZONE 'UTC'
+          AND interval_start < (at + interval '1 day') AT TIME ZONE 'UTC'
+          AND boundary = 'board' AND sku_id IS NOT NULL
+        GROUP BY 1, 2
+    ) AS energy USING (account_id, sku_id)
+    OFFSET 0
+) AS within
+JOIN accounts USING (account_id)
+JOIN skus USING (sku_id);
 """
 
 _CLASSES = (
@@ -197,7 +226,7 @@ def upgrade() -> None:
     op.execute(_COUNTERS)
     op.execute(_BY_ACCOUNT)
     op.execute(_FACTORY)
-    sums = ",\n           ".join(f"sum({name})::bigint AS {name}" for name in _CLASSES)
-    classes = ", ".join(f"u.{name}" for name in _CLASSES)
+    sums = ",\n               ".join(f"sum({name})::bigint AS {name}" for name in _CLASSES)
+    classes = ", ".join(_CLASSES)
     op.execute(_VIEWS.format(sums=sums, classes=classes))
     op.execute(_GRANTS)
