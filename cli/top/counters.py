@@ -55,7 +55,7 @@ class Sample:
 
     `read_seconds` is when, on a clock that never goes back. `started` is the same as long as one
     server process answers (seconds since 1970; None where it does not say). `power_valid` has the
-    pools whose power is measured.
+    pools whose power is measured, `sampled` up to when (seconds since 1970).
     """
 
     read_seconds: float
@@ -63,6 +63,7 @@ class Sample:
     is_sandbox: bool
     counters: Mapping[Series, float]
     power_valid: Mapping[str, bool]
+    sampled: Mapping[str, float] = field(default_factory=dict)
     behind_seconds: float | None
     quarantine_held: int | None
 
@@ -113,6 +114,7 @@ def parse_page(text: str, *, read_seconds: float) -> Sample:
     counters: dict[Series, float] = {}
     gauges: dict[str, float] = {}
     power_valid: dict[str, bool] = {}
+    sampled: dict[str, float] = {}
     for name, labels, value in _read_lines(text):
         tier, pool = labels.get("tier", ""), labels.get("pool", "")
         # Boards are within hosts: energy of both would be counted twice.
@@ -127,6 +129,8 @@ def parse_page(text: str, *, read_seconds: float) -> Sample:
                 counters[series] = counters.get(series, 0.0) + value
         elif name == _POWER_VALID:
             power_valid[pool] = value == 1
+        elif name == _SAMPLED:
+            sampled[pool] = max(value, sampled.get(pool, 0.0))
         else:
             gauges[name] = value
     held = gauges.get(_HELD)
@@ -136,6 +140,7 @@ def parse_page(text: str, *, read_seconds: float) -> Sample:
         is_sandbox=gauges.get(_SANDBOX) == 1,
         counters=counters,
         power_valid=power_valid,
+        sampled=sampled,
         behind_seconds=gauges.get(_BEHIND),
         quarantine_held=None if held is None else int(held),
     )
@@ -159,6 +164,7 @@ def to_report(samples: Sequence[Sample]) -> Report | None:
         return None
     grown = {
         series: max(0.0, value - first.counters.get(series, 0.0))
+        * (_stretch(series.pool, first, last) if series.counter in _ENERGY else 1)
         for series, value in last.counters.items()
     }
     joules = {
@@ -194,14 +200,16 @@ _COUNTERS: Final = {
     "tokenworks_energy_joules_total": Counter.MEASURED,
     "tokenworks_energy_attributed_joules_total": Counter.ATTRIBUTED,
 }
+_ENERGY: Final = frozenset({Counter.MEASURED, Counter.ATTRIBUTED})
 _BOARD: Final = "board"
 _POWER_VALID: Final = "tokenworks_power_valid"
+_SAMPLED: Final = "tokenworks_energy_last_sample_timestamp_seconds"
 _SANDBOX: Final = "tokenworks_sandbox"
 _BEHIND: Final = "tokenworks_counting_behind_seconds"
 _HELD: Final = "tokenworks_quarantine_held"
 # Of a metric that is made when the server starts, by the library that writes the page.
 _STARTED: Final = "tokenworks_commit_seconds_created"
-_WANTED: Final = frozenset({*_COUNTERS, _POWER_VALID, _SANDBOX, _BEHIND, _HELD, _STARTED})
+_WANTED: Final = frozenset({*_COUNTERS, _POWER_VALID, _SAMPLED, _SANDBOX, _BEHIND, _HELD, _STARTED})
 _WANTED_BEGINS: Final = tuple(_WANTED)
 
 
@@ -219,6 +227,18 @@ def _read_lines(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
             if not isfinite(each.value) or not 0 <= each.value <= VALUE_MAX:
                 raise PageUnreadable(f"its page says that {each.name} is {each.value}")
             yield each.name, each.labels, each.value
+
+
+def _stretch(pool: str, first: Sample, last: Sample) -> float:
+    """Return by how much the time between the answers is longer than that of the energy in them.
+
+    Energy comes in steps, one a sample: two answers 2 s apart may have 15 s of it between them.
+    """
+    begin, end = first.sampled.get(pool, 0.0), last.sampled.get(pool, 0.0)
+    # A sandbox has a time of its own, which these answers are not read by.
+    if last.is_sandbox or not 0 < begin < end:
+        return 1.0
+    return (last.read_seconds - first.read_seconds) / (end - begin)
 
 
 @dataclass(slots=True, kw_only=True)

@@ -326,6 +326,23 @@ def test_report__rounded_down() -> None:
     assert report.total.revenue_per_hour == {"USD": 0.0}
 
 
+@pytest.mark.parametrize(
+    ("sandbox", "watts"), [("tokenworks_sandbox 0.0", 400.0), ("tokenworks_sandbox 1.0", 3_000.0)]
+)
+def test_report__energy_between_samples(sandbox: str, watts: float) -> None:
+    """Answers 2 s apart with a sample's 15 s of energy between them are no 7.5 times the power."""
+    sampled = 'tokenworks_energy_last_sample_timestamp_seconds{pool="a",source="%s"} %r'
+    first = (VALID % 1.0, sampled % ("dcgm", 1_000.0), sampled % ("reported", 500.0))
+    later = (VALID % 1.0, sampled % ("dcgm", 1_015.0), sampled % ("reported", 500.0))
+    grown = (TOKENS % ("OUTPUT", 1_600.0), MEASURED % 6_000.0, ATTRIBUTED % 3_000.0)
+    report = to_report([_sample(sandbox, *first), _sample(sandbox, *later, *grown, seconds=2.0)])
+    assert report is not None
+    assert report.total.watts == pytest.approx(watts)
+    assert report.tiers["high"].watts == pytest.approx(watts / 2)
+    assert report.total.tokens_per_joule == pytest.approx(800 / watts)
+    assert report.attributed_ratio == pytest.approx(0.5)
+
+
 def test_report__several_currencies() -> None:
     """Each currency is by itself; none is added to another."""
     report = _report(
