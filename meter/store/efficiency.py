@@ -130,13 +130,18 @@ class EfficiencyStore:
             )
         if max(len(rows), len(measured)) > QUERY_ROWS_MAX:
             raise _too_much(f"at most {QUERY_ROWS_MAX} rows", field="group_by")
-        if any(row.measured_mj > _SUM_MAX for row in measured):
+        found = [_to_row(row, query) for row in rows]
+        # Energy that was measured holds all its parts. Ten gigawatts reach this in eleven days.
+        sums = [row.measured_mj for row in measured]
+        sums += [row.energy_mj or 0 for row in found]
+        sums += [max(site.facility_mj or 0, site.pools_mj) for site in sites]
+        if max(sums, default=0) > _SUM_MAX:
             raise _too_much(f"a time with at most {_SUM_MAX} mJ", field="end_time")
         shares: dict[tuple[str, int | None], dict[str, int]] = {}
         for row in shared:
             shares.setdefault((row.pool, row.start_ms), {})[row.reason] = int(row.energy_mj)
         return Efficiency(
-            rows=[_to_row(row, query) for row in rows],
+            rows=found,
             pools=[_to_pool(row, shares.get((row.pool, row.start_ms), {})) for row in measured],
             sites=sites,
         )
@@ -144,17 +149,18 @@ class EfficiencyStore:
 
 def _rows_text(query: EfficiencyQuery) -> str:
     keys = [_KEY_SQL[key] for key in query.group_by]
-    sums = [f"({each})::bigint" for each in _SUMS]
     places = ", ".join(str(place + 1) for place in range(len(keys)))
     return (
-        f"SELECT {', '.join([*keys, *sums])} FROM {_PARTS}"  # noqa: S608  own columns
+        f"SELECT {', '.join([*keys, *_SUMS])} FROM {_PARTS}"  # noqa: S608  own columns
         + (f" GROUP BY {places} ORDER BY {places}" if keys else "")
         + " LIMIT :limit"
     )
 
 
 def _to_row(row: Any, query: EfficiencyQuery) -> EfficiencyRow:  # noqa: ANN401
-    keys, sums = row[: len(query.group_by)], iter(row[len(query.group_by) :])
+    keys = row[: len(query.group_by)]
+    # Postgres gives sums as numbers of any length, and nothing at all for those of no rows.
+    sums = iter([None if it is None else int(it) for it in row[len(query.group_by) :]])
     return EfficiencyRow(
         keys=dict(zip(query.group_by, keys, strict=True)),
         input_tokens=next(sums) or 0,

@@ -32,6 +32,8 @@ _COPY_END: Final = b"\xff\xff"
 _POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 # Segments that one look reads: bounds the rows held at a time, whatever their size.
 _SEGMENTS_MAX: Final = 2_000
+# The most energy (mJ) that an answer's number holds.
+_SUM_MAX: Final = 2**63 - 1
 
 
 class UsageStore:
@@ -102,14 +104,11 @@ class UsageStore:
             connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
             until = select_counted_until_ms(connection)
             rows = connection.execute(text(_query_text(query)), values).all()
+            if len(rows) > QUERY_ROWS_MAX:
+                raise _too_much(f"at most {QUERY_ROWS_MAX} rows", field="group_by")
             energy = _select_energy(connection, query, values=values)
-        if len(rows) > QUERY_ROWS_MAX:
-            raise InvalidArgument(
-                Reason.ARGUMENT_INVALID,
-                f"The answer has more than {QUERY_ROWS_MAX} rows. Ask for less time or fewer keys.",
-                field="group_by",
-                rule=f"at most {QUERY_ROWS_MAX} rows",
-            )
+        if max(energy.values(), default=0) > _SUM_MAX:
+            raise _too_much(f"a time with at most {_SUM_MAX} mJ", field="end_time")
         # A key whose events were all voided has no row; without keys there is one, of nothing too.
         kept = (row for row in rows if not query.group_by or any(row[len(query.group_by) :]))
         return [_to_usage_row(row, query, energy=energy) for row in kept], until
@@ -306,7 +305,7 @@ def _select_energy(
     if GroupBy.BAND in query.group_by:
         return {}
     keys = [_KEY_SQL[key] for key in query.group_by]
-    columns = [*keys, "sum(u.energy_mj)::bigint"]
+    columns = [*keys, "sum(u.energy_mj)"]
     places = ", ".join(str(place + 1) for place in range(len(keys)))
     statement = (
         _select_text(query, columns=columns, table="energy_shares")
@@ -314,7 +313,17 @@ def _select_energy(
         + (f" GROUP BY {places}" if keys else "")
         + " HAVING sum(u.energy_mj) <> 0"
     )
-    return {row[:-1]: row[-1] for row in map(tuple, connection.execute(text(statement), values))}
+    found = connection.execute(text(statement), values)
+    return {row[:-1]: int(row[-1]) for row in map(tuple, found)}
+
+
+def _too_much(rule: str, *, field: str) -> InvalidArgument:
+    return InvalidArgument(
+        Reason.ARGUMENT_INVALID,
+        f"The answer would be too large: {rule}. Ask for less time or fewer keys.",
+        field=field,
+        rule=rule,
+    )
 
 
 def _select_text(query: UsageQuery, *, columns: Sequence[str], table: str) -> str:

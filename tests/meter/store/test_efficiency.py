@@ -188,6 +188,31 @@ def test_query__more_energy_than_a_number_holds(engine: Engine, database_url: st
         pools_of(engine)
 
 
+def test_query__more_energy_of_all_pools_than_a_number_holds(
+    engine: Engine, usage: UsageStore, journal: JournalStore, database_url: str
+) -> None:
+    """Pools whose energy has a number each, and their tier not, are refused together alone."""
+    for place, pool in ((1, "h100"), (2, "h200")):
+        put_energy(database_url, 2**62, pool=pool)
+        serve(journal, place, output=1)
+    follow(usage).count_once()
+    attribute_all(engine)
+    assert [row.energy_mj for row in rows_by(engine, POOL)] == [2**62, 2**62]
+    with pytest.raises(InvalidArgument, match="mJ"):
+        rows_by(engine, TIER)
+
+
+def test_query__more_energy_of_a_site_than_a_number_holds(
+    engine: Engine, database_url: str
+) -> None:
+    """What a site's meter adds up to beyond a 64-bit number is refused too."""
+    describe(engine)
+    for start_ms in (BEGIN_MS, NEXT_MS):
+        put_energy(database_url, 2**62, pool="oslo", boundary=Boundary.FACILITY, start_ms=start_ms)
+    with pytest.raises(InvalidArgument):
+        sites_of(engine)
+
+
 def sites_of(engine: Engine) -> list[SiteEnergy]:
     """Return the sites over the two first intervals."""
     query = EfficiencyQuery(start_ms=BEGIN_MS, end_ms=BEGIN_MS + 2 * INTERVAL_MS, group_by=())

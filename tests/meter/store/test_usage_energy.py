@@ -2,6 +2,7 @@
 
 import pytest
 
+from meter.domain.errors import InvalidArgument
 from meter.domain.interval import INTERVAL_MS
 from meter.store.journal import JournalStore
 from meter.store.usage import UsageStore
@@ -89,6 +90,18 @@ def test_query__energy_of_a_subtree(usage: UsageStore) -> None:
 def test_query__no_energy_by_band(usage: UsageStore) -> None:
     """Energy is not known by the length of prompts, and is not guessed."""
     assert energy_by(usage, GroupBy.BAND) == [(0, None)]
+
+
+def test_query__more_energy_than_a_number_holds(usage: UsageStore, database_url: str) -> None:
+    """A sum of energy that no 64-bit number holds is refused, not shown wrongly."""
+    with administrator(database_url) as connection:
+        connection.execute(
+            "UPDATE energy_shares SET energy_mj = 9223372036854775807 WHERE energy_mj > 900"
+        )
+    acme, *_ = energy_by(usage, GroupBy.INTERVAL, GroupBy.ACCOUNT)
+    assert acme == (BEGIN_MS, "acme", 2**63 - 78)
+    with pytest.raises(InvalidArgument, match="mJ"):
+        energy_by(usage)
 
 
 def test_usage_daily__energy(database_url: str) -> None:
