@@ -34,7 +34,8 @@ class IntervalEnergy:
     Of `measured_mj`, `estimated_mj` is no counter's, `gap_mj` fell into gaps, and `unmapped_mj` is
     of devices that the factory's description does not name, without that of gaps. `covered_ms` is
     the time between samples of the others, and `gap_ms` the length of the gaps; both are added up
-    over devices.
+    over devices. `begin_count` and `end_count` are of the devices with samples on both sides of the
+    interval's begin and of its end, or right at it.
     """
 
     measured_mj: int = 0
@@ -44,6 +45,8 @@ class IntervalEnergy:
     covered_ms: int = 0
     gap_ms: int = 0
     reset_count: int = 0
+    begin_count: int = 0
+    end_count: int = 0
 
     def add(self, other: "IntervalEnergy") -> None:
         """Add what another holds."""
@@ -54,6 +57,8 @@ class IntervalEnergy:
         self.covered_ms += other.covered_ms
         self.gap_ms += other.gap_ms
         self.reset_count += other.reset_count
+        self.begin_count += other.begin_count
+        self.end_count += other.end_count
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +106,11 @@ def _split(span: Span, *, is_mapped: Callable[[int], bool]) -> dict[int, Interva
     split = {}
     for start_ms, energy_mj in apportion(span.energy_mj, lengths).items():
         sums = IntervalEnergy(
-            measured_mj=energy_mj, estimated_mj=energy_mj if span.is_estimated else 0
+            measured_mj=energy_mj,
+            estimated_mj=energy_mj if span.is_estimated else 0,
+            # The spans of a device follow on each other: only one of them holds an edge.
+            begin_count=int(span.start_ms <= start_ms),
+            end_count=int(span.end_ms >= start_ms + INTERVAL_MS),
         )
         if span.is_gap:
             sums.gap_mj, sums.gap_ms = energy_mj, lengths[start_ms]

@@ -17,7 +17,8 @@ class MeasuredInterval:
     """Energy of a pool's devices (mJ) and their time (ms, added up over the devices).
 
     `gap_mj` fell into gaps of `gap_ms`, `unmapped_mj` is of devices that nobody described; samples
-    cover `covered_ms`.
+    cover `covered_ms`. Of so many devices it is known what they used right after the interval's
+    begin, and right before its end.
     """
 
     measured_mj: int
@@ -25,6 +26,8 @@ class MeasuredInterval:
     unmapped_mj: int
     covered_ms: int
     gap_ms: int
+    begin_count: int
+    end_count: int
 
 
 def find_fault(
@@ -41,8 +44,11 @@ def find_fault(
         return PowerFault.NO_SAMPLE
     if found.unmapped_mj:
         return PowerFault.DEVICES
-    due_ms = found.covered_ms + found.gap_ms
+    # Where nobody said how many there are, those at either end should be there all the time: else
+    # a meter that began amid the interval would see all tokens and half of the energy.
+    device_count = max(1, found.begin_count, found.end_count)
     if found is boards and described is not None and described.device_count is not None:
-        due_ms = max(due_ms, described.device_count * INTERVAL_MS)
+        device_count = described.device_count
+    due_ms = max(found.covered_ms + found.gap_ms, device_count * INTERVAL_MS)
     is_covered = found.covered_ms * 100 >= due_ms * _COVERED_PERCENT_MIN
     return None if is_covered else PowerFault.STALE

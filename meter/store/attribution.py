@@ -39,7 +39,7 @@ GROUP BY 1, 2
 """)
 _MEASURED: Final = text("""
 SELECT e.boundary, e.name AS pool, e.interval_start, e.measured_mj, e.gap_mj, e.unmapped_mj,
-       e.covered_ms, e.gap_ms
+       e.covered_ms, e.gap_ms, e.begin_count, e.end_count
 FROM energy_intervals e
 JOIN unnest(CAST(:pools AS text[]), CAST(:starts AS timestamptz[])) AS n (pool, interval_start)
   ON e.name = n.pool AND e.interval_start = n.interval_start
@@ -142,6 +142,8 @@ def _read_due(
             unmapped_mj=row.unmapped_mj,
             covered_ms=row.covered_ms,
             gap_ms=row.gap_ms,
+            begin_count=row.begin_count,
+            end_count=row.end_count,
         )
     found: defaultdict[_Place, dict[str, Weights]] = defaultdict(dict)
     for row in connection.execute(_USAGE, _arrays(places)):

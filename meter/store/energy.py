@@ -49,12 +49,13 @@ WHERE c.device = n.device
 _ADD_ENERGY: Final = text("""
 INSERT INTO energy_intervals AS i
     (boundary, name, interval_start, measured_mj, estimated_mj, gap_mj, unmapped_mj, covered_ms,
-     gap_ms, reset_count)
+     gap_ms, reset_count, begin_count, end_count)
 SELECT *
 FROM unnest(CAST(:boundaries AS text[]), CAST(:names AS text[]), CAST(:starts AS timestamptz[]),
             CAST(:measured AS bigint[]), CAST(:estimated AS bigint[]), CAST(:gap_mj AS bigint[]),
             CAST(:unmapped AS bigint[]), CAST(:covered_ms AS bigint[]), CAST(:gap_ms AS bigint[]),
-            CAST(:resets AS integer[]))
+            CAST(:resets AS integer[]), CAST(:begin_counts AS integer[]),
+            CAST(:end_counts AS integer[]))
 ORDER BY 1, 2, 3
 ON CONFLICT (boundary, name, interval_start) DO UPDATE
 SET measured_mj = i.measured_mj + EXCLUDED.measured_mj,
@@ -63,7 +64,9 @@ SET measured_mj = i.measured_mj + EXCLUDED.measured_mj,
     unmapped_mj = i.unmapped_mj + EXCLUDED.unmapped_mj,
     covered_ms = i.covered_ms + EXCLUDED.covered_ms,
     gap_ms = i.gap_ms + EXCLUDED.gap_ms,
-    reset_count = i.reset_count + EXCLUDED.reset_count
+    reset_count = i.reset_count + EXCLUDED.reset_count,
+    begin_count = i.begin_count + EXCLUDED.begin_count,
+    end_count = i.end_count + EXCLUDED.end_count
 """)
 # Last of all: whoever attributes either waits for this, and then sees the energy, or comes again.
 _MOVE_INTERVALS: Final = text("""
@@ -185,6 +188,8 @@ def _add_energy(connection: Connection, delta: EnergyDelta) -> None:
             "covered_ms": [it.covered_ms for _, it in sums],
             "gap_ms": [it.gap_ms for _, it in sums],
             "resets": [it.reset_count for _, it in sums],
+            "begin_counts": [it.begin_count for _, it in sums],
+            "end_counts": [it.end_count for _, it in sums],
         },
     )
     # A site's meter is of no pool: nothing is attributed anew.

@@ -245,6 +245,8 @@ energy_intervals = Table(
     Column("covered_ms", BigInteger, nullable=False),
     Column("gap_ms", BigInteger, nullable=False),
     Column("reset_count", Integer, nullable=False),
+    Column("begin_count", Integer, nullable=False),
+    Column("end_count", Integer, nullable=False),
 )
 # A pool's interval: `version` moves with its energy and with its tokens; its energy is attributed
 # as it stood at `attributed_version`. `fault` is why its power is not valid, empty when it is.

@@ -20,6 +20,8 @@ CREATE TABLE energy_intervals (
     covered_ms bigint NOT NULL DEFAULT 0,
     gap_ms bigint NOT NULL DEFAULT 0,
     reset_count integer NOT NULL DEFAULT 0,
+    begin_count integer NOT NULL DEFAULT 0,
+    end_count integer NOT NULL DEFAULT 0,
     PRIMARY KEY (boundary, name, interval_start),
     CHECK (gap_mj >= 0 AND unmapped_mj >= 0 AND gap_mj + unmapped_mj <= measured_mj),
     CHECK (estimated_mj BETWEEN 0 AND measured_mj)

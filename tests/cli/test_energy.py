@@ -91,7 +91,10 @@ def test_show__measured_is_attributed_and_unattributed(shell: Shell) -> None:
         "h100: measured 1,234.576 J = attributed 1,234.567 J + unattributed 0.009 J"
         " (no tokens 0.009 J)"
     ) in shown
-    assert "h100: counters that began anew or leapt: 1\n" in shown
+    # Of the second interval a minute was measured.
+    assert (
+        "h100: counters that began anew or leapt: 1; intervals that are in no ratio: 1 of 2\n"
+    ) in shown
     assert "attributed until 20" in shown
 
 

@@ -45,6 +45,11 @@ def live(plant: Plant) -> None:
     plant.draw(BOARD_MJ, pool="heater")
     plant.serve({"output": 700}, pool="half-seen")
     plant.draw(BOARD_MJ, pool="half-seen")
+    # Two boards that nobody described: the meter came late, or they died.
+    for pool, begin_ms, end_ms in (("late", EDGE_MS // 2, 2 * EDGE_MS), ("dead", 0, EDGE_MS // 2)):
+        plant.serve({"output": 700}, pool=pool)
+        for device in (f"{pool}-1", f"{pool}-2"):
+            plant.draw(BOARD_MJ, pool=pool, device=device, begin_ms=begin_ms, time_ms=end_ms)
 
 
 def _serve_published(plant: Plant) -> None:

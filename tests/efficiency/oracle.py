@@ -73,7 +73,8 @@ class Place(NamedTuple):
 class Measured:
     """What was measured at a place; `gap_mj` and `unmapped_mj` are parts of `measured_mj`.
 
-    `covered_ms` is of devices that are described, so that only they idle.
+    `covered_ms` is of devices that are described, so that only they idle. Of `begin_count` devices
+    samples lie around the begin or right at it, of `end_count` around the end.
     """
 
     measured_mj: int = 0
@@ -82,6 +83,8 @@ class Measured:
     covered_ms: int = 0
     gap_ms: int = 0
     reset_count: int = 0
+    begin_count: int = 0
+    end_count: int = 0
 
 
 class Owner(NamedTuple):
@@ -201,17 +204,18 @@ def is_valid(
     """Tell whether a ratio may be made of a pool's interval.
 
     Boards decide where any are metered, else hosts: there is energy, all of it is of boards that
-    are described, and samples cover 95 % of the time that is known of, and of the boards that are
-    described.
+    are described, and samples cover 95 % of the time that is known of, and of the whole interval
+    for all boards that are described, or where no number is for as many as were there at its begin
+    or at its end.
     """
     boards, hosts = (
         measured.get(Place(boundary, pool, start_ms), Measured()) for boundary in ("board", "host")
     )
     sums = boards if boards.measured_mj else hosts
     described = in_force(descriptions, at_ms=start_ms).pools.get(pool, {})
-    count = described.get("device_count", len(described.get("devices", ())))
-    dues_ms = [sums.covered_ms + sums.gap_ms]
-    dues_ms += [count * INTERVAL_MS] if sums is boards else []
+    told = described.get("device_count", len(described.get("devices", ())))
+    counts = [told] if told and sums is boards else [sums.begin_count, sums.end_count, 1]
+    dues_ms = [sums.covered_ms + sums.gap_ms, *(count * INTERVAL_MS for count in counts)]
     return (
         sums.measured_mj > 0
         and not sums.unmapped_mj
@@ -299,6 +303,9 @@ def _add(
         place = Place(reading.boundary, reading.name, start_ms)
         sums = found[place]
         sums.measured_mj += parts[start_ms]
+        # Whoever is read from before an edge on, or from right at it, is there at the edge.
+        sums.begin_count += start_ms in range(before.time_ms, reading.time_ms)
+        sums.end_count += start_ms + INTERVAL_MS in range(before.time_ms + 1, reading.time_ms + 1)
         if is_gap:
             sums.gap_mj += parts[start_ms]
             sums.gap_ms += length_ms

@@ -53,9 +53,10 @@ class Plant:
         site: str = "",
         device: str = "",
         boundary: pb.EnergyBoundary.ValueType = BOARD,
+        begin_ms: int = 0,
         time_ms: int = EDGE_MS,
     ) -> None:
-        """Report the counter of a device that took so much within so much time."""
+        """Report the counter of a device that took so much between two times after noon."""
         readings = []
         for place in range(_READINGS + 1):
             message = pb.EnergyReading(
@@ -65,7 +66,9 @@ class Plant:
                 boundary=boundary,
                 counter_mj=energy_mj * place // _READINGS,
             )
-            message.time.FromMilliseconds(NOON_MS + time_ms * place // _READINGS)
+            message.time.FromMilliseconds(
+                NOON_MS + begin_ms + (time_ms - begin_ms) * place // _READINGS
+            )
             readings.append(message)
         self.caller.record(*readings)
 

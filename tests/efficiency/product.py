@@ -61,6 +61,8 @@ def measure(
             covered_ms=it.covered_ms,
             gap_ms=it.gap_ms,
             reset_count=it.reset_count,
+            begin_count=it.begin_count,
+            end_count=it.end_count,
         )
         for place, it in found.items()
     }

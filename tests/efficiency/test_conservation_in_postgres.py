@@ -32,7 +32,7 @@ PARTS = 6
 ATTRIBUTED_MAX = 500
 MEASURED = """
 SELECT boundary, name, interval_start, measured_mj, gap_mj, unmapped_mj, covered_ms, gap_ms,
-       reset_count
+       reset_count, begin_count, end_count
 FROM energy_intervals
 """
 SHARED = """

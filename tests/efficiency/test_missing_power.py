@@ -53,6 +53,18 @@ def test_ratio__where_half_of_the_boards_are_seen(plant: Plant) -> None:
     assert (pool.interval_count, pool.valid_interval_count) == (1, 0)
 
 
+@pytest.mark.parametrize("pool", ["late", "dead"])
+def test_ratio__where_half_of_the_time_is_seen(plant: Plant, pool: str) -> None:
+    """Boards that came late, or died, give no ratio, though nobody said how many there are."""
+    answer = plant.ask("POOL", pool=pool)
+    (row,) = answer.rows
+    assert row.energy_mj == {"late": 2 * BOARD_MJ // 3, "dead": 2 * BOARD_MJ}[pool]
+    assert not row.HasField("valid_energy_mj")
+    assert row.valid_output_tokens == 0
+    (sums,) = answer.pools
+    assert (sums.interval_count, sums.valid_interval_count) == (1, 0)
+
+
 @pytest.mark.parametrize(
     ("pool", "row"),
     [("dark", (None, None, 500, 0)), ("half-seen", (BOARD_MJ, None, 700, 0))],

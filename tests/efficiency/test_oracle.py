@@ -16,6 +16,7 @@ from tests.efficiency.oracle import (
     Reading,
     deal,
     describe,
+    is_valid,
     measure,
     share,
 )
@@ -78,11 +79,11 @@ def test_share__what_is_taken_back() -> None:
 @pytest.mark.parametrize(
     ("counters", "sums"),
     [
-        ((5, 105), Measured(measured_mj=100, covered_ms=60_000)),
+        ((5, 105), Measured(measured_mj=100, covered_ms=60_000, begin_count=1)),
         ((5, 5), None),
-        ((500, 40), Measured(measured_mj=40, covered_ms=60_000, reset_count=1)),
-        ((5, 10**13), Measured(gap_ms=60_000, reset_count=1)),
-        ((10**13, 10**13 - 1), Measured(gap_ms=60_000, reset_count=1)),
+        ((500, 40), Measured(measured_mj=40, covered_ms=60_000, reset_count=1, begin_count=1)),
+        ((5, 10**13), Measured(gap_ms=60_000, reset_count=1, begin_count=1)),
+        ((10**13, 10**13 - 1), Measured(gap_ms=60_000, reset_count=1, begin_count=1)),
     ],
 )
 def test_measure__two_readings(counters: tuple[int, int], sums: Measured | None) -> None:
@@ -119,10 +120,34 @@ def test_measure__across_an_edge_and_a_gap() -> None:
     assert [
         found[PLACE._replace(start_ms=start_ms)] for start_ms in sorted(it.start_ms for it in found)
     ] == [
-        Measured(measured_mj=1, covered_ms=1_000),
-        Measured(measured_mj=12, gap_mj=10, covered_ms=2_000, gap_ms=898_000),
-        Measured(gap_ms=2_001),
+        Measured(measured_mj=1, covered_ms=1_000, end_count=1),
+        Measured(
+            measured_mj=12,
+            gap_mj=10,
+            covered_ms=2_000,
+            gap_ms=898_000,
+            begin_count=1,
+            end_count=1,
+        ),
+        Measured(gap_ms=2_001, begin_count=1),
     ]
+
+
+def test_is_valid__where_nobody_described_how_many() -> None:
+    """As many as are there at the begin or the end are to be there all the time; one at least."""
+    for covered_ms, begin_count, end_count, valid in (
+        *((854_999, 0, 0, False), (855_000, 0, 0, True)),
+        *((3 * 854_999, 3, 1, False), (3 * 855_000, 3, 1, True)),
+        *((3 * 854_999, 0, 3, False), (3 * 855_000, 0, 3, True)),
+    ):
+        sums = Measured(
+            measured_mj=1,
+            covered_ms=covered_ms,
+            begin_count=begin_count,
+            end_count=end_count,
+        )
+        found = is_valid({PLACE: sums}, pool="h100", start_ms=BEGIN_MS, descriptions=())
+        assert found is valid
 
 
 def test_deal__nearest_parts() -> None:

@@ -11,6 +11,8 @@ from tokenworks.meter.v1 import energy_service_pb2 as pb
 from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
 
 EDGE_MS = 900_000
+# Reports lie no further apart, or there is a gap between them.
+_STEP_MS = 300_000
 
 
 class EnergyCaller:
@@ -32,11 +34,19 @@ class EnergyCaller:
         return answer.recorded_count, answer.ignored_count
 
     def measure(self, energy_mj: int, *, start_ms: int, pool: str = "h100") -> None:
-        """Report so much energy within a minute, by a device of its own."""
+        """Report so much energy within an interval, by a device of its own."""
         device = f"of {pool} and {start_ms}"
+        steps = EDGE_MS // _STEP_MS
         self.record(
-            reading(0, time_ms=start_ms, pool=pool, device=device),
-            reading(energy_mj, time_ms=start_ms + 60_000, pool=pool, device=device),
+            *(
+                reading(
+                    energy_mj * place // steps,
+                    time_ms=start_ms + place * _STEP_MS,
+                    pool=pool,
+                    device=device,
+                )
+                for place in range(steps + 1)
+            )
         )
 
     def ask(

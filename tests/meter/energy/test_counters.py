@@ -218,7 +218,12 @@ def test_take__splits_at_edges_by_time() -> None:
     # 10, 900, 900 and 5 seconds of 100 mJ, of which 2 are left over: the largest rests get them.
     assert delta.intervals == {
         (H100, BEGIN_MS + place * INTERVAL_MS): IntervalEnergy(
-            measured_mj=part, gap_mj=part, gap_ms=length_ms, reset_count=resets
+            measured_mj=part,
+            gap_mj=part,
+            gap_ms=length_ms,
+            reset_count=resets,
+            begin_count=int(place > 0),
+            end_count=int(place < 3),
         )
         for place, part, length_ms, resets in [
             (0, 0, 10_000, 0),
@@ -227,6 +232,26 @@ def test_take__splits_at_edges_by_time() -> None:
             (3, 0, 5_000, 1),
         ]
     }
+
+
+def test_take__who_is_there_at_the_edges() -> None:
+    """A device counts at an edge that it is read at, or before and after; once, however often."""
+    edge = INTERVAL_MS
+    for times, counts in {
+        (1, edge - 1): {0: (0, 0)},
+        (0, 1, edge): {0: (1, 1)},
+        (edge - 1, edge + 1, edge + 2): {0: (0, 1), 1: (1, 0)},
+        (1, 2 * edge, 3 * edge + 1): {0: (0, 1), 1: (1, 1), 2: (1, 1), 3: (1, 0)},
+    }.items():
+        readings = [
+            at(time_ms, time_ms, device=device)
+            for device in ("GPU-1", "GPU-2")
+            for time_ms in times
+        ]
+        assert {
+            (start_ms - BEGIN_MS) // INTERVAL_MS: (it.begin_count, it.end_count)
+            for (_, start_ms), it in taken(readings).delta.intervals.items()
+        } == {place: (2 * begin, 2 * end) for place, (begin, end) in counts.items()}
 
 
 OTHERS = pytest.mark.parametrize(
@@ -260,7 +285,9 @@ def test_take__device_whose_owner_is_silent(place: Place, source: Source) -> Non
     assert not done.conflicts
     gap_ms = GAP_MS + 1 if place == H100 else 0
     assert done.delta.by_place() == {
-        H100: IntervalEnergy(measured_mj=5, covered_ms=1, gap_ms=gap_ms)
+        H100: IntervalEnergy(
+            measured_mj=5, covered_ms=1, gap_ms=gap_ms, begin_count=int(place == H100)
+        )
     }
 
 
@@ -278,10 +305,10 @@ def test_take__two_pools_at_once() -> None:
 
 def test_take__estimates_follow_each_other() -> None:
     """Estimates add up where their spans meet; a time between them is a gap without energy."""
-    sums = sums_of([estimated(0, 10_000, 40), estimated(10_000, 20_000, 50)])
-    assert sums == IntervalEnergy(measured_mj=90, estimated_mj=90, covered_ms=20_000)
-    sums = sums_of([estimated(0, 10_000, 40), estimated(13_000, 20_000, 50)])
-    assert sums == IntervalEnergy(measured_mj=90, estimated_mj=90, covered_ms=17_000, gap_ms=3_000)
+    sums = sums_of([estimated(1, 10_000, 40), estimated(10_000, 20_000, 50)])
+    assert sums == IntervalEnergy(measured_mj=90, estimated_mj=90, covered_ms=19_999)
+    sums = sums_of([estimated(1, 10_000, 40), estimated(13_000, 20_000, 50)])
+    assert sums == IntervalEnergy(measured_mj=90, estimated_mj=90, covered_ms=16_999, gap_ms=3_000)
 
 
 def test_take__estimates_of_two_servers() -> None:
@@ -313,7 +340,12 @@ def test_take__devices_that_nobody_described() -> None:
 
     done = take(readings, source=Source.DCGM, known={}, bounds=BOUNDS, is_mapped=is_mapped)
     assert done.delta.by_place()[H100] == IntervalEnergy(
-        measured_mj=60, gap_mj=40, unmapped_mj=10, covered_ms=60_000, gap_ms=120_002
+        measured_mj=60,
+        gap_mj=40,
+        unmapped_mj=10,
+        covered_ms=60_000,
+        gap_ms=120_002,
+        begin_count=2,
     )
     assert asked == {("h100", BEGIN_MS)}
 
