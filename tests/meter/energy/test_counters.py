@@ -234,26 +234,6 @@ def test_take__splits_at_edges_by_time() -> None:
     }
 
 
-def test_take__who_is_there_at_the_edges() -> None:
-    """A device counts at an edge that it is read at, or before and after; once, however often."""
-    edge = INTERVAL_MS
-    for times, counts in {
-        (1, edge - 1): {0: (0, 0)},
-        (0, 1, edge): {0: (1, 1)},
-        (edge - 1, edge + 1, edge + 2): {0: (0, 1), 1: (1, 0)},
-        (1, 2 * edge, 3 * edge + 1): {0: (0, 1), 1: (1, 1), 2: (1, 1), 3: (1, 0)},
-    }.items():
-        readings = [
-            at(time_ms, time_ms, device=device)
-            for device in ("GPU-1", "GPU-2")
-            for time_ms in times
-        ]
-        assert {
-            (start_ms - BEGIN_MS) // INTERVAL_MS: (it.begin_count, it.end_count)
-            for (_, start_ms), it in taken(readings).delta.intervals.items()
-        } == {place: (2 * begin, 2 * end) for place, (begin, end) in counts.items()}
-
-
 OTHERS = pytest.mark.parametrize(
     ("place", "source"),
     [
