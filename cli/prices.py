@@ -129,8 +129,12 @@ def read_text(path: Path) -> str:
     """Return a file's text, or end the command saying why it cannot be read."""
     try:
         return path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise CommandError(f"{path} cannot be read: {error}", code=Exit.USAGE) from error
+    except UnicodeDecodeError as error:
+        raise CommandError(f"{path} cannot be read: it is no UTF-8", code=Exit.USAGE) from error
+    except OSError as error:
+        # Its own text has a number and the path once more.
+        why = (error.strerror or str(error)).lower()
+        raise CommandError(f"{path} cannot be read: {why}", code=Exit.USAGE) from error
 
 
 @contextmanager

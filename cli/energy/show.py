@@ -108,7 +108,10 @@ def show(
     for each in _over_times(answer.pools):
         _print_pool(each)
     if not answer.pools:
-        click.echo("No energy was measured. See where it is read:\n  tokenworks energy sources")
+        click.echo(
+            f"No energy of {boundary}s was measured. See where it is read:\n"
+            "  tokenworks energy sources"
+        )
     for site in answer.sites:
         _print_site(site)
     if answer.HasField("attributed_until"):

@@ -66,7 +66,9 @@ def compare(
         for note in notes:
             click.echo(note)
     if found.before is None:
-        why = "; ".join(found.missing) or "neither side has tokens with energy of valid intervals"
+        why = "; ".join(found.missing) or (
+            "neither side has tokens with energy of valid intervals. See tokenworks energy show"
+        )
         raise CommandError(f"nothing can be compared: {why}", code=Exit.REFUSED)
 
 

@@ -39,5 +39,5 @@ def mark(client: Client, *, pool: str, software: str, at: str | None) -> None:
         }
         click.echo(json.dumps(told, indent=2))
         return
-    state = "marked" if changed else "marked already, nothing changed:"
+    state = "marked:" if changed else "marked already, nothing changed:"
     click.echo(f"{state} {pool} has {software} from {format_time(request.time)}")

@@ -102,6 +102,12 @@ def plan(
         with reach.connect() as client:
             span = to_span(since, until, now_ms=find_now_ms(client))
             known = measure_site(client, site, span=span)
+        if not terms.tiers and not known.terms.tiers:
+            raise CommandError(
+                f"there are no tiers to plan with: {known.terms.name} has no tokens beside valid"
+                " power. See tokenworks energy show, or plan by a FILE",
+                code=Exit.REFUSED,
+            )
     with _possible():
         found = find_best(terms.complete(known.terms, prices=prices))
     if chart is not None:

@@ -27,27 +27,32 @@ class PoolDraw:
 class SiteDraw:
     """What a site draws (W): its machines, and with what it takes beside them.
 
-    `facility_watts` is None where no PUE is known; the headroom is that of the machines then.
+    `machines_watts` is None where no pool's energy is known; `silent_pools` are those of which it
+    is not. `facility_watts` is None where no PUE is known; the headroom is that of the machines
+    then.
     """
 
     site: str
     contracted_watts: int
     reserved_watts: Mapping[str, int]
-    machines_watts: Decimal
+    machines_watts: Decimal | None
     pue: Decimal | None
     is_measured: bool
+    silent_pools: Sequence[str] = ()
     watts_by_tier: Mapping[str, Decimal] = field(default_factory=dict)
 
     @property
     def facility_watts(self) -> Decimal | None:
         """Watts of the whole site."""
-        return None if self.pue is None else self.machines_watts * self.pue
+        if self.pue is None or self.machines_watts is None:
+            return None
+        return self.machines_watts * self.pue
 
     @property
-    def headroom_watts(self) -> Decimal:
-        """What is left of the contract; negative when it is exceeded."""
+    def headroom_watts(self) -> Decimal | None:
+        """What is left of the contract, negative when it is exceeded; None where no power is."""
         drawn = self.machines_watts if self.facility_watts is None else self.facility_watts
-        return self.contracted_watts - drawn
+        return None if drawn is None else self.contracted_watts - drawn
 
 
 def find_draws(
@@ -63,7 +68,7 @@ def find_draws(
     draws += [
         _draw(it, boards, boundary="board", seconds=seconds)
         for it in boards.pools
-        if it.pool not in of_hosts
+        if it.measured_mj and it.pool not in of_hosts
     ]
     return sorted(draws, key=lambda it: it.pool)
 
@@ -76,9 +81,8 @@ def find_site_draws(
     energy = {it.site: it for it in sites}
     found = []
     for site in version.sites:
-        pools = [
-            by_pool[it.pool] for it in version.pools if it.site == site.site if it.pool in by_pool
-        ]
+        names = [it.pool for it in version.pools if it.site == site.site]
+        pools = [by_pool[name] for name in names if name in by_pool]
         known = energy.get(site.site)
         by_tier: dict[str, Decimal] = {}
         for pool in pools:
@@ -89,9 +93,10 @@ def find_site_draws(
                 site=site.site,
                 contracted_watts=site.contracted_watts,
                 reserved_watts=dict(site.reserved_watts),
-                machines_watts=sum((pool.watts for pool in pools), Decimal(0)),
+                machines_watts=sum((pool.watts for pool in pools), Decimal(0)) if pools else None,
                 pue=Decimal(known.pue) if known is not None and known.pue else None,
                 is_measured=known is not None and known.basis == pb.PUE_BASIS_MEASURED,
+                silent_pools=[name for name in names if name not in by_pool],
                 watts_by_tier=by_tier,
             )
         )

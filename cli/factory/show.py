@@ -53,9 +53,37 @@ def show(client: Client, *, as_toml: bool) -> None:
         if span is None
         else f"drawn on the average of {span}"
     )
+    print_power(version, draws=draws, site_draws=site_draws, software=software)
+
+
+def print_power(
+    version: pb.FactoryVersion,
+    *,
+    draws: Sequence[PoolDraw],
+    site_draws: Sequence[SiteDraw],
+    software: Mapping[str, str],
+) -> None:
+    """Print tables of sites, tiers and pools, and what they lack."""
     _print_sites(site_draws)
     _print_tiers(site_draws)
     _print_pools(version, draws=draws, software=software)
+    _print_doubts(site_draws, draws=draws)
+
+
+def _print_doubts(sites: Sequence[SiteDraw], *, draws: Sequence[PoolDraw]) -> None:
+    """Say what the figures lack: too little energy looks like headroom."""
+    for site in sites:
+        if site.silent_pools:
+            click.echo(
+                f"{site.site}: no energy is known of {', '.join(site.silent_pools)}: what they"
+                " draw is not in it. See tokenworks energy sources"
+            )
+    doubtful = [it.pool for it in draws if not it.is_valid]
+    if doubtful:
+        click.echo(
+            f"not valid: {', '.join(doubtful)}: not all of that time, or not all devices, were"
+            " measured; they may draw more"
+        )
 
 
 def _find_power(
@@ -101,9 +129,11 @@ def _print_sites(sites: Sequence[SiteDraw]) -> None:
                 _kilowatts(Decimal(it.contracted_watts)),
                 _kilowatts(it.machines_watts),
                 _pue(it),
-                _ABSENT if it.facility_watts is None else _kilowatts(it.facility_watts),
+                _kilowatts(it.facility_watts),
                 _kilowatts(it.headroom_watts),
-                _percent(1 - it.headroom_watts / it.contracted_watts),
+                _ABSENT
+                if it.headroom_watts is None
+                else _percent(1 - it.headroom_watts / it.contracted_watts),
             ]
             for it in sites
         ),
@@ -160,8 +190,8 @@ def _print_pools(
     )
 
 
-def _kilowatts(watts: Decimal) -> str:
-    return f"{watts / 1_000:,.3f}"
+def _kilowatts(watts: Decimal | None) -> str:
+    return _ABSENT if watts is None else f"{watts / 1_000:,.3f}"
 
 
 def _percent(share: Decimal) -> str:
@@ -199,12 +229,15 @@ def _to_json(
                 else "measured"
                 if it.is_measured
                 else "configured",
-                "facility_watts": None if it.facility_watts is None else _number(it.facility_watts),
+                "facility_watts": _number(it.facility_watts),
                 "headroom_watts": _number(it.headroom_watts),
                 "tier_watts": {
                     tier: _number(watts) for tier, watts in it.watts_by_tier.items() if tier
                 },
-                "unattributed_watts": _number(it.watts_by_tier.get(NOBODY, Decimal(0))),
+                "unattributed_watts": None
+                if it.machines_watts is None
+                else _number(it.watts_by_tier.get(NOBODY, Decimal(0))),
+                "silent_pools": list(it.silent_pools),
             }
             for it in site_draws
         ],
@@ -221,8 +254,8 @@ def _to_json(
     }
 
 
-def _number(watts: Decimal) -> float:
-    return float(round(watts, 3))
+def _number(watts: Decimal | None) -> float | None:
+    return None if watts is None else float(round(watts, 3))
 
 
 def _to_iso(at_ms: int) -> str:

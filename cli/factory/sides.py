@@ -93,7 +93,7 @@ def _measure_software(client: Client, side: SideName, *, span: Span) -> Measured
     if not spans:
         known = ", ".join(sorted({it.software for it in marks})) or "none"
         raise CommandError(
-            f"no pool had {side.name} in {span}; marked are: {known}", code=Exit.USAGE
+            f"no pool had the software {side.name} in {span}; marked are: {known}", code=Exit.USAGE
         )
     return add_up(
         [measure(client, part, takes=pools.__contains__) for part, pools in spans.items()]
@@ -108,7 +108,7 @@ def _find_hardware(client: Client, side: SideName, *, span: Span) -> set[str]:
     if not pools:
         known = ", ".join(sorted({it.hardware for it in version.pools})) or "none"
         raise CommandError(
-            f"no pool is of {side.name}; the description has: {known}", code=Exit.USAGE
+            f"no pool has the hardware {side.name}; the description has: {known}", code=Exit.USAGE
         )
     return pools
 

@@ -31,10 +31,14 @@ def measure_site(client: Client, site: str | None, *, span: Span) -> SiteTerms:
     version = client.energy.GetFactory(request).version
     names = [it.site for it in version.sites]
     if site is None and len(names) != 1:
-        raise CommandError(f"name one with --site: {', '.join(names)}", code=Exit.USAGE)
+        raise CommandError(
+            f"there are several sites; name one with --site: {', '.join(names)}", code=Exit.USAGE
+        )
     found = next((it for it in version.sites if it.site == (site or names[0])), None)
     if found is None:
-        raise CommandError(f"there is no site {site}: {', '.join(names)}", code=Exit.USAGE)
+        raise CommandError(
+            f"there is no site {site}; there are: {', '.join(names)}", code=Exit.USAGE
+        )
     pools = {it.pool for it in version.pools if it.site == found.site}
     energy = client.energy.QueryEfficiency(to_request(span, boundary=pb.ENERGY_BOUNDARY_BOARD))
     pue, pue_note = _find_pue(energy, found.site)

@@ -199,7 +199,7 @@ def test_plan__a_file_of_demands_beside_the_meters(shell: Shell, tmp_path: Path)
 def test_plan__no_such_site(shell: Shell) -> None:
     """A site that is not described is refused, and those that are, named."""
     result = shell.run("factory", "plan", "--site", "bergen", code=Exit.USAGE)
-    assert "there is no site bergen: oslo" in result.output
+    assert "there is no site bergen; there are: oslo" in result.output
 
 
 def test_plan__a_site_without_energy(shell: Shell) -> None:
@@ -271,7 +271,7 @@ def test_mark__is_kept_once(shell: Shell) -> None:
     }
     assert "marked already, nothing changed" in shell.run(*words).stdout
     shell.run("factory", "mark", "b200", "other", *at, code=Exit.REFUSED)
-    assert "marked b200 has other from" in shell.run("factory", "mark", "b200", "other").stdout
+    assert "marked: b200 has other from" in shell.run("factory", "mark", "b200", "other").stdout
 
 
 def mark(pool: str, software: str, at_ms: int) -> pb.SoftwareMark:
