@@ -79,14 +79,17 @@ def make_metrics_page() -> str:
 _BOUNDS = f"""\
 Labels whose values come from producers are bounded: at most {SERIES_MAX:,} label sets of a metric \
 have all their names, and what comes then is added up under `__other__`. Five tiers, four models \
-and four pools, all mixed, make about 1,000 series."""
+and four pools, all mixed, make less than 1,000 series; \
+[50 pools and 20 models](../decisions/0014-label-sets-are-bounded.md) many more."""
 _RECORDED = """\
 ## Recorded series
 
 The [chart's rules](../operating/kubernetes.md#rules) record these over 5 minutes and over an hour \
 (`rate1h`). Each series of energy has its `boundary`: `board`, `host` or `facility`, of which no \
 two are ever added up. A ratio covers the pools whose power was valid all the while; where there \
-is none, there is no ratio.
+is none, there is no ratio. A pool whose energy comes less than three times a window has no \
+power over it. While an hour has not been scraped yet, powers over an hour are too low; ratios are \
+not.
 
 | Series | Labels | Meaning |
 | --- | --- | --- |
@@ -95,7 +98,7 @@ reasoning included. |
 | `{pool_tier,tier}:tokenworks_total_tokens:rate5m` | `pool`, `tier` | Tokens a second of all \
 kinds. |
 | `pool:tokenworks_power_watts:rate5m` | `pool`, `boundary` | Watts of a pool. At facility: of \
-its hosts, or of its boards where no host is measured, times the PUE of its site. |
+its hosts, or of its boards where not all hosts are measured, times the PUE of its site. |
 | `{pool_tier,tier,site_tier}:tokenworks_power_watts:rate5m` | `pool`, `site`, `tier`, `boundary` \
 | Watts that were attributed to a tier. |
 | `site:tokenworks_power_watts:rate5m` | `site`, `boundary` | Watts of a site's pools; at \
@@ -105,7 +108,7 @@ reports four times a window and all its pools are valid, else configured. |
 | `site:tokenworks_power_budget:ratio_rate5m` | `site`, `boundary` | What of its contract a site \
 draws. `boundary` is `it` where no PUE is known: it draws more. |
 | `site:tokenworks_power_headroom_watts:rate5m` | `site`, `boundary` | What is left of the \
-contract. Absent while some pool's power is not valid and no meter of the site reads. |
+contract. Absent while some pool's power is not known and no meter of the site reads. |
 | `{pool,site}:tokenworks_energy_attributed:ratio_rate5m` | `pool`, `site`, `boundary` | What of \
 the measured energy served somebody's tokens. |
 | `{pool_tier,tier,pool,factory}:tokenworks_tokens_per_joule:ratio_rate5m` | `pool`, `tier`, \
@@ -115,9 +118,10 @@ of all kinds per joule. |
 | `tier:tokenworks_joules_per_output_token:ratio_rate5m` | `tier`, `boundary` | Joules per output \
 token. |
 | `{pool_tier,tier,pool,factory}:tokenworks_usd_per_megawatt_hour:ratio_rate5m` | `pool`, `tier`, \
-`boundary` | Revenue in US dollars per megawatt-hour. |
-| `tier:tokenworks_power:share_rate5m` | `tier`, `boundary` | What share of all attributed power \
-a tier takes. |
+`boundary` | Revenue in US dollars per megawatt-hour. What is sold in other currencies brings \
+none of it, and takes its energy all the same. |
+| `tier:tokenworks_power:share_rate5m` | `tier`, `boundary` | What share a tier takes of the power \
+that is attributed and valid. |
 | `tier:tokenworks_revenue:share_rate5m` | `tier` | What share of all revenue in US dollars a \
 tier brings. |"""
 _OTHER_NAMES = """\

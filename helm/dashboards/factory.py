@@ -28,7 +28,8 @@ _NOW: Final = Row(
         stat(
             "Power",
             says="What the meters of the chosen boundary measured, valid or not, and what the sites"
-            " take with it: times PUE. A site whose PUE is not known is not in the second.",
+            " take with it: times PUE. A site whose PUE is not known is not in the second. A pool"
+            " whose energy comes less than three times in the time of a rate is in neither.",
             asks=[
                 Asked(
                     expr=f"sum(pool:tokenworks_power_watts:rate$window{{{HERE}}})",
@@ -60,7 +61,8 @@ _NOW: Final = Row(
         stat(
             "Dollars an hour",
             says="What the tokens come to at the prices in force, and what the power costs at the"
-            " price that you typed above. No invoice is made of these.",
+            " price that you typed above. Other currencies are not in it, and no invoice is made"
+            " of these.",
             asks=[
                 Asked(expr=f"3600 * {REVENUE}", legend="revenue"),
                 Asked(expr=f"{PAID_WATTS} / 1000 * $usd_per_kwh", legend="power"),
@@ -84,7 +86,7 @@ _NOW: Final = Row(
             says="Pools whose power is valid, and tokens that have a price. Below 100 % the numbers"
             " beside it leave something out.",
             asks=[
-                Asked(expr="avg(tokenworks_power_valid)", legend="power valid"),
+                Asked(expr="avg(min by (pool) (tokenworks_power_valid))", legend="power valid"),
                 Asked(
                     expr="1 - (sum(rate(tokenworks_unpriced_tokens_total[$window])) or vector(0))"
                     " / (sum(rate(tokenworks_tokens_total[$window])) > 0)",
@@ -104,7 +106,8 @@ _RANKING: Final = Row(
         bar_gauge(
             "Revenue per MWh by tier",
             says="US dollars per megawatt-hour attributed to the tier, the best at the top. The"
-            " dearest tier need not be the first: what counts is price times tokens per joule.",
+            " dearest tier need not be the first: what counts is price times tokens per joule. What"
+            " is sold in other currencies brings no dollars here.",
             asks=[
                 Asked(
                     expr="sort_desc(tier:tokenworks_usd_per_megawatt_hour:ratio_rate$window"
@@ -116,8 +119,9 @@ _RANKING: Final = Row(
         ),
         bar_chart(
             "Share of power and of revenue",
-            says="Of the power that was attributed to tiers, and of the revenue, each tier's share."
-            " A free tier takes power for no revenue: that is what it costs to win customers.",
+            says="Each tier's share of the power attributed to tiers by pools whose power is valid,"
+            " and of all revenue in US dollars. A free tier takes power for no revenue: that is"
+            " what it costs to win customers.",
             asks=[
                 Asked(
                     expr="sort_desc(max by (tier)"

@@ -39,7 +39,8 @@ MONEY: Final = Row(
         ),
         series(
             "Per million output tokens",
-            says="What a million output tokens bring, and what the power for them costs.",
+            says="All revenue, that of prompts included, and all cost of power, by each million"
+            " output tokens.",
             asks=[
                 Asked(expr=f"1e6 * {REVENUE} / ({_OUTPUT} > 0)", legend="revenue"),
                 Asked(expr=f"1e6 * {_COST} / 3600 / ({_OUTPUT} > 0)", legend="power"),

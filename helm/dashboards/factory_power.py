@@ -3,7 +3,7 @@
 from typing import Final
 
 from helm.dashboards.dashboard import Row
-from helm.dashboards.expressions import HERE, SITE_WATTS, UNATTRIBUTED
+from helm.dashboards.expressions import FACILITY, HERE, SITE_WATTS, UNATTRIBUTED
 from helm.dashboards.panels import Step, bar_gauge, series, stat, table
 from helm.dashboards.questions import Asked, Column
 
@@ -11,6 +11,11 @@ _OF_BUDGET: Final = (
     Step(value=None, color="green"),
     Step(value=0.85, color="orange"),
     Step(value=0.95, color="red"),
+)
+# At the boundary of the contract, as what is reserved.
+_USED: Final = (
+    f"sum by (site, tier) (site_tier:tokenworks_power_watts:rate$window{{{FACILITY}}})"
+    f" or sum by (site, tier) (site_tier:tokenworks_power_watts:rate$window{{{HERE}}})"
 )
 _HEADROOM: Final = (Step(value=None, color="red"), Step(value=1, color="green"))
 
@@ -34,7 +39,8 @@ POWER: Final = Row(
         ),
         bar_gauge(
             "Share of the contract in use",
-            says="What each site takes of what its contract allows.",
+            says="What each site takes of what its contract allows; of its computers alone where no"
+            " PUE is known, and of its pools that are measured.",
             asks=[Asked(expr="site:tokenworks_power_budget:ratio_rate$window", legend="{{site}}")],
             unit="percentunit",
             width=6,
@@ -43,7 +49,8 @@ POWER: Final = Row(
         ),
         stat(
             "Headroom",
-            says="What each site may still take.",
+            says="What each site may still take. A site is left out while the power of one of its"
+            " pools is not known, unless its own meter is read.",
             asks=[
                 Asked(expr="site:tokenworks_power_headroom_watts:rate$window", legend="{{site}}")
             ],
@@ -76,14 +83,11 @@ POWER: Final = Row(
         ),
         table(
             "Reserved and used",
-            says="What the description of the factory keeps for a tier at a site, and what is"
-            " attributed to it there.",
+            says="What the description of the factory keeps for a tier at a site, of its contract,"
+            " and what is attributed to it there: with PUE, or of computers alone where no PUE is"
+            " known.",
             asks=[
-                Asked(
-                    expr="sum by (site, tier)"
-                    f" (site_tier:tokenworks_power_watts:rate$window{{{HERE}}})",
-                    legend="used",
-                ),
+                Asked(expr=_USED, legend="used"),
                 Asked(
                     expr="max by (site, tier) (tokenworks_power_reserved_watts)", legend="reserved"
                 ),

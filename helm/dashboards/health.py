@@ -51,7 +51,10 @@ _AT_A_GLANCE: Final = Row(
             "Pools without valid power",
             says="Ratios leave them out.",
             asks=[
-                Asked(expr="count(tokenworks_power_valid != 1) or vector(0)", legend="not valid")
+                Asked(
+                    expr="count(min by (pool) (tokenworks_power_valid) != 1) or vector(0)",
+                    legend="not valid",
+                )
             ],
             unit="none",
             steps=BAD_ABOVE_ZERO,

@@ -35,7 +35,7 @@ POWER: Final = Row(
             says="Why the power of a pool is not valid.",
             asks=[
                 Asked(
-                    expr="sum by (pool, fault) (tokenworks_power_fault > 0)"
+                    expr="max by (pool, fault) (tokenworks_power_fault > 0)"
                     ' or on () label_replace(vector(0), "fault", "none", "", "")',
                     legend="{{pool}} {{fault}}",
                 )
@@ -47,7 +47,8 @@ POWER: Final = Row(
         bar_gauge(
             "Age of the newest sample",
             says="Since a counter of the pool last moved. It is fresh for four times as long as it"
-            " takes to collect and to read, a minute at least.",
+            " takes to collect and to read, a minute at least. One that is reported is fresh for 15"
+            " minutes: its bar may be red.",
             asks=[
                 Asked(
                     expr="time() - max by (pool, source)"
@@ -64,7 +65,11 @@ POWER: Final = Row(
             says="Watts added up over an hour, by what the counters say: 1 when both agree. Within"
             " 5 % is usual; a thousand is a wrong unit.",
             asks=[
-                Asked(expr="min by (pool) (tokenworks_energy_crosscheck_ratio)", legend="{{pool}}")
+                Asked(
+                    expr="max by (pool) (tokenworks_energy_crosscheck_ratio > 1.05)"
+                    " or min by (pool) (tokenworks_energy_crosscheck_ratio)",
+                    legend="{{pool}}",
+                )
             ],
             unit="none",
             width=6,

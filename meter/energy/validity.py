@@ -160,7 +160,8 @@ def _power_of(
         PowerFault.CONFLICT: pool in seen.claimed,
     }
     last_samples_ms: dict[Source, int] = {}
-    for it in found:
+    # A source that others have replaced is missed no more, nor is it late.
+    for it in [it for it in found if it.device_count] or found:
         last_samples_ms[it.source] = max(last_samples_ms.get(it.source, 0), it.last_sample_ms)
     return PoolPower(
         pool=pool,

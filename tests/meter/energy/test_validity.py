@@ -167,3 +167,12 @@ def test_look__only_of_late() -> None:
     assert seen.look(now_ms=10) == {"a", "b"}
     assert seen.look(now_ms=11) == {"a"}
     assert seen.look(now_ms=16) == frozenset()
+
+
+def test_judge__source_that_was_replaced() -> None:
+    """A source without a device of late is not late; where no other one is there, it is."""
+    replaced = devices(0, source=Source.REPORTED, last_sample_ms=5)
+    (power,) = judge([devices(2, last_sample_ms=7), replaced], factory=UNDESCRIBED, seen=NOTHING)
+    assert power.last_samples_ms == {Source.DCGM: 7}
+    (power,) = judge([replaced], factory=UNDESCRIBED, seen=NOTHING)
+    assert power.last_samples_ms == {Source.REPORTED: 5}
