@@ -69,10 +69,11 @@ SET measured_mj = i.measured_mj + EXCLUDED.measured_mj,
     end_count = i.end_count + EXCLUDED.end_count
 """)
 # Last of all: whoever attributes either waits for this, and then sees the energy, or comes again.
+# In the order of the table's own collation, in which they lock: a database may have another one.
 _MOVE_INTERVALS: Final = text("""
 INSERT INTO pool_intervals AS i (pool, interval_start)
-SELECT DISTINCT *
-FROM unnest(CAST(:pools AS text[]), CAST(:starts AS timestamptz[]))
+SELECT DISTINCT pool COLLATE "C", interval_start
+FROM unnest(CAST(:pools AS text[]), CAST(:starts AS timestamptz[])) AS n (pool, interval_start)
 ORDER BY 1, 2
 ON CONFLICT (pool, interval_start) DO UPDATE SET version = i.version + 1
 """)
