@@ -11,6 +11,7 @@ from meter.store.facts import FactStore
 from tests.exporter import NEW_NAME, Exporter, running_exporter, sample, saying
 from tests.meter.energy.hall import SCRAPE_MS, Hall, TickingClock, hall_of, measured_mj
 from tests.meter.plain_events import BEGIN_MS
+from tests.meter.store.attributed import faults_of
 from tests.meter.store.pooled import serve, shares_of
 from tests.meter.store.recording import (
     ask,
@@ -200,6 +201,22 @@ def test_read__at_edges_alone_is_no_gap(
         assert hall.show("energy_unattributed_joules_total", reason="no_tokens") == 4 * 630_000
         question = "SELECT measured_mj, gap_mj FROM energy_intervals"
         assert ask(database_url, question) == [(630_000_000, 0)] * 4
+        hall.recorder.attribute_due()
+    assert faults_of(database_url) == {("h100", place): "" for place in range(4)}
+
+
+def test_attribute__meter_that_begins_amid_an_interval(
+    engine: Engine, exporter: Exporter, database_url: str
+) -> None:
+    """What was seen of an interval in part gives no ratio, however many boards there are."""
+    exporter.boards["GPU-2"] = 1_000_000
+    with hall_of(engine, exporter, cadence_ms=INTERVAL_MS) as hall:
+        for passed_ms in (INTERVAL_MS // 2, INTERVAL_MS // 2, INTERVAL_MS):
+            hall.read_after(passed_ms)
+            for board in exporter.boards:
+                exporter.boards[board] += 1_000
+        hall.recorder.attribute_due()
+    assert faults_of(database_url) == {("h100", 0): "stale", ("h100", 1): ""}
 
 
 def test_attribute__once_counted_past_the_end(
