@@ -85,6 +85,7 @@ ALERTS = [
     ("TokenworksDatabaseRolledBack", " > 0", ""),
     ("TokenworksDatabaseRolledBack", r"increase\((.*)\[1h\]\)", r"\1"),
     ("TokenworksPowerInvalid", " != 1", ""),
+    ("TokenworksPowerInvalid", r"min by \(pool\) ", ""),
     ("TokenworksTokensUnpriced", r"increase.* > 0 or ", ""),
     ("TokenworksTokensUnpriced", r" or .*\)", ")"),
     ("TokenworksTokensUnpriced", " unless .* offset 1h", ""),
