@@ -5,7 +5,7 @@ output. What those of a kind come to is shared out by how many of them each pool
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import IntEnum
 from itertools import groupby
@@ -66,9 +66,7 @@ def revenue_by_pool(
     of "": those whose events name none, and those that were counted before pools knew accounts.
     """
     sums: dict[tuple[str, str, str], Decimal] = defaultdict(lambda: ZERO)
-    for start_ms in range(span.start_ms, span.end_ms, _STEP_MS):
-        end_ms = min(start_ms + _STEP_MS, span.end_ms)
-        accounts = facts.accounts_with_usage(start_ms=start_ms, end_ms=end_ms)
+    for start_ms, end_ms, accounts in _steps(facts, span):
         found = facts.facts(account_ids=accounts, start_ms=start_ms, end_ms=end_ms, cut_id=None)
         sold = list(_price(pricing, found))
         # Read after usage: what is counted meanwhile is then a pool's, and not nobody's.
@@ -81,6 +79,25 @@ def revenue_by_pool(
         Revenue(tier=tier, currency=currency, pool=pool, amount=amount)
         for (tier, currency, pool), amount in sorted(sums.items())
     ]
+
+
+def _steps(facts: UsageFacts, span: Span) -> Iterator[tuple[int, int, Collection[str]]]:
+    """Yield the parts of a span that have usage, with whose it is.
+
+    Behind a part without any, the next look is twice as far: a span may be of thousands of years.
+    """
+    start_ms, step_ms = span.start_ms, _STEP_MS
+    while start_ms < span.end_ms:
+        end_ms = min(start_ms + step_ms, span.end_ms)
+        accounts = facts.accounts_with_usage(start_ms=start_ms, end_ms=end_ms)
+        if accounts and step_ms > _STEP_MS:
+            step_ms //= 2
+            continue
+        if accounts:
+            yield start_ms, end_ms, accounts
+        else:
+            step_ms *= 2
+        start_ms = end_ms
 
 
 def _price(pricing: Pricing, facts: Iterable[UsageFact]) -> Iterator[_Sold]:
