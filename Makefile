@@ -11,6 +11,8 @@ INSTALLED := .venv/installed
 STACKS_INSTALLED := .venv/stacks-installed
 # More words for pytest: make test ARGS="-k accounts"
 ARGS ?=
+# Processes that share the tests of `make test`, a file's tests in one; 0 for none beside pytest.
+JOBS ?= 0
 
 # The oldest Postgres that is supported; the embedded one is the newest.
 PG_OLDEST := /usr/lib/postgresql/15/bin
@@ -40,7 +42,7 @@ demo: $(INSTALLED) ## Live through a month of a simulated factory, and check eve
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests that need nothing but .venv (Postgres comes with it)
-	$(BIN)/pytest -m "not stacks" $(ARGS)
+	$(BIN)/pytest -m "not stacks" -n $(JOBS) --dist loadfile $(ARGS)
 
 .PHONY: test-stacks
 test-stacks: stacks ## Run the tests against heavy real components, and install those

@@ -3,10 +3,11 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
 
@@ -42,6 +43,7 @@ class RunningMeter:
         self._pepper_file.write_text(PEPPER.hex(), "ascii")
         self._settings = settings
         self._process: subprocess.Popen[str] | None = None
+        self._held = ExitStack()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -76,6 +78,7 @@ class RunningMeter:
         addresses = json.loads(line)
         self.target = addresses["grpc"]
         self.http = addresses["http"]
+        self._held.close()
 
     def stop(self) -> int:
         """Ask the process to stop, as an operator does; returns its exit code."""
@@ -99,6 +102,7 @@ class RunningMeter:
         """End it if it runs."""
         if self._process is not None:
             self.kill()
+        self._held.close()
 
     def _end(self) -> int:
         process, self._process = self._process, None
@@ -110,6 +114,16 @@ class RunningMeter:
             process.kill()
             process.wait()
             process.stdout.close()
+            self._hold_ports()
+
+    def _hold_ports(self) -> None:
+        """Keep other servers from its ports while it is away; nobody listens there."""
+        for address in (self.target, self.http):
+            host, _, port = address.rpartition(":")
+            if port != "0":
+                holder = self._held.enter_context(socket.socket())
+                holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                holder.bind((host, int(port)))
 
 
 @contextmanager

@@ -2,14 +2,15 @@
 
 Seen are the calls over channels that test code opened by `grpc.insecure_channel`, the metrics
 that a test read by `urllib.request.urlopen`, and those of each meter that a fixture ran, when its
-test is done.
+test is done. Where several processes share the tests, each hands what it saw to the one that
+started them, and that one judges when all are done.
 """
 
 import contextlib
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +19,10 @@ import pytest
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from prometheus_client.parser import text_string_to_metric_families
+from xdist import is_xdist_controller, is_xdist_worker
+from xdist.workermanage import WorkerController
 
 JUDGE = "test_evidence.py"
-_TESTS = Path(__file__).resolve().parent.parent
 _OUTCOME = "tokenworks.meter.v1.Outcome"
 
 
@@ -48,14 +50,45 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(
+    session: pytest.Session, config: pytest.Config, items: list[pytest.Item]
+) -> None:
     """The judge comes last, and only when all others came before."""
     judges = [item for item in items if item.path.name == JUDGE]
     items[:] = [item for item in items if item.path.name != JUDGE]
+    if is_xdist_worker(session):
+        return
     if _is_complete(config):
         items.extend(judges)
     else:
         config.hook.pytest_deselected(items=judges)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtestloop(session: pytest.Session) -> Generator[None, object, object]:
+    """Judge here, after the processes that shared the tests."""
+    done = yield
+    if is_xdist_controller(session) and _is_complete(session.config):
+        _judge(session)
+    return done
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand over what this process saw, if another one judges."""
+    if is_xdist_worker(session):
+        evidence = session.config.stash[EVIDENCE]
+        seen = {name: list(values) for name, values in asdict(evidence).items()}
+        session.config.workeroutput["evidence"] = seen  # type: ignore[attr-defined]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: WorkerController, error: object) -> None:
+    """Take what a process saw; one that died saw nothing."""
+    del error
+    seen = getattr(node, "workeroutput", {}).get("evidence", {})
+    evidence = node.config.stash[EVIDENCE]
+    for name, values in seen.items():
+        getattr(evidence, name).update(values)
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -69,10 +102,25 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
 
 def _is_complete(config: pytest.Config) -> bool:
     """Whether this run is all of the tests that need nothing heavy."""
-    everything = {Path(argument).resolve() for argument in config.args} == {_TESTS}
+    everything = {Path(argument).resolve() for argument in config.args} == set(_roots(config))
     marked = config.getoption("markexpr") in {"", "not stacks"}
     chosen = config.getoption("keyword") or config.getoption("lf", default=False)
     return everything and marked and not chosen
+
+
+def _roots(config: pytest.Config) -> list[Path]:
+    """The folders that hold all tests."""
+    return [(config.rootpath / folder).resolve() for folder in config.getini("testpaths")]
+
+
+def _judge(session: pytest.Session) -> None:
+    """Run the judge's tests in this process, which collected none of its own."""
+    others = session.testscollected
+    judges = [str(root / JUDGE) for root in _roots(session.config) if (root / JUDGE).exists()]
+    items = session.perform_collect(judges)
+    session.testscollected = others + len(items)
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
 
 
 def _read_metrics(address: str) -> None:

@@ -31,6 +31,7 @@ def test_expected_failure(): assert False
         (SKIPPING, [], "skipped: 1 (1 × no node)", 0),
         (SKIPPING, ["--skips-are-errors"], "skipped: 1 (1 × no node)", 1),
         ("import pytest\npytest.skip('no npm', allow_module_level=True)", [], "skipped: 1", 5),
+        (SKIPPING, ["-n", "2", "--skips-are-errors"], "skipped: 1 (1 × no node)", 1),
         ("def test_red(): assert False", ["--skips-are-errors"], "skipped: 0 (none)", 1),
     ],
 )

@@ -147,6 +147,8 @@ NOT_TEXT = b"hi\xff\xfe"
         opening("high").SerializeToString().replace(b"high", NOT_TEXT),
         rows(1, event()).SerializeToString().replace(b"high", NOT_TEXT),
     ],
+    # An event's id is another one each time: no name for a case that several processes share.
+    ids=["no field", "no value", "any bytes", "cut off", "opening", "row"],
 )
 def test_message__unreadable_on_a_stream(shared: Session, message: bytes) -> None:
     """Bytes that are no message end the stream with their reason; the next one goes on."""
@@ -172,6 +174,7 @@ def test_message__unreadable_on_a_stream(shared: Session, message: bytes) -> Non
         ("MeterService/QueryUsage", b"\x0a\x02\xff\xff"),
         ("AccountService/CreateAccount", b"\x0a\xff"),
     ],
+    ids=["no field", "event", "query", "account"],
 )
 def test_message__unreadable_in_a_call(shared: Session, name: str, message: bytes) -> None:
     """Bytes that are no message of the call are refused with their reason."""
