@@ -259,7 +259,8 @@ def _print_pool(pool: pb.PoolEnergy) -> None:
     invalid_count = pool.interval_count - pool.valid_interval_count
     if invalid_count:
         notes.append(
-            f"intervals that are in no ratio: {invalid_count:,} of {pool.interval_count:,}"
+            "intervals in no ratio, not valid or not attributed yet:"
+            f" {invalid_count:,} of {pool.interval_count:,}"
         )
     if notes:
         click.echo(f"{pool.pool}: {'; '.join(notes)}")

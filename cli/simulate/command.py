@@ -117,6 +117,13 @@ _OPTIONS: Final[tuple[Callable[[_Command], _Command], ...]] = (
         help="Models to report, the busiest first.",
     ),
     click.option(
+        "--pools",
+        metavar="NAME,…",
+        callback=_names,
+        help="Pools that serve, dealt to the tiers in turn. Without it, events name none, and no"
+        " energy goes to their tokens.",
+    ),
+    click.option(
         "--seed",
         type=click.IntRange(0, SEED_MAX),
         default=1,
@@ -160,6 +167,7 @@ def simulate(
     accounts: tuple[str, ...] | None,
     tiers: tuple[str, ...],
     models: tuple[str, ...],
+    pools: tuple[str, ...] | None,
     seed: int,
     out: Path | None,
     deadline_seconds: float,
@@ -175,7 +183,10 @@ def simulate(
     meter = _find_meter()
     truth = _truth_folder(out)
     customers = Customers(
-        accounts=accounts or find_or_create_accounts(client.accounts), tiers=tiers, models=models
+        accounts=accounts or find_or_create_accounts(client.accounts),
+        tiers=tiers,
+        models=models,
+        pools=pools or (),
     )
     workload = Workload(traces=traces, request_count=request_count, seed=seed, customers=customers)
     requests_total, span_ms = _measure(workload)

@@ -163,6 +163,7 @@ class _Server:
             account=request.account,
             model=request.model,
             tier=request.tier,
+            pool=request.pool,
             mode=Mode.BATCH if request.is_batch else Mode.ONLINE,
             input=request.input,
             cache_read=request.cache_read,

@@ -20,11 +20,21 @@ _CACHE_BLOCK_TOKENS: Final = 64
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Customers:
-    """Whom the fleet serves: account ids, tiers and models, the busiest first; none empty."""
+    """Whom the fleet serves: account ids, tiers and models, the busiest first; none empty.
+
+    `pools` serve them, dealt to the tiers in turn; without any, events name none.
+    """
 
     accounts: tuple[str, ...]
     tiers: tuple[str, ...]
     models: tuple[str, ...]
+    pools: tuple[str, ...] = ()
+
+    def pool_of(self, tier: str) -> str | None:
+        """Return the pool that serves a tier; None without pools."""
+        if not self.pools:
+            return None
+        return self.pools[self.tiers.index(tier) % len(self.pools)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +48,7 @@ class Request:
     account: str
     model: str
     tier: str
+    pool: str | None = None
     is_batch: bool
     input: int
     cache_read: int
@@ -113,10 +124,15 @@ def _request(
 ) -> Request:
     cached = _cached(random, prompt=arrival.context_count)
     reasoning = _reasoning(random, answer=arrival.generated_count)
+    # The order of what is drawn is what a seed stands for.
+    account = _skewed(random, names=customers.accounts)
+    model = _skewed(random, names=customers.models)
+    tier = _skewed(random, names=customers.tiers)
     return Request(
-        account=_skewed(random, names=customers.accounts),
-        model=_skewed(random, names=customers.models),
-        tier=_skewed(random, names=customers.tiers),
+        account=account,
+        model=model,
+        tier=tier,
+        pool=customers.pool_of(tier),
         is_batch=random.random() < _BATCH_SHARE,
         input=arrival.context_count - cached,
         cache_read=cached,

@@ -93,7 +93,8 @@ def test_show__measured_is_attributed_and_unattributed(shell: Shell) -> None:
     ) in shown
     # Of the second interval a minute was measured.
     assert (
-        "h100: counters that began anew or leapt: 1; intervals that are in no ratio: 1 of 2\n"
+        "h100: counters that began anew or leapt: 1; intervals in no ratio, not valid or not"
+        " attributed yet: 1 of 2\n"
     ) in shown
     assert "attributed until 20" in shown
 

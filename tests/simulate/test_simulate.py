@@ -134,14 +134,15 @@ def test_simulate__accounts_found_again(tmp_path: Path) -> None:
 
 
 def test_simulate__names_given(tmp_path: Path) -> None:
-    """Accounts, tiers and models are those that were given, and no account is created then."""
-    names = ("--accounts", "a,b", "--tiers", "gold", "--models", "m")
+    """Accounts, tiers, models and pools are those given, and no account is created then."""
+    names = ("--accounts", "a,b", "--tiers", "gold", "--models", "m", "--pools", "h100")
     with running(FakeMeter()) as meter:
         _simulate(meter, "--requests", "50", *names, "--out", str(tmp_path / "out"))
     assert meter.accounts == {}
     truth = read_truth(tmp_path / "out")
     assert {event["account"] for event in truth} == {"a", "b"}
     assert {(event["tier"], event["model"]) for event in truth} == {("gold", "m")}
+    assert {it.pool for each in meter.columns() for it in each.dimensions} == {"h100"}
 
 
 def test_simulate__table(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Requests made of traces: nothing is lost on the way, and the seed alone decides."""
 
 from collections import Counter
+from dataclasses import replace
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +11,9 @@ from cli.simulate.workload import Customers, Request, requests, share_of
 
 CUSTOMERS = Customers(
     accounts=("north", "south", "east"), tiers=("free", "high"), models=("large", "small")
+)
+POOLED = Customers(
+    accounts=("a",), tiers=("free", "high", "ultra"), models=("m",), pools=("h100", "b200")
 )
 ARRIVALS = st.lists(
     st.builds(
@@ -81,3 +85,13 @@ def test_make_requests__variety() -> None:
 
 def _requests(trace: list[Arrival], *, seed: int) -> list[Request]:
     return list(requests([trace], customers=CUSTOMERS, seed=seed))
+
+
+def test_make_requests__pools() -> None:
+    """Tiers are dealt to pools in turn; pools change nothing else that a seed decides."""
+    load = [generated_trace(request_count=200, seed=1)]
+    pooled = list(requests(load, customers=POOLED, seed=1))
+    served = {(it.tier, it.pool) for it in pooled}
+    assert served == {("free", "h100"), ("high", "b200"), ("ultra", "h100")}
+    bare = list(requests(load, customers=replace(POOLED, pools=()), seed=1))
+    assert bare == [replace(it, pool=None) for it in pooled]
