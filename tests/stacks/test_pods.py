@@ -1,5 +1,6 @@
 """The pods of the chart: what they may do, who finds them, and that they run as they are told."""
 
+import re
 import dataclasses
 import json
 import os
@@ -118,7 +119,14 @@ def test_service_monitor__finds_the_service(engine: Engine) -> None:
     chosen = monitor["spec"]["selector"]["matchLabels"]
     assert chosen.items() <= service["metadata"]["labels"].items()
     (endpoint,) = monitor["spec"]["endpoints"]
+    (relabeling,) = endpoint.pop("metricRelabelings")
     assert endpoint == {"port": "http", "path": "/metrics", "interval": "30s"}
+    # When each counter began is as many series again, which nothing asks for.
+    assert relabeling["action"] == "drop"
+    assert relabeling["sourceLabels"] == ["__name__"]
+    dropped = re.compile(relabeling["regex"])
+    assert dropped.fullmatch("tokenworks_tokens_created")
+    assert not dropped.fullmatch("tokenworks_tokens_total")
     assert "http" in {each["name"] for each in service["spec"]["ports"]}
     assert monitor["metadata"]["labels"]["release"] == "operator"
 
