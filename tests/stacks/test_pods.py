@@ -1,9 +1,9 @@
 """The pods of the chart: what they may do, who finds them, and that they run as they are told."""
 
-import re
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import urllib.request
