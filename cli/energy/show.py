@@ -36,6 +36,9 @@ _SUMS: Final = (
     *("interval_count", "valid_interval_count"),
 )
 _ABSENT: Final = "-"
+_UNMEASURED: Final = (
+    "No energy of {boundary}s was measured. See where it is read:\n  tokenworks energy sources"
+)
 # Wide enough for any table: what is piped into another program is neither cut nor wrapped.
 _PIPED_COLUMNS: Final = 100_000
 
@@ -108,10 +111,7 @@ def show(
     for each in _over_times(answer.pools):
         _print_pool(each)
     if not answer.pools:
-        click.echo(
-            f"No energy of {boundary}s was measured. See where it is read:\n"
-            "  tokenworks energy sources"
-        )
+        click.echo(_UNMEASURED.format(boundary=boundary))
     for site in answer.sites:
         _print_site(site)
     if answer.HasField("attributed_until"):

@@ -213,39 +213,48 @@ def test_attribute__correction_takes_tokens_back(
     assert shares_of(database_url) == {("h100", "no_tokens"): 100}
 
 
-def test_attribute__tokens_that_are_being_counted_are_not_lost(
+def test_attribute__tokens_counted_meanwhile_are_not_lost(
     engine: Engine, usage: UsageStore, journal: JournalStore, database_url: str
 ) -> None:
-    """Whoever attributes while tokens are being counted either waits for them or comes again."""
+    """Tokens that are counted while their interval is attributed make it due again."""
     put_energy(database_url, 100)
     serve(journal, 0, output=3)
+    counting: list[Future[int]] = []
 
-    def attribute_after(prefix: str) -> None:
-        """Count, and attribute from another connection once a statement of counting is done."""
-        begun: list[Future[int]] = []
+    def act(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "FROM pool_intervals" in statement and "FOR UPDATE" in statement and not counting:
+            counting.append(pool.submit(follow(usage).count_once))
+            wait_for_lock(database_url)
 
-        def act(_connection: object, _cursor: object, statement: str, *_: object) -> None:
-            if statement.strip().startswith(prefix):
-                begun.append(pool.submit(attribute_all, engine))
-                if prefix.endswith("pool_usage"):
-                    begun[-1].result(WAIT_SECONDS_MAX)
-                else:
-                    wait_for_lock(database_url)
-
-        event.listen(engine, "after_cursor_execute", act)
-        follow(usage).count_once()
-        event.remove(engine, "after_cursor_execute", act)
-        assert [it.result(WAIT_SECONDS_MAX) for it in begun] == [1]
-
+    event.listen(engine, "after_cursor_execute", act)
     with ThreadPoolExecutor(1) as pool:
-        attribute_after("INSERT INTO pool_usage")
-        assert shares_of(database_url) == {("h100", "no_tokens"): 100}
-        attribute_all(engine)
-        assert shares_of(database_url) == {("h100", "free"): 100}
-        put_energy(database_url, 20)
-        serve(journal, 1, output=1)
-        attribute_after("INSERT INTO pool_intervals")
-    assert shares_of(database_url) == {("h100", "free"): 90, ("h100", "high"): 30}
+        assert attribute_all(engine) == 1
+        assert [it.result(WAIT_SECONDS_MAX) for it in counting] == [1]
+    event.remove(engine, "after_cursor_execute", act)
+    assert shares_of(database_url) == {("h100", "no_tokens"): 100}
+    attribute_all(engine)
+    assert shares_of(database_url) == {("h100", "free"): 100}
+
+
+def test_attribute__waits_for_tokens_that_are_being_counted(
+    engine: Engine, usage: UsageStore, journal: JournalStore, database_url: str
+) -> None:
+    """Whoever attributes once tokens have marked their interval waits for these, and sees them."""
+    put_energy(database_url, 120)
+    serve(journal, 0, output=3)
+    begun: list[Future[int]] = []
+
+    def act(_connection: object, _cursor: object, statement: str, *_: object) -> None:
+        if "INSERT INTO pool_intervals" in statement:
+            begun.append(pool.submit(attribute_all, engine))
+            wait_for_lock(database_url)
+
+    event.listen(engine, "after_cursor_execute", act)
+    with ThreadPoolExecutor(1) as pool:
+        follow(usage).count_once()
+        assert [it.result(WAIT_SECONDS_MAX) for it in begun] == [1]
+    event.remove(engine, "after_cursor_execute", act)
+    assert shares_of(database_url) == {("h100", "free"): 120}
 
 
 def test_attribute__no_description_slips_below(engine: Engine, database_url: str) -> None:
