@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
-from sqlalchemy import Engine, create_engine, event
+import psycopg
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from meter.domain.errors import Reason, Unavailable
+from meter.domain.errors import Reason, StoreRefusal, Unavailable
 
 # A database host that vanishes without a word is noticed in ten seconds, on both sides: else the
 # committing thread would wait for hours, and a server cut off would hold its locks as long.
@@ -23,6 +24,8 @@ _CONNECTION: Final = {
     "options": "-c timezone=UTC -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=2"
     " -c tcp_keepalives_count=3 -c idle_in_transaction_session_timeout=60s",
 }
+# Begins a transaction whose answers are all of one moment.
+SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 # Facts are append-only by privilege: this role cannot update or delete them.
 SERVICE_ROLE = "tokenworks_service"
 # An entry for each connection that was made; appending is one step, whatever the thread.
@@ -83,6 +86,18 @@ def store_faults() -> Iterator[None]:
         raise Unavailable(
             Reason.STORE_UNAVAILABLE, "The database connection was lost. Send again."
         ) from error
+
+
+@contextmanager
+def refusals(what: str) -> Iterator[None]:
+    """Turn what the database refuses into `StoreRefusal`: "The database refuses" and `what`.
+
+    Also what it refuses to the driver itself, under SQLAlchemy. Around `store_faults`.
+    """
+    try:
+        yield
+    except (DBAPIError, psycopg.DatabaseError) as error:
+        raise StoreRefusal(Reason.INTERNAL, f"The database refuses {what}: {error}") from error
 
 
 def driver_connection(connection: Any) -> Any:  # noqa: ANN401

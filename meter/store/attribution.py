@@ -2,22 +2,19 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
 
 from meter.domain.boundary import Boundary
-from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.limits import ATTRIBUTE_USAGE_MAX
 from meter.domain.times import to_ms, to_time
 from meter.energy.attribute import Attribution, attribute
 from meter.energy.factory import Factories, Factory, IdlePolicy, Weights
 from meter.energy.measured import MeasuredInterval, find_fault
-from meter.runtime.engine import driver_connection, store_faults
+from meter.runtime.engine import driver_connection, refusals, store_faults
 from meter.store.factories import FactoryStore
 
 # The rows are locked before anything else is read: what changes later moves the version again.
@@ -105,7 +102,7 @@ class AttributionStore:
         What is attributed otherwise than before is a new revision, of the differences alone.
         Raises Unavailable, StoreRefusal.
         """
-        with _own_faults(), store_faults(), self._engine.begin() as connection:
+        with refusals("energy"), store_faults(), self._engine.begin() as connection:
             factories = self._factories.hold(connection)
             limits = {"end": to_time(end_ms), "limit": intervals_max, "new_only": new_only}
             places = _lock_due(connection, limits)
@@ -220,12 +217,3 @@ def _changes(
 
 def _arrays(places: Sequence[_Place]) -> dict[str, Any]:
     return {"pools": [pool for pool, _ in places], "starts": [start for _, start in places]}
-
-
-@contextmanager
-def _own_faults() -> Iterator[None]:
-    """Turn what the database refuses into `StoreRefusal`: whoever measures goes on."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise StoreRefusal(Reason.INTERNAL, f"The database refuses energy: {error}") from error

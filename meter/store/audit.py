@@ -6,10 +6,8 @@ from contextlib import contextmanager
 from typing import Any, Final, LiteralString
 
 import numpy as np
-import psycopg
 from psycopg import sql
 from sqlalchemy import Connection, Engine, text
-from sqlalchemy.exc import DBAPIError
 
 from meter.counting.audit import Catalogue, CutMarks, Sku, UsageRows, Window
 from meter.counting.auditor import StoredSegment, Survey
@@ -17,11 +15,10 @@ from meter.counting.block import SUM_NAMES
 from meter.counting.findings import EnergyFault
 from meter.counting.windows import Extent, Weights
 from meter.domain.boundary import Boundary
-from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.event import Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
-from meter.runtime.engine import driver_connection, store_faults
+from meter.runtime.engine import driver_connection, refusals, store_faults
 
 # Positions of one extent: a small table of them finds the segments of a window.
 _EXTENT_POSITIONS: Final = 1_000
@@ -138,7 +135,7 @@ class AuditStore:
 
     def survey(self, *, since_ms: int | None, until_ms: int | None) -> Survey:
         """Look at all that there is; None stands for the first and the last event."""
-        with _own_faults(), store_faults(), self._engine.begin() as connection:
+        with refusals("the audit"), store_faults(), self._engine.begin() as connection:
             connection.execute(text(_SNAPSHOT))
             shards = connection.execute(text("SELECT shard, position FROM shards ORDER BY 1")).all()
             positions = {row.shard: int(row.position) for row in shards}
@@ -172,7 +169,7 @@ class AuditStore:
             "start": _FIRST_TIME if since_ms is None else to_time(since_ms),
             "end": _LAST_TIME if until_ms is None else to_time(until_ms),
         }
-        with _own_faults(), store_faults(), self._engine.begin() as connection:
+        with refusals("the audit"), store_faults(), self._engine.begin() as connection:
             connection.execute(text(_SNAPSHOT))
             count = int(connection.execute(_ENERGY_COUNT, span).scalar_one())
             rows = connection.execute(_ENERGY_APART, {**span, "limit": _FAULTS_MAX}).all()
@@ -190,7 +187,7 @@ class AuditStore:
     @contextmanager
     def snapshot(self, survey: Survey) -> Iterator["AuditSnapshot"]:
         """Open a snapshot of now."""
-        with _own_faults(), store_faults(), self._engine.begin() as connection:
+        with refusals("the audit"), store_faults(), self._engine.begin() as connection:
             connection.execute(text(_SNAPSHOT))
             yield AuditSnapshot(connection, extents=survey.extents, known=self._known)
 
@@ -292,15 +289,6 @@ class AuditSnapshot:
             account_number=ids[:, 1],
             sku_id=ids[:, 2],
         )
-
-
-@contextmanager
-def _own_faults() -> Iterator[None]:
-    """Turn what the database refuses into `StoreRefusal`."""
-    try:
-        yield
-    except (DBAPIError, psycopg.DatabaseError) as error:
-        raise StoreRefusal(Reason.INTERNAL, f"The database refuses the audit: {error}") from error
 
 
 def _read_weights(connection: Connection) -> Weights:

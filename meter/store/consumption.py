@@ -9,13 +9,12 @@ from meter.consumption import EnergyFact, PoolTokens, SitePue
 from meter.domain.boundary import Boundary
 from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import Mode
-from meter.runtime.engine import store_faults
+from meter.runtime.engine import SNAPSHOT, store_faults
 from meter.store.factories import FactoryStore
 from meter.store.site_energy import read_site_energy
 
 # Rows that are held at a time.
 _ROWS_AT_ONCE: Final = 10_000
-_SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 # A share that was taken back whole is none: its tokens have no energy any more. All shares of an
 # interval carry one version: none is ever set below what is attributed.
 _ENERGY: Final = text("""
@@ -70,7 +69,7 @@ class ConsumptionStore:
             "boundary": boundary.value,
         }
         with store_faults(), self._engine.connect() as connection:
-            connection.execute(_SNAPSHOT)
+            connection.execute(SNAPSHOT)
             streamed = connection.execution_options(yield_per=_ROWS_AT_ONCE)
             # Closed also when whoever asked has seen enough.
             with streamed.execute(_ENERGY, values) as rows:
@@ -93,7 +92,7 @@ class ConsumptionStore:
         Pools stand where the description says that is in force at the end. Raises Unavailable.
         """
         with store_faults(), self._engine.connect() as connection:
-            connection.execute(_SNAPSHOT)
+            connection.execute(SNAPSHOT)
             factory = self._factories.load_in(connection).at(end_ms - 1)
             sites = read_site_energy(connection, factory=factory, start_ms=start_ms, end_ms=end_ms)
         known = {it.site: it.pue for it in sites if it.pue is not None}

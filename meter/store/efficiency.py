@@ -16,11 +16,10 @@ from meter.energy.efficiency import (
     EfficiencyRow,
     PoolEnergy,
 )
-from meter.runtime.engine import store_faults
+from meter.runtime.engine import SNAPSHOT, store_faults
 from meter.store.factories import FactoryStore
 from meter.store.site_energy import read_site_energy
 
-_SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 _MS = "extract(epoch FROM {})::bigint * 1000"
 _TIME_SQL: Final = {
     EfficiencyGroup.INTERVAL: _MS.format("interval_start"),
@@ -118,7 +117,7 @@ class EfficiencyStore:
         }
         time = "NULL::bigint" if query.time_group is None else _TIME_SQL[query.time_group]
         with store_faults(), self._engine.connect() as connection:
-            connection.execute(_SNAPSHOT)
+            connection.execute(SNAPSHOT)
             rows = connection.execute(text(_rows_text(query)), values).all()
             measured = connection.execute(text(_MEASURED.format(time=time)), values).all()
             shared = connection.execute(text(_SHARED.format(time=time)), values).all()

@@ -1,19 +1,17 @@
 """Energy in Postgres: where counters stand, and what they measured by place and interval."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy import Connection, Engine, delete, text
-from sqlalchemy.exc import DBAPIError
 
 from meter.domain.boundary import Boundary
-from meter.domain.errors import Reason, StoreRefusal, Unavailable
+from meter.domain.errors import Reason, Unavailable
 from meter.domain.times import to_ms, to_time
 from meter.energy.counters import Bounds, Counter, Estimate, Reading, Round, Source, take
 from meter.energy.delta import EnergyDelta, IntervalEnergy, Place
 from meter.energy.factory import Factories
-from meter.runtime.engine import store_faults
+from meter.runtime.engine import refusals, store_faults
 from meter.store.factories import FactoryStore
 from meter.store.tables import energy_counters
 
@@ -98,7 +96,7 @@ class EnergyStore:
         Unavailable, StoreRefusal.
         """
         for _ in range(_TRIES):
-            with _own_faults(), store_faults(), self._engine.begin() as connection:
+            with refusals("energy"), store_faults(), self._engine.begin() as connection:
                 factories = self._factories.load_in(connection)
                 known = _lock_counters(connection, sorted({it.device for it in readings}))
                 moved = take(
@@ -123,7 +121,7 @@ class EnergyStore:
         statement = delete(energy_counters).where(
             energy_counters.c.sample_time < to_time(before_ms)
         )
-        with _own_faults(), store_faults(), self._engine.begin() as connection:
+        with refusals("energy"), store_faults(), self._engine.begin() as connection:
             connection.execute(statement)
 
 
@@ -198,12 +196,3 @@ def _add_energy(connection: Connection, delta: EnergyDelta) -> None:
     if pools:
         values = {"pools": [it for it, _ in pools], "starts": [to_time(at) for _, at in pools]}
         connection.execute(_MOVE_INTERVALS, values)
-
-
-@contextmanager
-def _own_faults() -> Iterator[None]:
-    """Turn what the database refuses into `StoreRefusal`: whoever measures goes on."""
-    try:
-        yield
-    except DBAPIError as error:
-        raise StoreRefusal(Reason.INTERNAL, f"The database refuses energy: {error}") from error

@@ -3,11 +3,11 @@
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any, Final
 
-from sqlalchemy import ARRAY, Engine, Text, any_, func, literal, select, text
+from sqlalchemy import ARRAY, Engine, Text, any_, func, literal, select
 
 from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import FinishClass, Mode, TokenClass
-from meter.runtime.engine import store_faults
+from meter.runtime.engine import SNAPSHOT, store_faults
 from meter.store.tables import counting, shards, skus, usage
 from meter.store.usage import select_counted_until_ms
 from meter.usage import UsageFact
@@ -15,7 +15,6 @@ from meter.usage import UsageFact
 # Rows that are held at a time.
 _ROWS_AT_ONCE: Final = 10_000
 _COLUMNS: Final = {token_class: token_class.name.lower() for token_class in TokenClass}
-_SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 
 
 class FactStore:
@@ -51,7 +50,7 @@ class FactStore:
         if cut_id is not None:
             statement = statement.where(usage.c.cut_id <= cut_id)
         with store_faults(), self._engine.connect() as connection:
-            connection.execute(_SNAPSHOT)
+            connection.execute(SNAPSHOT)
             streamed = connection.execution_options(yield_per=_ROWS_AT_ONCE)
             # Closed also when whoever asked has seen enough.
             with streamed.execute(statement) as rows:

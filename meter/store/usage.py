@@ -6,10 +6,8 @@ from datetime import datetime
 from typing import Any, Final
 
 import numpy as np
-import psycopg
 from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
-from sqlalchemy.exc import DBAPIError
 
 from meter.counting.aggregate import UsageDelta
 from meter.domain.errors import InvalidArgument, Reason, StoreRefusal
@@ -17,7 +15,7 @@ from meter.domain.event import Int64Array
 from meter.domain.limits import QUERY_ROWS_MAX
 from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import FinishClass, TokenClass
-from meter.runtime.engine import driver_connection, store_faults
+from meter.runtime.engine import SNAPSHOT, driver_connection, refusals, store_faults
 from meter.store.cuts import CutStore
 from meter.store.installation import installation_time
 from meter.store.pool_usage import add_pool_usage
@@ -71,7 +69,7 @@ class UsageStore:
     @contextmanager
     def counting(self) -> Iterator["CountingStep"]:
         """Open a transaction that holds the shard's watermark."""
-        with _own_faults(), store_faults(), self._engine.begin() as connection:
+        with refusals("to count"), store_faults(), self._engine.begin() as connection:
             yield CountingStep(connection, shard=self._shard)
 
     def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
@@ -101,7 +99,7 @@ class UsageStore:
             "tier": query.tier,
         }
         with store_faults(), self._engine.begin() as connection:
-            connection.execute(text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"))
+            connection.execute(SNAPSHOT)
             until = select_counted_until_ms(connection)
             rows = connection.execute(text(_query_text(query)), values).all()
             if len(rows) > QUERY_ROWS_MAX:
@@ -209,15 +207,6 @@ class CountingStep:
             .where(counting.c.shard == self._shard)
             .values(position=position, counted_until=until)
         )
-
-
-@contextmanager
-def _own_faults() -> Iterator[None]:
-    """Turn what the database refuses into `StoreRefusal`: whoever counts tries it again."""
-    try:
-        yield
-    except (DBAPIError, psycopg.DatabaseError) as error:
-        raise StoreRefusal(Reason.INTERNAL, f"The database refuses to count: {error}") from error
 
 
 def _copy_rows(delta: UsageDelta) -> bytes:

@@ -3,11 +3,12 @@
 from concurrent.futures import Future, ThreadPoolExecutor
 from random import Random
 
+import psycopg
 import pytest
 from sqlalchemy import Engine, event
 
 from meter.domain.boundary import Boundary
-from meter.domain.errors import Refused
+from meter.domain.errors import Refused, StoreRefusal
 from meter.domain.interval import INTERVAL_MS
 from meter.store.attribution import AttributionStore
 from meter.store.factories import FactoryStore
@@ -255,6 +256,23 @@ def test_attribute__waits_for_tokens_that_are_being_counted(
         assert [it.result(WAIT_SECONDS_MAX) for it in begun] == [1]
     event.remove(engine, "after_cursor_execute", act)
     assert shares_of(database_url) == {("h100", "free"): 120}
+
+
+def test_attribute__shares_that_the_database_refuses(
+    engine: Engine, usage: UsageStore, journal: JournalStore, database_url: str
+) -> None:
+    """What is refused under the driver's own writing is no fault that ends the meter."""
+    put_energy(database_url, 100)
+    serve(journal, 0, output=3)
+    follow(usage).count_once()
+    with psycopg.connect(database_url) as connection:
+        connection.execute("REVOKE INSERT ON energy_shares FROM tokenworks_service")
+    with pytest.raises(StoreRefusal, match="refuses energy"):
+        attribute_all(engine)
+    with psycopg.connect(database_url) as connection:
+        connection.execute("GRANT INSERT ON energy_shares TO tokenworks_service")
+    assert attribute_all(engine) == 1
+    assert shares_of(database_url) == {("h100", "free"): 100}
 
 
 def test_attribute__no_description_slips_below(engine: Engine, database_url: str) -> None:
