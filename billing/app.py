@@ -11,7 +11,8 @@ from billing.revenue import RevenueMeter
 from billing.store.invoices import InvoiceStore
 from billing.store.kept import KeptInvoiceStore
 from billing.store.terms import TermsStore
-from billing.wire.servicer import BillingParts, BillingServicer
+from billing.wire.desk import BillingParts
+from billing.wire.servicer import BillingServicer
 from meter.hosting import Door, Host, Resident
 from meter.series import Exposition
 from tokenworks.billing.v1 import billing_service_pb2, billing_service_pb2_grpc

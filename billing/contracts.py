@@ -6,12 +6,16 @@ until its own end. The nearest contract upward from an account bills its usage, 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from enum import StrEnum
+from typing import Final
 from zoneinfo import ZoneInfo
 
+from billing.charges import Charge
 from billing.money import Currency
 from billing.periods import Month, Span, month_of, month_span
 from billing.price_book import Override
+from billing.tax import Tax
 from meter.domain.account import AccountTree
 from meter.domain.boundary import Boundary
 
@@ -34,11 +38,32 @@ class Party:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClosingTerms:
+    """How a month of a contract is closed.
+
+    Usage is collected for `collect_hours` (0 to 120) after its end. `hold_first` wants the first
+    invoice to be approved, and so does `hold_jump` one whose total is more than so many times that
+    of the month before; None: however much it is.
+    """
+
+    collect_hours: int = 72
+    hold_first: bool = False
+    hold_jump: Decimal | None = Decimal(3)
+
+
+CLOSING_DEFAULT: Final = ClosingTerms()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ContractVersion:
     """A version of a contract, in force in `[start_ms, end_ms)`; an `end_ms` of None: open.
 
     `covers` are account ids, each with all below it; the first one names the contract's account.
-    `energy` is whose energy its invoices tell of; None: of none.
+    `energy` is whose energy its invoices tell of; None: of none. `tax` is that of tokens, and of
+    charges that have none of their own; None: invoices bear no tax. `bank` are lines as printed.
+    `by_account` splits lines by the accounts right below those that are covered. A total without
+    tax below `minimum` is carried forward; one that comes to nothing is a document only with
+    `zero_documents`.
     """
 
     contract: str
@@ -56,6 +81,13 @@ class ContractVersion:
     terms_days: int
     overrides: tuple[Override, ...]
     energy: Boundary | None = None
+    tax: Tax | None = None
+    charges: tuple[Charge, ...] = ()
+    bank: tuple[str, ...] = ()
+    by_account: bool = False
+    minimum: Decimal = Decimal(0)
+    zero_documents: bool = False
+    closing: ClosingTerms = CLOSING_DEFAULT
 
     def holds_at(self, at_ms: int) -> bool:
         """Tell whether it is in force at an instant."""

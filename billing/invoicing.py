@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
+from enum import StrEnum
 from typing import Final
 
 from billing.contracts import BillingPeriod, ContractVersion
@@ -11,6 +12,7 @@ from billing.money import Currency, add_up, amount_of, round_half_up, subtract
 from billing.periods import Month, Span, month_of
 from billing.price_book import Price
 from billing.rating import RatedLine, Rating, Unpriced
+from billing.tax import Tax, TaxTotal
 from meter.domain.times import to_time
 from meter.domain.tokens import Mode, TokenClass
 
@@ -18,12 +20,47 @@ from meter.domain.tokens import Mode, TokenClass
 ENGINE_VERSION: Final = 1
 
 
+class DocumentKind(StrEnum):
+    """What a document is; a draft or preview is an invoice that was not issued."""
+
+    INVOICE = "invoice"
+    SUPPLEMENTARY_INVOICE = "supplementary_invoice"
+    CREDIT_NOTE = "credit_note"
+    WRITE_OFF = "write_off"
+
+
+_PAYABLE: Final = frozenset({DocumentKind.INVOICE, DocumentKind.SUPPLEMENTARY_INVOICE})
+_SERIES_ENDINGS: Final = {
+    DocumentKind.INVOICE: "",
+    DocumentKind.SUPPLEMENTARY_INVOICE: "",
+    DocumentKind.CREDIT_NOTE: "-C",
+    DocumentKind.WRITE_OFF: "-W",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """Which closed period an adjustment is for, and which line of which document it changes.
+
+    `number` is empty and `line` 0 where nothing was billed at that price: what was carried
+    forward, or a model that was not used before.
+    """
+
+    month: Month
+    start_ms: int
+    number: str
+    line: int
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InvoiceLine:
-    """Tokens of one class at one unit price; `line` counts from 1.
+    """Tokens of one class at one unit price; `line` counts from 1 over a document's all lines.
 
     `exact` = tokens × unit price / 1,000,000; `billed` is that in whole smallest units, and
-    `residue` what that left over, exact less billed.
+    `residue` what that left over, exact less billed. `group` is the account right below what is
+    covered, where the contract splits by it. An adjustment has an `origin`: its tokens are what
+    came late, below 0 what was taken back, and `billed` is the rounded sum of all less what was
+    billed of it before, so that parts add up to the cent.
     """
 
     line: int
@@ -36,6 +73,58 @@ class InvoiceLine:
     exact: Decimal
     billed: Decimal
     residue: Decimal
+    group: str = ""
+    origin: Origin | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChargeLine:
+    """Units of a charge at a price each: `exact` = quantity × unit price."""
+
+    line: int
+    charge_id: str
+    text: str
+    quantity: Decimal
+    unit: str
+    unit_price: Decimal
+    exact: Decimal
+    billed: Decimal
+    residue: Decimal
+    tax: Tax | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CreditLine:
+    """Money off a line of an issued document, or given up: `amount` < 0, without tax.
+
+    `token_count` are the tokens of the line that it is for, > 0; None where it is for none.
+    """
+
+    line: int
+    number: str
+    number_line: int
+    text: str
+    token_count: int | None
+    amount: Decimal
+    tax: Tax | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """An account by which lines are grouped, and the path that it had at the period's end."""
+
+    account_id: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermsFile:
+    """A file that an invoice was made by: its kind (`book`, `contract`), name, begin, SHA-256."""
+
+    kind: str
+    name: str
+    start_ms: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +146,12 @@ class Invoice:
     usage at or below `cut_id`, or for a preview (None) of all that was counted until
     `counted_until_ms`. `unpriced` is empty in an invoice. `is_sandbox` marks one that no real
     month stands behind. `energy` is information, where the contract asks for it and it is known.
+
+    Lines of usage come first, then adjustments, charges and credits, numbered through. `total` is
+    with `taxes`, `net` without. `refers_to` is the document that this one corrects, `replaces` the
+    void invoice that it stands for, `reason` why there is such a document. `usage_sha256` is that
+    of the usage as `billing.usage_hash` writes it; empty in documents of engine 1, which also name
+    no `terms`.
     """
 
     version: ContractVersion
@@ -71,6 +166,21 @@ class Invoice:
     total: Decimal
     residue: Decimal
     energy: InvoiceEnergy | None = None
+    kind: DocumentKind = DocumentKind.INVOICE
+    charges: tuple[ChargeLine, ...] = ()
+    credits: tuple[CreditLine, ...] = ()
+    groups: tuple[Group, ...] = ()
+    taxes: tuple[TaxTotal, ...] = ()
+    refers_to: str = ""
+    replaces: str = ""
+    reason: str = ""
+    usage_sha256: str = ""
+    terms: tuple[TermsFile, ...] = ()
+
+    @property
+    def net(self) -> Decimal:
+        """The sum of the rounded lines, without taxes."""
+        return subtract(self.total, add_up(it.amount for it in self.taxes))
 
     @property
     def currency(self) -> Currency:
@@ -118,6 +228,11 @@ def draft(
     )
 
 
+def series_of(invoice: Invoice) -> str:
+    """Return the series that a document takes its number from: its contract's, by its kind."""
+    return invoice.version.series + _SERIES_ENDINGS[invoice.kind]
+
+
 def issue_year(version: ContractVersion, issue_ms: int) -> int:
     """Return the year whose numbers an invoice takes: the issue's, where the contract is."""
     return to_time(issue_ms).astimezone(version.zone).year
@@ -129,16 +244,17 @@ def issue(invoice: Invoice, *, number: int, issue_ms: int) -> Invoice:
     assert not invoice.unpriced, "what has no price is not issued"
     assert invoice.cut_id is not None, "an invoice is of a cut"
     version = invoice.version
-    year = issue_year(version, issue_ms)
+    year, series = issue_year(version, issue_ms), series_of(invoice)
     local_date = to_time(issue_ms).astimezone(version.zone).date()
+    days = version.terms_days if invoice.kind in _PAYABLE else 0
     return replace(
         invoice,
         issue=Issue(
-            number=f"{version.series}-{year}-{number:06d}",
-            series=version.series,
+            number=f"{series}-{year}-{number:06d}",
+            series=series,
             year=year,
             issue_ms=issue_ms,
-            due=local_date + timedelta(days=version.terms_days),
+            due=local_date + timedelta(days=days),
         ),
     )
 

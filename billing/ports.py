@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import Enum
+from enum import Enum, StrEnum
 from typing import Protocol
 
 from billing.books import PriceBooks
@@ -74,6 +74,37 @@ class TermsStore(Protocol):
     def find_contract_text(self, contract: str, start_ms: int) -> StoredText | None:
         """Return the file of a version of a contract, its newest revision."""
         ...
+
+
+class PeriodState(StrEnum):
+    """Whether a period was closed."""
+
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredPeriod:
+    """A period as it was materialised when it opened; times of a closed one never change.
+
+    `month` is where the contract is; `tzdata` the edition of the time zones that made the times.
+    `settled_cut_id` and `settled_terms` (a digest) say up to which cut and by which terms all that
+    a closed period comes to was billed or written off; None: it has to be looked at.
+    """
+
+    contract: str
+    month: Month
+    span: Span
+    version_start_ms: int
+    zone: str
+    tzdata: str
+    state: PeriodState
+    outcome: str
+    exception: str
+    close_ms: int | None
+    cut_id: int | None
+    settled_cut_id: int | None
+    settled_terms: bytes | None
 
 
 class NotIssued(Enum):

@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeAlias
 import grpc
 from sqlalchemy import Engine
 
+from meter.audit_log import ChangeLog
 from meter.consumption import Consumption
 from meter.counted import Counted
 from meter.domain.account import AccountTree
@@ -17,7 +18,7 @@ from meter.domain.clock import Clock
 from meter.domain.credential import Credential, Permission
 from meter.evidence import Evidence
 from meter.series import Exposition
-from meter.usage import Cuts, UsageFacts
+from meter.usage import Cuts, UsageFacts, UsageSums
 
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -36,6 +37,8 @@ class Host:
     tiers: tuple[str, ...]
     tree: Callable[[], AccountTree]
     facts: UsageFacts
+    sums: UsageSums
+    change_log: ChangeLog
     cuts: Cuts
     evidence: Evidence
     consumption: Consumption

@@ -13,12 +13,14 @@ from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import DrivenClock
 from meter.runtime.engine import make_engine
 from meter.store.accounts import AccountStore
+from meter.store.audit_log import ChangeLog
 from meter.store.consumption import ConsumptionStore
 from meter.store.cuts import CutStore
 from meter.store.evidence import EvidenceStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
+from meter.store.sums import SumStore
 
 
 @contextlib.contextmanager
@@ -44,6 +46,8 @@ def make_host(
         tiers=tiers,
         tree=tree,
         facts=FactStore(engine),
+        sums=SumStore(engine),
+        change_log=ChangeLog(),
         cuts=CutStore(engine),
         evidence=EvidenceStore(engine),
         consumption=ConsumptionStore(engine, factories=FactoryStore(engine)),

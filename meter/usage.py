@@ -112,6 +112,30 @@ class UsageFacts(Protocol):
         ...
 
 
+class UsageSums(Protocol):
+    """Adds usage up over spans of time: what a close reads instead of a month of intervals."""
+
+    def sums(
+        self, *, account_ids: Collection[str], edges_ms: Sequence[int], cut_id: int | None
+    ) -> Iterator[UsageFact]:
+        """Yield usage added up between edges, by account, edge and key: facts of longer spans.
+
+        `edges_ms` are at least two, rising, on edges of intervals; a fact's `interval_start_ms` is
+        the edge that its span begins at, and its finish class says nothing. Equal to adding up
+        `facts`, to the token; much less is read. Of one snapshot.
+        """
+        ...
+
+    def latest_cuts(
+        self, *, account_ids: Collection[str], start_ms: int, end_ms: int
+    ) -> Mapping[str, int]:
+        """Return for each account with usage in `[start_ms, end_ms)` its newest cut in there.
+
+        May be that of usage some hours outside: never too old, and too new by that alone.
+        """
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
     """A cut that was taken: usage with a `cut_id` up to its own never changes again."""

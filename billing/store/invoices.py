@@ -20,7 +20,8 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from billing.documents.canonical import from_json, to_json
-from billing.invoicing import Invoice, issue, issue_year
+from billing.invoicing import Invoice, issue, issue_year, series_of
+from billing.money import subtract
 from billing.periods import Month, Span
 from billing.ports import IssuedPeriod, NotIssued
 from billing.price_book import MODE_NAMES, class_name
@@ -117,7 +118,7 @@ def select_issued_periods(connection: Connection) -> list[IssuedPeriod]:
 
 
 def _next_number(connection: Connection, invoice: Invoice, *, now_ms: int) -> int:
-    series, year = invoice.version.series, issue_year(invoice.version, now_ms)
+    series, year = series_of(invoice), issue_year(invoice.version, now_ms)
     statement = upsert(invoice_numbers).values(series=series, year=year, last=1)
     return int(
         connection.execute(
@@ -163,6 +164,11 @@ def _to_row(invoice: Invoice, *, serial: int) -> dict[str, Any]:
         "sandbox": invoice.is_sandbox,
         "document": document,
         "sha256": hashlib.sha256(document).digest(),
+        "kind": invoice.kind.value,
+        "tax": subtract(invoice.total, invoice.net),
+        "refers_to": invoice.refers_to or None,
+        "replaces": invoice.replaces or None,
+        "reason": invoice.reason,
     }
 
 

@@ -4,7 +4,9 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    Date,
     DateTime,
+    Identity,
     Integer,
     LargeBinary,
     MetaData,
@@ -121,6 +123,17 @@ producers = Table(
     Column("announced_sequence", BigInteger, nullable=False),
     Column("key_id", Text, nullable=False),
     Column("create_time", _Time, nullable=False),
+    # At the edge of the network: nobody waits for what it may still hold.
+    Column("edge", Boolean, nullable=False),
+)
+# For whose accounts a producer has reported, by the month (UTC) in which requests ended.
+producer_accounts = Table(
+    "producer_accounts",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("month", Date, primary_key=True),
+    Column("key_account_id", Text, primary_key=True),
+    Column("producer", Text, primary_key=True),
 )
 producer_instances = Table(
     "producer_instances",
@@ -217,6 +230,36 @@ usage = Table(
     Column("request_count", BigInteger, nullable=False),
     Column("delivered_output_count", BigInteger, nullable=False),
     Column("estimated_count", BigInteger, nullable=False),
+)
+# Usage before `folded_until`, added up by parts of months; the two change in one transaction.
+period_totals = Table(
+    "period_totals",
+    metadata,
+    Column("account_id", Text, primary_key=True),
+    Column("cell_start", _Time, primary_key=True),
+    Column("sku_id", Integer, primary_key=True),
+    Column("band", SmallInteger, primary_key=True),
+    *(Column(token_class.name.lower(), BigInteger, nullable=False) for token_class in TokenClass),
+    Column("request_count", BigInteger, nullable=False),
+    # The newest cut among what was added up.
+    Column("last_cut_id", Integer, nullable=False),
+)
+totals_fold = Table(
+    "totals_fold",
+    metadata,
+    Column("singleton", Boolean, primary_key=True),
+    Column("folded_until", _Time, nullable=False),
+)
+# Who changed what, written in the transaction of the change.
+audit_entries = Table(
+    "audit_entries",
+    metadata,
+    Column("entry_id", BigInteger, Identity(always=True), primary_key=True),
+    Column("entry_time", _Time, nullable=False),
+    Column("key_id", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("detail", JSONB, nullable=False),
 )
 # Where each device's counter stood when it was last seen to move; `name` is its pool's, of a
 # facility's meter its site's.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import psycopg
 
 from billing.app import make_parts
-from billing.wire.servicer import BillingParts
+from billing.wire.desk import BillingParts
 from meter.corrections import ById, NewCorrection, Search, from_batch
 from meter.counting.follower import Follower
 from meter.domain.event import Dimensions, DimensionTable, EventBatch, Origin
@@ -16,6 +16,7 @@ from meter.hosting import Host
 from meter.journal.commit import Submission, commit_group
 from meter.runtime.engine import make_engine
 from meter.store.accounts import AccountStore
+from meter.store.audit_log import ChangeLog
 from meter.store.consumption import ConsumptionStore
 from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
@@ -23,6 +24,7 @@ from meter.store.evidence import EvidenceStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from meter.store.journal import JournalStore
+from meter.store.sums import SumStore
 from meter.store.usage import UsageStore
 from tests.clock import FakeClock
 from tests.meter.plain_events import PlainEvent, to_batch
@@ -66,6 +68,8 @@ class Town:
             tiers=TIERS,
             tree=lambda: self.accounts.load().tree,
             facts=FactStore(self.engine),
+            sums=SumStore(self.engine),
+            change_log=ChangeLog(),
             cuts=CutStore(self.engine),
             evidence=EvidenceStore(self.engine),
             consumption=ConsumptionStore(self.engine, factories=FactoryStore(self.engine)),

@@ -37,6 +37,8 @@ class _DocumentFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Docume
     """One page of HTML that needs nothing else. Not for explanations."""
     DOCUMENT_FORMAT_CSV: _DocumentFormat.ValueType  # 4
     """The lines as CSV. Not for explanations."""
+    DOCUMENT_FORMAT_PDF: _DocumentFormat.ValueType  # 5
+    """PDF/A. Not for explanations."""
 
 class DocumentFormat(_DocumentFormat, metaclass=_DocumentFormatEnumTypeWrapper):
     """A document's form."""
@@ -51,6 +53,8 @@ DOCUMENT_FORMAT_HTML: DocumentFormat.ValueType  # 3
 """One page of HTML that needs nothing else. Not for explanations."""
 DOCUMENT_FORMAT_CSV: DocumentFormat.ValueType  # 4
 """The lines as CSV. Not for explanations."""
+DOCUMENT_FORMAT_PDF: DocumentFormat.ValueType  # 5
+"""PDF/A. Not for explanations."""
 Global___DocumentFormat: _TypeAlias = DocumentFormat  # noqa: Y015
 
 class _CloseOutcome:
@@ -75,6 +79,20 @@ class _CloseOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseOut
     """An earlier month with usage is not closed: see `earlier_month`."""
     CLOSE_OUTCOME_NOT_ENDED: _CloseOutcome.ValueType  # 7
     """The month has not ended in the contract's zone."""
+    CLOSE_OUTCOME_COLLECTING: _CloseOutcome.ValueType  # 8
+    """The month has ended, and usage may still come: see `waits_for` and `due_time`."""
+    CLOSE_OUTCOME_HELD_JUMP: _CloseOutcome.ValueType  # 9
+    """The total is far above that of the month before: see `holds`. Approve it, or correct what is wrong."""
+    CLOSE_OUTCOME_HELD_FIRST: _CloseOutcome.ValueType  # 10
+    """It is the contract's first invoice, and the contract wants somebody to see that: see `holds`."""
+    CLOSE_OUTCOME_HELD_DRIFT: _CloseOutcome.ValueType  # 11
+    """What was added up is not what is counted: see `holds`. Run `tokenworks doctor --audit`."""
+    CLOSE_OUTCOME_CARRIED: _CloseOutcome.ValueType  # 12
+    """It comes to less than the contract's minimum, and is carried forward to the next invoice."""
+    CLOSE_OUTCOME_ZERO: _CloseOutcome.ValueType  # 13
+    """It comes to nothing, and the contract asks for no documents of that."""
+    CLOSE_OUTCOME_LATE_AFTER_FINAL: _CloseOutcome.ValueType  # 14
+    """The contract has ended, and usage came after its final invoice: CorrectPeriod bills it or writes it off."""
 
 class CloseOutcome(_CloseOutcome, metaclass=_CloseOutcomeEnumTypeWrapper):
     """What became of a period in a close."""
@@ -95,7 +113,153 @@ CLOSE_OUTCOME_HELD_EARLIER: CloseOutcome.ValueType  # 6
 """An earlier month with usage is not closed: see `earlier_month`."""
 CLOSE_OUTCOME_NOT_ENDED: CloseOutcome.ValueType  # 7
 """The month has not ended in the contract's zone."""
+CLOSE_OUTCOME_COLLECTING: CloseOutcome.ValueType  # 8
+"""The month has ended, and usage may still come: see `waits_for` and `due_time`."""
+CLOSE_OUTCOME_HELD_JUMP: CloseOutcome.ValueType  # 9
+"""The total is far above that of the month before: see `holds`. Approve it, or correct what is wrong."""
+CLOSE_OUTCOME_HELD_FIRST: CloseOutcome.ValueType  # 10
+"""It is the contract's first invoice, and the contract wants somebody to see that: see `holds`."""
+CLOSE_OUTCOME_HELD_DRIFT: CloseOutcome.ValueType  # 11
+"""What was added up is not what is counted: see `holds`. Run `tokenworks doctor --audit`."""
+CLOSE_OUTCOME_CARRIED: CloseOutcome.ValueType  # 12
+"""It comes to less than the contract's minimum, and is carried forward to the next invoice."""
+CLOSE_OUTCOME_ZERO: CloseOutcome.ValueType  # 13
+"""It comes to nothing, and the contract asks for no documents of that."""
+CLOSE_OUTCOME_LATE_AFTER_FINAL: CloseOutcome.ValueType  # 14
+"""The contract has ended, and usage came after its final invoice: CorrectPeriod bills it or writes it off."""
 Global___CloseOutcome: _TypeAlias = CloseOutcome  # noqa: Y015
+
+class _DocumentKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DocumentKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DocumentKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DOCUMENT_KIND_UNSPECIFIED: _DocumentKind.ValueType  # 0
+    """Never sent."""
+    DOCUMENT_KIND_INVOICE: _DocumentKind.ValueType  # 1
+    """An invoice, or a draft or preview of one."""
+    DOCUMENT_KIND_SUPPLEMENTARY_INVOICE: _DocumentKind.ValueType  # 2
+    """What a closed period comes to beyond its invoice."""
+    DOCUMENT_KIND_CREDIT_NOTE: _DocumentKind.ValueType  # 3
+    """Money that is given back, or not asked for any more; its amounts are negative."""
+    DOCUMENT_KIND_WRITE_OFF: _DocumentKind.ValueType  # 4
+    """What is owed and given up; its total is 0."""
+
+class DocumentKind(_DocumentKind, metaclass=_DocumentKindEnumTypeWrapper):
+    """What a document is."""
+
+DOCUMENT_KIND_UNSPECIFIED: DocumentKind.ValueType  # 0
+"""Never sent."""
+DOCUMENT_KIND_INVOICE: DocumentKind.ValueType  # 1
+"""An invoice, or a draft or preview of one."""
+DOCUMENT_KIND_SUPPLEMENTARY_INVOICE: DocumentKind.ValueType  # 2
+"""What a closed period comes to beyond its invoice."""
+DOCUMENT_KIND_CREDIT_NOTE: DocumentKind.ValueType  # 3
+"""Money that is given back, or not asked for any more; its amounts are negative."""
+DOCUMENT_KIND_WRITE_OFF: DocumentKind.ValueType  # 4
+"""What is owed and given up; its total is 0."""
+Global___DocumentKind: _TypeAlias = DocumentKind  # noqa: Y015
+
+class _DocumentState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DocumentStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_DocumentState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DOCUMENT_STATE_UNSPECIFIED: _DocumentState.ValueType  # 0
+    """Never sent."""
+    DOCUMENT_STATE_DRAFT: _DocumentState.ValueType  # 1
+    """A draft or preview."""
+    DOCUMENT_STATE_HELD: _DocumentState.ValueType  # 2
+    """A draft that somebody has to let go."""
+    DOCUMENT_STATE_ISSUED: _DocumentState.ValueType  # 3
+    """Issued."""
+    DOCUMENT_STATE_PAID: _DocumentState.ValueType  # 4
+    """Issued, and payments and credits come to all of it."""
+    DOCUMENT_STATE_VOID: _DocumentState.ValueType  # 5
+    """Taken back by a credit note."""
+
+class DocumentState(_DocumentState, metaclass=_DocumentStateEnumTypeWrapper):
+    """Where a document stands."""
+
+DOCUMENT_STATE_UNSPECIFIED: DocumentState.ValueType  # 0
+"""Never sent."""
+DOCUMENT_STATE_DRAFT: DocumentState.ValueType  # 1
+"""A draft or preview."""
+DOCUMENT_STATE_HELD: DocumentState.ValueType  # 2
+"""A draft that somebody has to let go."""
+DOCUMENT_STATE_ISSUED: DocumentState.ValueType  # 3
+"""Issued."""
+DOCUMENT_STATE_PAID: DocumentState.ValueType  # 4
+"""Issued, and payments and credits come to all of it."""
+DOCUMENT_STATE_VOID: DocumentState.ValueType  # 5
+"""Taken back by a credit note."""
+Global___DocumentState: _TypeAlias = DocumentState  # noqa: Y015
+
+class _HoldReason:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _HoldReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldReason.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    HOLD_REASON_UNSPECIFIED: _HoldReason.ValueType  # 0
+    """Never sent."""
+    HOLD_REASON_UNPRICED: _HoldReason.ValueType  # 1
+    """Usage has no price."""
+    HOLD_REASON_DRIFT: _HoldReason.ValueType  # 2
+    """The sums of the period are not the sums of its usage."""
+    HOLD_REASON_JUMP: _HoldReason.ValueType  # 3
+    """The total is more than so many times the last one's as the contract allows, 3 where it says nothing."""
+    HOLD_REASON_FIRST: _HoldReason.ValueType  # 4
+    """It is the first, and the contract wants the first to be approved."""
+
+class HoldReason(_HoldReason, metaclass=_HoldReasonEnumTypeWrapper):
+    """Why an invoice is held."""
+
+HOLD_REASON_UNSPECIFIED: HoldReason.ValueType  # 0
+"""Never sent."""
+HOLD_REASON_UNPRICED: HoldReason.ValueType  # 1
+"""Usage has no price."""
+HOLD_REASON_DRIFT: HoldReason.ValueType  # 2
+"""The sums of the period are not the sums of its usage."""
+HOLD_REASON_JUMP: HoldReason.ValueType  # 3
+"""The total is more than so many times the last one's as the contract allows, 3 where it says nothing."""
+HOLD_REASON_FIRST: HoldReason.ValueType  # 4
+"""It is the first, and the contract wants the first to be approved."""
+Global___HoldReason: _TypeAlias = HoldReason  # noqa: Y015
+
+class _PeriodState:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PeriodStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PeriodState.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PERIOD_STATE_UNSPECIFIED: _PeriodState.ValueType  # 0
+    """In a request: any."""
+    PERIOD_STATE_OPEN: _PeriodState.ValueType  # 1
+    """It has not ended."""
+    PERIOD_STATE_COLLECTING: _PeriodState.ValueType  # 2
+    """It has ended, and usage may still come."""
+    PERIOD_STATE_DUE: _PeriodState.ValueType  # 3
+    """It can be closed."""
+    PERIOD_STATE_CLOSED: _PeriodState.ValueType  # 4
+    """It is closed."""
+
+class PeriodState(_PeriodState, metaclass=_PeriodStateEnumTypeWrapper):
+    """Where a period stands."""
+
+PERIOD_STATE_UNSPECIFIED: PeriodState.ValueType  # 0
+"""In a request: any."""
+PERIOD_STATE_OPEN: PeriodState.ValueType  # 1
+"""It has not ended."""
+PERIOD_STATE_COLLECTING: PeriodState.ValueType  # 2
+"""It has ended, and usage may still come."""
+PERIOD_STATE_DUE: PeriodState.ValueType  # 3
+"""It can be closed."""
+PERIOD_STATE_CLOSED: PeriodState.ValueType  # 4
+"""It is closed."""
+Global___PeriodState: _TypeAlias = PeriodState  # noqa: Y015
 
 @_typing.final
 class PriceVersion(_message.Message):
@@ -212,6 +376,14 @@ class InvoiceSummary(_message.Message):
     ISSUE_TIME_FIELD_NUMBER: _builtins.int
     DUE_DATE_FIELD_NUMBER: _builtins.int
     SANDBOX_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    NET_FIELD_NUMBER: _builtins.int
+    CREDITED_FIELD_NUMBER: _builtins.int
+    PAID_FIELD_NUMBER: _builtins.int
+    REFERS_TO_FIELD_NUMBER: _builtins.int
+    REPLACES_FIELD_NUMBER: _builtins.int
+    VOIDED_BY_FIELD_NUMBER: _builtins.int
     number: _builtins.str
     """Its number; empty for a draft or preview."""
     contract: _builtins.str
@@ -232,6 +404,22 @@ class InvoiceSummary(_message.Message):
     """The date on which it is due, in the contract's zone, as 2026-12-01; empty for a draft or preview."""
     sandbox: _builtins.bool
     """The installation lives on a driven clock: no real month stands behind it."""
+    kind: Global___DocumentKind.ValueType
+    """What it is."""
+    state: Global___DocumentState.ValueType
+    """Where it stands."""
+    net: _builtins.str
+    """The total without taxes."""
+    credited: _builtins.str
+    """What credit notes have taken off it, and what was paid, with the currency's decimals; empty for a draft or preview."""
+    paid: _builtins.str
+    """As above."""
+    refers_to: _builtins.str
+    """The document that it corrects; empty for none."""
+    replaces: _builtins.str
+    """The void invoice that it stands for; empty for none."""
+    voided_by: _builtins.str
+    """The credit note that took it back; empty for none."""
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
         """What it bills: from here …"""
@@ -260,10 +448,18 @@ class InvoiceSummary(_message.Message):
         issue_time: _timestamp_pb2.Timestamp | None = ...,
         due_date: _builtins.str = ...,
         sandbox: _builtins.bool = ...,
+        kind: Global___DocumentKind.ValueType = ...,
+        state: Global___DocumentState.ValueType = ...,
+        net: _builtins.str = ...,
+        credited: _builtins.str = ...,
+        paid: _builtins.str = ...,
+        refers_to: _builtins.str = ...,
+        replaces: _builtins.str = ...,
+        voided_by: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "issue_time", b"issue_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "buyer", b"buyer", "contract", b"contract", "currency", b"currency", "due_date", b"due_date", "end_time", b"end_time", "issue_time", b"issue_time", "line_count", b"line_count", "month", b"month", "number", b"number", "sandbox", b"sandbox", "start_time", b"start_time", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "buyer", b"buyer", "contract", b"contract", "credited", b"credited", "currency", b"currency", "due_date", b"due_date", "end_time", b"end_time", "issue_time", b"issue_time", "kind", b"kind", "line_count", b"line_count", "month", b"month", "net", b"net", "number", b"number", "paid", b"paid", "refers_to", b"refers_to", "replaces", b"replaces", "sandbox", b"sandbox", "start_time", b"start_time", "state", b"state", "total", b"total", "voided_by", b"voided_by"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -351,19 +547,23 @@ class ImportPriceBookRequest(_message.Message):
 
     TOML_FIELD_NUMBER: _builtins.int
     SHIPPED_FIELD_NUMBER: _builtins.int
+    CORRECT_ISSUED_FIELD_NUMBER: _builtins.int
     toml: _builtins.str
     """The file's text (TOML, at most 1 MiB)."""
     shipped: _builtins.str
     """The name of a book that is shipped with the product."""
+    correct_issued: _builtins.bool
+    """Take it in although it changes what was billed; the difference is issued as credit notes or supplementary invoices."""
     def __init__(
         self,
         *,
         toml: _builtins.str = ...,
         shipped: _builtins.str = ...,
+        correct_issued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["shipped", b"shipped", "source", b"source", "toml", b"toml"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["shipped", b"shipped", "source", b"source", "toml", b"toml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct_issued", b"correct_issued", "shipped", b"shipped", "source", b"source", "toml", b"toml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["toml", "shipped"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -379,21 +579,27 @@ class ImportPriceBookResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     IMPORTED_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     imported: _builtins.bool
     """False when it was there already."""
     @_builtins.property
     def version(self) -> Global___PriceVersion:
         """The version."""
 
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceSummary]:
+        """The documents that were issued for what it changes in closed periods."""
+
     def __init__(
         self,
         *,
         version: Global___PriceVersion | None = ...,
         imported: _builtins.bool = ...,
+        corrections: _abc.Iterable[Global___InvoiceSummary] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["imported", b"imported", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "imported", b"imported", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -620,16 +826,20 @@ class SetContractRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TOML_FIELD_NUMBER: _builtins.int
+    CORRECT_ISSUED_FIELD_NUMBER: _builtins.int
     toml: _builtins.str
     """The file's text (TOML, at most 1 MiB)."""
+    correct_issued: _builtins.bool
+    """Take it in although it changes what was billed; the difference is issued as credit notes or supplementary invoices."""
     def __init__(
         self,
         *,
         toml: _builtins.str = ...,
+        correct_issued: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["toml", b"toml"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["correct_issued", b"correct_issued", "toml", b"toml"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -643,21 +853,33 @@ class SetContractResponse(_message.Message):
 
     VERSION_FIELD_NUMBER: _builtins.int
     CHANGED_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    CORRECTIONS_FIELD_NUMBER: _builtins.int
     changed: _builtins.bool
     """False when it was there already, word for word."""
     @_builtins.property
     def version(self) -> Global___ContractVersion:
         """The version."""
 
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___TermsEffect]:
+        """What it changes in periods that have begun."""
+
+    @_builtins.property
+    def corrections(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceSummary]:
+        """The documents that were issued for what it changes in closed periods."""
+
     def __init__(
         self,
         *,
         version: Global___ContractVersion | None = ...,
         changed: _builtins.bool = ...,
+        effects: _abc.Iterable[Global___TermsEffect] | None = ...,
+        corrections: _abc.Iterable[Global___InvoiceSummary] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["changed", b"changed", "corrections", b"corrections", "effects", b"effects", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -872,22 +1094,30 @@ class CloseMonthRequest(_message.Message):
     MONTH_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
     DRY_RUN_FIELD_NUMBER: _builtins.int
+    EARLY_FIELD_NUMBER: _builtins.int
+    JOB_COUNT_FIELD_NUMBER: _builtins.int
     month: _builtins.str
     """A month as 2026-10, or `previous` for the last one that has ended in UTC."""
     account: _builtins.str
     """Only the contracts that bill this account; empty for all."""
     dry_run: _builtins.bool
     """Only say what would be issued."""
+    early: _builtins.bool
+    """Close what has ended although usage may still come; kept as an exception of each period."""
+    job_count: _builtins.int
+    """How many processes share the work, 1 to 64; 0 for one."""
     def __init__(
         self,
         *,
         month: _builtins.str = ...,
         account: _builtins.str = ...,
         dry_run: _builtins.bool = ...,
+        early: _builtins.bool = ...,
+        job_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "dry_run", b"dry_run", "month", b"month"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "dry_run", b"dry_run", "early", b"early", "job_count", b"job_count", "month", b"month"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -903,17 +1133,22 @@ class CloseMonthResponse(_message.Message):
     CUT_ID_FIELD_NUMBER: _builtins.int
     PERIODS_FIELD_NUMBER: _builtins.int
     UNCOVERED_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
     month: _builtins.str
     """The month."""
     cut_id: _builtins.int
     """The cut that the invoices are made of; 0 when nothing was issued."""
     @_builtins.property
     def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClosedPeriod]:
-        """By contract and time."""
+        """By contract and time; at most 1,000, those first that wait for somebody. ListPeriods has all."""
 
     @_builtins.property
     def uncovered(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Accounts with usage in the month that no contract bills."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutcomeCount]:
+        """How many periods came to each outcome."""
 
     def __init__(
         self,
@@ -922,14 +1157,41 @@ class CloseMonthResponse(_message.Message):
         cut_id: _builtins.int = ...,
         periods: _abc.Iterable[Global___ClosedPeriod] | None = ...,
         uncovered: _abc.Iterable[_builtins.str] | None = ...,
+        counts: _abc.Iterable[Global___OutcomeCount] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut_id", b"cut_id", "month", b"month", "periods", b"periods", "uncovered", b"uncovered"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "cut_id", b"cut_id", "month", b"month", "periods", b"periods", "uncovered", b"uncovered"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CloseMonthResponse: _TypeAlias = CloseMonthResponse  # noqa: Y015
+
+@_typing.final
+class OutcomeCount(_message.Message):
+    """How often something came of a period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    outcome: Global___CloseOutcome.ValueType
+    """What came of it."""
+    count: _builtins.int
+    """How often."""
+    def __init__(
+        self,
+        *,
+        outcome: Global___CloseOutcome.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "outcome", b"outcome"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutcomeCount: _TypeAlias = OutcomeCount  # noqa: Y015
 
 @_typing.final
 class ClosedPeriod(_message.Message):
@@ -941,10 +1203,16 @@ class ClosedPeriod(_message.Message):
     INVOICE_FIELD_NUMBER: _builtins.int
     UNPRICED_FIELD_NUMBER: _builtins.int
     EARLIER_MONTH_FIELD_NUMBER: _builtins.int
+    HOLDS_FIELD_NUMBER: _builtins.int
+    WAITS_FOR_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    EXCEPTION_FIELD_NUMBER: _builtins.int
     outcome: Global___CloseOutcome.ValueType
     """What became of it."""
     earlier_month: _builtins.str
     """The month that has to be closed first, as 2026-09."""
+    exception: _builtins.str
+    """Why it was closed although somebody was still waited for; empty for none."""
     @_builtins.property
     def invoice(self) -> Global___InvoiceSummary:
         """The invoice or draft in short; without an invoice only contract, account, month and times are filled in."""
@@ -953,6 +1221,18 @@ class ClosedPeriod(_message.Message):
     def unpriced(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unpriced]:
         """What has no price."""
 
+    @_builtins.property
+    def holds(self) -> _containers.RepeatedScalarFieldContainer[Global___HoldReason.ValueType]:
+        """Every reason why it is held."""
+
+    @_builtins.property
+    def waits_for(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Producers that have reported for its accounts and were not heard since it ended, as ACCOUNT/NAME; at most 100."""
+
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """When it is closed whoever is still waited for."""
+
     def __init__(
         self,
         *,
@@ -960,10 +1240,14 @@ class ClosedPeriod(_message.Message):
         invoice: Global___InvoiceSummary | None = ...,
         unpriced: _abc.Iterable[Global___Unpriced] | None = ...,
         earlier_month: _builtins.str = ...,
+        holds: _abc.Iterable[Global___HoldReason.ValueType] | None = ...,
+        waits_for: _abc.Iterable[_builtins.str] | None = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        exception: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "invoice", b"invoice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["earlier_month", b"earlier_month", "invoice", b"invoice", "outcome", b"outcome", "unpriced", b"unpriced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "earlier_month", b"earlier_month", "exception", b"exception", "holds", b"holds", "invoice", b"invoice", "outcome", b"outcome", "unpriced", b"unpriced", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -979,6 +1263,7 @@ class ListInvoicesRequest(_message.Message):
     MONTH_FIELD_NUMBER: _builtins.int
     PAGE_SIZE_FIELD_NUMBER: _builtins.int
     PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Only those of the contracts that cover this account; empty for all."""
     month: _builtins.str
@@ -987,6 +1272,8 @@ class ListInvoicesRequest(_message.Message):
     """How many to return, 1 to 1,000; 0 for 100."""
     page_token: _builtins.str
     """`next_page_token` of the last answer."""
+    state: Global___DocumentState.ValueType
+    """Only those in this state; unspecified for all."""
     def __init__(
         self,
         *,
@@ -994,10 +1281,11 @@ class ListInvoicesRequest(_message.Message):
         month: _builtins.str = ...,
         page_size: _builtins.int = ...,
         page_token: _builtins.str = ...,
+        state: Global___DocumentState.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "month", b"month", "page_size", b"page_size", "page_token", b"page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "month", b"month", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1234,3 +1522,875 @@ class RevenueRow(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___RevenueRow: _TypeAlias = RevenueRow  # noqa: Y015
+
+@_typing.final
+class PreviewTermsRequest(_message.Message):
+    """Terms to look at: one of both."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTRACT_FIELD_NUMBER: _builtins.int
+    BOOK_FIELD_NUMBER: _builtins.int
+    contract: _builtins.str
+    """A contract's text (TOML, at most 1 MiB)."""
+    book: _builtins.str
+    """A price book's text."""
+    def __init__(
+        self,
+        *,
+        contract: _builtins.str = ...,
+        book: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "contract", b"contract", "terms", b"terms"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["book", b"book", "contract", b"contract", "terms", b"terms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_terms: _TypeAlias = _typing.Literal["contract", "book"]  # noqa: Y015
+    _WhichOneofArgType_terms: _TypeAlias = _typing.Literal["terms", b"terms"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_terms) -> _WhichOneofReturnType_terms | None: ...
+
+Global___PreviewTermsRequest: _TypeAlias = PreviewTermsRequest  # noqa: Y015
+
+@_typing.final
+class PreviewTermsResponse(_message.Message):
+    """What they would change."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___TermsEffect]:
+        """By contract and time; only periods that have begun and come to another amount."""
+
+    def __init__(
+        self,
+        *,
+        effects: _abc.Iterable[Global___TermsEffect] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effects", b"effects"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PreviewTermsResponse: _TypeAlias = PreviewTermsResponse  # noqa: Y015
+
+@_typing.final
+class TermsEffect(_message.Message):
+    """What terms change in a period."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTRACT_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    UNPRICED_TOKENS_FIELD_NUMBER: _builtins.int
+    contract: _builtins.str
+    """The contract."""
+    account: _builtins.str
+    """The first account that it covers."""
+    month: _builtins.str
+    """The month in the contract's zone, as 2026-10."""
+    currency: _builtins.str
+    """ISO 4217 code."""
+    before: _builtins.str
+    """The sum of the rounded lines without taxes as it is now: by the terms that hold, or where `closed` as it was billed."""
+    after: _builtins.str
+    """As it would be."""
+    difference: _builtins.str
+    """After less before."""
+    closed: _builtins.bool
+    """The period is closed: the difference would be a document of its own."""
+    unpriced_tokens: _builtins.int
+    """How many tokens would have no price."""
+    def __init__(
+        self,
+        *,
+        contract: _builtins.str = ...,
+        account: _builtins.str = ...,
+        month: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        before: _builtins.str = ...,
+        after: _builtins.str = ...,
+        difference: _builtins.str = ...,
+        closed: _builtins.bool = ...,
+        unpriced_tokens: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "after", b"after", "before", b"before", "closed", b"closed", "contract", b"contract", "currency", b"currency", "difference", b"difference", "month", b"month", "unpriced_tokens", b"unpriced_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TermsEffect: _TypeAlias = TermsEffect  # noqa: Y015
+
+@_typing.final
+class DiffPricesRequest(_message.Message):
+    """Two versions of a book, and the month whose usage they are laid upon."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BEFORE_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    month: _builtins.str
+    """A month as 2026-10, in each contract's zone."""
+    @_builtins.property
+    def before(self) -> Global___PriceSide:
+        """The version that is now, or was."""
+
+    @_builtins.property
+    def after(self) -> Global___PriceSide:
+        """The other one."""
+
+    def __init__(
+        self,
+        *,
+        before: Global___PriceSide | None = ...,
+        after: Global___PriceSide | None = ...,
+        month: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "before", b"before", "month", b"month"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffPricesRequest: _TypeAlias = DiffPricesRequest  # noqa: Y015
+
+@_typing.final
+class PriceSide(_message.Message):
+    """A version of a book: one that was imported, or a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BOOK_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    TOML_FIELD_NUMBER: _builtins.int
+    book: _builtins.str
+    """The book's name; empty with `toml`."""
+    toml: _builtins.str
+    """A book's text (TOML), which is not taken in."""
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """A time at which the version is in force; absent for now."""
+
+    def __init__(
+        self,
+        *,
+        book: _builtins.str = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        toml: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "book", b"book", "toml", b"toml"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PriceSide: _TypeAlias = PriceSide  # noqa: Y015
+
+@_typing.final
+class DiffPricesResponse(_message.Message):
+    """Who would pay how much more."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EFFECTS_FIELD_NUMBER: _builtins.int
+    TOTALS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___TermsEffect]:
+        """By contract, all that used anything at the book's prices in the month."""
+
+    @_builtins.property
+    def totals(self) -> _containers.RepeatedCompositeFieldContainer[Global___TermsEffect]:
+        """The sums, by currency; only currency, before, after, difference and unpriced_tokens are filled in."""
+
+    def __init__(
+        self,
+        *,
+        effects: _abc.Iterable[Global___TermsEffect] | None = ...,
+        totals: _abc.Iterable[Global___TermsEffect] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effects", b"effects", "totals", b"totals"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DiffPricesResponse: _TypeAlias = DiffPricesResponse  # noqa: Y015
+
+@_typing.final
+class ListPeriodsRequest(_message.Message):
+    """Which periods to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MONTH_FIELD_NUMBER: _builtins.int
+    CONTRACT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    PAGE_SIZE_FIELD_NUMBER: _builtins.int
+    PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    month: _builtins.str
+    """Only those of a month, as 2026-10; empty for all."""
+    contract: _builtins.str
+    """Only those of a contract; empty for all."""
+    state: Global___PeriodState.ValueType
+    """Only those in this state; unspecified for any."""
+    page_size: _builtins.int
+    """How many to return, 1 to 1,000; 0 for 100."""
+    page_token: _builtins.str
+    """`next_page_token` of the last answer."""
+    def __init__(
+        self,
+        *,
+        month: _builtins.str = ...,
+        contract: _builtins.str = ...,
+        state: Global___PeriodState.ValueType = ...,
+        page_size: _builtins.int = ...,
+        page_token: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "month", b"month", "page_size", b"page_size", "page_token", b"page_token", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPeriodsRequest: _TypeAlias = ListPeriodsRequest  # noqa: Y015
+
+@_typing.final
+class ListPeriodsResponse(_message.Message):
+    """Periods by contract and time."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIODS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    next_page_token: _builtins.str
+    """Empty at the end."""
+    @_builtins.property
+    def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Period]:
+        """The periods."""
+
+    @_builtins.property
+    def counts(self) -> _containers.RepeatedCompositeFieldContainer[Global___PeriodCount]:
+        """How many of all that were asked for are in each state."""
+
+    def __init__(
+        self,
+        *,
+        periods: _abc.Iterable[Global___Period] | None = ...,
+        next_page_token: _builtins.str = ...,
+        counts: _abc.Iterable[Global___PeriodCount] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "next_page_token", b"next_page_token", "periods", b"periods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListPeriodsResponse: _TypeAlias = ListPeriodsResponse  # noqa: Y015
+
+@_typing.final
+class PeriodCount(_message.Message):
+    """How many periods are in a state."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    STATE_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    state: Global___PeriodState.ValueType
+    """The state."""
+    count: _builtins.int
+    """How many."""
+    def __init__(
+        self,
+        *,
+        state: Global___PeriodState.ValueType = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PeriodCount: _TypeAlias = PeriodCount  # noqa: Y015
+
+@_typing.final
+class Period(_message.Message):
+    """What one invoice is for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTRACT_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    ZONE_FIELD_NUMBER: _builtins.int
+    TZDATA_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    COLLECTED_TIME_FIELD_NUMBER: _builtins.int
+    DUE_TIME_FIELD_NUMBER: _builtins.int
+    OUTCOME_FIELD_NUMBER: _builtins.int
+    CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    CUT_ID_FIELD_NUMBER: _builtins.int
+    EXCEPTION_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    contract: _builtins.str
+    """The contract."""
+    month: _builtins.str
+    """The month in the contract's zone, as 2026-10."""
+    zone: _builtins.str
+    """The contract's zone, and the edition of the time zones that made these times; empty for periods of before there was
+    any.
+    """
+    tzdata: _builtins.str
+    """As above."""
+    state: Global___PeriodState.ValueType
+    """Where it stands."""
+    outcome: Global___CloseOutcome.ValueType
+    """What came of it; unspecified while it is not closed."""
+    cut_id: _builtins.int
+    """The cut that it was closed by; 0 while it is not."""
+    exception: _builtins.str
+    """Why it was closed although somebody was still waited for; empty for none."""
+    number: _builtins.str
+    """Its newest document; empty for none."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """From here …"""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """… until before here."""
+
+    @_builtins.property
+    def collected_time(self) -> _timestamp_pb2.Timestamp:
+        """From when it is closed if all producers that reported for it were heard …"""
+
+    @_builtins.property
+    def due_time(self) -> _timestamp_pb2.Timestamp:
+        """… and from when it is closed whoever is still waited for."""
+
+    @_builtins.property
+    def close_time(self) -> _timestamp_pb2.Timestamp:
+        """When it was closed; absent while it is not."""
+
+    def __init__(
+        self,
+        *,
+        contract: _builtins.str = ...,
+        month: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        zone: _builtins.str = ...,
+        tzdata: _builtins.str = ...,
+        state: Global___PeriodState.ValueType = ...,
+        collected_time: _timestamp_pb2.Timestamp | None = ...,
+        due_time: _timestamp_pb2.Timestamp | None = ...,
+        outcome: Global___CloseOutcome.ValueType = ...,
+        close_time: _timestamp_pb2.Timestamp | None = ...,
+        cut_id: _builtins.int = ...,
+        exception: _builtins.str = ...,
+        number: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "collected_time", b"collected_time", "due_time", b"due_time", "end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "collected_time", b"collected_time", "contract", b"contract", "cut_id", b"cut_id", "due_time", b"due_time", "end_time", b"end_time", "exception", b"exception", "month", b"month", "number", b"number", "outcome", b"outcome", "start_time", b"start_time", "state", b"state", "tzdata", b"tzdata", "zone", b"zone"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Period: _TypeAlias = Period  # noqa: Y015
+
+@_typing.final
+class ApproveInvoiceRequest(_message.Message):
+    """Which invoice to let go."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTRACT_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    contract: _builtins.str
+    """The contract."""
+    month: _builtins.str
+    """The month as 2026-10."""
+    reason: _builtins.str
+    """Why; 1 to 500 characters."""
+    def __init__(
+        self,
+        *,
+        contract: _builtins.str = ...,
+        month: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "month", b"month", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveInvoiceRequest: _TypeAlias = ApproveInvoiceRequest  # noqa: Y015
+
+@_typing.final
+class ApproveInvoiceResponse(_message.Message):
+    """What became of it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIODS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___ClosedPeriod]:
+        """The periods of the contract in that month, closed as by CloseMonth."""
+
+    def __init__(
+        self,
+        *,
+        periods: _abc.Iterable[Global___ClosedPeriod] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["periods", b"periods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ApproveInvoiceResponse: _TypeAlias = ApproveInvoiceResponse  # noqa: Y015
+
+@_typing.final
+class ReopenPeriodRequest(_message.Message):
+    """Which period to open again."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTRACT_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    contract: _builtins.str
+    """The contract."""
+    month: _builtins.str
+    """The month as 2026-10."""
+    reason: _builtins.str
+    """Why; 1 to 500 characters."""
+    def __init__(
+        self,
+        *,
+        contract: _builtins.str = ...,
+        month: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "month", b"month", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReopenPeriodRequest: _TypeAlias = ReopenPeriodRequest  # noqa: Y015
+
+@_typing.final
+class ReopenPeriodResponse(_message.Message):
+    """The periods as they are now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PERIODS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def periods(self) -> _containers.RepeatedCompositeFieldContainer[Global___Period]:
+        """The periods of the contract in that month."""
+
+    def __init__(
+        self,
+        *,
+        periods: _abc.Iterable[Global___Period] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["periods", b"periods"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReopenPeriodResponse: _TypeAlias = ReopenPeriodResponse  # noqa: Y015
+
+@_typing.final
+class CorrectPeriodRequest(_message.Message):
+    """Which closed period to correct."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONTRACT_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    WRITE_OFF_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    contract: _builtins.str
+    """The contract."""
+    month: _builtins.str
+    """The month as 2026-10."""
+    write_off: _builtins.bool
+    """Write the difference off instead of billing it."""
+    dry_run: _builtins.bool
+    """Only say what would be issued."""
+    reason: _builtins.str
+    """Why; 1 to 500 characters; stands on the document."""
+    def __init__(
+        self,
+        *,
+        contract: _builtins.str = ...,
+        month: _builtins.str = ...,
+        write_off: _builtins.bool = ...,
+        dry_run: _builtins.bool = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contract", b"contract", "dry_run", b"dry_run", "month", b"month", "reason", b"reason", "write_off", b"write_off"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorrectPeriodRequest: _TypeAlias = CorrectPeriodRequest  # noqa: Y015
+
+@_typing.final
+class CorrectPeriodResponse(_message.Message):
+    """What was issued."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    DOCUMENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def documents(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceSummary]:
+        """The documents, one for each period of the month; none where nothing has changed."""
+
+    def __init__(
+        self,
+        *,
+        documents: _abc.Iterable[Global___InvoiceSummary] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["documents", b"documents"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CorrectPeriodResponse: _TypeAlias = CorrectPeriodResponse  # noqa: Y015
+
+@_typing.final
+class CreditInvoiceRequest(_message.Message):
+    """What to credit."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    CREDIT_ID_FIELD_NUMBER: _builtins.int
+    number: _builtins.str
+    """The invoice's number."""
+    line: _builtins.int
+    """The line, from 1."""
+    token_count: _builtins.int
+    """Tokens of it, > 0; the amount is their price, rounded so that parts add up to the line."""
+    amount: _builtins.str
+    """An amount > 0, in whole smallest units."""
+    reason: _builtins.str
+    """Why; 1 to 500 characters; stands on the credit note."""
+    credit_id: _builtins.str
+    """Names this credit, so that it is given once: 1 to 64 characters."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.str = ...,
+        line: _builtins.int = ...,
+        token_count: _builtins.int = ...,
+        amount: _builtins.str = ...,
+        reason: _builtins.str = ...,
+        credit_id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "part", b"part", "token_count", b"token_count"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "credit_id", b"credit_id", "line", b"line", "number", b"number", "part", b"part", "reason", b"reason", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType_part: _TypeAlias = _typing.Literal["token_count", "amount"]  # noqa: Y015
+    _WhichOneofArgType_part: _TypeAlias = _typing.Literal["part", b"part"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType_part) -> _WhichOneofReturnType_part | None: ...
+
+Global___CreditInvoiceRequest: _TypeAlias = CreditInvoiceRequest  # noqa: Y015
+
+@_typing.final
+class CreditInvoiceResponse(_message.Message):
+    """What was issued."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CREDIT_NOTE_FIELD_NUMBER: _builtins.int
+    ISSUED_FIELD_NUMBER: _builtins.int
+    issued: _builtins.bool
+    """False when this credit was there already."""
+    @_builtins.property
+    def credit_note(self) -> Global___InvoiceSummary:
+        """The credit note."""
+
+    def __init__(
+        self,
+        *,
+        credit_note: Global___InvoiceSummary | None = ...,
+        issued: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit_note", b"credit_note"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_note", b"credit_note", "issued", b"issued"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CreditInvoiceResponse: _TypeAlias = CreditInvoiceResponse  # noqa: Y015
+
+@_typing.final
+class VoidInvoiceRequest(_message.Message):
+    """What to take back."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    number: _builtins.str
+    """The invoice's number."""
+    reason: _builtins.str
+    """Why; 1 to 500 characters; stands on the credit note."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.str = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["number", b"number", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidInvoiceRequest: _TypeAlias = VoidInvoiceRequest  # noqa: Y015
+
+@_typing.final
+class VoidInvoiceResponse(_message.Message):
+    """What was issued."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_FIELD_NUMBER: _builtins.int
+    CREDIT_NOTE_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def invoice(self) -> Global___InvoiceSummary:
+        """The invoice as it is now."""
+
+    @_builtins.property
+    def credit_note(self) -> Global___InvoiceSummary:
+        """The credit note that takes it back."""
+
+    def __init__(
+        self,
+        *,
+        invoice: Global___InvoiceSummary | None = ...,
+        credit_note: Global___InvoiceSummary | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["credit_note", b"credit_note", "invoice", b"invoice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["credit_note", b"credit_note", "invoice", b"invoice"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___VoidInvoiceResponse: _TypeAlias = VoidInvoiceResponse  # noqa: Y015
+
+@_typing.final
+class RecordPaymentRequest(_message.Message):
+    """Money that came in."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PAYMENT_ID_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    AMOUNT_FIELD_NUMBER: _builtins.int
+    CURRENCY_FIELD_NUMBER: _builtins.int
+    RECEIVE_DATE_FIELD_NUMBER: _builtins.int
+    NOTE_FIELD_NUMBER: _builtins.int
+    payment_id: _builtins.str
+    """Names the payment, as the bank does: 1 to 64 characters."""
+    number: _builtins.str
+    """The invoice's number."""
+    amount: _builtins.str
+    """How much > 0, in whole smallest units of the invoice's currency."""
+    currency: _builtins.str
+    """ISO 4217 code; must be the invoice's."""
+    receive_date: _builtins.str
+    """The date on which it came in, as 2026-11-20."""
+    note: _builtins.str
+    """At most 500 characters."""
+    def __init__(
+        self,
+        *,
+        payment_id: _builtins.str = ...,
+        number: _builtins.str = ...,
+        amount: _builtins.str = ...,
+        currency: _builtins.str = ...,
+        receive_date: _builtins.str = ...,
+        note: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["amount", b"amount", "currency", b"currency", "note", b"note", "number", b"number", "payment_id", b"payment_id", "receive_date", b"receive_date"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordPaymentRequest: _TypeAlias = RecordPaymentRequest  # noqa: Y015
+
+@_typing.final
+class RecordPaymentResponse(_message.Message):
+    """What is paid now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INVOICE_FIELD_NUMBER: _builtins.int
+    RECORDED_FIELD_NUMBER: _builtins.int
+    recorded: _builtins.bool
+    """False when this payment was there already."""
+    @_builtins.property
+    def invoice(self) -> Global___InvoiceSummary:
+        """The invoice."""
+
+    def __init__(
+        self,
+        *,
+        invoice: Global___InvoiceSummary | None = ...,
+        recorded: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice", "recorded", b"recorded"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RecordPaymentResponse: _TypeAlias = RecordPaymentResponse  # noqa: Y015
+
+@_typing.final
+class ListLineEventsRequest(_message.Message):
+    """Which events to list."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    LINE_FIELD_NUMBER: _builtins.int
+    number: _builtins.str
+    """The invoice's number."""
+    line: _builtins.int
+    """The line, from 1."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.str = ...,
+        line: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["line", b"line", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLineEventsRequest: _TypeAlias = ListLineEventsRequest  # noqa: Y015
+
+@_typing.final
+class ListLineEventsResponse(_message.Message):
+    """Some of the events."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EVENTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___LineEvent]:
+        """In the order of the journal."""
+
+    def __init__(
+        self,
+        *,
+        events: _abc.Iterable[Global___LineEvent] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListLineEventsResponse: _TypeAlias = ListLineEventsResponse  # noqa: Y015
+
+@_typing.final
+class LineEvent(_message.Message):
+    """An event behind a line."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARD_FIELD_NUMBER: _builtins.int
+    POSITION_FIELD_NUMBER: _builtins.int
+    ROW_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    TOKEN_COUNT_FIELD_NUMBER: _builtins.int
+    EVENT_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    SERVED_MODEL_FIELD_NUMBER: _builtins.int
+    KEY_ID_FIELD_NUMBER: _builtins.int
+    CORRECTION_FIELD_NUMBER: _builtins.int
+    shard: _builtins.int
+    """Where it stands in the journal: shard, position of the segment, and place in the segment from 0."""
+    position: _builtins.int
+    """As above."""
+    row: _builtins.int
+    """As above."""
+    account: _builtins.str
+    """The account."""
+    token_count: _builtins.int
+    """Tokens of the line's class; negative where it takes an event back."""
+    event_id: _builtins.bytes
+    """The event's id; empty where it has none."""
+    request_id: _builtins.str
+    """The request's id; empty where it has none."""
+    model: _builtins.str
+    """The model that was asked for."""
+    served_model: _builtins.str
+    """The one that answered."""
+    key_id: _builtins.str
+    """The id of the API key that it was reported with."""
+    correction: _builtins.bool
+    """True where it takes an event back, or counts another in its place."""
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """When the request ended."""
+
+    def __init__(
+        self,
+        *,
+        shard: _builtins.int = ...,
+        position: _builtins.int = ...,
+        row: _builtins.int = ...,
+        account: _builtins.str = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+        token_count: _builtins.int = ...,
+        event_id: _builtins.bytes = ...,
+        request_id: _builtins.str = ...,
+        model: _builtins.str = ...,
+        served_model: _builtins.str = ...,
+        key_id: _builtins.str = ...,
+        correction: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "correction", b"correction", "end_time", b"end_time", "event_id", b"event_id", "key_id", b"key_id", "model", b"model", "position", b"position", "request_id", b"request_id", "row", b"row", "served_model", b"served_model", "shard", b"shard", "token_count", b"token_count"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___LineEvent: _TypeAlias = LineEvent  # noqa: Y015

@@ -101,6 +101,56 @@ class BillingServiceStub(object):
                 request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.QueryRevenueRequest.SerializeToString,
                 response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.QueryRevenueResponse.FromString,
                 _registered_method=True)
+        self.PreviewTerms = channel.unary_unary(
+                '/tokenworks.billing.v1.BillingService/PreviewTerms',
+                request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.PreviewTermsRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.PreviewTermsResponse.FromString,
+                _registered_method=True)
+        self.DiffPrices = channel.unary_unary(
+                '/tokenworks.billing.v1.BillingService/DiffPrices',
+                request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.DiffPricesRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.DiffPricesResponse.FromString,
+                _registered_method=True)
+        self.ListPeriods = channel.unary_unary(
+                '/tokenworks.billing.v1.BillingService/ListPeriods',
+                request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListPeriodsRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListPeriodsResponse.FromString,
+                _registered_method=True)
+        self.ApproveInvoice = channel.unary_unary(
+                '/tokenworks.billing.v1.BillingService/ApproveInvoice',
+                request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ApproveInvoiceRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ApproveInvoiceResponse.FromString,
+                _registered_method=True)
+        self.ReopenPeriod = channel.unary_unary(
+                '/tokenworks.billing.v1.BillingService/ReopenPeriod',
+                request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ReopenPeriodRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ReopenPeriodResponse.FromString,
+                _registered_method=True)
+        self.CorrectPeriod = channel.unary_unary(
+                '/tokenworks.billing.v1.BillingService/CorrectPeriod',
+                request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CorrectPeriodRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CorrectPeriodResponse.FromString,
+                _registered_method=True)
+        self.CreditInvoice = channel.unary_unary(
+                '/tokenworks.billing.v1.BillingService/CreditInvoice',
+                request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CreditInvoiceRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CreditInvoiceResponse.FromString,
+                _registered_method=True)
+        self.VoidInvoice = channel.unary_unary(
+                '/tokenworks.billing.v1.BillingService/VoidInvoice',
+                request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.VoidInvoiceRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.VoidInvoiceResponse.FromString,
+                _registered_method=True)
+        self.RecordPayment = channel.unary_unary(
+                '/tokenworks.billing.v1.BillingService/RecordPayment',
+                request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.RecordPaymentRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.RecordPaymentResponse.FromString,
+                _registered_method=True)
+        self.ListLineEvents = channel.unary_stream(
+                '/tokenworks.billing.v1.BillingService/ListLineEvents',
+                request_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListLineEventsRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListLineEventsResponse.FromString,
+                _registered_method=True)
 
 
 class BillingServiceServicer(object):
@@ -205,6 +255,86 @@ class BillingServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def PreviewTerms(self, request, context):
+        """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing.
+        Needs the permission to read the installation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def DiffPrices(self, request, context):
+        """Says who would pay how much more by one version of a book than by another, on a month's usage. Needs the permission
+        to read the installation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListPeriods(self, request, context):
+        """Lists periods, and what each waits for. Needs the permission to read the installation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ApproveInvoice(self, request, context):
+        """Lets an invoice go that is held because it is the first, or far above the last, and issues it. The approval is for
+        the total that it stands at. Refused with NOT_HELD. Needs the permission to administer the installation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReopenPeriod(self, request, context):
+        """Opens a period again that was closed without a document. Refused with PERIOD_ISSUED where there is one: that is
+        voided or credited. Needs the permission to administer the installation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CorrectPeriod(self, request, context):
+        """Issues what a closed period comes to by now, less what was billed for it, as a document of its own: a credit note,
+        or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN. Needs the permission to administer the
+        installation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CreditInvoice(self, request, context):
+        """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes nothing.
+        Refused with CREDIT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def VoidInvoice(self, request, context):
+        """Takes a whole invoice back by a credit note, and opens its period to be issued again. Doing it again changes
+        nothing. Refused with INVOICE_PAID once a payment is recorded. Needs the permission to administer the installation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecordPayment(self, request, context):
+        """Keeps that money came in for an invoice. The same payment again is no error and changes nothing. Refused with
+        PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListLineEvents(self, request, context):
+        """Lists the events behind a line, in the order of the journal. Needs the permission to read the account that the
+        invoice is for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BillingServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -272,6 +402,56 @@ def add_BillingServiceServicer_to_server(servicer, server):
                     servicer.QueryRevenue,
                     request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.QueryRevenueRequest.FromString,
                     response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.QueryRevenueResponse.SerializeToString,
+            ),
+            'PreviewTerms': grpc.unary_unary_rpc_method_handler(
+                    servicer.PreviewTerms,
+                    request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.PreviewTermsRequest.FromString,
+                    response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.PreviewTermsResponse.SerializeToString,
+            ),
+            'DiffPrices': grpc.unary_unary_rpc_method_handler(
+                    servicer.DiffPrices,
+                    request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.DiffPricesRequest.FromString,
+                    response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.DiffPricesResponse.SerializeToString,
+            ),
+            'ListPeriods': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListPeriods,
+                    request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListPeriodsRequest.FromString,
+                    response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListPeriodsResponse.SerializeToString,
+            ),
+            'ApproveInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.ApproveInvoice,
+                    request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ApproveInvoiceRequest.FromString,
+                    response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ApproveInvoiceResponse.SerializeToString,
+            ),
+            'ReopenPeriod': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReopenPeriod,
+                    request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ReopenPeriodRequest.FromString,
+                    response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ReopenPeriodResponse.SerializeToString,
+            ),
+            'CorrectPeriod': grpc.unary_unary_rpc_method_handler(
+                    servicer.CorrectPeriod,
+                    request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CorrectPeriodRequest.FromString,
+                    response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CorrectPeriodResponse.SerializeToString,
+            ),
+            'CreditInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.CreditInvoice,
+                    request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CreditInvoiceRequest.FromString,
+                    response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CreditInvoiceResponse.SerializeToString,
+            ),
+            'VoidInvoice': grpc.unary_unary_rpc_method_handler(
+                    servicer.VoidInvoice,
+                    request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.VoidInvoiceRequest.FromString,
+                    response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.VoidInvoiceResponse.SerializeToString,
+            ),
+            'RecordPayment': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecordPayment,
+                    request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.RecordPaymentRequest.FromString,
+                    response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.RecordPaymentResponse.SerializeToString,
+            ),
+            'ListLineEvents': grpc.unary_stream_rpc_method_handler(
+                    servicer.ListLineEvents,
+                    request_deserializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListLineEventsRequest.FromString,
+                    response_serializer=tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListLineEventsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -627,6 +807,276 @@ class BillingService(object):
             '/tokenworks.billing.v1.BillingService/QueryRevenue',
             tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.QueryRevenueRequest.SerializeToString,
             tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.QueryRevenueResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def PreviewTerms(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.billing.v1.BillingService/PreviewTerms',
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.PreviewTermsRequest.SerializeToString,
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.PreviewTermsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def DiffPrices(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.billing.v1.BillingService/DiffPrices',
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.DiffPricesRequest.SerializeToString,
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.DiffPricesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListPeriods(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.billing.v1.BillingService/ListPeriods',
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListPeriodsRequest.SerializeToString,
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListPeriodsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ApproveInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.billing.v1.BillingService/ApproveInvoice',
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ApproveInvoiceRequest.SerializeToString,
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ApproveInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReopenPeriod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.billing.v1.BillingService/ReopenPeriod',
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ReopenPeriodRequest.SerializeToString,
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ReopenPeriodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CorrectPeriod(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.billing.v1.BillingService/CorrectPeriod',
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CorrectPeriodRequest.SerializeToString,
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CorrectPeriodResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CreditInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.billing.v1.BillingService/CreditInvoice',
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CreditInvoiceRequest.SerializeToString,
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.CreditInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def VoidInvoice(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.billing.v1.BillingService/VoidInvoice',
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.VoidInvoiceRequest.SerializeToString,
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.VoidInvoiceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RecordPayment(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.billing.v1.BillingService/RecordPayment',
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.RecordPaymentRequest.SerializeToString,
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.RecordPaymentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListLineEvents(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/tokenworks.billing.v1.BillingService/ListLineEvents',
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListLineEventsRequest.SerializeToString,
+            tokenworks_dot_billing_dot_v1_dot_billing__service__pb2.ListLineEventsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -73,6 +73,45 @@ class BillingServiceStub:
     """
     QueryRevenue: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.QueryRevenueRequest, _billing_service_pb2.QueryRevenueResponse]
     """Sums what usage comes to at contract prices, by tier. Needs the permission to read the installation."""
+    PreviewTerms: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.PreviewTermsRequest, _billing_service_pb2.PreviewTermsResponse]
+    """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing.
+    Needs the permission to read the installation.
+    """
+    DiffPrices: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.DiffPricesRequest, _billing_service_pb2.DiffPricesResponse]
+    """Says who would pay how much more by one version of a book than by another, on a month's usage. Needs the permission
+    to read the installation.
+    """
+    ListPeriods: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ListPeriodsRequest, _billing_service_pb2.ListPeriodsResponse]
+    """Lists periods, and what each waits for. Needs the permission to read the installation."""
+    ApproveInvoice: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ApproveInvoiceRequest, _billing_service_pb2.ApproveInvoiceResponse]
+    """Lets an invoice go that is held because it is the first, or far above the last, and issues it. The approval is for
+    the total that it stands at. Refused with NOT_HELD. Needs the permission to administer the installation.
+    """
+    ReopenPeriod: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ReopenPeriodRequest, _billing_service_pb2.ReopenPeriodResponse]
+    """Opens a period again that was closed without a document. Refused with PERIOD_ISSUED where there is one: that is
+    voided or credited. Needs the permission to administer the installation.
+    """
+    CorrectPeriod: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.CorrectPeriodRequest, _billing_service_pb2.CorrectPeriodResponse]
+    """Issues what a closed period comes to by now, less what was billed for it, as a document of its own: a credit note,
+    or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN. Needs the permission to administer the
+    installation.
+    """
+    CreditInvoice: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.CreditInvoiceRequest, _billing_service_pb2.CreditInvoiceResponse]
+    """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes nothing.
+    Refused with CREDIT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+    """
+    VoidInvoice: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.VoidInvoiceRequest, _billing_service_pb2.VoidInvoiceResponse]
+    """Takes a whole invoice back by a credit note, and opens its period to be issued again. Doing it again changes
+    nothing. Refused with INVOICE_PAID once a payment is recorded. Needs the permission to administer the installation.
+    """
+    RecordPayment: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.RecordPaymentRequest, _billing_service_pb2.RecordPaymentResponse]
+    """Keeps that money came in for an invoice. The same payment again is no error and changes nothing. Refused with
+    PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+    """
+    ListLineEvents: _grpc.UnaryStreamMultiCallable[_billing_service_pb2.ListLineEventsRequest, _billing_service_pb2.ListLineEventsResponse]
+    """Lists the events behind a line, in the order of the journal. Needs the permission to read the account that the
+    invoice is for.
+    """
 
 @_typing.type_check_only
 class BillingServiceAsyncStub(BillingServiceStub):
@@ -119,6 +158,45 @@ class BillingServiceAsyncStub(BillingServiceStub):
     """
     QueryRevenue: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.QueryRevenueRequest, _billing_service_pb2.QueryRevenueResponse]  # type: ignore[assignment]
     """Sums what usage comes to at contract prices, by tier. Needs the permission to read the installation."""
+    PreviewTerms: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.PreviewTermsRequest, _billing_service_pb2.PreviewTermsResponse]  # type: ignore[assignment]
+    """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing.
+    Needs the permission to read the installation.
+    """
+    DiffPrices: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.DiffPricesRequest, _billing_service_pb2.DiffPricesResponse]  # type: ignore[assignment]
+    """Says who would pay how much more by one version of a book than by another, on a month's usage. Needs the permission
+    to read the installation.
+    """
+    ListPeriods: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ListPeriodsRequest, _billing_service_pb2.ListPeriodsResponse]  # type: ignore[assignment]
+    """Lists periods, and what each waits for. Needs the permission to read the installation."""
+    ApproveInvoice: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ApproveInvoiceRequest, _billing_service_pb2.ApproveInvoiceResponse]  # type: ignore[assignment]
+    """Lets an invoice go that is held because it is the first, or far above the last, and issues it. The approval is for
+    the total that it stands at. Refused with NOT_HELD. Needs the permission to administer the installation.
+    """
+    ReopenPeriod: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ReopenPeriodRequest, _billing_service_pb2.ReopenPeriodResponse]  # type: ignore[assignment]
+    """Opens a period again that was closed without a document. Refused with PERIOD_ISSUED where there is one: that is
+    voided or credited. Needs the permission to administer the installation.
+    """
+    CorrectPeriod: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.CorrectPeriodRequest, _billing_service_pb2.CorrectPeriodResponse]  # type: ignore[assignment]
+    """Issues what a closed period comes to by now, less what was billed for it, as a document of its own: a credit note,
+    or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN. Needs the permission to administer the
+    installation.
+    """
+    CreditInvoice: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.CreditInvoiceRequest, _billing_service_pb2.CreditInvoiceResponse]  # type: ignore[assignment]
+    """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes nothing.
+    Refused with CREDIT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+    """
+    VoidInvoice: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.VoidInvoiceRequest, _billing_service_pb2.VoidInvoiceResponse]  # type: ignore[assignment]
+    """Takes a whole invoice back by a credit note, and opens its period to be issued again. Doing it again changes
+    nothing. Refused with INVOICE_PAID once a payment is recorded. Needs the permission to administer the installation.
+    """
+    RecordPayment: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.RecordPaymentRequest, _billing_service_pb2.RecordPaymentResponse]  # type: ignore[assignment]
+    """Keeps that money came in for an invoice. The same payment again is no error and changes nothing. Refused with
+    PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+    """
+    ListLineEvents: _aio.UnaryStreamMultiCallable[_billing_service_pb2.ListLineEventsRequest, _billing_service_pb2.ListLineEventsResponse]  # type: ignore[assignment]
+    """Lists the events behind a line, in the order of the journal. Needs the permission to read the account that the
+    invoice is for.
+    """
 
 class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
     """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does.
@@ -240,5 +318,104 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.QueryRevenueResponse, _abc.Awaitable[_billing_service_pb2.QueryRevenueResponse]]:
         """Sums what usage comes to at contract prices, by tier. Needs the permission to read the installation."""
+
+    @_abc_1.abstractmethod
+    def PreviewTerms(
+        self,
+        request: _billing_service_pb2.PreviewTermsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_service_pb2.PreviewTermsResponse, _abc.Awaitable[_billing_service_pb2.PreviewTermsResponse]]:
+        """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing.
+        Needs the permission to read the installation.
+        """
+
+    @_abc_1.abstractmethod
+    def DiffPrices(
+        self,
+        request: _billing_service_pb2.DiffPricesRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_service_pb2.DiffPricesResponse, _abc.Awaitable[_billing_service_pb2.DiffPricesResponse]]:
+        """Says who would pay how much more by one version of a book than by another, on a month's usage. Needs the permission
+        to read the installation.
+        """
+
+    @_abc_1.abstractmethod
+    def ListPeriods(
+        self,
+        request: _billing_service_pb2.ListPeriodsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_service_pb2.ListPeriodsResponse, _abc.Awaitable[_billing_service_pb2.ListPeriodsResponse]]:
+        """Lists periods, and what each waits for. Needs the permission to read the installation."""
+
+    @_abc_1.abstractmethod
+    def ApproveInvoice(
+        self,
+        request: _billing_service_pb2.ApproveInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_service_pb2.ApproveInvoiceResponse, _abc.Awaitable[_billing_service_pb2.ApproveInvoiceResponse]]:
+        """Lets an invoice go that is held because it is the first, or far above the last, and issues it. The approval is for
+        the total that it stands at. Refused with NOT_HELD. Needs the permission to administer the installation.
+        """
+
+    @_abc_1.abstractmethod
+    def ReopenPeriod(
+        self,
+        request: _billing_service_pb2.ReopenPeriodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_service_pb2.ReopenPeriodResponse, _abc.Awaitable[_billing_service_pb2.ReopenPeriodResponse]]:
+        """Opens a period again that was closed without a document. Refused with PERIOD_ISSUED where there is one: that is
+        voided or credited. Needs the permission to administer the installation.
+        """
+
+    @_abc_1.abstractmethod
+    def CorrectPeriod(
+        self,
+        request: _billing_service_pb2.CorrectPeriodRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_service_pb2.CorrectPeriodResponse, _abc.Awaitable[_billing_service_pb2.CorrectPeriodResponse]]:
+        """Issues what a closed period comes to by now, less what was billed for it, as a document of its own: a credit note,
+        or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN. Needs the permission to administer the
+        installation.
+        """
+
+    @_abc_1.abstractmethod
+    def CreditInvoice(
+        self,
+        request: _billing_service_pb2.CreditInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_service_pb2.CreditInvoiceResponse, _abc.Awaitable[_billing_service_pb2.CreditInvoiceResponse]]:
+        """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes nothing.
+        Refused with CREDIT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+        """
+
+    @_abc_1.abstractmethod
+    def VoidInvoice(
+        self,
+        request: _billing_service_pb2.VoidInvoiceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_service_pb2.VoidInvoiceResponse, _abc.Awaitable[_billing_service_pb2.VoidInvoiceResponse]]:
+        """Takes a whole invoice back by a credit note, and opens its period to be issued again. Doing it again changes
+        nothing. Refused with INVOICE_PAID once a payment is recorded. Needs the permission to administer the installation.
+        """
+
+    @_abc_1.abstractmethod
+    def RecordPayment(
+        self,
+        request: _billing_service_pb2.RecordPaymentRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_billing_service_pb2.RecordPaymentResponse, _abc.Awaitable[_billing_service_pb2.RecordPaymentResponse]]:
+        """Keeps that money came in for an invoice. The same payment again is no error and changes nothing. Refused with
+        PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+        """
+
+    @_abc_1.abstractmethod
+    def ListLineEvents(
+        self,
+        request: _billing_service_pb2.ListLineEventsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_billing_service_pb2.ListLineEventsResponse], _abc.AsyncIterator[_billing_service_pb2.ListLineEventsResponse]]:
+        """Lists the events behind a line, in the order of the journal. Needs the permission to read the account that the
+        invoice is for.
+        """
 
 def add_BillingServiceServicer_to_server(servicer: BillingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

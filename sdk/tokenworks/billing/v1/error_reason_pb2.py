@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(tokenworks/billing/v1/error_reason.proto\x12\x15tokenworks.billing.v1*\x9d\x03\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45RROR_REASON_BOOK_INVALID\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_BOOK_NOT_FOUND\x10\x02\x12\x1d\n\x19\x45RROR_REASON_BOOK_CHANGED\x10\x03\x12!\n\x1d\x45RROR_REASON_CONTRACT_INVALID\x10\n\x12#\n\x1f\x45RROR_REASON_CONTRACT_NOT_FOUND\x10\x0b\x12\x1c\n\x18\x45RROR_REASON_COVER_TAKEN\x10\x0c\x12$\n ERROR_REASON_ACCOUNT_NOT_COVERED\x10\r\x12\x1e\n\x1a\x45RROR_REASON_PERIOD_ISSUED\x10\x14\x12 \n\x1c\x45RROR_REASON_MONTH_NOT_ENDED\x10\x15\x12\"\n\x1e\x45RROR_REASON_INVOICE_NOT_FOUND\x10\x1e\x12\x1f\n\x1b\x45RROR_REASON_LINE_NOT_FOUND\x10\x1f\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(tokenworks/billing/v1/error_reason.proto\x12\x15tokenworks.billing.v1*\xe0\x05\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x1d\n\x19\x45RROR_REASON_BOOK_INVALID\x10\x01\x12\x1f\n\x1b\x45RROR_REASON_BOOK_NOT_FOUND\x10\x02\x12\x1d\n\x19\x45RROR_REASON_BOOK_CHANGED\x10\x03\x12!\n\x1d\x45RROR_REASON_CONTRACT_INVALID\x10\n\x12#\n\x1f\x45RROR_REASON_CONTRACT_NOT_FOUND\x10\x0b\x12\x1c\n\x18\x45RROR_REASON_COVER_TAKEN\x10\x0c\x12$\n ERROR_REASON_ACCOUNT_NOT_COVERED\x10\r\x12\x1e\n\x1a\x45RROR_REASON_PERIOD_ISSUED\x10\x14\x12 \n\x1c\x45RROR_REASON_MONTH_NOT_ENDED\x10\x15\x12!\n\x1d\x45RROR_REASON_PERIOD_NOT_FOUND\x10\x16\x12\x1c\n\x18\x45RROR_REASON_PERIOD_OPEN\x10\x17\x12\x19\n\x15\x45RROR_REASON_NOT_HELD\x10\x18\x12\"\n\x1e\x45RROR_REASON_INVOICE_NOT_FOUND\x10\x1e\x12\x1f\n\x1b\x45RROR_REASON_LINE_NOT_FOUND\x10\x1f\x12 \n\x1c\x45RROR_REASON_CREDIT_TOO_HIGH\x10 \x12\x1d\n\x19\x45RROR_REASON_INVOICE_VOID\x10!\x12\x1d\n\x19\x45RROR_REASON_INVOICE_PAID\x10\"\x12\x1d\n\x19\x45RROR_REASON_KIND_REFUSED\x10#\x12 \n\x1c\x45RROR_REASON_CREDIT_CONFLICT\x10$\x12!\n\x1d\x45RROR_REASON_PAYMENT_CONFLICT\x10%\x12!\n\x1d\x45RROR_REASON_PAYMENT_TOO_HIGH\x10&b\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenworks.billing.v1.error
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=68
-  _globals['_ERRORREASON']._serialized_end=481
+  _globals['_ERRORREASON']._serialized_end=804
 # @@protoc_insertion_point(module_scope)

@@ -42,10 +42,30 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: an invoice was issued for a time that the change would touch."""
     ERROR_REASON_MONTH_NOT_ENDED: _ErrorReason.ValueType  # 21
     """FAILED_PRECONDITION: the month has not ended under any contract."""
+    ERROR_REASON_PERIOD_NOT_FOUND: _ErrorReason.ValueType  # 22
+    """NOT_FOUND: the contract has no period in that month."""
+    ERROR_REASON_PERIOD_OPEN: _ErrorReason.ValueType  # 23
+    """FAILED_PRECONDITION: the period is not closed."""
+    ERROR_REASON_NOT_HELD: _ErrorReason.ValueType  # 24
+    """FAILED_PRECONDITION: the invoice is not held for a reason that somebody may let go."""
     ERROR_REASON_INVOICE_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND: no such invoice."""
     ERROR_REASON_LINE_NOT_FOUND: _ErrorReason.ValueType  # 31
     """NOT_FOUND: the invoice has no such line."""
+    ERROR_REASON_CREDIT_TOO_HIGH: _ErrorReason.ValueType  # 32
+    """FAILED_PRECONDITION: more than what is left of the line."""
+    ERROR_REASON_INVOICE_VOID: _ErrorReason.ValueType  # 33
+    """FAILED_PRECONDITION: the invoice was taken back."""
+    ERROR_REASON_INVOICE_PAID: _ErrorReason.ValueType  # 34
+    """FAILED_PRECONDITION: payments are recorded for the invoice: credit its lines instead."""
+    ERROR_REASON_KIND_REFUSED: _ErrorReason.ValueType  # 35
+    """FAILED_PRECONDITION: the document is none that this can be done to: a credit note, a write-off."""
+    ERROR_REASON_CREDIT_CONFLICT: _ErrorReason.ValueType  # 36
+    """FAILED_PRECONDITION: a credit of this id is there with other content."""
+    ERROR_REASON_PAYMENT_CONFLICT: _ErrorReason.ValueType  # 37
+    """FAILED_PRECONDITION: a payment of this id is there with other content."""
+    ERROR_REASON_PAYMENT_TOO_HIGH: _ErrorReason.ValueType  # 38
+    """FAILED_PRECONDITION: more than what is left to pay."""
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """The `reason` of the google.rpc.ErrorInfo (domain "tokenworks") of calls that billing refuses, without the prefix
@@ -73,8 +93,28 @@ ERROR_REASON_PERIOD_ISSUED: ErrorReason.ValueType  # 20
 """FAILED_PRECONDITION: an invoice was issued for a time that the change would touch."""
 ERROR_REASON_MONTH_NOT_ENDED: ErrorReason.ValueType  # 21
 """FAILED_PRECONDITION: the month has not ended under any contract."""
+ERROR_REASON_PERIOD_NOT_FOUND: ErrorReason.ValueType  # 22
+"""NOT_FOUND: the contract has no period in that month."""
+ERROR_REASON_PERIOD_OPEN: ErrorReason.ValueType  # 23
+"""FAILED_PRECONDITION: the period is not closed."""
+ERROR_REASON_NOT_HELD: ErrorReason.ValueType  # 24
+"""FAILED_PRECONDITION: the invoice is not held for a reason that somebody may let go."""
 ERROR_REASON_INVOICE_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND: no such invoice."""
 ERROR_REASON_LINE_NOT_FOUND: ErrorReason.ValueType  # 31
 """NOT_FOUND: the invoice has no such line."""
+ERROR_REASON_CREDIT_TOO_HIGH: ErrorReason.ValueType  # 32
+"""FAILED_PRECONDITION: more than what is left of the line."""
+ERROR_REASON_INVOICE_VOID: ErrorReason.ValueType  # 33
+"""FAILED_PRECONDITION: the invoice was taken back."""
+ERROR_REASON_INVOICE_PAID: ErrorReason.ValueType  # 34
+"""FAILED_PRECONDITION: payments are recorded for the invoice: credit its lines instead."""
+ERROR_REASON_KIND_REFUSED: ErrorReason.ValueType  # 35
+"""FAILED_PRECONDITION: the document is none that this can be done to: a credit note, a write-off."""
+ERROR_REASON_CREDIT_CONFLICT: ErrorReason.ValueType  # 36
+"""FAILED_PRECONDITION: a credit of this id is there with other content."""
+ERROR_REASON_PAYMENT_CONFLICT: ErrorReason.ValueType  # 37
+"""FAILED_PRECONDITION: a payment of this id is there with other content."""
+ERROR_REASON_PAYMENT_TOO_HIGH: ErrorReason.ValueType  # 38
+"""FAILED_PRECONDITION: more than what is left to pay."""
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

@@ -25,31 +25,31 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*tokenworks/meter/v1/producer_service.proto\x12\x13tokenworks.meter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x0bSequenceGap\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x03\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12.\n\nfound_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xe7\x02\n\x08Producer\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08producer\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".tokenworks.meter.v1.ProducerState\x12\x11\n\tis_silent\x18\x04 \x01(\x08\x12-\n\tseen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11recorded_sequence\x18\x06 \x01(\x03\x12\x1a\n\x12\x61nnounced_sequence\x18\x07 \x01(\x03\x12\x1b\n\x13missing_batch_count\x18\x08 \x01(\x03\x12.\n\x04gaps\x18\t \x03(\x0b\x32 .tokenworks.meter.v1.SequenceGap\x12\x0e\n\x06key_id\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\x94\x01\n\x14ListProducersRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".tokenworks.meter.v1.ProducerState\x12\x11\n\tis_silent\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"b\n\x15ListProducersResponse\x12\x30\n\tproducers\x18\x01 \x03(\x0b\x32\x1d.tokenworks.meter.v1.Producer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"<\n\x17RegisterProducerRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08producer\x18\x02 \x01(\t\"K\n\x18RegisterProducerResponse\x12/\n\x08producer\x18\x01 \x01(\x0b\x32\x1d.tokenworks.meter.v1.Producer\":\n\x15RetireProducerRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08producer\x18\x02 \x01(\t\"I\n\x16RetireProducerResponse\x12/\n\x08producer\x18\x01 \x01(\x0b\x32\x1d.tokenworks.meter.v1.Producer*\x85\x01\n\rProducerState\x12\x1e\n\x1aPRODUCER_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19PRODUCER_STATE_REGISTERED\x10\x01\x12\x19\n\x15PRODUCER_STATE_ACTIVE\x10\x02\x12\x1a\n\x16PRODUCER_STATE_RETIRED\x10\x03\x32\xd5\x02\n\x0fProducerService\x12\x66\n\rListProducers\x12).tokenworks.meter.v1.ListProducersRequest\x1a*.tokenworks.meter.v1.ListProducersResponse\x12o\n\x10RegisterProducer\x12,.tokenworks.meter.v1.RegisterProducerRequest\x1a-.tokenworks.meter.v1.RegisterProducerResponse\x12i\n\x0eRetireProducer\x12*.tokenworks.meter.v1.RetireProducerRequest\x1a+.tokenworks.meter.v1.RetireProducerResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n*tokenworks/meter/v1/producer_service.proto\x12\x13tokenworks.meter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"l\n\x0bSequenceGap\x12\x16\n\x0e\x66irst_sequence\x18\x01 \x01(\x03\x12\x15\n\rlast_sequence\x18\x02 \x01(\x03\x12.\n\nfound_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xf5\x02\n\x08Producer\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08producer\x18\x02 \x01(\t\x12\x31\n\x05state\x18\x03 \x01(\x0e\x32\".tokenworks.meter.v1.ProducerState\x12\x11\n\tis_silent\x18\x04 \x01(\x08\x12-\n\tseen_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11recorded_sequence\x18\x06 \x01(\x03\x12\x1a\n\x12\x61nnounced_sequence\x18\x07 \x01(\x03\x12\x1b\n\x13missing_batch_count\x18\x08 \x01(\x03\x12.\n\x04gaps\x18\t \x03(\x0b\x32 .tokenworks.meter.v1.SequenceGap\x12\x0e\n\x06key_id\x18\n \x01(\t\x12/\n\x0b\x63reate_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04\x65\x64ge\x18\x0c \x01(\x08\"\x94\x01\n\x14ListProducersRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x31\n\x05state\x18\x02 \x01(\x0e\x32\".tokenworks.meter.v1.ProducerState\x12\x11\n\tis_silent\x18\x03 \x01(\x08\x12\x11\n\tpage_size\x18\x04 \x01(\x05\x12\x12\n\npage_token\x18\x05 \x01(\t\"b\n\x15ListProducersResponse\x12\x30\n\tproducers\x18\x01 \x03(\x0b\x32\x1d.tokenworks.meter.v1.Producer\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"J\n\x17RegisterProducerRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08producer\x18\x02 \x01(\t\x12\x0c\n\x04\x65\x64ge\x18\x03 \x01(\x08\"K\n\x18RegisterProducerResponse\x12/\n\x08producer\x18\x01 \x01(\x0b\x32\x1d.tokenworks.meter.v1.Producer\":\n\x15RetireProducerRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x10\n\x08producer\x18\x02 \x01(\t\"I\n\x16RetireProducerResponse\x12/\n\x08producer\x18\x01 \x01(\x0b\x32\x1d.tokenworks.meter.v1.Producer*\x85\x01\n\rProducerState\x12\x1e\n\x1aPRODUCER_STATE_UNSPECIFIED\x10\x00\x12\x1d\n\x19PRODUCER_STATE_REGISTERED\x10\x01\x12\x19\n\x15PRODUCER_STATE_ACTIVE\x10\x02\x12\x1a\n\x16PRODUCER_STATE_RETIRED\x10\x03\x32\xd5\x02\n\x0fProducerService\x12\x66\n\rListProducers\x12).tokenworks.meter.v1.ListProducersRequest\x1a*.tokenworks.meter.v1.ListProducersResponse\x12o\n\x10RegisterProducer\x12,.tokenworks.meter.v1.RegisterProducerRequest\x1a-.tokenworks.meter.v1.RegisterProducerResponse\x12i\n\x0eRetireProducer\x12*.tokenworks.meter.v1.RetireProducerRequest\x1a+.tokenworks.meter.v1.RetireProducerResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenworks.meter.v1.producer_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PRODUCERSTATE']._serialized_start=1098
-  _globals['_PRODUCERSTATE']._serialized_end=1231
+  _globals['_PRODUCERSTATE']._serialized_start=1126
+  _globals['_PRODUCERSTATE']._serialized_end=1259
   _globals['_SEQUENCEGAP']._serialized_start=100
   _globals['_SEQUENCEGAP']._serialized_end=208
   _globals['_PRODUCER']._serialized_start=211
-  _globals['_PRODUCER']._serialized_end=570
-  _globals['_LISTPRODUCERSREQUEST']._serialized_start=573
-  _globals['_LISTPRODUCERSREQUEST']._serialized_end=721
-  _globals['_LISTPRODUCERSRESPONSE']._serialized_start=723
-  _globals['_LISTPRODUCERSRESPONSE']._serialized_end=821
-  _globals['_REGISTERPRODUCERREQUEST']._serialized_start=823
-  _globals['_REGISTERPRODUCERREQUEST']._serialized_end=883
-  _globals['_REGISTERPRODUCERRESPONSE']._serialized_start=885
-  _globals['_REGISTERPRODUCERRESPONSE']._serialized_end=960
-  _globals['_RETIREPRODUCERREQUEST']._serialized_start=962
-  _globals['_RETIREPRODUCERREQUEST']._serialized_end=1020
-  _globals['_RETIREPRODUCERRESPONSE']._serialized_start=1022
-  _globals['_RETIREPRODUCERRESPONSE']._serialized_end=1095
-  _globals['_PRODUCERSERVICE']._serialized_start=1234
-  _globals['_PRODUCERSERVICE']._serialized_end=1575
+  _globals['_PRODUCER']._serialized_end=584
+  _globals['_LISTPRODUCERSREQUEST']._serialized_start=587
+  _globals['_LISTPRODUCERSREQUEST']._serialized_end=735
+  _globals['_LISTPRODUCERSRESPONSE']._serialized_start=737
+  _globals['_LISTPRODUCERSRESPONSE']._serialized_end=835
+  _globals['_REGISTERPRODUCERREQUEST']._serialized_start=837
+  _globals['_REGISTERPRODUCERREQUEST']._serialized_end=911
+  _globals['_REGISTERPRODUCERRESPONSE']._serialized_start=913
+  _globals['_REGISTERPRODUCERRESPONSE']._serialized_end=988
+  _globals['_RETIREPRODUCERREQUEST']._serialized_start=990
+  _globals['_RETIREPRODUCERREQUEST']._serialized_end=1048
+  _globals['_RETIREPRODUCERRESPONSE']._serialized_start=1050
+  _globals['_RETIREPRODUCERRESPONSE']._serialized_end=1123
+  _globals['_PRODUCERSERVICE']._serialized_start=1262
+  _globals['_PRODUCERSERVICE']._serialized_end=1603
 # @@protoc_insertion_point(module_scope)

@@ -97,6 +97,7 @@ class Producer(_message.Message):
     GAPS_FIELD_NUMBER: _builtins.int
     KEY_ID_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    EDGE_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Account that owns its API key; empty for a key of the installation."""
     producer: _builtins.str
@@ -115,6 +116,8 @@ class Producer(_message.Message):
     """Numbers that were passed over in all: batches that were lost before they came here."""
     key_id: _builtins.str
     """Id of the API key that opened its newest stream; empty when there was none."""
+    edge: _builtins.bool
+    """It runs at the edge: the close of a month does not wait for it."""
     @_builtins.property
     def seen_time(self) -> _timestamp_pb2.Timestamp:
         """When it was last heard; absent when it never was."""
@@ -141,10 +144,11 @@ class Producer(_message.Message):
         gaps: _abc.Iterable[Global___SequenceGap] | None = ...,
         key_id: _builtins.str = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        edge: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "seen_time", b"seen_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "announced_sequence", b"announced_sequence", "create_time", b"create_time", "gaps", b"gaps", "is_silent", b"is_silent", "key_id", b"key_id", "missing_batch_count", b"missing_batch_count", "producer", b"producer", "recorded_sequence", b"recorded_sequence", "seen_time", b"seen_time", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "announced_sequence", b"announced_sequence", "create_time", b"create_time", "edge", b"edge", "gaps", b"gaps", "is_silent", b"is_silent", "key_id", b"key_id", "missing_batch_count", b"missing_batch_count", "producer", b"producer", "recorded_sequence", b"recorded_sequence", "seen_time", b"seen_time", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -224,19 +228,23 @@ class RegisterProducerRequest(_message.Message):
 
     ACCOUNT_FIELD_NUMBER: _builtins.int
     PRODUCER_FIELD_NUMBER: _builtins.int
+    EDGE_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Account that owns its API key; empty for a key of the installation."""
     producer: _builtins.str
     """Its name, 1–64 characters of [A-Za-z0-9._-]."""
+    edge: _builtins.bool
+    """It runs at the edge, on machines that come and go: the close of a month does not wait for it."""
     def __init__(
         self,
         *,
         account: _builtins.str = ...,
         producer: _builtins.str = ...,
+        edge: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "producer", b"producer"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "edge", b"edge", "producer", b"producer"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,70 @@
+"""What all desks of the billing service share: the use cases, who calls, and what they may."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import grpc
+
+from billing.closing import Closing
+from billing.explaining import Explaining
+from billing.invoicing import Invoice
+from billing.ports import InvoiceStore, Terms, TermsStore
+from meter.domain.credential import Credential, Permission
+from meter.domain.errors import NotFound
+from meter.hosting import Door, Host
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BillingParts:
+    """The use cases and stores that the service stands on."""
+
+    terms: TermsStore
+    invoices: InvoiceStore
+    closing: Closing
+    explaining: Explaining
+
+
+class Desk:
+    """A part of the service; whatever touches the database or prices runs on a thread."""
+
+    def __init__(self, parts: BillingParts, *, host: Host, door: Door) -> None:
+        """Take the use cases, and what the meter lends."""
+        self._parts = parts
+        self._host = host
+        self._door = door
+
+    async def _terms(self) -> Terms:
+        return await asyncio.to_thread(self._parts.terms.load)
+
+    async def _readable_invoice(self, number: str, context: _Context) -> Invoice:
+        credential = self._door.caller(context)
+        try:
+            invoice = await asyncio.to_thread(self._parts.explaining.get_invoice, number)
+        except NotFound:
+            # Which numbers there are is nobody's business who may not read them all.
+            self._door.require(credential, Permission.READ, None)
+            raise
+        self._require_all(credential, invoice)
+        return invoice
+
+    def _may_read(self, credential: Credential, invoice: Invoice) -> bool:
+        tree, now_ms = self._host.tree(), self._host.clock.now_ms()
+        return all(
+            credential.may(Permission.READ, account_id, tree=tree, at_ms=now_ms)
+            for account_id in invoice.version.covers
+        )
+
+    def _require_all(self, credential: Credential, invoice: Invoice) -> None:
+        for account_id in invoice.version.covers:
+            self._door.require(credential, Permission.READ, account_id)
+
+    def _administrator(self, context: _Context) -> Credential:
+        credential = self._door.caller(context)
+        self._door.require(credential, Permission.ADMINISTER, None)
+        return credential
+
+    def _reader(self, context: _Context) -> None:
+        self._door.require(self._door.caller(context), Permission.READ, None)
