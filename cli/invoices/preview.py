@@ -1,0 +1,27 @@
+"""`tokenworks invoices preview`: what an invoice would be by all that is counted now."""
+
+import click
+
+from cli.accounts import resolve
+from cli.connection import PRICING_SECONDS_MAX, Client, client_command
+from cli.invoices.forms import FORMATS, write_document
+from tokenworks.billing.v1 import billing_service_pb2 as pb
+
+
+@click.command("preview")
+@click.argument("account")
+@click.option("--month", metavar="MONTH", help="Such as 2026-10; else the current one.")
+@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text")
+@client_command
+def preview(client: Client, *, account: str, month: str | None, form: str) -> None:
+    """Show what the invoice for ACCOUNT would be by all that is counted now."""
+    form = "json" if client.as_json else form
+    request = pb.PreviewInvoiceRequest(
+        account=resolve(client.accounts, account), month=month or "", format=FORMATS[form]
+    )
+    answer = client.billing.PreviewInvoice(request, timeout=PRICING_SECONDS_MAX)
+    if client.as_json:
+        documents = b",".join(it.document.strip() for it in answer.previews)
+        write_document(b"[" + documents + b"]\n")
+        return
+    write_document(b"\n".join(it.document for it in answer.previews))
