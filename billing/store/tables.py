@@ -167,6 +167,8 @@ issued_lines = Table(
     Column("origin_line", Integer, nullable=False),
     Column("description", Text, nullable=False),
     Column("unit", Text, nullable=False),
+    # The id of a charge in its contract.
+    Column("charge", Text, nullable=False),
     Column("tax_category", Text, nullable=False),
     Column("tax_rate", _Amount, nullable=False),
 )

@@ -153,6 +153,7 @@ ALTER TABLE issued_lines
     ADD COLUMN origin_line integer NOT NULL DEFAULT 0,
     ADD COLUMN description text NOT NULL DEFAULT '',
     ADD COLUMN unit text NOT NULL DEFAULT '',
+    ADD COLUMN charge text COLLATE "C" NOT NULL DEFAULT '',
     ADD COLUMN tax_category text COLLATE "C" NOT NULL DEFAULT '',
     ADD COLUMN tax_rate numeric NOT NULL DEFAULT 0,
     ADD CONSTRAINT issued_lines_product CHECK (
@@ -207,7 +208,7 @@ _VIEWS = """
 CREATE VIEW invoice_lines AS
 SELECT number, line, model, tier, mode, token_class, above, window_name, book, price_from,
        unit_price, quantity, exact, billed, residue, kind, group_account, origin_start,
-       origin_number, origin_line, description, unit, tax_category, tax_rate
+       origin_number, origin_line, description, unit, charge, tax_category, tax_rate
 FROM issued_lines;
 DROP VIEW invoices;
 CREATE VIEW invoices AS

@@ -1,0 +1,293 @@
+"""The one place that issues: numbers without a gap, documents and their rows, many at once.
+
+Numbers are taken under the row of their series and given back when the transaction fails; all else
+goes up by COPY. Whoever calls commits.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection
+from sqlalchemy.dialects.postgresql import insert as upsert
+
+from billing.documents.canonical import to_json
+from billing.invoicing import (
+    ChargeLine,
+    CreditLine,
+    DocumentKind,
+    Invoice,
+    InvoiceLine,
+    issue,
+    issue_year,
+    series_of,
+)
+from billing.money import ZERO, subtract
+from billing.price_book import MODE_NAMES, class_name
+from billing.store.tables import invoice_numbers
+from billing.tax import Tax
+from meter.domain.times import to_time
+from meter.runtime.engine import driver_connection
+
+# A series and a year.
+_Series = tuple[str, int]
+_INVOICE_COLUMNS: Final = {
+    "number": "text",
+    "series": "text",
+    "year": "int4",
+    "serial": "int4",
+    "contract": "text",
+    "version_start": "timestamptz",
+    "account_id": "text",
+    "seller": "text",
+    "buyer": "text",
+    "currency": "text",
+    "zone": "text",
+    "period_start": "timestamptz",
+    "period_end": "timestamptz",
+    "issue_time": "timestamptz",
+    "due_date": "date",
+    "total": "numeric",
+    "residue": "numeric",
+    "line_count": "int4",
+    "cut_id": "int4",
+    "engine": "int2",
+    "sandbox": "bool",
+    "document": "bytea",
+    "sha256": "bytea",
+    "kind": "text",
+    "tax": "numeric",
+    "refers_to": "text",
+    "replaces": "text",
+    "reason": "text",
+    "terms_version": "int8",
+}
+_LINE_COLUMNS: Final = {
+    "number": "text",
+    "line": "int4",
+    "kind": "text",
+    "model": "text",
+    "tier": "text",
+    "mode": "text",
+    "token_class": "text",
+    "above": "int4",
+    "window_name": "text",
+    "book": "text",
+    "price_from": "timestamptz",
+    "unit_price": "numeric",
+    "quantity": "numeric",
+    "exact": "numeric",
+    "billed": "numeric",
+    "residue": "numeric",
+    "group_account": "text",
+    "origin_start": "timestamptz",
+    "origin_number": "text",
+    "origin_line": "int4",
+    "description": "text",
+    "unit": "text",
+    "charge": "text",
+    "tax_category": "text",
+    "tax_rate": "numeric",
+}
+# What a line has that is not of tokens.
+_NO_TOKENS: Final = {
+    "model": "",
+    "tier": "",
+    "mode": "",
+    "token_class": "",
+    "above": 0,
+    "window_name": "",
+    "book": "",
+    "price_from": None,
+    "group_account": "",
+}
+_NO_ORIGIN: Final = {"origin_start": None, "origin_number": "", "origin_line": 0}
+
+
+def issue_all(
+    connection: Connection, documents: Sequence[Invoice], *, terms_version: int, now_ms: int
+) -> list[Invoice]:
+    """Give drafts the next numbers of their series and keep them; return them in their order.
+
+    Of one series they are numbered in the order in which they come. Rows of series are locked in
+    the order of their names, so that two that issue wait for each other and never in a circle:
+    call it once in a transaction, last. `terms_version` is that of the terms they were drafted by.
+    """
+    last = _take_numbers(connection, documents, now_ms=now_ms)
+    issued: list[Invoice] = []
+    serials: list[int] = []
+    for document in documents:
+        series = _series(document, now_ms=now_ms)
+        last[series] += 1
+        serials.append(last[series])
+        issued.append(issue(document, number=last[series], issue_ms=now_ms))
+    if issued:
+        rows = (
+            _to_row(document, serial=serial, terms_version=terms_version)
+            for document, serial in zip(issued, serials, strict=True)
+        )
+        _copy(connection, "issued_invoices", columns=_INVOICE_COLUMNS, rows=rows)
+        lines = (row for document in issued for row in _to_lines(document))
+        _copy(connection, "issued_lines", columns=_LINE_COLUMNS, rows=lines)
+    return issued
+
+
+def _series(document: Invoice, *, now_ms: int) -> _Series:
+    return series_of(document), issue_year(document.version, now_ms)
+
+
+def _take_numbers(
+    connection: Connection, documents: Sequence[Invoice], *, now_ms: int
+) -> dict[_Series, int]:
+    """Take as many numbers of each series as there are documents; return those before."""
+    counts = Counter(_series(document, now_ms=now_ms) for document in documents)
+    last: dict[_Series, int] = {}
+    for series, year in sorted(counts):
+        count = counts[series, year]
+        statement = upsert(invoice_numbers).values(series=series, year=year, last=count)
+        taken = connection.execute(
+            statement.on_conflict_do_update(
+                index_elements=["series", "year"], set_={"last": invoice_numbers.c.last + count}
+            ).returning(invoice_numbers.c.last)
+        ).scalar_one()
+        last[series, year] = taken - count
+    return last
+
+
+def _copy(
+    connection: Connection,
+    table: str,
+    *,
+    columns: Mapping[str, str],
+    rows: Iterator[Mapping[str, Any]],
+) -> None:
+    statement = f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT binary)"
+    with (
+        driver_connection(connection).cursor() as cursor,
+        cursor.copy(statement) as copy,
+    ):
+        copy.set_types(list(columns.values()))
+        for row in rows:
+            copy.write_row([row[name] for name in columns])
+
+
+def _to_row(invoice: Invoice, *, serial: int, terms_version: int) -> dict[str, Any]:
+    assert invoice.issue is not None
+    version, document = invoice.version, to_json(invoice)
+    return {
+        "number": invoice.issue.number,
+        "series": invoice.issue.series,
+        "year": invoice.issue.year,
+        "serial": serial,
+        "contract": version.contract,
+        "version_start": to_time(version.start_ms),
+        "account_id": invoice.account_id,
+        "seller": version.seller.name,
+        "buyer": version.buyer.name,
+        "currency": version.currency.code,
+        "zone": version.zone.key,
+        "period_start": to_time(invoice.span.start_ms),
+        "period_end": to_time(invoice.span.end_ms),
+        "issue_time": to_time(invoice.issue.issue_ms),
+        "due_date": invoice.issue.due,
+        "total": invoice.total,
+        "residue": invoice.residue,
+        "line_count": len(invoice.lines) + len(invoice.charges) + len(invoice.credits),
+        "cut_id": invoice.cut_id,
+        "engine": invoice.engine,
+        "sandbox": invoice.is_sandbox,
+        "document": document,
+        "sha256": hashlib.sha256(document).digest(),
+        "kind": invoice.kind.value,
+        "tax": subtract(invoice.total, invoice.net),
+        "refers_to": invoice.refers_to or None,
+        "replaces": invoice.replaces or None,
+        "reason": invoice.reason,
+        "terms_version": terms_version,
+    }
+
+
+def _to_lines(invoice: Invoice) -> Iterator[dict[str, Any]]:
+    assert invoice.issue is not None
+    number = {"number": invoice.issue.number}
+    for line in invoice.lines:
+        yield {**number, **_token_line(line, tax=invoice.version.tax)}
+    for charge in invoice.charges:
+        yield {**number, **_charge_line(charge)}
+    for credit in invoice.credits:
+        yield {**number, **_credit_line(credit, kind=invoice.kind)}
+
+
+def _token_line(line: InvoiceLine, *, tax: Tax | None) -> dict[str, Any]:
+    origin = line.origin
+    return {
+        "line": line.line,
+        "kind": "usage" if origin is None else "adjustment",
+        "model": line.model,
+        "tier": line.tier,
+        "mode": MODE_NAMES[line.mode],
+        "token_class": class_name(line.token_class),
+        "above": line.price.above,
+        "window_name": line.price.window,
+        "book": line.price.book,
+        "price_from": to_time(line.price.version_start_ms),
+        "unit_price": line.price.unit_price,
+        "quantity": line.token_count,
+        "exact": line.exact,
+        "billed": line.billed,
+        "residue": line.residue,
+        "group_account": line.group,
+        "origin_start": None if origin is None else to_time(origin.start_ms),
+        "origin_number": "" if origin is None else origin.number,
+        "origin_line": 0 if origin is None else origin.line,
+        "description": "",
+        "unit": "",
+        "charge": "",
+        **_tax(tax),
+    }
+
+
+def _charge_line(charge: ChargeLine) -> dict[str, Any]:
+    return {
+        **_NO_TOKENS,
+        **_NO_ORIGIN,
+        "line": charge.line,
+        "kind": "charge",
+        "unit_price": charge.unit_price,
+        "quantity": charge.quantity,
+        "exact": charge.exact,
+        "billed": charge.billed,
+        "residue": charge.residue,
+        "description": charge.text,
+        "unit": charge.unit,
+        "charge": charge.charge_id,
+        **_tax(charge.tax),
+    }
+
+
+def _credit_line(credit: CreditLine, *, kind: DocumentKind) -> dict[str, Any]:
+    """A credit takes money off and no tokens back: its quantity says which it was for."""
+    return {
+        **_NO_TOKENS,
+        "line": credit.line,
+        "kind": "write_off" if kind is DocumentKind.WRITE_OFF else "credit",
+        "unit_price": ZERO,
+        "quantity": credit.token_count or 0,
+        "exact": credit.amount,
+        "billed": credit.amount,
+        "residue": ZERO,
+        "origin_start": None,
+        "origin_number": credit.number,
+        "origin_line": credit.number_line,
+        "description": credit.text,
+        "unit": "",
+        "charge": "",
+        **_tax(credit.tax),
+    }
+
+
+def _tax(tax: Tax | None) -> dict[str, Any]:
+    if tax is None:
+        return {"tax_category": "", "tax_rate": ZERO}
+    return {"tax_category": tax.category, "tax_rate": tax.rate}
