@@ -139,6 +139,8 @@ issued_invoices = Table(
     Column("replaces", Text),
     Column("reason", Text, nullable=False),
     Column("terms_version", BigInteger, nullable=False),
+    # Rises from document to document: what of a contract's was there when another was issued.
+    Column("issue_order", BigInteger, Identity(always=True), nullable=False),
 )
 issued_lines = Table(
     "issued_lines",

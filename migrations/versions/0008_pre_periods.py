@@ -134,7 +134,8 @@ ALTER TABLE issued_invoices
     ADD COLUMN refers_to text COLLATE "C" REFERENCES issued_invoices,
     ADD COLUMN replaces text COLLATE "C" UNIQUE REFERENCES issued_invoices,
     ADD COLUMN reason text NOT NULL DEFAULT '',
-    ADD COLUMN terms_version bigint NOT NULL DEFAULT 0;
+    ADD COLUMN terms_version bigint NOT NULL DEFAULT 0,
+    ADD COLUMN issue_order bigint GENERATED ALWAYS AS IDENTITY;
 CREATE UNIQUE INDEX issued_invoices_once ON issued_invoices (contract, period_start)
     WHERE kind = 'invoice' AND replaces IS NULL AND refers_to IS NULL;
 CREATE INDEX issued_invoices_by_contract ON issued_invoices (contract, period_start);
