@@ -17,6 +17,7 @@ from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential, Permission
 from meter.evidence import Evidence
+from meter.reporters import Reporters
 from meter.series import Exposition
 from meter.usage import Cuts, UsageFacts, UsageSums
 
@@ -39,6 +40,7 @@ class Host:
     facts: UsageFacts
     sums: UsageSums
     change_log: ChangeLog
+    reporters: Reporters
     cuts: Cuts
     evidence: Evidence
     consumption: Consumption

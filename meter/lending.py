@@ -20,6 +20,7 @@ from meter.store.evidence import EvidenceStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
+from meter.store.reporters import ReporterStore
 from meter.store.sums import SumStore
 
 
@@ -48,6 +49,7 @@ def make_host(
         facts=FactStore(engine),
         sums=SumStore(engine),
         change_log=ChangeLog(),
+        reporters=ReporterStore(engine),
         cuts=CutStore(engine),
         evidence=EvidenceStore(engine),
         consumption=ConsumptionStore(engine, factories=FactoryStore(engine)),

@@ -33,6 +33,10 @@ class CountingTransaction(Protocol):
         """Add to usage, under the cut that is open."""
         ...
 
+    def note_reports(self, segments: Sequence[Segment]) -> None:
+        """Note which producers reported for which accounts; after `add`."""
+        ...
+
     def advance(self) -> None:
         """Move the watermark over what was read."""
         ...
@@ -98,6 +102,7 @@ class Follower:
             segments = [segment.decode(body) for body in bodies]
             delta = aggregate(segments)
             transaction.add(delta)
+            transaction.note_reports(segments)
             transaction.advance()
         self._tell(segments, delta)
         return sum(len(part) for part in segments)

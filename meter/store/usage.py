@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -10,15 +11,24 @@ from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from meter.counting.aggregate import UsageDelta
+from meter.counting.reports import Report, ReportMemory
 from meter.domain.errors import InvalidArgument, Reason, StoreRefusal
 from meter.domain.event import Int64Array
 from meter.domain.limits import QUERY_ROWS_MAX
 from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import FinishClass, TokenClass
-from meter.runtime.engine import SNAPSHOT, driver_connection, refusals, store_faults
+from meter.runtime.engine import (
+    SNAPSHOT,
+    connection_count,
+    driver_connection,
+    refusals,
+    store_faults,
+)
+from meter.segment import Segment
 from meter.store.cuts import CutStore
 from meter.store.installation import installation_time
 from meter.store.pool_usage import add_pool_usage
+from meter.store.reporters import note_reports, select_accounts_of
 from meter.store.tables import counting, cut_positions, journal, shards
 from meter.usage import GroupBy, UsageQuery, UsageRow
 
@@ -42,6 +52,8 @@ class UsageStore:
         self._engine = engine
         self._shard = shard
         self._cuts = CutStore(engine)
+        self._memory = ReportMemory()
+        self._settled_count = 0
 
     def ensure_watermark(self) -> None:
         """Begin the shard's watermark at zero unless it is there.
@@ -70,7 +82,14 @@ class UsageStore:
     def counting(self) -> Iterator["CountingStep"]:
         """Open a transaction that holds the shard's watermark."""
         with refusals("to count"), store_faults(), self._engine.begin() as connection:
-            yield CountingStep(connection, shard=self._shard)
+            count = connection_count(self._engine)
+            if count != self._settled_count:
+                # What was written through connections that are gone may be gone with them.
+                self._memory.forget()
+            step = CountingStep(connection, shard=self._shard, memory=self._memory)
+            yield step
+        self._settled_count = count
+        self._memory.learn(step.reports)
 
     def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
         """Take a cut when the last one is `every_ms` old or of another day; return its id."""
@@ -115,10 +134,12 @@ class UsageStore:
 class CountingStep:
     """One transaction of the follower."""
 
-    def __init__(self, connection: Connection, *, shard: int) -> None:
-        """Lock the shard's watermark."""
+    def __init__(self, connection: Connection, *, shard: int, memory: ReportMemory) -> None:
+        """Lock the shard's watermark; `memory` is of who is known to have reported for whom."""
         self._connection = connection
         self._shard = shard
+        self._memory = memory
+        self.reports: Sequence[Report] = ()
         self._last: tuple[int, datetime] | None = None
         self._position: int = connection.execute(
             select(counting.c.position).where(counting.c.shard == shard).with_for_update()
@@ -184,6 +205,12 @@ class CountingStep:
             )
         )
         add_pool_usage(self._connection, classes=delta.tokens)
+
+    def note_reports(self, segments: Sequence[Segment]) -> None:
+        """Note for which accounts producers have reported, where that is new; after `add`."""
+        find_accounts = partial(select_accounts_of, self._connection)
+        self.reports = self._memory.find_new(segments, accounts_of=find_accounts)
+        note_reports(self._connection, self.reports)
 
     def _check_dimensions(self) -> None:
         """Refuse to count events whose dimensions are gone: they would vanish in the join."""

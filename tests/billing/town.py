@@ -24,6 +24,7 @@ from meter.store.evidence import EvidenceStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from meter.store.journal import JournalStore
+from meter.store.reporters import ReporterStore
 from meter.store.sums import SumStore
 from meter.store.usage import UsageStore
 from tests.clock import FakeClock
@@ -70,6 +71,7 @@ class Town:
             facts=FactStore(self.engine),
             sums=SumStore(self.engine),
             change_log=ChangeLog(),
+            reporters=ReporterStore(self.engine),
             cuts=CutStore(self.engine),
             evidence=EvidenceStore(self.engine),
             consumption=ConsumptionStore(self.engine, factories=FactoryStore(self.engine)),

@@ -1,0 +1,89 @@
+"""Who reported for whom, in Postgres: noted by counting, in its transaction, and asked by a close.
+
+Rows are only ever added. Counting remembers what it has written, so that the table is not asked
+again for what every batch says.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Final
+
+from sqlalchemy import Connection, Engine, select, text
+
+from meter.counting.reports import Report, month_of
+from meter.domain.times import to_time
+from meter.producers import Standing
+from meter.reporters import Reporter
+from meter.runtime.engine import store_faults
+from meter.store.tables import dimensions
+
+_NOTE: Final = text(
+    """
+    INSERT INTO producer_accounts (account_id, month, key_account_id, producer)
+    SELECT DISTINCT * FROM unnest(CAST(:accounts AS text[]), CAST(:months AS date[]),
+        CAST(:key_accounts AS text[]), CAST(:producers AS text[])) ORDER BY 1, 2, 3, 4
+    ON CONFLICT DO NOTHING
+    """
+)
+_WAITED_FOR: Final = text(
+    f"""
+    SELECT DISTINCT a.account_id, a.key_account_id, a.producer
+    FROM producer_accounts a
+        JOIN producers p ON p.account_id = a.key_account_id AND p.producer = a.producer
+    WHERE a.account_id = ANY(CAST(:accounts AS text[]))
+        AND a.month BETWEEN CAST(:first_month AS date) AND CAST(:last_month AS date)
+        AND p.state = {Standing.ACTIVE} AND NOT p.edge
+        AND (p.seen_time IS NULL OR p.seen_time < :end_time
+            OR p.announced_sequence > p.sequence)
+    ORDER BY 1, 2, 3
+    """  # noqa: S608
+)
+
+
+class ReporterStore:
+    """Answers for whom a close waits; safe to share between threads."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+
+    def waited_for(
+        self, account_ids: Collection[str], *, start_ms: int, end_ms: int
+    ) -> Mapping[str, Sequence[Reporter]]:
+        """Return by account the producers that may still have usage of `[start_ms, end_ms)`.
+
+        One question for all accounts. Raises Unavailable.
+        """
+        values = {
+            "accounts": sorted(account_ids),
+            "first_month": month_of(start_ms),
+            "last_month": month_of(end_ms - 1),
+            "end_time": to_time(end_ms),
+        }
+        found: dict[str, list[Reporter]] = {}
+        with store_faults(), self._engine.connect() as connection:
+            for row in connection.execute(_WAITED_FOR, values):
+                reporter = Reporter(row.key_account_id, row.producer)
+                found.setdefault(row.account_id, []).append(reporter)
+        return found
+
+
+def note_reports(connection: Connection, reports: Sequence[Report]) -> None:
+    """Add who reported for whom, sorted: two servers that count at once wait in one order."""
+    if reports:
+        connection.execute(
+            _NOTE,
+            {
+                "accounts": [it.account_id for it in reports],
+                "months": [it.month for it in reports],
+                "key_accounts": [it.key_account for it in reports],
+                "producers": [it.producer for it in reports],
+            },
+        )
+
+
+def select_accounts_of(connection: Connection, dimension_ids: Iterable[int]) -> Mapping[int, str]:
+    """Return the account of each dimension."""
+    statement = select(dimensions.c.dimension_id, dimensions.c.account_id).where(
+        dimensions.c.dimension_id.in_(list(dimension_ids))
+    )
+    return {row.dimension_id: row.account_id for row in connection.execute(statement)}
