@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Final, Protocol
 
 from sqlalchemy import Connection
@@ -11,11 +12,34 @@ JOB: Final = "job"
 METER: Final = "meter"
 
 
+class Action(StrEnum):
+    """What can be done to what the meter keeps; a service beside it has actions of its own.
+
+    `docs/operating/audit-log.md` says of each what its subject and its detail are.
+    """
+
+    ACCOUNT_CREATE = "account.create"
+    ACCOUNT_MOVE = "account.move"
+    ACCOUNT_CLOSE = "account.close"
+    KEY_CREATE = "key.create"
+    KEY_ROTATE = "key.rotate"
+    KEY_REVOKE = "key.revoke"
+    PRODUCER_REGISTER = "producer.register"
+    PRODUCER_RETIRE = "producer.retire"
+    EVENT_CORRECT = "event.correct"
+    QUARANTINE_RELEASE = "quarantine.release"
+    QUARANTINE_REJECT = "quarantine.reject"
+    FACTORY_SET = "factory.set"
+    SOFTWARE_MARK = "software.mark"
+    USAGE_RECOUNT = "usage.recount"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """A change: who (the id of an API key, JOB or METER), when (ms), and what to what.
 
-    `action` is a noun and a verb, such as `contract.set`; `subject` an id, a name or a number.
+    `action` is a noun and a verb, of `Action` or of a service's own, such as `contract.set`;
+    `subject` an id, a name or a number.
     `detail` is JSON: strings, whole numbers, truths, lists and tables of them; money as strings.
     """
 
