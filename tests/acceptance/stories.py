@@ -1,0 +1,157 @@
+"""Random stories: a world lived for some months, with all that comes late, back or otherwise.
+
+A story is data: what is agreed on at the begin, and steps. What a step is about that is not there
+before (a document, a line) is drawn by a number, which whoever lives it takes modulo what there is.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Final, NamedTuple
+
+from tests.acceptance.oracle_accounts import Tree
+from tests.acceptance.oracle_bills import EXPONENTS, Event, to_event
+from tests.acceptance.worlds import World, random_world
+
+MONTHS: Final = 3
+_DAY_MS: Final = 86_400_000
+# What a step is, but for reports and closes, and how often it is drawn.
+_TURNS: Final = (
+    *("late", "late", "late", "take back", "take back", "replace", "release", "credit", "credit"),
+    *("void", "correct", "write off", "book"),
+)
+
+
+class Step(NamedTuple):
+    """What happens: its kind, the events or texts that it is about, and numbers to choose by."""
+
+    kind: str
+    events: tuple[Event, ...] = ()
+    texts: tuple[str, ...] = ()
+    month: str = ""
+    numbers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Story:
+    """The files that hold from the begin, the accounts, and what happens then."""
+
+    seed: int
+    months: tuple[str, ...]
+    books: tuple[str, ...]
+    contracts: tuple[str, ...]
+    tree: Tree
+    steps: tuple[Step, ...]
+
+
+def random_story(seed: int) -> Story:
+    """Draw the story of a seed."""
+    world = random_world(seed)
+    random = Random(f"story {seed}")
+    months = tuple(_months(world.month))
+    late_book = _late_book(world.books, random)
+    events = [*map(to_event, world.events), *_later_events(world, random)]
+    random.shuffle(events)
+    return Story(
+        seed=seed,
+        months=months,
+        books=tuple(it for it in world.books if it != late_book),
+        contracts=tuple(_with_extras(it, random) for it in world.contracts),
+        tree=world.tree,
+        steps=tuple(_steps(events, months=months, late_book=late_book, random=random)),
+    )
+
+
+def _months(first: str) -> Iterator[str]:
+    year, number = int(first[:4]), int(first[5:])
+    for place in range(MONTHS):
+        years, month = divmod(number - 1 + place, 12)
+        yield f"{year + years:04}-{month + 1:02}"
+
+
+def _late_book(books: Sequence[str], random: Random) -> str | None:
+    """Draw a version that is agreed on late: any but its book's first."""
+    names = [_value_of(text, "book") for text in books]
+    later = [
+        text
+        for place, text in enumerate(books)
+        if any(names[before] == names[place] for before in range(place))
+    ]
+    return random.choice(later) if later and random.random() < 0.5 else None
+
+
+def _later_events(world: World, random: Random) -> Iterator[Event]:
+    """Yield events of the months after the world's, like those in it."""
+    drawn = random.choices(world.events, k=random.randint(5, 25))
+    for number, truth in enumerate(drawn):
+        shift_ms = random.randint(27, 62) * _DAY_MS + random.choice((0, 0, 1, -1, 900_000))
+        later: Mapping[str, Any] = {
+            **truth,
+            "end_time_ms": truth["end_time_ms"] + shift_ms,
+            "request_id": f"{truth['request_id']}-later-{number}",
+        }
+        yield to_event(later)
+
+
+def _with_extras(contract: str, random: Random) -> str:
+    """Write what a contract may say beside prices into its text."""
+    exponent = EXPONENTS.get(_value_of(contract, "currency"), 2)
+    unit = "0." + "0" * (exponent - 1) + "1" if exponent else "1"
+    document = ['[document]\nkind = "invoice"']
+    document += ['group_by = "account"'] if random.random() < 0.3 else []
+    document += (
+        [f'minimum = "{random.choice((unit, "5", "1000"))}"'] if random.random() < 0.3 else []
+    )
+    document += ["zero = true"] if random.random() < 0.2 else []
+    tables = ['[closing]\nhold_jump = "0"']
+    text = contract.replace('[document]\nkind = "invoice"', "\n".join(document))
+    if random.random() < 0.4:
+        ids = 'tax_id = "DE1"\n'
+        text = text.replace('name = "Nimbus GmbH"\n', f'name = "Nimbus GmbH"\n{ids}')
+        text = text.replace('name = "ACME SA"\n', f'name = "ACME SA"\n{ids}')
+        category, rate = random.choice((("S", "19"), ("S", "7.7"), ("AE", "0"), ("Z", "0")))
+        tables.append(f'[tax]\ncategory = "{category}"\nrate = "{rate}"')
+    for number in range(random.choice((0, 0, 0, 1, 2))):
+        price = random.choice(("500", "0.5", "2.345"))
+        lines = [f'[[charges]]\nid = "charge-{number}"\ntext = "Support"\nunit = "month"']
+        lines += [f'quantity = "{random.choice(("1", "2.5", "744"))}"', f'price = "{price}"']
+        tables.append("\n".join([*lines, 'every = "month"']))
+    return "\n".join([text, *tables])
+
+
+def _steps(
+    events: Sequence[Event], *, months: Sequence[str], late_book: str | None, random: Random
+) -> Iterator[Step]:
+    """Yield what happens: most is reported before its month is closed, and some after."""
+    held_back = [it for it in events if random.random() < 0.25]
+    # An event that was set aside counts from its release, whenever it was reported.
+    aside = [it for it in events if it not in held_back and random.random() < 0.1]
+    first = [it for it in events if it not in held_back and it not in aside]
+    books = [late_book] if late_book else []
+    for part in range(2):
+        yield Step("report", events=tuple(first[part::2]))
+    for month in months:
+        yield Step("close", month=month)
+        for _ in range(random.randint(0, 4)):
+            kind = random.choice(_TURNS)
+            waiting = {"late": held_back, "release": aside}.get(kind, [])
+            taken = tuple(waiting.pop() for _ in range(min(len(waiting), random.randint(1, 6))))
+            texts = (books.pop(),) if kind == "book" and books else ()
+            if taken:
+                yield Step("report", events=taken)
+            elif kind == "book" and texts:
+                yield Step("book", texts=texts)
+            elif kind not in {"late", "release", "book"}:
+                numbers = tuple(random.randrange(2**30) for _ in range(3))
+                yield Step(kind, month=month, numbers=numbers)
+        if random.random() < 0.3:
+            yield Step("close", month=month)
+    if books:
+        yield Step("book", texts=tuple(books))
+    for month in months:
+        yield Step("close", month=month)
+
+
+def _value_of(text: str, name: str) -> str:
+    line = next(it for it in text.splitlines() if it.startswith(f"{name} = "))
+    return line.split('"')[1]
