@@ -89,7 +89,7 @@ def test_close__below_the_minimum_is_carried_into_the_next_invoice() -> None:
     assert close(life, "2026-10") == ("carried", None)
     outcome, document = close(life, "2026-11")
     assert document is not None
-    assert (outcome, document.net) == ("issued", 6)
+    assert (outcome, document.net) == ("issued", Fraction(6))
 
 
 def test_close__nothing_to_pay_is_no_document_unless_asked_for() -> None:
@@ -122,7 +122,7 @@ def test_credit__is_not_clawed_back_by_late_usage() -> None:
     assert document is not None
     [contract] = life.terms.contracts
     note = life.credit(contract, document, 1, amount=Fraction(1))
-    assert (note.net, life.left(document, 1)) == (-1, 2)
+    assert (note.net, life.left(document, 1)) == (Fraction(-1), Fraction(2))
     life.report(used(1_000_000))
     _, later = close(life, "2026-11")
     assert later is not None
@@ -142,7 +142,7 @@ def test_void__is_issued_again_by_all_usage_now() -> None:
     life.report(used(1_000_000))
     _, second = close(life, "2026-10")
     assert second is not None
-    assert (second.net, second.replaces) == (6, first.index)
+    assert (second.net, second.replaces) == (Fraction(6), first.index)
 
 
 def test_correct__new_terms_of_a_closed_month_are_the_difference() -> None:
@@ -155,7 +155,11 @@ def test_correct__new_terms_of_a_closed_month_are_the_difference() -> None:
     [contract] = life.terms.contracts
     document = life.correct(contract, first.period, write_off=False)
     assert document is not None
-    assert (document.kind, document.net, document.refers_to) == ("credit_note", -1, first.index)
+    assert (document.kind, document.net, document.refers_to) == (
+        "credit_note",
+        Fraction(-1),
+        first.index,
+    )
     assert sorted(tokens_and_cents(document.lines)) == [(-1_000_000, -300), (1_000_000, 200)]
     assert life.correct(contract, first.period, write_off=False) is None
 
@@ -170,7 +174,7 @@ def test_correct__what_is_written_off_is_not_billed_later() -> None:
     [contract] = life.terms.contracts
     document = life.correct(contract, first.period, write_off=True)
     assert document is not None
-    assert (document.kind, document.net) == ("write_off", 0)
+    assert (document.kind, document.net) == ("write_off", Fraction())
     assert close(life, "2026-11") == ("no usage", None)
 
 
