@@ -7,6 +7,9 @@ within a tenth of entropy coding, and costs a fiftieth of the time.
 
 A segment of corrections has the column `sign` and is of version 2, so that a server which knows no
 signs stops and waits for its upgrade instead of counting what was taken back.
+
+Whoever looks for few of very many events reads a segment in parts: its head, then of the columns
+what lies at the rows in question.
 """
 
 import json
@@ -24,6 +27,10 @@ VERSION: Final = 1
 SIGNED_VERSION: Final = 2
 _VERSIONS: Final = (VERSION, SIGNED_VERSION)
 _HEADER = struct.Struct("<BI")
+# So many bytes tell how long a body's head is.
+HEAD_START_BYTES: Final = _HEADER.size
+# Values that are compared one after the other; above it, each row's value is looked up.
+_COMPARED_MAX: Final = 16
 
 
 class Column(NamedTuple):
@@ -113,9 +120,7 @@ def encode(
 def decode(body: bytes) -> Segment:
     """Read a segment back; raises ValueError on a version that this code does not know."""
     version, size = _HEADER.unpack_from(body)
-    if version not in _VERSIONS:
-        message = f"segment version {version}; this server reads {SIGNED_VERSION}: upgrade it"
-        raise ValueError(message)
+    _check(version)
     place = _HEADER.size + size
     header = json.loads(body[_HEADER.size : place])
     count = sum(batch[-1] for batch in header["batches"])
@@ -139,6 +144,91 @@ def decode(body: bytes) -> Segment:
         event_ids=body[place:ids_end],
         request_ids=texts.decode().split("\n") if texts else (),
     )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """A column where it lies in a body: from `offset`, for `size_bytes`."""
+
+    column: Column
+    offset: int
+    size_bytes: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """What a body begins with: how many events it has, and where each column lies, by name."""
+
+    event_count: int
+    parts: Mapping[str, Part]
+
+
+def head_size_bytes(start: bytes) -> int:
+    """Return how many bytes a body's head takes, from its first `HEAD_START_BYTES` bytes."""
+    return _HEADER.size + int(_HEADER.unpack_from(start)[1])
+
+
+def read_head(body: bytes) -> Head:
+    """Read the head of a body, of which at least that is there; raises ValueError as `decode`."""
+    version, size = _HEADER.unpack_from(body)
+    _check(version)
+    place = _HEADER.size + size
+    header = json.loads(body[_HEADER.size : place])
+    count = sum(batch[-1] for batch in header["batches"])
+    parts: dict[str, Part] = {}
+    for fields in header["columns"]:
+        column = Column(*fields)
+        length = _packed_bytes(count, column.half_bytes)
+        parts[column.name] = Part(column=column, offset=place, size_bytes=length)
+        place += length
+    return Head(event_count=count, parts=parts)
+
+
+def find_rows(data: bytes, column: Column, *, count: int, wanted: Int64Array) -> Int64Array:
+    """Return the rows of a packed column that have one of the wanted values; it has no `start`.
+
+    A byte of each value is compared before any value is put together: few of them match.
+    """
+    assert column.start is None, "steps are no values"
+    offsets = np.unique(wanted) - column.base
+    offsets = offsets[(offsets >= 0) & (offsets < 16**column.half_bytes)]
+    if not len(offsets):
+        return np.empty(0, np.int64)
+    whole = column.half_bytes // 2
+    if not whole or len(offsets) > _COMPARED_MAX:
+        return np.flatnonzero(np.isin(_unpack(data, column, count), wanted))
+    raw = np.frombuffer(data, np.uint8)
+    found = np.zeros(count, np.bool_)
+    for offset in offsets.tolist():
+        matches = raw[:count] == offset & 255
+        for plane in range(1, whole):
+            matches &= raw[plane * count : (plane + 1) * count] == offset >> 8 * plane & 255
+        found |= matches
+    rows = np.flatnonzero(found)
+    if column.half_bytes % 2:
+        rows = rows[np.isin(take(data, column, count=count, rows=rows), wanted)]
+    return rows
+
+
+def take(data: bytes, column: Column, *, count: int, rows: Int64Array) -> Int64Array:
+    """Return the values of a packed column at some rows, in their order."""
+    if column.start is not None:
+        return _unpack(data, column, count)[rows]
+    raw = np.frombuffer(data, np.uint8)
+    values = np.full(len(rows), column.base, np.int64)
+    whole, rest = divmod(column.half_bytes, 2)
+    for plane in range(whole):
+        values += raw[plane * count : (plane + 1) * count][rows].astype(np.int64) << 8 * plane
+    if rest:
+        pairs = raw[whole * count :][rows // 2].astype(np.int64)
+        values += (pairs >> 4 * (rows % 2) & 15) << 8 * whole
+    return values
+
+
+def _check(version: int) -> None:
+    if version not in _VERSIONS:
+        message = f"segment version {version}; this server reads {SIGNED_VERSION}: upgrade it"
+        raise ValueError(message)
 
 
 def _pack(name: str, values: Int64Array) -> tuple[Column, bytes]:

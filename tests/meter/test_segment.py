@@ -145,3 +145,48 @@ def test_encode__signs_are_of_version_2(signs: tuple[int, ...]) -> None:
     plain = encode([[replace(event, extra={}) for event in events]])
     assert (plain[0], segment.decode(plain).is_correction) == (1, False)
     assert segment.decode(plain).column("sign").tolist() == [1] * len(signs)
+
+
+@given(
+    values=st.lists(st.integers(0, 2**62), min_size=1, max_size=60),
+    shift=st.integers(0, 61),
+    others=st.lists(st.integers(0, 2**62), max_size=20),
+    data=st.data(),
+)
+def test_find_rows__are_those_that_hold_a_wanted_value(
+    values: list[int], shift: int, others: list[int], data: st.DataObject
+) -> None:
+    """Whatever a column's width, the rows found are those whose values are wanted, read or not."""
+    numbers = np.array([it >> shift for it in values], np.int64)
+    events = [PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={1: 1}) for _ in values]
+    body = segment.encode(
+        [(Origin(account_id="", key_id="k", received_ms=0), to_batch(events, table=TABLE))],
+        dimension_ids=lambda _: numbers,
+    )
+    head = segment.read_head(body[: segment.head_size_bytes(body)])
+    part = head.parts["dimension"]
+    packed = body[part.offset : part.offset + part.size_bytes]
+    wanted = data.draw(st.lists(st.sampled_from(numbers.tolist()), max_size=20)) + others
+    rows = segment.find_rows(
+        packed, part.column, count=head.event_count, wanted=np.array(wanted, np.int64)
+    )
+    assert rows.tolist() == [row for row, it in enumerate(numbers.tolist()) if it in wanted]
+    every = np.arange(len(values), dtype=np.int64)[::-1]
+    taken = segment.take(packed, part.column, count=head.event_count, rows=every)
+    assert taken.tolist() == numbers.tolist()[::-1]
+
+
+@given(batches=BATCHES)
+def test_read_head__says_where_each_column_lies(batches: list[list[PlainEvent]]) -> None:
+    """Every column that is taken by its place has the values of the whole segment, read at once."""
+    body = encode(batches)
+    whole = segment.decode(body)
+    head = segment.read_head(body)
+    rows = np.arange(len(whole), dtype=np.int64)
+    assert head.event_count == len(whole)
+    columns = {**whole.columns, **{f"tokens.{it}": at for it, at in whole.tokens.items()}}
+    assert head.parts.keys() == columns.keys()
+    for name, part in head.parts.items():
+        packed = body[part.offset : part.offset + part.size_bytes]
+        taken = segment.take(packed, part.column, count=len(whole), rows=rows)
+        assert taken.tolist() == columns[name].tolist()
