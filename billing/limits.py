@@ -13,6 +13,11 @@ SERIES_CHARS_MAX: Final = 32
 TEXT_CHARS_MAX: Final = 200
 ADDRESS_LINES_MAX: Final = 10
 TERMS_DAYS_MAX: Final = 365
+BANK_LINES_MAX: Final = 10
+CHARGES_MAX: Final = 100
+UNIT_CHARS_MAX: Final = 32
+# A month is closed five days after its end, whoever is waited for.
+COLLECT_HOURS_MAX: Final = 120
 COVER_CHARS_MAX: Final = ACCOUNT_DEPTH_MAX * (ACCOUNT_CHARS_MAX + 1) + len("id:")
 
 # Keys and names of the models of a book; those with a `*` are compared pair by pair.

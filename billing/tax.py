@@ -16,6 +16,11 @@ CATEGORIES: Final = ("S", "Z", "E", "AE", "K", "G", "O")
 # The only one whose rate is not 0.
 STANDARD: Final = "S"
 REVERSE_CHARGE: Final = "AE"
+INTRA_COMMUNITY: Final = "K"
+OUT_OF_SCOPE: Final = "O"
+# What an invoice says where the contract has no words of its own.
+REVERSE_CHARGE_NOTE: Final = "Reverse charge: VAT to be accounted for by the recipient."
+RATE_MAX: Final = 100
 _PERCENT: Final = Decimal("0.01")
 
 

@@ -238,6 +238,20 @@ class Entry:
             return None
         return Decimal(self.value)
 
+    def truth(self) -> bool | None:
+        """Return true or false."""
+        if not isinstance(self.value, bool):
+            self.note(f"is {_kind(self.value)}, and must be true or false")
+            return None
+        return self.value
+
+    def local_date(self) -> date | None:
+        """Return a date without a time."""
+        if isinstance(self.value, date) and not isinstance(self.value, datetime):
+            return self.value
+        self.note(f"is {_kind(self.value)}, and must be a date, without quotes: 2026-10-15")
+        return None
+
     def local_time(self) -> datetime | None:
         """Return a date and time without an offset."""
         if isinstance(self.value, datetime):

@@ -157,7 +157,31 @@ terms_days = true  #! document.terms_days: must be a whole number
 terms_days = "30"  #! document.terms_days: must be a whole number without quotes
 ---
 [document]
-group_by = "project"  #! document.group_by: no such key; here are kind, series, po, terms_days
+group_by = "project"  #! document.group_by: must be "account", the only way to group
+---
+[document]
+by = "account"  #! document.by: no such key; here are kind, series, po, terms_days
+---
+[document]
+bank = []  #! document.bank: is empty
+---
+[document]
+bank = "IBAN DE89"  #! document.bank: must be a list
+---
+[document]
+bank = ["1", "2", "3", "4", "5", "6", "7", "8", "9", "9", "9"]  #! document.bank: more than 10 lines
+---
+[document]
+minimum = 1  #! document.minimum: must be a string to be exact: "1"
+---
+[document]
+minimum = "1.005"  #! document.minimum: has more than the 2 decimals of USD
+---
+[document]
+minimum = "-1"  #! document.minimum: is negative
+---
+[document]
+zero = "yes"  #! document.zero: must be true or false
 ---
 [document]
 energy = "rack"  #! document.energy: is no boundary; there are board, host, facility

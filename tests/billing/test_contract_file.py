@@ -1,14 +1,16 @@
 """Contracts from TOML: what is read."""
 
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from decimal import Decimal
 
 import pytest
 
+from billing.charges import Charge
 from billing.contract_file import read_contract
-from billing.contracts import Party, PriceBy
+from billing.contracts import ClosingTerms, Party, PriceBy
 from billing.money import Currency, find_currency
 from billing.price_book import Override
+from billing.tax import REVERSE_CHARGE_NOTE, Tax
 from meter.domain.boundary import Boundary
 from meter.domain.times import to_ms
 from meter.domain.tokens import Mode, TokenClass
@@ -41,6 +43,31 @@ kind = "invoice"
 po = "4500017731"
 terms_days = 0
 energy = "facility"
+bank = ["IBAN DE02 1203 0000 0000 2020 51", "BIC BYLADEM1001"]
+group_by = "account"
+minimum = "1.00"
+zero = true
+[tax]
+category = "S"
+rate = "19"
+note = "VAT"
+[[charges]]
+id = "support"
+text = "Support, 24 hours a day"
+price = "1500.00"
+every = "month"
+[[charges]]
+id = "setup"
+text = "Setup"
+quantity = "2.5"
+unit = "days"
+price = "800"
+on = 2026-10-15
+tax = { category = "E", note = "Exempt" }
+[closing]
+collect_hours = 24
+hold_first = true
+hold_jump = "2.5"
 [[overrides]]
 models = ["glm-5.1", "lora/*"]
 tiers = ["high"]
@@ -73,6 +100,34 @@ def test_read_contract__everything() -> None:
     )
     assert (contract.series, contract.po, contract.terms_days) == ("NIMBUS-GMBH", "4500017731", 0)
     assert contract.energy is Boundary.FACILITY
+    assert contract.bank == ("IBAN DE02 1203 0000 0000 2020 51", "BIC BYLADEM1001")
+    assert (contract.by_account, contract.minimum, contract.zero_documents) == (
+        *(True, Decimal("1.00"), True),
+    )
+    assert contract.tax == Tax(category="S", rate=Decimal(19), note="VAT")
+    assert contract.charges == (
+        Charge(
+            charge_id="support",
+            text="Support, 24 hours a day",
+            quantity=Decimal(1),
+            unit="",
+            unit_price=Decimal("1500.00"),
+            on=None,
+            tax=None,
+        ),
+        Charge(
+            charge_id="setup",
+            text="Setup",
+            quantity=Decimal("2.5"),
+            unit="days",
+            unit_price=Decimal(800),
+            on=date(2026, 10, 15),
+            tax=Tax(category="E", rate=Decimal(0), note="Exempt"),
+        ),
+    )
+    assert contract.closing == ClosingTerms(
+        collect_hours=24, hold_first=True, hold_jump=Decimal("2.5")
+    )
     assert contract.overrides == (
         Override(
             index=0,
@@ -104,8 +159,63 @@ def test_read_contract__least() -> None:
     assert (contract.series, contract.po, contract.terms_days) == ("NIMBUS", "", 30)
     assert contract.energy is None
     assert contract.overrides == ()
+    assert (contract.tax, contract.charges, contract.bank) == (None, (), ())
+    assert (contract.by_account, contract.minimum, contract.zero_documents) == (False, 0, False)
+    assert contract.closing == ClosingTerms(
+        collect_hours=72, hold_first=False, hold_jump=Decimal(3)
+    )
     assert a_contract("[document]\nterms_days = 365").terms_days == 365
     assert contract.covers == ("acme",)
+
+
+def test_read_contract__reverse_charge() -> None:
+    """Where the buyer owes the tax, an invoice says so, in the contract's words if it has any."""
+    parties = """
+[parties.nimbus]
+name = "N"
+address = ["N"]
+tax_id = "DE1"
+[parties.acme]
+name = "A"
+address = ["A"]
+tax_id = "FR2"
+[tax]
+category = "AE"
+"""
+    tax = a_contract(parties).tax
+    assert tax == Tax(category="AE", rate=Decimal(0), note=REVERSE_CHARGE_NOTE)
+    own = a_contract(f'{parties}note = "Autoliquidation"').tax
+    assert own == Tax(category="AE", rate=Decimal(0), note="Autoliquidation")
+
+
+@pytest.mark.parametrize(
+    ("zone", "start", "until", "billed"),
+    [
+        ("UTC", "2026-10-15T23:45:00", "", True),
+        ("UTC", "2026-10-16T00:00:00", "", False),
+        ("UTC", "2026-01-01T00:00:00", "2026-10-15T00:15:00", True),
+        ("UTC", "2026-01-01T00:00:00", "2026-10-15T00:00:00", False),
+        # The day is the zone's own: it begins at 11:00 of the day before in UTC.
+        ("Pacific/Auckland", "2026-01-01T00:00:00", "2026-10-15T00:15:00", True),
+    ],
+)
+def test_read_contract__charge_on_a_day(zone: str, start: str, until: str, *, billed: bool) -> None:
+    """A charge of a day is refused where its version is in force at no time of it."""
+    end = f"until = {until}\n" if until else ""
+    never = "" if billed else "  #! charges[0].on: never billed"
+    body = (
+        f'zone = "{zone}"\nfrom = {start}\n{end}[[charges]]\nid = "fee"\ntext = "Fee"\n'
+        f'price = "1"\non = 2026-10-15{never}'
+    )
+    if billed:
+        assert a_contract(body).charges[0].on == date(2026, 10, 15)
+    else:
+        check_contract_faults(contract_text(body))
+
+
+def test_read_contract__jumps_that_are_never_held() -> None:
+    """A jump of 0 is one that holds nothing."""
+    assert a_contract('[closing]\nhold_jump = "0"').closing.hold_jump is None
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import json
 import tomllib
-from datetime import datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,11 @@ from jsonschema import Draft202012Validator
 
 import meter.domain.limits
 from billing import limits
+from billing.contracts import CLOSING_DEFAULT
 from billing.file_terms import ALL, CLASSES, MODES
 from billing.price_book import DAY_NAMES
 from billing.shipped import SHIPPED, read_shipped
+from billing.tax import CATEGORIES
 from meter.domain.boundary import Boundary
 from meter.domain.limits import MODEL_CHARS_MAX, TIER_CHARS_MAX
 from meter.domain.tokens import BAND_EDGES
@@ -22,6 +24,7 @@ from tests.billing import generated_books
 from tests.billing.terms import book_text, cases, contract_text
 from tests.billing.test_book_faults import BOOK_FAULTS, PRICE_FAULTS
 from tests.billing.test_book_file import EVERYTHING as WHOLE_BOOK
+from tests.billing.test_charge_faults import CHARGE_FAULTS, CLOSING_FAULTS, TAX_FAULTS
 from tests.billing.test_contract_faults import CONTRACT_FAULTS, OVERRIDE_FAULTS, PARTY_FAULTS
 from tests.billing.test_contract_file import EVERYTHING as WHOLE_CONTRACT
 from tests.billing.test_windows import WINDOW_FAULTS, a_window
@@ -34,6 +37,7 @@ BEYOND = (
     *("no such party", "another party", "neither the seller", "must be after", "never applies"),
     *("same.input: leave it out", "priced as another class", "no model of this", "meets other"),
     *("has no price", "again: ", "of line 9 again", "cannot be printed", "is a text, and must be"),
+    *("never billed", "tax_id: is missing", "has the id of", "decimals of USD"),
     *("1.0 ", "32000.0 ", "is empty; the whole day", '"00:00-00:00"', "this window on"),
 )
 
@@ -55,7 +59,7 @@ def parsed(text: str) -> Any:  # noqa: ANN401
 
 
 def _to_text(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)
+    return value.isoformat() if isinstance(value, date) else str(value)
 
 
 @pytest.mark.parametrize("text", [*map(read_shipped, SHIPPED), book_text(), book_text(WHOLE_BOOK)])
@@ -90,7 +94,15 @@ def test_book_schema__refuses_what_has_a_fault(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [*cases(CONTRACT_FAULTS), *cases(PARTY_FAULTS), *cases(OVERRIDE_FAULTS)]
+    "body",
+    [
+        *cases(CONTRACT_FAULTS),
+        *cases(PARTY_FAULTS),
+        *cases(TAX_FAULTS),
+        *cases(CHARGE_FAULTS),
+        *cases(CLOSING_FAULTS),
+        *cases(OVERRIDE_FAULTS),
+    ],
 )
 def test_contract_schema__refuses_what_has_a_fault(body: str) -> None:
     """A fault that the form of a single value shows is one by the schema too."""
@@ -132,5 +144,13 @@ def test_schemas__have_the_words_and_limits_of_the_code() -> None:
     assert document["terms_days"]["maximum"] == limits.TERMS_DAYS_MAX
     assert document["energy"]["enum"] == list(Boundary)
     assert document["series"]["maxLength"] == limits.SERIES_CHARS_MAX
+    assert document["bank"]["maxItems"] == limits.BANK_LINES_MAX
+    closing = CONTRACT_SCHEMA["properties"]["closing"]["properties"]
+    assert closing["collect_hours"]["maximum"] == limits.COLLECT_HOURS_MAX
+    assert closing["collect_hours"]["default"] == CLOSING_DEFAULT.collect_hours
+    assert closing["hold_jump"]["default"] == str(CLOSING_DEFAULT.hold_jump)
+    assert CONTRACT_SCHEMA["properties"]["charges"]["maxItems"] == limits.CHARGES_MAX
+    assert contract["charge"]["properties"]["unit"]["maxLength"] == limits.UNIT_CHARS_MAX
+    assert tuple(contract["tax"]["properties"]["category"]["enum"]) == CATEGORIES
     assert contract["text"]["maxLength"] == limits.TEXT_CHARS_MAX
     assert contract["party"]["properties"]["address"]["maxItems"] == limits.ADDRESS_LINES_MAX

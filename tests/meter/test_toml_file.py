@@ -3,6 +3,7 @@
 import tomllib
 from collections.abc import Iterator
 from contextlib import suppress
+from datetime import date
 from decimal import Decimal
 from typing import Any
 
@@ -303,6 +304,31 @@ def test_decimal__refused(written: str, message: str) -> None:
     (fault,) = caught.value.faults
     assert fault[:2] == (1, "a")
     assert fault.message.startswith(message) or message in fault.message
+
+
+def test_truth__refused() -> None:
+    """True and false are words of TOML; nothing else is taken for them."""
+    file = TomlFile('yes = true\nno = false\none = 1\ntext = "true"')
+    entries = file.root.table()
+    assert entries is not None
+    assert [it.truth() for it in entries.entries.values()] == [True, False, None, None]
+    with pytest.raises(FileFaults) as caught:
+        file.check()
+    assert [it.message for it in caught.value.faults] == [
+        "is a number, and must be true or false",
+        "is a text, and must be true or false",
+    ]
+
+
+def test_local_date__refused() -> None:
+    """A date is one without a time and without quotes."""
+    file = TomlFile('day = 2026-10-15\ntime = 2026-10-15T00:00:00\ntext = "2026-10-15"')
+    entries = file.root.table()
+    assert entries is not None
+    found = [it.local_date() for it in entries.entries.values()]
+    assert found == [date(2026, 10, 15), None, None]
+    with pytest.raises(FileFaults, match="must be a date, without quotes"):
+        file.check()
 
 
 def _leaves(value: object, path: TomlPath = ()) -> Iterator[tuple[TomlPath, object]]:
