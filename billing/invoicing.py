@@ -97,6 +97,8 @@ class ChargeLine:
 class CreditLine:
     """Money off a line of an issued document, or given up: `amount` < 0, without tax.
 
+    Above 0 only where a line below 0 is made good, in a credit note over a whole document.
+
     `token_count` are the tokens of the line that it is for, > 0; None where it is for none.
     """
 

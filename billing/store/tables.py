@@ -205,6 +205,12 @@ invoice_papers = Table(
     Column("body", LargeBinary, nullable=False),
     Column("sha256", LargeBinary, nullable=False),
 )
+# Issued documents whose papers are not made yet.
+papers_due = Table(
+    "papers_due",
+    metadata,
+    Column("number", Text, primary_key=True),
+)
 payments = Table(
     "payments",
     metadata,

@@ -160,7 +160,7 @@ ALTER TABLE issued_lines
     ADD CONSTRAINT issued_lines_product CHECK (
         CASE kind
             WHEN 'charge' THEN exact = quantity * unit_price
-            WHEN 'credit' THEN exact <= 0
+            WHEN 'credit' THEN exact = billed
             WHEN 'write_off' THEN true
             ELSE exact * 1000000 = quantity * unit_price AND price_from IS NOT NULL
         END
@@ -191,6 +191,10 @@ CREATE TABLE invoice_papers (
     sha256 bytea NOT NULL CHECK (sha256 = sha256(body)),
     PRIMARY KEY (number, form)
 );
+CREATE TABLE papers_due (
+    number text COLLATE "C" PRIMARY KEY REFERENCES issued_invoices
+);
+INSERT INTO papers_due SELECT number FROM issued_invoices;
 CREATE TABLE payments (
     payment_id text COLLATE "C" PRIMARY KEY CHECK (payment_id <> ''),
     number text COLLATE "C" NOT NULL REFERENCES issued_invoices,
@@ -203,6 +207,7 @@ CREATE TABLE payments (
 CREATE INDEX payments_by_invoice ON payments (number);
 GRANT SELECT, INSERT ON invoice_voids, invoice_credits, invoice_papers, payments
     TO tokenworks_service;
+GRANT SELECT, INSERT, UPDATE, DELETE ON papers_due TO tokenworks_service;
 """
 
 _VIEWS = """
