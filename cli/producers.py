@@ -62,11 +62,19 @@ def list_producers(client: Client, *, account: str | None, state: str | None, si
 @producers.command("register")
 @click.argument("producer")
 @_account_option
+@click.option(
+    "--edge",
+    is_flag=True,
+    help="It runs on machines that come and go: the close of a month does not wait for it.",
+)
 @client_command
-def register(client: Client, *, producer: str, account: str | None) -> None:
-    """Announce PRODUCER, so that its silence is seen even if it never comes."""
+def register(client: Client, *, producer: str, account: str | None, edge: bool) -> None:
+    """Announce PRODUCER, so that its silence is seen even if it never comes.
+
+    One that reports already stays as it is, but for --edge, which is what was said last.
+    """
     request = pb.RegisterProducerRequest(
-        account=resolve(client.accounts, account) if account else "", producer=producer
+        account=resolve(client.accounts, account) if account else "", producer=producer, edge=edge
     )
     _print_producer(client, client.producers.RegisterProducer(request).producer)
 
@@ -107,6 +115,7 @@ def producer_to_json(producer: pb.Producer) -> dict[str, object]:
         ],
         "key_id": producer.key_id,
         "create_time": producer.create_time.ToJsonString(),
+        "edge": producer.edge,
     }
 
 
@@ -142,7 +151,12 @@ def _heard(producer: pb.Producer) -> str:
 
 
 def _shown_state(producer: pb.Producer) -> str:
-    return f"{_state(producer)}, SILENT" if producer.is_silent else _state(producer)
+    words = [_state(producer)]
+    if producer.edge:
+        words.append("edge")
+    if producer.is_silent:
+        words.append("SILENT")
+    return ", ".join(words)
 
 
 def _state(producer: pb.Producer) -> str:

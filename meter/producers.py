@@ -31,6 +31,7 @@ class Gap:
 class Producer:
     """A producer on disk; times are ms since 1970 in UTC.
 
+    The close of a month does not wait for one at the `edge`.
     `account_id` is "" for a key of the installation. `gaps` are the newest, newest first;
     `missing_batch_count` counts all.
     """
@@ -46,6 +47,7 @@ class Producer:
     gaps: Sequence[Gap]
     key_id: str
     create_ms: int
+    edge: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,10 +158,12 @@ class ProducerPort(Protocol):
         """Return producers by account and name."""
         ...
 
-    def register(self, account_id: str, name: str, *, silence_ms: int | None) -> Producer:
-        """Expect a producer from now on."""
+    def register(
+        self, account_id: str, name: str, *, edge: bool, silence_ms: int | None, by: str
+    ) -> Producer:
+        """Expect a producer from now on, at the edge or not; `by` is the API key that says so."""
         ...
 
-    def retire(self, account_id: str, name: str) -> Producer:
+    def retire(self, account_id: str, name: str, *, by: str) -> Producer:
         """Expect a producer no more; raises NotFound (PRODUCER_NOT_FOUND)."""
         ...

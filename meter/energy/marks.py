@@ -17,7 +17,7 @@ class SoftwareMark:
 class SoftwareMarks(Protocol):
     """Keeps marks, which never change."""
 
-    def mark(self, mark: SoftwareMark, *, key_id: str) -> bool:
+    def mark(self, mark: SoftwareMark, *, key_id: str, now_ms: int) -> bool:
         """Keep a mark; False when the pool has this software at that time already.
 
         Raises Refused (FACTORY_REFUSED) when another software begins there at that very time.

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from sqlalchemy import Connection, Engine, insert, or_, select, true, update
 
+from meter.audit_log import JOB, Action, Change
 from meter.domain.account import Account, AccountTree
 from meter.domain.account import close_account as closed
 from meter.domain.account import create_account as created
@@ -33,9 +34,10 @@ from meter.domain.credential import (
 )
 from meter.domain.errors import NotFound, Reason
 from meter.domain.interval import next_edge_ms
-from meter.domain.times import to_time
+from meter.domain.times import to_iso, to_time
 from meter.runtime.engine import store_faults
 from meter.store.account_rows import is_one_of, select_accounts, select_credentials, select_keys
+from meter.store.audit_log import ChangeLog
 from meter.store.tables import account_parents, accounts, api_key_scopes, api_keys, registry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -44,7 +46,8 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class AccountStore:
     """Reads and changes accounts and API keys; safe to share between threads.
 
-    Every method raises Unavailable when the database is away.
+    Every method raises Unavailable when the database is away. `by` is who makes a change, as the
+    audit log has it: the id of an API key, or JOB.
     """
 
     def __init__(self, engine: Engine, clock: Clock) -> None:
@@ -83,34 +86,42 @@ class AccountStore:
         self._keep(snapshot)
         return snapshot
 
-    def create_account(self, account_id: str, *, handle: str, parent_id: str | None) -> Account:
+    def create_account(
+        self, account_id: str, *, handle: str, parent_id: str | None, by: str
+    ) -> Account:
         """Create an account now; raises what `meter.domain.account.create_account` does."""
-        with self._changing() as change:
+        with self._changing(by) as change:
             tree, now_ms = change.snapshot.tree, change.now_ms
             account = created(tree, account_id, handle=handle, parent_id=parent_id, now_ms=now_ms)
             change.insert_account(account)
+            change.note(Action.ACCOUNT_CREATE, account_id, handle=handle, parent=parent_id or "")
         return account
 
     def move_account(
-        self, account_id: str, *, parent_id: str | None, start_ms: int | None
+        self, account_id: str, *, parent_id: str | None, start_ms: int | None, by: str
     ) -> Account:
         """Give an account a new parent from `start_ms` on; None means the next edge.
 
         Raises what `meter.domain.account.move_account` does.
         """
-        with self._changing() as change:
+        with self._changing(by) as change:
             tree, now_ms = change.snapshot.tree, change.now_ms
             start_ms = next_edge_ms(now_ms) if start_ms is None else start_ms
             account = moved(tree, account_id, parent_id=parent_id, start_ms=start_ms, now_ms=now_ms)
             if account != tree.get(account_id):
                 change.insert_edge(account, start_ms=start_ms)
+                start = to_iso(start_ms)
+                change.note(
+                    Action.ACCOUNT_MOVE, account_id, parent=parent_id or "", start_time=start
+                )
         return account
 
-    def close_account(self, account_id: str) -> Account:
+    def close_account(self, account_id: str, *, by: str) -> Account:
         """Close an account now; raises NotFound, Refused (CLOSE_REFUSED)."""
-        with self._changing() as change:
+        with self._changing(by) as change:
             account = closed(change.snapshot.tree, account_id, now_ms=change.now_ms)
             change.update_close_time(account)
+            change.note(Action.ACCOUNT_CLOSE, account_id)
         return account
 
     def create_key(
@@ -120,10 +131,11 @@ class AccountStore:
         account_id: str | None,
         scopes: tuple[Scope, ...],
         description: str,
+        by: str,
     ) -> ApiKey:
         """Keep a new API key; raises InvalidArgument, NotFound when one of its accounts is not."""
         check_key(scopes=scopes, description=description)
-        with self._changing() as change:
+        with self._changing(by) as change:
             for concerned_id in (account_id, *(scope.account_id for scope in scopes)):
                 if concerned_id is not None:
                     change.snapshot.tree.get(concerned_id)
@@ -137,6 +149,7 @@ class AccountStore:
                 description=description,
             )
             change.insert_key(key, secret_hash=minted.secret_hash)
+            change.note(Action.KEY_CREATE, key.key_id, **_key_detail(key))
         return key
 
     def create_installation_key(
@@ -145,15 +158,15 @@ class AccountStore:
         """Draw and keep an API key that may do everything; return its text."""
         minted = mint_key(random_bytes, pepper=pepper)
         scopes = tuple(Scope(permission=it, account_id=None) for it in Permission)
-        self.create_key(minted, account_id=None, scopes=scopes, description=description)
+        self.create_key(minted, account_id=None, scopes=scopes, description=description, by=JOB)
         return minted.text
 
-    def rotate_key(self, key_id: str, minted: MintedKey, *, grace_seconds: int) -> ApiKey:
+    def rotate_key(self, key_id: str, minted: MintedKey, *, grace_seconds: int, by: str) -> ApiKey:
         """Keep a successor of an API key, which itself ends after the grace; return the successor.
 
         Raises InvalidArgument, NotFound (API_KEY_NOT_FOUND), Refused (ROTATION_REFUSED).
         """
-        with self._changing() as change:
+        with self._changing(by) as change:
             old, secret_hash = change.get_key(key_id)
             end_ms = rotation_end_ms(
                 old.credential, grace_seconds=grace_seconds, now_ms=change.now_ms
@@ -169,14 +182,16 @@ class AccountStore:
                 description=old.description,
             )
             change.insert_key(key, secret_hash=minted.secret_hash)
+            change.note(Action.KEY_ROTATE, key_id, successor=key.key_id, end_time=to_iso(end_ms))
         return key
 
-    def revoke_key(self, key_id: str) -> ApiKey:
+    def revoke_key(self, key_id: str, *, by: str) -> ApiKey:
         """End an API key now, if it has not ended before; raises NotFound (API_KEY_NOT_FOUND)."""
-        with self._changing() as change:
+        with self._changing(by) as change:
             key, secret_hash = change.get_key(key_id)
             if not key.credential.is_ended_at(change.now_ms):
                 key = change.end_key(key, secret_hash=secret_hash, end_ms=change.now_ms)
+                change.note(Action.KEY_REVOKE, key_id)
         return key
 
     def find_key(self, key_id: str) -> ApiKey | None:
@@ -192,7 +207,7 @@ class AccountStore:
             return select_keys(connection, wanted)
 
     @contextmanager
-    def _changing(self) -> Iterator["_Change"]:
+    def _changing(self, by: str) -> Iterator["_Change"]:
         """One transaction on the newest accounts and keys; its end moves the version."""
         with self._change_lock:
             with store_faults(), self._engine.begin() as connection:
@@ -201,7 +216,8 @@ class AccountStore:
                 ).scalar_one()
                 before = self._read(connection, version=version)
                 # The time of the change is read under the lock: changes are made in its order.
-                change = _Change(connection, snapshot=before, now_ms=self._clock.now_ms())
+                now_ms = self._clock.now_ms()
+                change = _Change(connection, snapshot=before, now_ms=now_ms, by=by)
                 yield change
                 if change.snapshot is before:
                     return
@@ -228,10 +244,20 @@ class AccountStore:
 class _Change:
     """One open transaction that holds the registry's lock; `snapshot` follows what it writes."""
 
-    def __init__(self, connection: Connection, *, snapshot: RegistrySnapshot, now_ms: int) -> None:
+    def __init__(
+        self, connection: Connection, *, snapshot: RegistrySnapshot, now_ms: int, by: str
+    ) -> None:
         self._connection = connection
         self.snapshot = snapshot
         self.now_ms = now_ms
+        self._by = by
+
+    def note(self, action: Action, subject: str, **detail: object) -> None:
+        """Write what was done into the audit log."""
+        change = Change(
+            at_ms=self.now_ms, key_id=self._by, action=action, subject=subject, detail=detail
+        )
+        ChangeLog().write(self._connection, change)
 
     def insert_account(self, account: Account) -> None:
         self._connection.execute(
@@ -319,6 +345,19 @@ class _Change:
     def _put_credential(self, credential: Credential, *, secret_hash: bytes) -> None:
         credentials = {**self.snapshot.credentials, secret_hash: credential}
         self.snapshot = replace(self.snapshot, credentials=credentials)
+
+
+def _key_detail(key: ApiKey) -> dict[str, object]:
+    """Return what an API key may do, for the audit log."""
+    scopes = key.credential.scopes
+    return {
+        "account": key.credential.account_id or "",
+        "scopes": [
+            {"permission": it.permission.name.lower(), "account": it.account_id or ""}
+            for it in scopes
+        ],
+        "description": key.description,
+    }
 
 
 def _select_version(connection: Connection) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, select
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from meter.audit_log import Action, Change
 from meter.corrections import (
     CorrectableEvent,
     Correction,
@@ -21,6 +22,7 @@ from meter.domain.event import Dimensions
 from meter.domain.times import to_iso, to_ms, to_time
 from meter.domain.tokens import TokenClass
 from meter.runtime.engine import store_faults
+from meter.store.audit_log import ChangeLog
 from meter.store.recorded_events import find_recorded
 from meter.store.tables import corrections, counting, shards
 
@@ -62,9 +64,13 @@ class CorrectionWrites:
         )
         key = [corrections.c.shard, corrections.c.position, corrections.c.event_row]
         statement = statement.on_conflict_do_nothing(index_elements=key)
-        return self._connection.execute(
+        correction_id = self._connection.execute(
             statement.returning(corrections.c.correction_id)
         ).scalar_one_or_none()
+        if correction_id is not None:
+            change = _to_change(correction, correction_id=correction_id, now_ms=now_ms)
+            ChangeLog().write(self._connection, change)
+        return correction_id
 
 
 class CorrectionStore:
@@ -130,6 +136,22 @@ class CorrectionStore:
                 Reason.STORE_UNAVAILABLE,
                 f"The event is recorded in shard {target.shard} and not counted yet. Try again.",
             )
+
+
+def _to_change(correction: NewCorrection, *, correction_id: int, now_ms: int) -> Change:
+    before, after = correction.before, correction.after
+    return Change(
+        at_ms=now_ms,
+        key_id=correction.key_id,
+        action=Action.EVENT_CORRECT,
+        subject=str(correction_id),
+        detail={
+            "kind": "void" if after is None else "replace",
+            "account": before.dimensions.account,
+            "end_time": to_iso(before.end_ms),
+            "reason": correction.reason,
+        },
+    )
 
 
 def _find_row(connection: Connection, target: EventRow) -> Any:  # noqa: ANN401

@@ -10,11 +10,13 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, func, insert, select, text
 
+from meter.audit_log import Action, Change
 from meter.domain.errors import InvalidArgument, NotFound, Reason, Refused
 from meter.domain.times import to_iso, to_ms, to_time
 from meter.energy.factory import UNDESCRIBED, Factories, Factory, StoredFactory
 from meter.energy.factory_file import read_factory
 from meter.runtime.engine import store_faults
+from meter.store.audit_log import ChangeLog
 from meter.store.tables import energy_shares, factory_versions
 from meter.toml_file import FileFaults
 
@@ -97,6 +99,14 @@ class FactoryStore:
                     set_time=to_time(now_ms),
                 )
             )
+            change = Change(
+                at_ms=now_ms,
+                key_id=key_id,
+                action=Action.FACTORY_SET,
+                subject=str(version),
+                detail={"start_time": to_iso(asked.start_ms)},
+            )
+            ChangeLog().write(connection, change)
         return read_factory(toml, version=version, tiers=None), True
 
     def versions(self) -> Sequence[Factory]:

@@ -20,12 +20,14 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
 
+from meter.audit_log import Action, Change
 from meter.domain.errors import Reason, StoreRefusal, Unavailable
 from meter.domain.event import Dimensions, EventBatch, Int64Array, Origin, SetAside
 from meter.domain.limits import DIMENSIONS_INTERNED_MAX
 from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
 from meter.runtime.engine import connection_count, store_faults
+from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
 from meter.store.installation import installation_time
 from meter.store.producers import ProducerKey, lock_producers, save_producers
@@ -317,7 +319,16 @@ class JournalTransaction(CorrectionWrites):
             .where(quarantine.c.quarantine_id == quarantine_id, quarantine.c.state == _HELD)
             .values(state=2, decide_time=to_time(now_ms), decided_by=key_id)
         )
-        return bool(self._connection.execute(statement).rowcount)
+        if not self._connection.execute(statement).rowcount:
+            return False
+        change = Change(
+            at_ms=now_ms,
+            key_id=key_id,
+            action=Action.QUARANTINE_RELEASE,
+            subject=str(quarantine_id),
+        )
+        ChangeLog().write(self._connection, change)
+        return True
 
 
 def _to_uuid_array(keys: Sequence[bytes]) -> str:

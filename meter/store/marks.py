@@ -5,10 +5,12 @@ from collections.abc import Sequence
 from sqlalchemy import Engine, select
 from sqlalchemy.dialects.postgresql import insert
 
+from meter.audit_log import Action, Change
 from meter.domain.errors import Reason, Refused
 from meter.domain.times import to_iso, to_ms, to_time
 from meter.energy.marks import SoftwareMark
 from meter.runtime.engine import store_faults
+from meter.store.audit_log import ChangeLog
 from meter.store.tables import software_marks
 
 
@@ -19,7 +21,7 @@ class SoftwareMarkStore:
         """Take the engine."""
         self._engine = engine
 
-    def mark(self, mark: SoftwareMark, *, key_id: str) -> bool:
+    def mark(self, mark: SoftwareMark, *, key_id: str, now_ms: int) -> bool:
         """Keep a mark; False when the pool has this software at that time already.
 
         Raises Refused (FACTORY_REFUSED) when another software begins there at that very time.
@@ -49,6 +51,14 @@ class SoftwareMarkStore:
                 .returning(software_marks.c.software)
             )
             if connection.execute(statement).one_or_none() is not None:
+                change = Change(
+                    at_ms=now_ms,
+                    key_id=key_id,
+                    action=Action.SOFTWARE_MARK,
+                    subject=mark.pool,
+                    detail={"software": mark.software, "start_time": to_iso(mark.start_ms)},
+                )
+                ChangeLog().write(connection, change)
                 return True
             there = connection.execute(before).one()
         if there.software == mark.software:

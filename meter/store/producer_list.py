@@ -104,6 +104,7 @@ def _to_producer(row: Row[Any], gaps: Sequence[Row[Any]]) -> Producer:
         ],
         key_id=row.key_id,
         create_ms=to_ms(row.create_time),
+        edge=row.edge,
     )
 
 

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, func, select, text, tuple_, update
+from sqlalchemy import Connection, Engine, Row, case, func, or_, select, text, tuple_, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
+from meter.audit_log import Action, Change
 from meter.domain.event import Origin
 from meter.domain.limits import INSTANCE_BYTES, SEEN_METRICS_MAX
 from meter.domain.times import to_ms
@@ -26,6 +27,7 @@ from meter.producers import (
     add_up,
 )
 from meter.runtime.engine import store_faults
+from meter.store.audit_log import ChangeLog
 from meter.store.installation import installation_time
 from meter.store.producer_list import (
     CLOCK,
@@ -234,29 +236,56 @@ class ProducerStore:
         with store_faults(), self._engine.connect() as connection:
             return list_producers(connection, query, silence_ms=silence_ms)
 
-    def register(self, account_id: str, name: str, *, silence_ms: int | None) -> Producer:
-        """Expect a producer from now on; one that is active already stays as it is."""
+    def register(
+        self, account_id: str, name: str, *, edge: bool, silence_ms: int | None, by: str
+    ) -> Producer:
+        """Expect a producer from now on, at the edge or not; an active one stays active."""
         row = _new_row(account_id=account_id, producer=name, standing=Standing.REGISTERED)
-        anew = {"state": Standing.REGISTERED, "create_time": _NOW}
-        statement = upsert(producers).values(**row)
+        is_retired = producers.c.state == Standing.RETIRED
+        anew = {
+            "state": case((is_retired, Standing.REGISTERED), else_=producers.c.state),
+            "create_time": case((is_retired, _NOW), else_=producers.c.create_time),
+            "edge": edge,
+        }
+        statement = upsert(producers).values(**row, edge=edge)
         statement = statement.on_conflict_do_update(
             index_elements=[producers.c.account_id, producers.c.producer],
             set_=anew,
-            where=producers.c.state == Standing.RETIRED,
+            where=or_(is_retired, producers.c.edge.is_distinct_from(edge)),
         )
         with store_faults(), self._engine.begin() as connection:
-            connection.execute(statement)
+            changed = connection.execute(statement.returning(_NOW)).scalar_one_or_none()
+            if changed is not None:
+                detail = {"account": account_id, "edge": edge}
+                change = Change(
+                    at_ms=to_ms(changed),
+                    key_id=by,
+                    action=Action.PRODUCER_REGISTER,
+                    subject=name,
+                    detail=detail,
+                )
+                ChangeLog().write(connection, change)
             return get_producer(connection, account_id, name, silence_ms=silence_ms)
 
-    def retire(self, account_id: str, name: str) -> Producer:
+    def retire(self, account_id: str, name: str, *, by: str) -> Producer:
         """Expect a producer no more; raises NotFound (PRODUCER_NOT_FOUND)."""
         statement = (
             update(producers)
             .filter_by(account_id=account_id, producer=name)
+            .where(producers.c.state != Standing.RETIRED)
             .values(state=Standing.RETIRED)
         )
         with store_faults(), self._engine.begin() as connection:
-            connection.execute(statement)
+            changed = connection.execute(statement.returning(_NOW)).scalar_one_or_none()
+            if changed is not None:
+                change = Change(
+                    at_ms=to_ms(changed),
+                    key_id=by,
+                    action=Action.PRODUCER_RETIRE,
+                    subject=name,
+                    detail={"account": account_id},
+                )
+                ChangeLog().write(connection, change)
             return get_producer(connection, account_id, name, silence_ms=None)
 
 

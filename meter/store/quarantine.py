@@ -5,10 +5,12 @@ from typing import Any
 
 from sqlalchemy import Engine, func, select, update
 
+from meter.audit_log import Action, Change
 from meter.domain.errors import NotFound, Reason, Refused
 from meter.domain.times import to_ms, to_time
 from meter.quarantine import QuarantineEntry, QuarantineState
 from meter.runtime.engine import store_faults
+from meter.store.audit_log import ChangeLog
 from meter.store.tables import quarantine
 
 
@@ -62,6 +64,14 @@ class QuarantineStore:
         with store_faults(), self._engine.begin() as connection:
             if not connection.execute(statement).rowcount:
                 raise Refused(Reason.RELEASE_REFUSED, "The entry was decided before.")
+            change = Change(
+                at_ms=now_ms,
+                key_id=key_id,
+                action=Action.QUARANTINE_REJECT,
+                subject=str(quarantine_id),
+                detail={"reason": reason},
+            )
+            ChangeLog().write(connection, change)
 
     def held_count(self) -> int:
         """Return how many entries wait for a person."""

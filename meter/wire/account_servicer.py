@@ -47,19 +47,24 @@ _Context = grpc.aio.ServicerContext[Any, Any]
 
 
 class Accounts(Protocol):
-    """Where accounts and keys are changed: `meter.store.accounts.AccountStore`, which blocks."""
+    """Where accounts and keys are changed: `meter.store.accounts.AccountStore`, which blocks.
 
-    def create_account(self, account_id: str, *, handle: str, parent_id: str | None) -> Account:
+    `by` is the id of the API key that makes the change.
+    """
+
+    def create_account(
+        self, account_id: str, *, handle: str, parent_id: str | None, by: str
+    ) -> Account:
         """Create an account now."""
         ...
 
     def move_account(
-        self, account_id: str, *, parent_id: str | None, start_ms: int | None
+        self, account_id: str, *, parent_id: str | None, start_ms: int | None, by: str
     ) -> Account:
         """Give an account a new parent from `start_ms` on; None means the next edge."""
         ...
 
-    def close_account(self, account_id: str) -> Account:
+    def close_account(self, account_id: str, *, by: str) -> Account:
         """Close an account now."""
         ...
 
@@ -70,15 +75,16 @@ class Accounts(Protocol):
         account_id: str | None,
         scopes: tuple[Scope, ...],
         description: str,
+        by: str,
     ) -> ApiKey:
         """Keep a new API key."""
         ...
 
-    def rotate_key(self, key_id: str, minted: MintedKey, *, grace_seconds: int) -> ApiKey:
+    def rotate_key(self, key_id: str, minted: MintedKey, *, grace_seconds: int, by: str) -> ApiKey:
         """Keep a successor of an API key, which itself ends after the grace."""
         ...
 
-    def revoke_key(self, key_id: str) -> ApiKey:
+    def revoke_key(self, key_id: str, *, by: str) -> ApiKey:
         """End an API key now, if it has not ended before."""
         ...
 
@@ -124,7 +130,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         account_id = request.account or draw_account_id(self._random_bytes)
         account = await self._change(
             lambda: self._store.create_account(
-                account_id, handle=request.handle, parent_id=parent_id
+                account_id, handle=request.handle, parent_id=parent_id, by=caller.key_id
             )
         )
         return pb.CreateAccountResponse(account=self._account_to_pb(account))
@@ -185,7 +191,9 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
             concerned += [account.parent_at(at_ms) for at_ms in times_ms]
         self._require_administer(caller, concerned)
         account = await self._change(
-            lambda: self._store.move_account(account_id, parent_id=parent_id, start_ms=start_ms)
+            lambda: self._store.move_account(
+                account_id, parent_id=parent_id, start_ms=start_ms, by=caller.key_id
+            )
         )
         return pb.MoveAccountResponse(account=self._account_to_pb(account))
 
@@ -196,7 +204,9 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         caller = self._authenticate(context)
         account_id = _required("account", request.account)
         self._require_administer(caller, [account_id])
-        account = await self._change(lambda: self._store.close_account(account_id))
+        account = await self._change(
+            lambda: self._store.close_account(account_id, by=caller.key_id)
+        )
         return pb.CloseAccountResponse(account=self._account_to_pb(account))
 
     async def CreateApiKey(
@@ -210,7 +220,11 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         minted = mint_key(self._random_bytes, pepper=self._key_pepper)
         key = await self._change(
             lambda: self._store.create_key(
-                minted, account_id=owner, scopes=scopes, description=request.description
+                minted,
+                account_id=owner,
+                scopes=scopes,
+                description=request.description,
+                by=caller.key_id,
             )
         )
         return pb.CreateApiKeyResponse(key=key_to_pb(key), secret=minted.text)
@@ -246,7 +260,9 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         self._require_administer(caller, [old.credential.account_id, *reach])
         minted = mint_key(self._random_bytes, pepper=self._key_pepper)
         key = await self._change(
-            lambda: self._store.rotate_key(old.key_id, minted, grace_seconds=request.grace_seconds)
+            lambda: self._store.rotate_key(
+                old.key_id, minted, grace_seconds=request.grace_seconds, by=caller.key_id
+            )
         )
         return pb.RotateApiKeyResponse(key=key_to_pb(key), secret=minted.text)
 
@@ -257,7 +273,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         caller = self._authenticate(context)
         old = await self._get_key(request.key_id, caller=caller)
         self._require_administer(caller, [old.credential.account_id])
-        key = await self._change(lambda: self._store.revoke_key(old.key_id))
+        key = await self._change(lambda: self._store.revoke_key(old.key_id, by=caller.key_id))
         return pb.RevokeApiKeyResponse(key=key_to_pb(key))
 
     def _authenticate(self, context: _Context) -> Credential:

@@ -5,7 +5,7 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from meter.domain.credential import Permission
+from meter.domain.credential import Credential, Permission
 from meter.domain.errors import Reason, Refused
 from meter.producers import Producer, ProducerQuery, Standing
 from meter.registry import Registry
@@ -64,13 +64,15 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         self, request: pb.RegisterProducerRequest, context: _Context
     ) -> pb.RegisterProducerResponse:
         """Expect a producer from now on. Scope: administer."""
-        self._admit(context, Permission.ADMINISTER, request.account)
+        caller = self._admit(context, Permission.ADMINISTER, request.account)
         _check_name(request.producer)
         producer = await asyncio.to_thread(
             self._store.register,
             request.account,
             request.producer,
+            edge=request.edge,
             silence_ms=self._roster.silence_ms(),
+            by=caller.key_id,
         )
         return pb.RegisterProducerResponse(producer=_to_pb(producer))
 
@@ -78,21 +80,25 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         self, request: pb.RetireProducerRequest, context: _Context
     ) -> pb.RetireProducerResponse:
         """Expect a producer no more. Scope: administer."""
-        self._admit(context, Permission.ADMINISTER, request.account)
+        caller = self._admit(context, Permission.ADMINISTER, request.account)
         _check_name(request.producer)
         if self._roster.has_open(request.account, request.producer):
             raise Refused(
                 Reason.RETIRE_REFUSED,
                 f"Producer {request.producer} has an open stream. Stop it first.",
             )
-        producer = await asyncio.to_thread(self._store.retire, request.account, request.producer)
+        producer = await asyncio.to_thread(
+            self._store.retire, request.account, request.producer, by=caller.key_id
+        )
         return pb.RetireProducerResponse(producer=_to_pb(producer))
 
-    def _admit(self, context: _Context, permission: Permission, account: str) -> None:
-        """Refuse who may not, then an account that is not there."""
-        self._door.require(self._door.caller(context), permission, account or None)
+    def _admit(self, context: _Context, permission: Permission, account: str) -> Credential:
+        """Refuse who may not, then an account that is not there; return who may."""
+        caller = self._door.caller(context)
+        self._door.require(caller, permission, account or None)
         if account:
             self._registry.snapshot.tree.get(account)
+        return caller
 
 
 def _check_name(producer: str) -> None:
@@ -122,6 +128,7 @@ def _to_pb(producer: Producer) -> pb.Producer:
         announced_sequence=producer.announced_sequence,
         missing_batch_count=producer.missing_batch_count,
         key_id=producer.key_id,
+        edge=producer.edge,
     )
     message.state = int(producer.standing)  # type: ignore[assignment]
     message.create_time.FromMilliseconds(producer.create_ms)

@@ -25,7 +25,9 @@ class SoftwareMarkDesk:
     async def mark(self, request: pb.MarkSoftwareRequest, *, key_id: str) -> bool:
         """Keep a mark; False when it changes nothing. Raises InvalidArgument, Refused."""
         mark = self._to_mark(request)
-        return await asyncio.to_thread(self._marks.mark, mark, key_id=key_id)
+        return await asyncio.to_thread(
+            self._marks.mark, mark, key_id=key_id, now_ms=self._clock.now_ms()
+        )
 
     async def list_marks(
         self, request: pb.ListSoftwareMarksRequest

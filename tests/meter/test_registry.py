@@ -46,7 +46,7 @@ def test_registry__sees_other_servers_changes(
     before = registry.snapshot
     registry.refresh()
     assert registry.snapshot is before
-    store.create_account("a", handle="a", parent_id=None)
+    store.create_account("a", handle="a", parent_id=None, by="key_1")
     assert registry.snapshot is before
     registry.refresh()
     assert registry.snapshot.tree.find("a") is not None
@@ -56,7 +56,7 @@ def test_registry__adopts_own_changes(store: AccountStore, clock: FakeClock) -> 
     """What this server has changed holds without another look at the database."""
     registry = Registry(store, clock)
     registry.refresh()
-    store.create_account("a", handle="a", parent_id=None)
+    store.create_account("a", handle="a", parent_id=None, by="key_1")
     registry.adopt()
     assert registry.snapshot.tree.find("a") is not None
     assert registry.snapshot.version == store.version()

@@ -218,7 +218,7 @@ def test_fountain_503__outage_does_not_look_like_zero_usage(
 ) -> None:
     """Who is expected and not heard is counted as silent, and usage since then is not known."""
     producers = ProducerStore(engine)
-    producers.register("", "never-came", silence_ms=SILENCE_MS)
+    producers.register("", "never-came", edge=False, silence_ms=SILENCE_MS, by="key_1")
     producers.open_producer(origin_of("fell-silent"), first_sequence=0)
     assert producers.summarize(silence_ms=SILENCE_MS).hearing().silent_count == 0
     with administrator(database_url) as connection:
@@ -229,7 +229,7 @@ def test_fountain_503__outage_does_not_look_like_zero_usage(
     assert summary.heard_until_ms is not None
     assert summary.heard_until_ms <= time.time_ns() // 10**6 - 3_600_000
     producers.end_producer(origin_of("fell-silent"))
-    producers.retire("", "never-came")
+    producers.retire("", "never-came", by="key_1")
     assert producers.summarize(silence_ms=SILENCE_MS).hearing().silent_count == 0
 
 

@@ -185,6 +185,6 @@ def test_terms__an_account_that_moved_is_still_meant(town: Town) -> None:
     """Covers are whom they meant when the contract was set, wherever that account is now."""
     town.import_book(book_toml())
     town.set_contract(contract_toml(covers="team"))
-    town.accounts.move_account("team", parent_id="other", start_ms=None)
+    town.accounts.move_account("team", parent_id="other", start_ms=None, by="key_1")
     (version,) = town.billing.terms.load().contracts.versions("acme-2026")
     assert version.covers == ("team",)

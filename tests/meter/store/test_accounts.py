@@ -60,7 +60,7 @@ def minted() -> MintedKey:
 
 def create_key(store: AccountStore) -> ApiKey:
     """A key of `a`, which must exist, that may report for it."""
-    return store.create_key(minted(), account_id="a", scopes=REPORT_A, description="")
+    return store.create_key(minted(), account_id="a", scopes=REPORT_A, description="", by="key_1")
 
 
 def read_anew(engine: Engine) -> RegistrySnapshot:
@@ -86,17 +86,17 @@ def test_load__empty(store: AccountStore) -> None:
 
 def test_change__is_read_by_others(store: AccountStore, engine: Engine, clock: FakeClock) -> None:
     """Every kind of change is in the database as this store has it in memory."""
-    store.create_account("a", handle="first", parent_id=None)
-    store.create_account("b", handle="second", parent_id=None)
+    store.create_account("a", handle="first", parent_id=None, by="key_1")
+    store.create_account("b", handle="second", parent_id=None, by="key_1")
     clock.now += 1234
-    store.create_account("c", handle="third", parent_id="a")
-    store.move_account("c", parent_id="b", start_ms=None)
-    store.move_account("c", parent_id=None, start_ms=BEGIN + 5 * INTERVAL_MS)
-    store.move_account("c", parent_id="a", start_ms=BEGIN + 2 * INTERVAL_MS)
-    store.close_account("c")
+    store.create_account("c", handle="third", parent_id="a", by="key_1")
+    store.move_account("c", parent_id="b", start_ms=None, by="key_1")
+    store.move_account("c", parent_id=None, start_ms=BEGIN + 5 * INTERVAL_MS, by="key_1")
+    store.move_account("c", parent_id="a", start_ms=BEGIN + 2 * INTERVAL_MS, by="key_1")
+    store.close_account("c", by="key_1")
     key = create_key(store)
-    store.rotate_key(key.key_id, minted(), grace_seconds=7)
-    store.revoke_key(create_key(store).key_id)
+    store.rotate_key(key.key_id, minted(), grace_seconds=7, by="key_1")
+    store.revoke_key(create_key(store).key_id, by="key_1")
     assert_known_is_stored(store, engine)
     stored = read_anew(engine).tree.get("c")
     assert (stored.handle, stored.create_ms, stored.close_ms) == ("third", clock.now, clock.now)
@@ -114,37 +114,40 @@ def test_change__moves_the_version(store: AccountStore) -> None:
         assert result
         versions.append(store.version())
 
-    note(store.create_account("a", handle="a", parent_id=None))
-    note(store.create_account("b", handle="b", parent_id=None))
-    note(store.move_account("b", parent_id="a", start_ms=None))
+    note(store.create_account("a", handle="a", parent_id=None, by="key_1"))
+    note(store.create_account("b", handle="b", parent_id=None, by="key_1"))
+    note(store.move_account("b", parent_id="a", start_ms=None, by="key_1"))
     note(key := create_key(store))
-    note(store.rotate_key(key.key_id, minted(), grace_seconds=60))
-    note(store.revoke_key(key.key_id))
-    note(store.close_account("b"))
+    note(store.rotate_key(key.key_id, minted(), grace_seconds=60, by="key_1"))
+    note(store.revoke_key(key.key_id, by="key_1"))
+    note(store.close_account("b", by="key_1"))
     assert versions == list(range(versions[0], versions[0] + 8))
-    note(store.move_account("b", parent_id="a", start_ms=None))
-    note(store.revoke_key(key.key_id))
+    note(store.move_account("b", parent_id="a", start_ms=None, by="key_1"))
+    note(store.revoke_key(key.key_id, by="key_1"))
     assert versions[-2:] == versions[-3:-1]
 
 
 def test_change__refused_leaves_nothing(store: AccountStore, engine: Engine) -> None:
     """A change that is refused is nowhere, neither in the database nor in memory."""
-    store.create_account("a", handle="a", parent_id=None)
+    store.create_account("a", handle="a", parent_id=None, by="key_1")
     before = read_anew(engine)
     refused: list[Callable[[], object]] = [
-        lambda: store.create_account("b", handle="a", parent_id=None),
-        lambda: store.create_account("b", handle="b", parent_id="nobody"),
-        lambda: store.move_account("a", parent_id="a", start_ms=None),
-        lambda: store.close_account("nobody"),
-        lambda: store.create_key(minted(), account_id="b", scopes=REPORT_A, description=""),
+        lambda: store.create_account("b", handle="a", parent_id=None, by="key_1"),
+        lambda: store.create_account("b", handle="b", parent_id="nobody", by="key_1"),
+        lambda: store.move_account("a", parent_id="a", start_ms=None, by="key_1"),
+        lambda: store.close_account("nobody", by="key_1"),
+        lambda: store.create_key(
+            minted(), account_id="b", scopes=REPORT_A, description="", by="key_1"
+        ),
         lambda: store.create_key(
             minted(),
             account_id=None,
             scopes=(replace(REPORT_A[0], account_id="b"),),
             description="",
+            by="key_1",
         ),
-        lambda: store.rotate_key("key_nobody", minted(), grace_seconds=0),
-        lambda: store.revoke_key("key_nobody"),
+        lambda: store.rotate_key("key_nobody", minted(), grace_seconds=0, by="key_1"),
+        lambda: store.revoke_key("key_nobody", by="key_1"),
     ]
     for change in refused:
         with pytest.raises(MeterError):
@@ -158,12 +161,12 @@ def test_change__sees_what_others_have_changed(
 ) -> None:
     """The rules are checked against the newest accounts, whoever has changed them."""
     other = AccountStore(engine, clock)
-    store.create_account("a", handle="a", parent_id=None)
-    store.create_account("b", handle="b", parent_id=None)
+    store.create_account("a", handle="a", parent_id=None, by="key_1")
+    store.create_account("b", handle="b", parent_id=None, by="key_1")
     other.load()
-    store.move_account("a", parent_id="b", start_ms=None)
+    store.move_account("a", parent_id="b", start_ms=None, by="key_1")
     with pytest.raises(Refused) as caught:
-        other.move_account("b", parent_id="a", start_ms=None)
+        other.move_account("b", parent_id="a", start_ms=None, by="key_1")
     assert caught.value.reason is Reason.MOVE_REFUSED
 
 
@@ -200,14 +203,14 @@ def test_move_account__concurrent_cycle(
     store: AccountStore, engine: Engine, clock: FakeClock, database_url: str
 ) -> None:
     """Of two moves at once that together would make a cycle, one is refused."""
-    store.create_account("a", handle="a", parent_id=None)
-    store.create_account("b", handle="b", parent_id=None)
+    store.create_account("a", handle="a", parent_id=None, by="key_1")
+    store.create_account("b", handle="b", parent_id=None, by="key_1")
     other = AccountStore(engine, clock)
     other.load()
     errors = at_once(
         database_url,
-        lambda: store.move_account("a", parent_id="b", start_ms=None),
-        lambda: other.move_account("b", parent_id="a", start_ms=None),
+        lambda: store.move_account("a", parent_id="b", start_ms=None, by="key_1"),
+        lambda: other.move_account("b", parent_id="a", start_ms=None, by="key_1"),
     )
     assert [error.reason for error in errors] == [Reason.MOVE_REFUSED]
     tree = read_anew(engine).tree
@@ -221,8 +224,8 @@ def test_create_account__concurrent_handle(
     other = AccountStore(engine, clock)
     errors = at_once(
         database_url,
-        lambda: store.create_account("a", handle="same", parent_id=None),
-        lambda: other.create_account("b", handle="same", parent_id=None),
+        lambda: store.create_account("a", handle="same", parent_id=None, by="key_1"),
+        lambda: other.create_account("b", handle="same", parent_id=None, by="key_1"),
     )
     assert [error.reason for error in errors] == [Reason.ACCOUNT_EXISTS]
     assert len(read_anew(engine).tree) == 1
@@ -232,13 +235,13 @@ def test_rotate_key__concurrent(
     store: AccountStore, engine: Engine, clock: FakeClock, database_url: str
 ) -> None:
     """Of two rotations of a key at once, one is refused: two live keys remain."""
-    store.create_account("a", handle="a", parent_id=None)
+    store.create_account("a", handle="a", parent_id=None, by="key_1")
     key = create_key(store)
     other = AccountStore(engine, clock)
     errors = at_once(
         database_url,
-        lambda: store.rotate_key(key.key_id, minted(), grace_seconds=60),
-        lambda: other.rotate_key(key.key_id, minted(), grace_seconds=60),
+        lambda: store.rotate_key(key.key_id, minted(), grace_seconds=60, by="key_1"),
+        lambda: other.rotate_key(key.key_id, minted(), grace_seconds=60, by="key_1"),
     )
     assert [error.reason for error in errors] == [Reason.ROTATION_REFUSED]
     live = [it for it in store.list_keys(owners=None) if not it.credential.is_ended_at(clock.now)]
@@ -268,12 +271,14 @@ def test_create_installation_key__may_do_everything(store: AccountStore) -> None
 
 def test_rotate_key__two_live_keys(store: AccountStore, engine: Engine, clock: FakeClock) -> None:
     """A successor has the same scopes, the old key goes on for the grace, and a third must wait."""
-    store.create_account("a", handle="a", parent_id=None)
-    first = store.create_key(minted(), account_id="a", scopes=REPORT_A, description="gateway")
+    store.create_account("a", handle="a", parent_id=None, by="key_1")
+    first = store.create_key(
+        minted(), account_id="a", scopes=REPORT_A, description="gateway", by="key_1"
+    )
     # Keys are listed by creation: they are not of one millisecond.
     clock.now += 1
     secret = minted()
-    second = store.rotate_key(first.key_id, secret, grace_seconds=60)
+    second = store.rotate_key(first.key_id, secret, grace_seconds=60, by="key_1")
     assert second == ApiKey(
         credential=Credential(key_id=secret.key_id, account_id="a", scopes=REPORT_A, end_ms=None),
         prefix=secret.prefix,
@@ -286,9 +291,9 @@ def test_rotate_key__two_live_keys(store: AccountStore, engine: Engine, clock: F
     assert ended.credential.end_ms == clock.now + 60_000
     for key_id in (first.key_id, second.key_id):
         with pytest.raises(Refused):
-            store.rotate_key(key_id, minted(), grace_seconds=60)
+            store.rotate_key(key_id, minted(), grace_seconds=60, by="key_1")
     clock.now += 60_000
-    third = store.rotate_key(second.key_id, minted(), grace_seconds=0)
+    third = store.rotate_key(second.key_id, minted(), grace_seconds=0, by="key_1")
     keys = store.list_keys(owners=None)
     assert [it.credential.is_ended_at(clock.now) for it in keys] == [True, True, False]
     assert [it.key_id for it in keys] == [first.key_id, second.key_id, third.key_id]
@@ -297,11 +302,11 @@ def test_rotate_key__two_live_keys(store: AccountStore, engine: Engine, clock: F
 
 def test_rotate_key__after_its_successor_was_revoked(store: AccountStore) -> None:
     """A key in its grace may get another successor once the first one is revoked."""
-    store.create_account("a", handle="a", parent_id=None)
+    store.create_account("a", handle="a", parent_id=None, by="key_1")
     first = create_key(store)
-    lost = store.rotate_key(first.key_id, minted(), grace_seconds=60)
-    store.revoke_key(lost.key_id)
-    again = store.rotate_key(first.key_id, minted(), grace_seconds=90)
+    lost = store.rotate_key(first.key_id, minted(), grace_seconds=60, by="key_1")
+    store.revoke_key(lost.key_id, by="key_1")
+    again = store.rotate_key(first.key_id, minted(), grace_seconds=90, by="key_1")
     kept = store.find_key(first.key_id)
     assert kept is not None
     assert again.rotated_from == first.key_id
@@ -310,21 +315,21 @@ def test_rotate_key__after_its_successor_was_revoked(store: AccountStore) -> Non
 
 def test_revoke_key__again(store: AccountStore, clock: FakeClock) -> None:
     """A key ends when it is first revoked; a key in its grace ends at once."""
-    store.create_account("a", handle="a", parent_id=None)
+    store.create_account("a", handle="a", parent_id=None, by="key_1")
     key = create_key(store)
-    store.rotate_key(key.key_id, minted(), grace_seconds=60)
+    store.rotate_key(key.key_id, minted(), grace_seconds=60, by="key_1")
     clock.now += 5
-    revoked = store.revoke_key(key.key_id)
+    revoked = store.revoke_key(key.key_id, by="key_1")
     assert revoked.credential.end_ms == clock.now
     clock.now += 5
-    assert store.revoke_key(key.key_id) == revoked
+    assert store.revoke_key(key.key_id, by="key_1") == revoked
     assert store.find_key(key.key_id) == revoked
 
 
 def test_revoke_key__unknown(store: AccountStore) -> None:
     """There is nothing to revoke where there is no key."""
     with pytest.raises(NotFound) as caught:
-        store.revoke_key("key_nobody")
+        store.revoke_key("key_nobody", by="key_1")
     assert caught.value.reason is Reason.API_KEY_NOT_FOUND
 
 
@@ -333,10 +338,12 @@ def test_list_keys__of_owners(store: AccountStore, clock: FakeClock) -> None:
     store.create_installation_key(os.urandom, pepper=PEPPER, description="")
     expected: dict[str, list[str]] = {"a": [], "b": []}
     for owner in expected:
-        store.create_account(owner, handle=owner, parent_id=None)
+        store.create_account(owner, handle=owner, parent_id=None, by="key_1")
     for owner in ("a", "b", "a"):
         clock.now += 1
-        key = store.create_key(minted(), account_id=owner, scopes=REPORT_A, description="")
+        key = store.create_key(
+            minted(), account_id=owner, scopes=REPORT_A, description="", by="key_1"
+        )
         expected[owner].append(key.key_id)
     for owner, key_ids in expected.items():
         assert [it.key_id for it in store.list_keys(owners=[owner])] == key_ids
@@ -347,14 +354,14 @@ def test_list_keys__of_owners(store: AccountStore, clock: FakeClock) -> None:
 
 def test_change__connection_lost(store: AccountStore, engine: Engine, database_url: str) -> None:
     """A connection that is cut in a change is Unavailable, and the next call finds a new one."""
-    store.create_account("a", handle="a", parent_id=None)
+    store.create_account("a", handle="a", parent_id=None, by="key_1")
     with (
         ThreadPoolExecutor(1) as threads,
         psycopg.connect(database_url) as gate,
         psycopg.connect(database_url, autocommit=True) as watcher,
     ):
         gate.execute("SELECT version FROM registry FOR UPDATE")
-        future = threads.submit(store.close_account, "a")
+        future = threads.submit(store.close_account, "a", by="key_1")
         _wait_until_blocked(watcher, count=1)
         watcher.execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -363,5 +370,5 @@ def test_change__connection_lost(store: AccountStore, engine: Engine, database_u
         error = future.exception()
     assert isinstance(error, Unavailable)
     assert error.reason is Reason.STORE_UNAVAILABLE
-    assert store.close_account("a").close_ms is not None
+    assert store.close_account("a", by="key_1").close_ms is not None
     assert_known_is_stored(store, engine)

@@ -90,7 +90,9 @@ def test_settle__real_on_a_sandbox(installation: InstallationStore) -> None:
 
 def make_account(engine: Engine) -> None:
     """Create an account."""
-    AccountStore(engine, FakeClock(BEGIN_MS)).create_account("acme", handle="a", parent_id=None)
+    AccountStore(engine, FakeClock(BEGIN_MS)).create_account(
+        "acme", handle="a", parent_id=None, by="key_1"
+    )
 
 
 def make_key(engine: Engine) -> None:

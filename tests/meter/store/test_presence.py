@@ -162,7 +162,7 @@ def test_write__makes_active_again_who_was_heard(
 ) -> None:
     """A producer that was retired while it reports elsewhere is active once it says something."""
     open_producer(store)
-    producers.retire("acme", "p")
+    producers.retire("acme", "p", by="key_1")
     states = []
     for heard_seconds in (None, 0.0):
         producers.write_presences([present(heard_seconds=heard_seconds)])
@@ -239,8 +239,8 @@ def test_silence__of_whom_is_expected(
     """Registered and active ones fall silent, retired ones do not; announcing anew begins anew."""
     for name in ("talks", "silent", "retired"):
         open_producer(store, name)
-    producers.register("acme", "never", silence_ms=None)
-    producers.retire("acme", "retired")
+    producers.register("acme", "never", edge=False, silence_ms=None, by="key_1")
+    producers.retire("acme", "retired", by="key_1")
     execute(
         database_url,
         f"{PAST}, create_time = create_time - interval '1 hour' WHERE producer <> 'never'",
@@ -267,8 +267,8 @@ def test_silence__of_whom_is_expected(
     assert [(it.name, it.is_silent) for it in silent] == [("never", True), ("silent", True)]
     assert producers.list_producers(query, silence_ms=None) == []
     assert producers.summarize(silence_ms=None).hearing().silent_count == 0
-    producers.retire("acme", "silent")
-    again = producers.register("acme", "silent", silence_ms=60_000)
+    producers.retire("acme", "silent", by="key_1")
+    again = producers.register("acme", "silent", edge=False, silence_ms=60_000, by="key_1")
     assert (again.standing, again.is_silent) == (Standing.REGISTERED, False)
 
 
@@ -276,12 +276,12 @@ def test_register__active_one_stays_as_it_is(store: JournalStore, producers: Pro
     """Announcing a producer that reports changes nothing; a name of nobody is not found."""
     open_producer(store)
     commit(store, numbered(1, 5))
-    known = producers.register("acme", "p", silence_ms=None)
+    known = producers.register("acme", "p", edge=False, silence_ms=None, by="key_1")
     assert (known.standing, known.recorded_sequence) == (Standing.ACTIVE, 1)
     with pytest.raises(NotFound):
-        producers.retire("acme", "q")
+        producers.retire("acme", "q", by="key_1")
     with pytest.raises(NotFound):
-        producers.retire("", "p")
+        producers.retire("", "p", by="key_1")
 
 
 def test_list__in_pages_by_account_and_name(store: JournalStore, producers: ProducerStore) -> None:
@@ -290,7 +290,7 @@ def test_list__in_pages_by_account_and_name(store: JournalStore, producers: Prod
         open_producer(store, "b", first_sequence=2 * number + 2)
         commit(store, numbered(2 * number + 2, 5, producer="b"))
     for account, name in (("", "z"), ("acme", "a"), ("team", "a")):
-        producers.register(account, name, silence_ms=None)
+        producers.register(account, name, edge=False, silence_ms=None, by="key_1")
     order = [("", "z"), ("acme", "a"), ("acme", "b"), ("team", "a")]
     for place in range(4):
         after = order[place - 1] if place else ("", "")
@@ -321,7 +321,7 @@ def test_summary__of_one_that_is_announced_anew(
     producers.end_producer(origin_of())
     past = PAST + ", create_time = create_time - interval '1 hour'"
     execute(database_url, past)
-    producers.register("acme", "p", silence_ms=60_000)
+    producers.register("acme", "p", edge=False, silence_ms=60_000, by="key_1")
     heard = producers.summarize(silence_ms=60_000).hearing()
     assert heard.silent_count == 0
     created = "SELECT extract(epoch FROM create_time)::float8 * 1000 FROM producers"
