@@ -135,6 +135,16 @@ class UsageSums(Protocol):
         """
         ...
 
+    def drifted(
+        self, *, account_ids: Collection[str], start_ms: int, end_ms: int
+    ) -> frozenset[str]:
+        """Return those accounts whose sums are not what their usage adds up to.
+
+        Looks at all sums that `[start_ms, end_ms)` has a part in, whatever their cuts. There are
+        none unless somebody has changed usage or sums by hand.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:

@@ -27,6 +27,8 @@ _DO: Final = {
     " tokenworks usage void",
     Looked.SUMS: "usage was changed by hand, or the journal was: find who writes to the database"
     " beside the meter; nothing is repaired by itself",
+    Looked.TOTALS: "usage or its totals were changed by hand: where sums above fail too, see to them"
+    " first; then have tokenworks db recount add usage up anew",
     Looked.EVENT_IDS: "take one of the two back by its place (tokenworks usage void names both),"
     " and let only one of them report such requests",
     Looked.ENERGY: "energy_shares was changed by hand: restore it from a backup",
@@ -84,6 +86,7 @@ def to_checks(result: Result) -> Iterator[Check]:
         " each once",
         Looked.SUMS: f"{audit.event_count:,} events add up to usage, by account, sku, band,"
         f" interval and cut ({result.seconds:.1f} s, {rate:.1f} M events/s)",
+        Looked.TOTALS: "those of months are usage added up, by account, sku and band",
         Looked.EVENT_IDS: f"{audit.id_count:,}, none counted twice" + _shortened(audit),
         Looked.ENERGY: f"{audit.energy_count:,} intervals of pools: attributed + unattributed ="
         " measured",

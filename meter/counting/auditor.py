@@ -10,9 +10,11 @@ from typing import Final, Protocol
 from meter.counting.audit import Catalogue, CutMarks, Difference, Ledger, UsageRows, Window
 from meter.counting.findings import (
     Check,
+    Drift,
     EnergyFault,
     Finding,
     different_sum,
+    drifted_total,
     energy_apart,
     missing_segments,
     number_again,
@@ -95,6 +97,10 @@ class AuditStore(Protocol):
         """Return how many intervals of pools are attributed, and those that do not add up."""
         ...
 
+    def drifts(self, *, since_ms: int | None, until_ms: int | None) -> Iterator[Drift]:
+        """Yield some of what was added up by parts of months and is not its usage."""
+        ...
+
     def snapshot(self, survey: Survey) -> AbstractContextManager[AuditSnapshot]:
         """Open a snapshot of now."""
         ...
@@ -166,6 +172,8 @@ class Auditor:
         audit.energy_count, faults = self._store.energy_faults(since_ms=since_ms, until_ms=until_ms)
         for fault in faults:
             audit.find(energy_apart(fault))
+        for drift in self._store.drifts(since_ms=since_ms, until_ms=until_ms):
+            audit.find(drifted_total(drift))
         ids = EventIds()
         numbers = BatchNumbers(released=survey.released)
         for window in cut_into_windows(survey.weights, extents=survey.extents, span=_span(survey)):

@@ -21,6 +21,7 @@ class Check(StrEnum):
     SEGMENTS = "segments"
     NUMBERS = "numbers"
     SUMS = "sums"
+    TOTALS = "totals"
     EVENT_IDS = "event ids"
     ENERGY = "energy"
     INVOICES = "invoices"
@@ -48,6 +49,22 @@ class EnergyFault:
     interval_start_ms: int
     measured_mj: int
     shared_mj: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drift:
+    """Usage of one key in a part of a month that is not what was added up before.
+
+    `apart` is by how much usage is above, by name of the sum; of `cut_id`, its newest cut. Sums
+    that agree are not in it.
+    """
+
+    account_id: str
+    cell_start_ms: int
+    model: str
+    tier: str
+    band: int
+    apart: Mapping[str, int]
 
 
 def missing_segments(shard: int, first: int, last: int) -> Finding:
@@ -133,6 +150,25 @@ def different_sum(difference: Difference, places: Sequence[tuple[int, int]]) -> 
         more = f" and {len(places) - _NAMED_MAX:,} more"
         says += f"; segments {named}{more if len(places) > _NAMED_MAX else ''}"
     return Finding(check=Check.SUMS, says=says + ")", facts=facts)
+
+
+def drifted_total(drift: Drift) -> Finding:
+    """Tell of a total that is not its usage."""
+    start = to_iso(drift.cell_start_ms)
+    apart = ", ".join(f"{name} {number:+,}" for name, number in drift.apart.items())
+    return Finding(
+        check=Check.TOTALS,
+        says=f"from {start} {drift.account_id}, {drift.model}, {drift.tier}: usage is"
+        f" not its total ({apart})",
+        facts={
+            "start": start,
+            "account": drift.account_id,
+            "model": drift.model,
+            "tier": drift.tier,
+            "band": BAND_NAMES[drift.band] if drift.band < len(BAND_NAMES) else "?",
+            "apart": dict(drift.apart),
+        },
+    )
 
 
 def energy_apart(fault: EnergyFault) -> Finding:

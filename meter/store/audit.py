@@ -12,13 +12,14 @@ from sqlalchemy import Connection, Engine, text
 from meter.counting.audit import Catalogue, CutMarks, Sku, UsageRows, Window
 from meter.counting.auditor import StoredSegment, Survey
 from meter.counting.block import SUM_NAMES
-from meter.counting.findings import EnergyFault
+from meter.counting.findings import Drift, EnergyFault
 from meter.counting.windows import Extent, Weights
 from meter.domain.boundary import Boundary
 from meter.domain.event import Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
 from meter.runtime.engine import driver_connection, refusals, store_faults
+from meter.store.drifts import find_cells, read_drifts
 
 # Positions of one extent: a small table of them finds the segments of a window.
 _EXTENT_POSITIONS: Final = 1_000
@@ -183,6 +184,21 @@ class AuditStore:
             )
             for row in rows
         ]
+
+    def drifts(self, *, since_ms: int | None, until_ms: int | None) -> Iterator[Drift]:
+        """Yield the sums of `period_totals` that are not their usage, the first of each cell."""
+        with refusals("the audit"), store_faults(), self._engine.begin() as connection:
+            cells = find_cells(connection, since_ms=since_ms, until_ms=until_ms)
+        for cell in cells:
+            with refusals("the audit"), store_faults(), self._engine.begin() as connection:
+                connection.execute(text(_SNAPSHOT))
+                yield from read_drifts(
+                    connection,
+                    account_ids=None,
+                    start_ms=cell.start_ms,
+                    end_ms=cell.end_ms,
+                    limit=_FAULTS_MAX,
+                )
 
     @contextmanager
     def snapshot(self, survey: Survey) -> Iterator["AuditSnapshot"]:

@@ -26,6 +26,7 @@ from meter.runtime.engine import (
 )
 from meter.segment import Segment
 from meter.store.cuts import CutStore
+from meter.store.folding import fold_late
 from meter.store.installation import installation_time
 from meter.store.pool_usage import add_pool_usage
 from meter.store.reporters import note_reports, select_accounts_of
@@ -205,6 +206,8 @@ class CountingStep:
             )
         )
         add_pool_usage(self._connection, classes=delta.tokens)
+        starts_ms = np.unique(delta.interval_start_ms).tolist()
+        fold_late(self._connection, starts_ms=starts_ms, classes=delta.tokens)
 
     def note_reports(self, segments: Sequence[Segment]) -> None:
         """Note for which accounts producers have reported, where that is new; after `add`."""

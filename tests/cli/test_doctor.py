@@ -23,7 +23,7 @@ from tests.wire.session import Session, columns, event, opening, to_columns
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
-AUDITED = ("segments", "numbers", "sums", "event ids", "energy", "invoices")
+AUDITED = ("segments", "numbers", "sums", "totals", "event ids", "energy", "invoices")
 
 
 def doctor(*words: str, url: str | None, **settings: str) -> Result:

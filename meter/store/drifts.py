@@ -1,0 +1,103 @@
+"""Compares `period_totals` with the usage that it adds up, in one statement."""
+
+from collections.abc import Collection, Sequence
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from meter.counting.findings import Drift
+from meter.domain.cell import Cell, cell_at, cells_over
+from meter.domain.times import to_ms, to_time
+from meter.store.folding import SUMMED, folded_until_ms
+
+# A key that one side lacks is compared with zeros.
+_DRIFTS: Final = """
+WITH cells AS (
+    SELECT * FROM unnest(CAST(:cells AS timestamptz[]), CAST(:cell_ends AS timestamptz[]))
+      AS c (cell_start, cell_end)
+), apart AS (
+    SELECT account_id, cell_start, sku_id, band, {sums},
+           coalesce(max(used_cut), 0) - coalesce(max(kept_cut), 0) AS cut_id
+    FROM (
+        SELECT u.account_id, c.cell_start, u.sku_id, u.band, {columns},
+               u.cut_id AS used_cut, NULL AS kept_cut
+        FROM cells c {accounts}
+        JOIN usage u ON u.interval_start >= c.cell_start AND u.interval_start < c.cell_end {whose}
+        UNION ALL
+        SELECT account_id, cell_start, sku_id, band, {negative}, NULL, last_cut_id
+        FROM cells c {accounts} JOIN period_totals u USING ({keys})
+    ) AS parts
+    GROUP BY 1, 2, 3, 4
+    HAVING {differs} OR max(used_cut) IS DISTINCT FROM max(kept_cut)
+)
+SELECT a.*, s.model, s.tier FROM apart a LEFT JOIN skus s USING (sku_id)
+ORDER BY account_id, cell_start, sku_id, band LIMIT :limit
+"""
+_EXTENT: Final = text("""
+SELECT least(k.first, u.first) AS first, greatest(k.last, u.last) AS last
+FROM (SELECT min(cell_start) AS first, max(cell_start) AS last FROM period_totals) k,
+     (SELECT min(interval_start) AS first, max(interval_start) AS last FROM usage) u
+""")
+# Above it a batch of accounts is not told from another by more of them.
+_LIMIT: Final = 100_000
+
+
+def read_drifts(
+    connection: Connection,
+    *,
+    account_ids: Collection[str] | None,
+    start_ms: int,
+    end_ms: int,
+    limit: int = _LIMIT,
+) -> Sequence[Drift]:
+    """Return the sums that differ, of cells that have a part in `[start_ms, end_ms)`.
+
+    None stands for all accounts. Each is one row of `period_totals`, or one that it lacks.
+    """
+    until_ms = folded_until_ms(connection)
+    cells = list(cells_over(start_ms=start_ms, end_ms=min(end_ms, until_ms)))
+    if not cells:
+        return []
+    one_by_one = account_ids is not None
+    statement = _DRIFTS.format(
+        columns=", ".join(f"u.{name}" for name in SUMMED),
+        negative=", ".join(f"-u.{name}" for name in SUMMED),
+        sums=", ".join(f"sum({name}) AS {name}" for name in SUMMED),
+        differs=" OR ".join(f"sum({name}) <> 0" for name in SUMMED),
+        accounts="CROSS JOIN unnest(CAST(:accounts AS text[])) AS a (account_id)"
+        if one_by_one
+        else "",
+        whose="AND u.account_id = a.account_id" if one_by_one else "",
+        keys="cell_start, account_id" if one_by_one else "cell_start",
+    )
+    values = {
+        "cells": [to_time(it.start_ms) for it in cells],
+        "cell_ends": [to_time(min(it.end_ms, until_ms)) for it in cells],
+        "limit": limit,
+        **({"accounts": list(set(account_ids))} if account_ids is not None else {}),
+    }
+    return [_to_drift(row) for row in connection.execute(text(statement), values).mappings()]
+
+
+def find_cells(
+    connection: Connection, *, since_ms: int | None, until_ms: int | None
+) -> Sequence[Cell]:
+    """Return the cells of a span that may have sums or folded usage; None stands for all time."""
+    first, last = connection.execute(_EXTENT).one()
+    if first is None:
+        return []
+    start_ms = to_ms(first) if since_ms is None else since_ms
+    end_ms = cell_at(to_ms(last)).end_ms if until_ms is None else until_ms
+    return list(cells_over(start_ms=start_ms, end_ms=end_ms))
+
+
+def _to_drift(row: Any) -> Drift:  # noqa: ANN401
+    apart = {name: int(row[name]) for name in (*SUMMED, "cut_id") if row[name]}
+    return Drift(
+        account_id=row["account_id"],
+        cell_start_ms=to_ms(row["cell_start"]),
+        model=row["model"] or "?",
+        tier=row["tier"] or "?",
+        band=row["band"],
+        apart=apart,
+    )
