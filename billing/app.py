@@ -7,10 +7,13 @@ from billing.closing import Closing
 from billing.customers import TopCustomers
 from billing.explaining import Explaining
 from billing.metrics import BillingMetrics
+from billing.papers import PaperPress
 from billing.revenue import RevenueMeter
 from billing.store.invoices import InvoiceStore
 from billing.store.kept import KeptInvoiceStore
+from billing.store.papers import PaperStore
 from billing.store.terms import TermsStore
+from billing.typesetting import Typesetter
 from billing.wire.desk import BillingParts
 from billing.wire.servicer import BillingServicer
 from meter.hosting import Door, Host, Resident
@@ -78,4 +81,10 @@ def make_parts(host: Host) -> BillingParts:
         evidence=host.evidence,
         tree=host.tree,
     )
-    return BillingParts(terms=terms, invoices=invoices, closing=closing, explaining=explaining)
+    return BillingParts(
+        terms=terms,
+        invoices=invoices,
+        closing=closing,
+        explaining=explaining,
+        papers=PaperPress(store=PaperStore(host.engine), typesetter=Typesetter()),
+    )

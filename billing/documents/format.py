@@ -9,9 +9,9 @@ from itertools import groupby
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from billing.invoicing import Invoice, InvoiceLine
+from billing.invoicing import DocumentKind, Invoice, InvoiceLine
 from billing.money import Currency, add_up, write, write_money
-from billing.periods import month_start_ms
+from billing.periods import Month, month_start_ms
 from billing.price_book import Price, class_name
 from billing.rating import Unpriced
 from meter.domain.times import to_ms, to_time
@@ -21,6 +21,14 @@ PREVIEW: Final = "PREVIEW — not an invoice"
 SANDBOX: Final = "SANDBOX — no real month stands behind this"
 UNPRICED: Final = "Without a price, and not in the total"
 NO_LINES: Final = "Nothing was used in this period."
+KIND_TITLES: Final = {
+    DocumentKind.INVOICE: "Invoice",
+    DocumentKind.SUPPLEMENTARY_INVOICE: "Supplementary invoice",
+    DocumentKind.CREDIT_NOTE: "Credit note",
+    DocumentKind.WRITE_OFF: "Write-off",
+}
+# Whose totals somebody pays; the others have no date by which to do so.
+PAYABLE: Final = frozenset({DocumentKind.INVOICE, DocumentKind.SUPPLEMENTARY_INVOICE})
 _MONTH_NAMES: Final = (
     *("January", "February", "March", "April", "May", "June"),
     *("July", "August", "September", "October", "November", "December"),
@@ -29,6 +37,8 @@ _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _CONTROL_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # Overrides and isolates of the direction of writing: they can show a name as another one.
 _TURNING: Final = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+# So much of a SHA-256 tells any two apart that people compare.
+_SHORT_HASH_CHARS: Final = 12
 # How the sources of a price name the contract.
 _BY_CONTRACT: Final = "contract overrides["
 
@@ -79,6 +89,11 @@ def word_date(day: date) -> str:
     return f"{day.day} {_MONTH_NAMES[day.month - 1]} {day.year}"
 
 
+def word_month(month: Month) -> str:
+    """Return a month in words: `October 2026`."""
+    return f"{_MONTH_NAMES[month.number - 1]} {month.year}"
+
+
 def word_minute(at_ms: int, zone: ZoneInfo) -> str:
     """Return the date and the minute of an instant in a zone: `1 November 2026, 09:15`."""
     local = to_time(at_ms).astimezone(zone)
@@ -102,7 +117,7 @@ def word_period(invoice: Invoice) -> str:
     zone, span, month = invoice.version.zone, invoice.span, invoice.month
     month_ms = month_start_ms(month, zone), month_start_ms(month.next(), zone)
     if (span.start_ms, span.end_ms) == month_ms:
-        return f"{_MONTH_NAMES[month.number - 1]} {month.year}"
+        return word_month(month)
     _, last = period_dates(invoice)
     ends_with_day = date_of(span.end_ms, zone) > last
     end = word_date(last) if ends_with_day else word_minute(span.end_ms, zone)
@@ -111,12 +126,17 @@ def word_period(invoice: Invoice) -> str:
 
 def title(invoice: Invoice) -> tuple[str, str]:
     """Return what the document is, and its number; a preview has none."""
-    return ("Preview", "no number") if invoice.issue is None else ("Invoice", invoice.issue.number)
+    kind = KIND_TITLES[invoice.kind]
+    if invoice.issue is not None:
+        return kind, invoice.issue.number
+    is_plain = invoice.kind is DocumentKind.INVOICE
+    return "Preview" if is_plain else f"Preview of a {kind.lower()}", "no number"
 
 
 def name_of(invoice: Invoice) -> str:
     """Return what stands at the head of each page: `Invoice NG-2026-000042`, or `Preview`."""
-    return "Preview" if invoice.issue is None else " ".join(title(invoice))
+    kind, number = title(invoice)
+    return kind if invoice.issue is None else f"{kind} {number}"
 
 
 def facts(invoice: Invoice) -> list[tuple[str, str]]:
@@ -124,13 +144,21 @@ def facts(invoice: Invoice) -> list[tuple[str, str]]:
     version = invoice.version
     terms = {0: "on receipt", 1: "1 day"}.get(version.terms_days, f"{version.terms_days} days")
     found = [title(invoice), ("Period", f"{word_period(invoice)}, {version.zone.key}")]
-    if invoice.issue is None:
-        found.append(("Terms", terms))
-    else:
+    if invoice.issue is not None:
         found.append(("Issued", word_date(date_of(invoice.issue.issue_ms, version.zone))))
-        found.append(("Due", f"{word_date(invoice.issue.due)} ({terms})"))
+    if invoice.kind in PAYABLE:
+        if invoice.issue is None:
+            found.append(("Terms", terms))
+        else:
+            found.append(("Due", f"{word_date(invoice.issue.due)} ({terms})"))
     if version.po:
         found.append(("PO", printable(version.po)))
+    if invoice.refers_to:
+        found.append(("Corrects", invoice.refers_to))
+    if invoice.replaces:
+        found.append(("Replaces", f"{invoice.replaces}, which is void"))
+    if invoice.reason:
+        found.append(("Reason", printable(invoice.reason)))
     return found
 
 
@@ -164,7 +192,7 @@ def word_due(invoice: Invoice) -> str:
     """Return what is to be done about the total, and until when."""
     if invoice.issue is None:
         return "Total so far"
-    if invoice.total > 0:
+    if invoice.total > 0 and invoice.kind in PAYABLE:
         return f"Due on {word_date(invoice.issue.due)}"
     return "Nothing is due" if invoice.total == 0 else "In your favour"
 
@@ -174,7 +202,7 @@ def notes(invoice: Invoice) -> Mapping[int, str]:
 
     The date is there only where the price of a class changed in the period.
     """
-    versions = defaultdict(set)
+    versions: defaultdict[object, set[int]] = defaultdict(set)
     for line in invoice.lines:
         versions[_sold_as(line)].add(line.price.version_start_ms)
     found = {}
@@ -223,14 +251,16 @@ def word_source(invoice: Invoice) -> tuple[str, str]:
     version = invoice.version
     start = word_start(version.start_ms, version.zone)
     cut = "" if invoice.cut_id is None else f" · cut {invoice.cut_id}"
+    usage = f" · usage {invoice.usage_sha256[:_SHORT_HASH_CHARS]}" if invoice.usage_sha256 else ""
     return (
         f"Contract {version.contract}, version of {start} · account {invoice.account_id}",
-        f"Price book {version.book}{cut} · engine {invoice.engine}",
+        f"Price book {version.book}{cut} · engine {invoice.engine}{usage}",
     )
 
 
-def _sold_as(line: InvoiceLine) -> tuple[str, str, Mode, TokenClass]:
-    return line.model, line.tier, line.mode, line.token_class
+def _sold_as(line: InvoiceLine) -> tuple[int, str, str, str, Mode, TokenClass]:
+    start_ms = 0 if line.origin is None else line.origin.start_ms
+    return start_ms, line.group, line.model, line.tier, line.mode, line.token_class
 
 
 def _words(price: Price) -> Iterator[str]:

@@ -130,6 +130,8 @@ def issue_all(
         _copy(connection, "issued_invoices", columns=_INVOICE_COLUMNS, rows=rows)
         lines = (row for document in issued for row in _to_lines(document))
         _copy(connection, "issued_lines", columns=_LINE_COLUMNS, rows=lines)
+        due = ({"number": it.issue.number} for it in issued if it.issue is not None)
+        _copy(connection, "papers_due", columns={"number": "text"}, rows=due)
     return issued
 
 

@@ -9,6 +9,7 @@ import grpc
 from billing.closing import Closing
 from billing.explaining import Explaining
 from billing.invoicing import Invoice
+from billing.papers import PaperPress
 from billing.ports import InvoiceStore, Terms, TermsStore
 from meter.domain.credential import Credential, Permission
 from meter.domain.errors import NotFound
@@ -25,6 +26,7 @@ class BillingParts:
     invoices: InvoiceStore
     closing: Closing
     explaining: Explaining
+    papers: PaperPress
 
 
 class Desk:

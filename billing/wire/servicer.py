@@ -15,7 +15,7 @@ from billing.wire.messages import (
     to_summary,
     to_unpriced,
 )
-from billing.wire.rendering import RENDER, RENDER_EXPLANATION
+from billing.wire.rendering import RENDER_EXPLANATION
 from billing.wire.terms_desk import TermsDesk
 from meter.domain.account import invalid_argument
 from meter.domain.credential import Permission
@@ -31,6 +31,7 @@ _FORMATS: Final = {
     pb.DOCUMENT_FORMAT_JSON: "json",
     pb.DOCUMENT_FORMAT_HTML: "html",
     pb.DOCUMENT_FORMAT_CSV: "csv",
+    pb.DOCUMENT_FORMAT_PDF: "pdf",
 }
 
 
@@ -49,15 +50,18 @@ class BillingServicer(TermsDesk, ClosingDesk, billing_service_pb2_grpc.BillingSe
         # A contract's invoice is of all that it covers: who reads one account may not see others.
         for invoice in found:
             self._require_all(credential, invoice)
-        render = RENDER[_FORMATS[request.format]]
+        form = _FORMATS[request.format]
+        documents = [
+            await asyncio.to_thread(self._parts.papers.render, invoice, form) for invoice in found
+        ]
         return pb.PreviewInvoiceResponse(
             previews=[
                 pb.Preview(
                     invoice=to_summary(invoice),
-                    document=render(invoice),
+                    document=document,
                     unpriced=to_unpriced(invoice.unpriced),
                 )
-                for invoice in found
+                for invoice, document in zip(found, documents, strict=True)
             ]
         )
 
@@ -96,7 +100,9 @@ class BillingServicer(TermsDesk, ClosingDesk, billing_service_pb2_grpc.BillingSe
     ) -> pb.GetInvoiceResponse:
         """Return an invoice."""
         invoice = await self._readable_invoice(request.number, context)
-        document = RENDER[_FORMATS[request.format]](invoice)
+        document = await asyncio.to_thread(
+            self._parts.papers.render, invoice, _FORMATS[request.format]
+        )
         return pb.GetInvoiceResponse(invoice=to_summary(invoice), document=document)
 
     async def ExplainInvoiceLine(

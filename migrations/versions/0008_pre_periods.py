@@ -120,8 +120,8 @@ SELECT contract, period_start, period_end,
        issue_time, 'closed', 'issued', '', issue_time, cut_id, cut_id, NULL
 FROM issued_invoices;
 GRANT SELECT, INSERT ON billing_periods, period_approvals TO tokenworks_service;
-GRANT UPDATE (period_end, state, outcome, exception, close_time, cut_id, settled_cut_id,
-              settled_terms, version_start)
+GRANT UPDATE (period_end, month, zone, tzdata, state, outcome, exception, close_time, cut_id,
+              settled_cut_id, settled_terms, version_start)
     ON billing_periods TO tokenworks_service;
 """
 
