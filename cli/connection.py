@@ -18,6 +18,7 @@ from meter.runtime.clock import SystemClock
 from tokenworks.billing.v1.billing_service_pb2_grpc import BillingServiceStub
 from tokenworks.meter.v1 import clock_service_pb2
 from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
+from tokenworks.meter.v1.audit_service_pb2_grpc import AuditServiceStub
 from tokenworks.meter.v1.clock_service_pb2_grpc import ClockServiceStub
 from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
 from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
@@ -48,6 +49,7 @@ class Client:
     billing: BillingServiceStub
     energy: EnergyServiceStub
     producers: ProducerServiceStub
+    audit: AuditServiceStub
     as_json: bool
 
 
@@ -139,6 +141,7 @@ def connect(*, settings: Settings, as_json: bool = False) -> Iterator[Client]:
                 billing=BillingServiceStub(channel),
                 energy=EnergyServiceStub(channel),
                 producers=ProducerServiceStub(channel),
+                audit=AuditServiceStub(channel),
                 as_json=as_json,
             )
         except grpc.RpcError as error:
@@ -185,7 +188,7 @@ def find_target(settings: Settings) -> Target:
 
 
 def open_channel(target: Target, *, ca_certificate: Path | None) -> grpc.Channel:
-    """A channel whose unary calls carry the API key and end after a minute."""
+    """A channel whose calls of one request carry the API key and end after a minute."""
     options = [("grpc.max_receive_message_length", ANSWER_BYTES_MAX)]
     if is_loopback(target.address):
         # A proxy for the world outside cannot reach this machine's own ports.
@@ -260,7 +263,7 @@ class _CallDetails(grpc.ClientCallDetails):
     compression: grpc.Compression | None
 
 
-class _ApiKey(grpc.UnaryUnaryClientInterceptor):
+class _ApiKey(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Adds the API key and a deadline to every call."""
 
     def __init__(self, api_key: str) -> None:
@@ -273,15 +276,26 @@ class _ApiKey(grpc.UnaryUnaryClientInterceptor):
         request: _Request,
     ) -> _Answer:
         """Send the call on, with what it lacks."""
-        details = _CallDetails(
-            method=client_call_details.method,
-            timeout=client_call_details.timeout or CALL_SECONDS_MAX,
-            metadata=(*(client_call_details.metadata or ()), self._bearer),
-            credentials=client_call_details.credentials,
-            wait_for_ready=client_call_details.wait_for_ready,
-            compression=client_call_details.compression,
+        return continuation(self._complete(client_call_details), request)
+
+    def intercept_unary_stream(
+        self,
+        continuation: Callable[[grpc.ClientCallDetails, _Request], _Answer],
+        client_call_details: grpc.ClientCallDetails,
+        request: _Request,
+    ) -> _Answer:
+        """Send the call on, with what it lacks."""
+        return continuation(self._complete(client_call_details), request)
+
+    def _complete(self, details: grpc.ClientCallDetails) -> _CallDetails:
+        return _CallDetails(
+            method=details.method,
+            timeout=details.timeout or CALL_SECONDS_MAX,
+            metadata=(*(details.metadata or ()), self._bearer),
+            credentials=details.credentials,
+            wait_for_ready=details.wait_for_ready,
+            compression=details.compression,
         )
-        return continuation(details, request)
 
 
 class _SandboxTold(grpc.UnaryUnaryClientInterceptor):

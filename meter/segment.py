@@ -16,7 +16,7 @@ import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -31,6 +31,8 @@ _HEADER = struct.Struct("<BI")
 HEAD_START_BYTES: Final = _HEADER.size
 # Values that are compared one after the other; above it, each row's value is looked up.
 _COMPARED_MAX: Final = 16
+# The bytes of a column.
+Packed: TypeAlias = bytes | memoryview
 
 
 class Column(NamedTuple):
@@ -184,7 +186,7 @@ def read_head(body: bytes) -> Head:
     return Head(event_count=count, parts=parts)
 
 
-def find_rows(data: bytes, column: Column, *, count: int, wanted: Int64Array) -> Int64Array:
+def find_rows(data: Packed, column: Column, *, count: int, wanted: Int64Array) -> Int64Array:
     """Return the rows of a packed column that have one of the wanted values; it has no `start`.
 
     A byte of each value is compared before any value is put together: few of them match.
@@ -210,7 +212,7 @@ def find_rows(data: bytes, column: Column, *, count: int, wanted: Int64Array) ->
     return rows
 
 
-def take(data: bytes, column: Column, *, count: int, rows: Int64Array) -> Int64Array:
+def take(data: Packed, column: Column, *, count: int, rows: Int64Array) -> Int64Array:
     """Return the values of a packed column at some rows, in their order."""
     if column.start is not None:
         return _unpack(data, column, count)[rows]
@@ -271,7 +273,7 @@ def _packed_bytes(count: int, half_bytes: int) -> int:
     return whole * count + rest * ((count + 1) // 2)
 
 
-def _unpack(data: bytes, column: Column, count: int) -> Int64Array:
+def _unpack(data: Packed, column: Column, count: int) -> Int64Array:
     raw = np.frombuffer(data, np.uint8)
     planes = np.zeros((count, 8), np.uint8)
     whole, rest = divmod(column.half_bytes, 2)

@@ -136,6 +136,16 @@ class Audit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """A segment that an audit has read, for a window: its usage there carries the cut."""
+
+    segment: Segment
+    cut_id: int
+    window: Window
+    catalogue: Catalogue
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
     """How far an audit has come: the window that is done, and the events of all so far."""
 
@@ -156,10 +166,12 @@ class Auditor:
         since_ms: int | None,
         until_ms: int | None,
         on_progress: Callable[[Progress], None] = lambda _: None,
+        on_read: Callable[[Read], None] = lambda _: None,
     ) -> Audit:
         """Audit events that ended in a span, on edges; None stands for the first and the last.
 
-        Raises Unavailable, StoreRefusal.
+        `on_read` hears of each segment, once for each window that it has a part in. Raises
+        Unavailable, StoreRefusal.
         """
         survey = self._store.survey(since_ms=since_ms, until_ms=until_ms)
         audit = Audit(
@@ -178,7 +190,9 @@ class Auditor:
         numbers = BatchNumbers(released=survey.released)
         for window in cut_into_windows(survey.weights, extents=survey.extents, span=_span(survey)):
             with self._store.snapshot(survey) as snapshot:
-                _WindowAudit(window, snapshot, audit=audit, ids=ids, numbers=numbers).run()
+                _WindowAudit(
+                    window, snapshot, audit=audit, ids=ids, numbers=numbers, on_read=on_read
+                ).run()
             on_progress(Progress(window=window, event_count=audit.event_count))
         audit.id_count, audit.id_blocks = ids.seen_count, ids.shortened_count
         audit.producer_count, audit.batch_count = numbers.producer_count, numbers.seen_count
@@ -194,7 +208,9 @@ class _WindowAudit:
         audit: Audit,
         ids: EventIds,
         numbers: BatchNumbers,
+        on_read: Callable[[Read], None],
     ) -> None:
+        self._on_read = on_read
         self._window = window
         self._snapshot = snapshot
         self._audit = audit
@@ -232,6 +248,9 @@ class _WindowAudit:
     def _take(self, stored: StoredSegment, segment: Segment) -> None:
         cut_id = self._marks.cut_of(stored.shard, stored.position)
         self._ledger.add(segment, cut_id=cut_id)
+        self._on_read(
+            Read(segment=segment, cut_id=cut_id, window=self._window, catalogue=self._catalogue)
+        )
         if not segment.event_ids:
             return
         for repeat in self._ids.add(

@@ -14,7 +14,7 @@ from meter.domain.event import DEFAULTS, Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
 from meter.runtime.engine import driver_connection
-from meter.segment import HEAD_START_BYTES, Head, find_rows, read_head, take
+from meter.segment import HEAD_START_BYTES, Head, Packed, find_rows, read_head, take
 
 # A body up to this size is read at once: asking again would cost more.
 _WHOLE_BYTES_MAX: Final = 32 * 1024
@@ -78,7 +78,7 @@ class SegmentParts:
         self.head = head
         self._connection = connection
         self._start = start
-        self._read: dict[str, bytes | memoryview] = {}
+        self._read: dict[str, Packed] = {}
 
     def has(self, name: str) -> bool:
         """Tell whether a column is there; one that is not is all default."""
@@ -104,7 +104,7 @@ class SegmentParts:
             return np.full(len(rows), DEFAULTS.get(name, 0), np.int64)
         return take(self.data(name), part.column, count=self.head.event_count, rows=rows)
 
-    def data(self, name: str) -> bytes | memoryview:
+    def data(self, name: str) -> Packed:
         """Return the bytes of a column that was read."""
         part = self.head.parts[name]
         return self._read.get(name) or self._start[part.offset : part.offset + part.size_bytes]

@@ -113,6 +113,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             return grpc.stream_stream_rpc_method_handler(
                 self._streaming(handler.stream_stream), safely(None), serialize
             )
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._listing(handler.unary_stream),
+                safely(handler.request_deserializer),
+                serialize,
+            )
         return grpc.unary_unary_rpc_method_handler(
             self._unary(handler.unary_unary), safely(handler.request_deserializer), serialize
         )
@@ -125,6 +131,20 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 return await self._fail(context, error)
             self._mark(context)
             return answer
+
+        return wrapped
+
+    def _listing(self, call: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:  # noqa: ANN401
+        async def wrapped(
+            request: Any,  # noqa: ANN401
+            context: grpc.aio.ServicerContext[Any, Any],
+        ) -> AsyncIterator[Any]:
+            try:
+                async for answer in call(readable(request), context):
+                    yield answer
+            except Exception as error:  # noqa: BLE001  the RPC edge
+                await self._fail(context, error)
+            self._mark(context)
 
         return wrapped
 
