@@ -48,6 +48,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """FAILED_PRECONDITION: the period is not closed."""
     ERROR_REASON_NOT_HELD: _ErrorReason.ValueType  # 24
     """FAILED_PRECONDITION: the invoice is not held for a reason that somebody may let go."""
+    ERROR_REASON_USAGE_UNPRICED: _ErrorReason.ValueType  # 25
+    """FAILED_PRECONDITION: usage of the period has no price, so that nobody knows what it comes to."""
     ERROR_REASON_INVOICE_NOT_FOUND: _ErrorReason.ValueType  # 30
     """NOT_FOUND: no such invoice."""
     ERROR_REASON_LINE_NOT_FOUND: _ErrorReason.ValueType  # 31
@@ -99,6 +101,8 @@ ERROR_REASON_PERIOD_OPEN: ErrorReason.ValueType  # 23
 """FAILED_PRECONDITION: the period is not closed."""
 ERROR_REASON_NOT_HELD: ErrorReason.ValueType  # 24
 """FAILED_PRECONDITION: the invoice is not held for a reason that somebody may let go."""
+ERROR_REASON_USAGE_UNPRICED: ErrorReason.ValueType  # 25
+"""FAILED_PRECONDITION: usage of the period has no price, so that nobody knows what it comes to."""
 ERROR_REASON_INVOICE_NOT_FOUND: ErrorReason.ValueType  # 30
 """NOT_FOUND: no such invoice."""
 ERROR_REASON_LINE_NOT_FOUND: ErrorReason.ValueType  # 31
