@@ -4,11 +4,14 @@ from threading import Event
 
 from billing.auditing import Auditing, UsageTotals
 from billing.closing import Closing
+from billing.credit_notes import CreditNotes
 from billing.customers import TopCustomers
 from billing.explaining import Explaining
 from billing.metrics import BillingMetrics
 from billing.papers import PaperPress
+from billing.payments import Payments
 from billing.revenue import RevenueMeter
+from billing.store.documents import DocumentStore
 from billing.store.invoices import InvoiceStore
 from billing.store.kept import KeptInvoiceStore
 from billing.store.papers import PaperStore
@@ -63,6 +66,7 @@ def make_parts(host: Host) -> BillingParts:
     """Return the use cases and stores, joined."""
     terms = TermsStore(host.engine, tiers=host.tiers, tree=host.tree)
     invoices = InvoiceStore(host.engine)
+    documents = DocumentStore(host.engine, change_log=host.change_log)
     closing = Closing(
         terms=terms,
         invoices=invoices,
@@ -87,4 +91,7 @@ def make_parts(host: Host) -> BillingParts:
         closing=closing,
         explaining=explaining,
         papers=PaperPress(store=PaperStore(host.engine), typesetter=Typesetter()),
+        documents=documents,
+        credit_notes=CreditNotes(documents=documents),
+        payments=Payments(documents=documents),
     )

@@ -12,7 +12,7 @@ from billing.actions import BillingAction
 from billing.crediting import TakenOff, Wanted
 from billing.errors import BillingReason
 from billing.invoicing import DocumentKind, Invoice
-from billing.money import subtract
+from billing.money import ZERO, subtract
 from billing.periods import Month
 from billing.ports import NotIssued
 from meter.domain.errors import NotFound, Refused
@@ -45,6 +45,9 @@ class Standing:
     def left_to_pay(self, invoice: Invoice) -> Decimal:
         """Return how much of a document nobody has paid or credited."""
         return subtract(subtract(invoice.total, self.credited), self.paid)
+
+
+JUST_ISSUED: Final = Standing(state=DocumentState.ISSUED, credited=ZERO, paid=ZERO, voided_by="")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -20,6 +20,11 @@ UNIT_CHARS_MAX: Final = 32
 COLLECT_HOURS_MAX: Final = 120
 COVER_CHARS_MAX: Final = ACCOUNT_DEPTH_MAX * (ACCOUNT_CHARS_MAX + 1) + len("id:")
 
+# What stands on documents and beside them: why, how a bank calls it, how much in plain digits.
+REASON_CHARS_MAX: Final = 500
+NAME_CHARS_MAX: Final = 64
+AMOUNT_CHARS_MAX: Final = 24
+
 # Keys and names of the models of a book; those with a `*` are compared pair by pair.
 NAMES_MAX: Final = 5_000
 PATTERNS_MAX: Final = 500

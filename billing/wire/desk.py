@@ -7,9 +7,12 @@ from typing import Any, TypeAlias
 import grpc
 
 from billing.closing import Closing
+from billing.credit_notes import CreditNotes
 from billing.explaining import Explaining
 from billing.invoicing import Invoice
+from billing.issued import Doing, IssuedDocuments
 from billing.papers import PaperPress
+from billing.payments import Payments
 from billing.ports import InvoiceStore, Terms, TermsStore
 from meter.domain.credential import Credential, Permission
 from meter.domain.errors import NotFound
@@ -27,6 +30,9 @@ class BillingParts:
     closing: Closing
     explaining: Explaining
     papers: PaperPress
+    documents: IssuedDocuments
+    credit_notes: CreditNotes
+    payments: Payments
 
 
 class Desk:
@@ -67,6 +73,9 @@ class Desk:
         credential = self._door.caller(context)
         self._door.require(credential, Permission.ADMINISTER, None)
         return credential
+
+    def _doing(self, credential: Credential) -> Doing:
+        return Doing(key_id=credential.key_id, now_ms=self._host.clock.now_ms())
 
     def _reader(self, context: _Context) -> None:
         self._door.require(self._door.caller(context), Permission.READ, None)

@@ -8,7 +8,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from billing.closing import Closed, CloseResult, Outcome
 from billing.contracts import BillingPeriod, ContractVersion
-from billing.invoicing import Invoice
+from billing.invoicing import DocumentKind, Invoice
+from billing.issued import JUST_ISSUED, DocumentState, Standing
 from billing.money import write, write_money
 from billing.periods import Month, Span, read_month
 from billing.price_book import Price, PriceBook
@@ -26,6 +27,17 @@ _OUTCOMES: Final = {
     Outcome.HELD_UNPRICED: pb.CLOSE_OUTCOME_HELD_UNPRICED,
     Outcome.HELD_EARLIER: pb.CLOSE_OUTCOME_HELD_EARLIER,
     Outcome.NOT_ENDED: pb.CLOSE_OUTCOME_NOT_ENDED,
+}
+_KINDS: Final = {
+    DocumentKind.INVOICE: pb.DOCUMENT_KIND_INVOICE,
+    DocumentKind.SUPPLEMENTARY_INVOICE: pb.DOCUMENT_KIND_SUPPLEMENTARY_INVOICE,
+    DocumentKind.CREDIT_NOTE: pb.DOCUMENT_KIND_CREDIT_NOTE,
+    DocumentKind.WRITE_OFF: pb.DOCUMENT_KIND_WRITE_OFF,
+}
+_STATES: Final = {
+    DocumentState.ISSUED: pb.DOCUMENT_STATE_ISSUED,
+    DocumentState.PAID: pb.DOCUMENT_STATE_PAID,
+    DocumentState.VOID: pb.DOCUMENT_STATE_VOID,
 }
 _LAST_SECONDS: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
@@ -56,8 +68,8 @@ def to_contract_version(version: ContractVersion) -> pb.ContractVersion:
     )
 
 
-def to_summary(invoice: Invoice) -> pb.InvoiceSummary:
-    """Return an invoice in short."""
+def to_summary(invoice: Invoice, *, standing: Standing = JUST_ISSUED) -> pb.InvoiceSummary:
+    """Return an invoice in short, and what came of it since it was issued."""
     message = pb.InvoiceSummary(
         contract=invoice.version.contract,
         account=invoice.account_id,
@@ -67,13 +79,22 @@ def to_summary(invoice: Invoice) -> pb.InvoiceSummary:
         end_time=to_timestamp(invoice.span.end_ms),
         currency=invoice.currency.code,
         total=write_money(invoice.total, invoice.currency),
-        line_count=len(invoice.lines),
+        line_count=len(invoice.lines) + len(invoice.charges) + len(invoice.credits),
         sandbox=invoice.is_sandbox,
+        kind=_KINDS[invoice.kind],
+        state=pb.DOCUMENT_STATE_DRAFT,
+        net=write_money(invoice.net, invoice.currency),
+        refers_to=invoice.refers_to,
+        replaces=invoice.replaces,
     )
     if invoice.issue is not None:
         message.number = invoice.issue.number
         message.issue_time.FromMilliseconds(invoice.issue.issue_ms)
         message.due_date = invoice.issue.due.isoformat()
+        message.state = _STATES[standing.state]
+        message.credited = write_money(standing.credited, invoice.currency)
+        message.paid = write_money(standing.paid, invoice.currency)
+        message.voided_by = standing.voided_by
     return message
 
 

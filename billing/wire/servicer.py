@@ -9,6 +9,7 @@ from billing.money import write
 from billing.pool_revenue import revenue_by_pool
 from billing.revenue import Pricing, revenue_by_tier
 from billing.wire.closing_desk import ClosingDesk
+from billing.wire.documents_desk import DocumentsDesk
 from billing.wire.messages import (
     from_month,
     from_span,
@@ -23,8 +24,6 @@ from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.billing.v1 import billing_service_pb2_grpc
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-_PAGE: Final = 100
-_PAGE_MAX: Final = 1000
 _FORMATS: Final = {
     pb.DOCUMENT_FORMAT_UNSPECIFIED: "text",
     pb.DOCUMENT_FORMAT_TEXT: "text",
@@ -35,7 +34,9 @@ _FORMATS: Final = {
 }
 
 
-class BillingServicer(TermsDesk, ClosingDesk, billing_service_pb2_grpc.BillingServiceServicer):
+class BillingServicer(
+    TermsDesk, ClosingDesk, DocumentsDesk, billing_service_pb2_grpc.BillingServiceServicer
+):
     """Answers the calls: those about documents itself, others at their desks."""
 
     async def PreviewInvoice(
@@ -65,36 +66,6 @@ class BillingServicer(TermsDesk, ClosingDesk, billing_service_pb2_grpc.BillingSe
             ]
         )
 
-    async def ListInvoices(
-        self, request: pb.ListInvoicesRequest, context: _Context
-    ) -> pb.ListInvoicesResponse:
-        """List invoices."""
-        account_id = request.account or None
-        credential = self._door.caller(context)
-        self._door.require(credential, Permission.READ, account_id)
-        if not 0 <= request.page_size <= _PAGE_MAX:
-            raise invalid_argument("page_size", f"0 to {_PAGE_MAX}")
-        contracts = None
-        if account_id is not None:
-            self._host.tree().get(account_id)
-            terms = await self._terms()
-            contracts = sorted({it.contract for it in terms.contracts if account_id in it.covers})
-        size = request.page_size or _PAGE
-        found = await asyncio.to_thread(
-            self._parts.invoices.list_invoices,
-            contracts=contracts,
-            month=from_month(request.month) if request.month else None,
-            after=request.page_token,
-            limit=size + 1,
-        )
-        page = found[:size]
-        last = page[-1].issue if len(found) > size else None
-        return pb.ListInvoicesResponse(
-            # Who reads one account of a contract may not see what it bills to others.
-            invoices=[to_summary(it) for it in page if self._may_read(credential, it)],
-            next_page_token="" if last is None else last.number,
-        )
-
     async def GetInvoice(
         self, request: pb.GetInvoiceRequest, context: _Context
     ) -> pb.GetInvoiceResponse:
@@ -103,7 +74,10 @@ class BillingServicer(TermsDesk, ClosingDesk, billing_service_pb2_grpc.BillingSe
         document = await asyncio.to_thread(
             self._parts.papers.render, invoice, _FORMATS[request.format]
         )
-        return pb.GetInvoiceResponse(invoice=to_summary(invoice), document=document)
+        standings = await asyncio.to_thread(self._parts.documents.standings, [request.number])
+        return pb.GetInvoiceResponse(
+            invoice=to_summary(invoice, standing=standings[request.number]), document=document
+        )
 
     async def ExplainInvoiceLine(
         self, request: pb.ExplainInvoiceLineRequest, context: _Context
