@@ -10,7 +10,10 @@ FORMATS: Final = {
     "json": pb.DOCUMENT_FORMAT_JSON,
     "html": pb.DOCUMENT_FORMAT_HTML,
     "csv": pb.DOCUMENT_FORMAT_CSV,
+    "pdf": pb.DOCUMENT_FORMAT_PDF,
 }
+# Several of these can stand one after the other.
+TEXT_FORMATS: Final = [name for name in FORMATS if name != "pdf"]
 
 
 def write_document(document: bytes) -> None:

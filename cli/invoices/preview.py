@@ -4,14 +4,14 @@ import click
 
 from cli.accounts import resolve
 from cli.connection import PRICING_SECONDS_MAX, Client, client_command
-from cli.invoices.forms import FORMATS, write_document
+from cli.invoices.forms import FORMATS, TEXT_FORMATS, write_document
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 
 
 @click.command("preview")
 @click.argument("account")
 @click.option("--month", metavar="MONTH", help="Such as 2026-10; else the current one.")
-@click.option("--format", "form", type=click.Choice(list(FORMATS)), default="text")
+@click.option("--format", "form", type=click.Choice(TEXT_FORMATS), default="text")
 @client_command
 def preview(client: Client, *, account: str, month: str | None, form: str) -> None:
     """Show what the invoice for ACCOUNT would be by all that is counted now."""

@@ -71,7 +71,7 @@ class Shell:
         assert sum(row["request_count"] for row in rows) == requests
         return rows
 
-    def run_in_terminal(self, *words: str, columns: int) -> list[str]:
+    def run_in_terminal(self, *words: str, columns: int, code: int = 0) -> list[str]:
         """Run a command in a terminal of that width; return the lines that it printed."""
         ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 50, columns, 0, 0))
@@ -83,7 +83,7 @@ class Shell:
         os.close(theirs)
         written = b"".join(_read(ours))
         os.close(ours)
-        assert process.wait() == 0
+        assert process.wait() == code
         return _STYLE.sub("", written.decode()).replace("\r\n", "\n").splitlines()
 
 

@@ -143,7 +143,9 @@ def test_contracts__refused(shell: Shell, tmp_path: Path) -> None:
     assert f"{bad}:4" in shell.run("contracts", "set", str(bad), code=2).stderr
 
 
-def test_month__from_preview_to_explained_invoice(shell: Shell, meter: RunningMeter) -> None:
+def test_month__from_preview_to_explained_invoice(
+    shell: Shell, meter: RunningMeter, tmp_path: Path
+) -> None:
     """A month is previewed, closed, listed, shown in every form, and explained."""
     shell.run("billing", "close", "2026-10", code=3)
     use_and_end_month(shell, meter)
@@ -170,10 +172,22 @@ def test_month__from_preview_to_explained_invoice(shell: Shell, meter: RunningMe
     )
     assert [row["billed"] for row in rows] == ["3.00", "1.00"]
     assert json.loads(shell.run("invoices", "show", number, "--json").stdout)["total"] == "4.00"
+    paper = tmp_path / "invoice.pdf"
+    shell.run("invoices", "show", number, "--format", "pdf", "--out", str(paper))
+    assert paper.read_bytes().startswith(b"%PDF-1.7")
+    nowhere = str(tmp_path / "none" / "invoice.pdf")
+    shell.run("invoices", "show", number, "--format", "pdf", "--out", nowhere, code=1)
     explained = shell.run("invoices", "explain", number, "2").stdout
     assert "333,333 tokens × 3 / 1,000,000 = 0.999999 USD" in explained
     assert shell.run_json("invoices", "explain", number, "1")["closed"]
     assert "LINE_NOT_FOUND" in shell.run("invoices", "explain", number, "9", code=1).stderr
+
+
+def test_show__pdf_on_a_terminal(shell: Shell) -> None:
+    """A PDF is no text: a terminal is spared it, and the option that names a file is told."""
+    words = ("invoices", "show", "NG-2026-000001", "--format", "pdf")
+    (line,) = shell.run_in_terminal(*words, columns=100, code=2)
+    assert "--out" in line
 
 
 def test_close__as_a_job_on_the_database(shell: Shell, meter: RunningMeter) -> None:
