@@ -21,6 +21,7 @@ COMMANDS = {
     "usage": ("cli.usage:usage", "Show, record and export usage; the quarantine."),
     "invoices": ("cli.invoices:invoices", "Preview, list, show and explain invoices."),
     "billing": ("cli.billing:billing", "Close a month; the sandbox's clock."),
+    "audit": ("cli.audit:audit", "List who changed what."),
     "energy": ("cli.energy:energy", "Show what the tokens took, and where that is measured."),
     "factory": ("cli.factory:factory", "Describe sites and pools; show what their power is for."),
     "top": ("cli.top:top", "Watch tokens/s, watts, tokens per joule and $/MWh by tier."),

@@ -35,6 +35,7 @@ from meter.runtime.ids import random_bytes
 from meter.standbys import Standbys
 from meter.store.accounts import AccountStore
 from meter.store.attribution import AttributionStore
+from meter.store.audit_log import AuditStore
 from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
 from meter.store.dimensions import DimensionReader
@@ -51,6 +52,7 @@ from meter.store.quarantine import QuarantineStore
 from meter.store.replication import ReplicationStore
 from meter.store.usage import UsageStore
 from meter.wire.account_servicer import AccountServicer
+from meter.wire.audit_servicer import AuditServicer
 from meter.wire.auth import RegistryDoor
 from meter.wire.clock_servicer import ClockServicer
 from meter.wire.correction_desk import CorrectionDesk
@@ -181,9 +183,9 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
         energy_scrape_seconds=options.energy_scrape_seconds,
         server=Server(
             _make_meter_servicer(options, parts, engine=engine, registry=registry, usage=usage),
-            _make_account_servicer(options, accounts, registry=registry, clock=clock),
-            ClockServicer(clock, driver=driver, door=door),
-            EnergyServicer(
+            accounts=_make_account_servicer(options, accounts, registry=registry, clock=clock),
+            clock=ClockServicer(clock, driver=driver, door=door),
+            energy=EnergyServicer(
                 energy,
                 reader=EfficiencyStore(engine, factories=factories),
                 factory=FactoryDesk(factories, clock=clock),
@@ -191,7 +193,8 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
                 door=door,
                 clock=clock,
             ),
-            ProducerServicer(parts, door=door, registry=registry),
+            producers=ProducerServicer(parts, door=door, registry=registry),
+            audit=AuditServicer(AuditStore(engine), door=door),
             metrics=metrics,
             driven=clock if isinstance(clock, DrivenClock) else None,
             residents={resident.name: resident.add_to for resident in lodged},

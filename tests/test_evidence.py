@@ -16,6 +16,7 @@ from tests.plugins.evidence import EVIDENCE
 from tokenworks.billing.v1 import billing_service_pb2
 from tokenworks.meter.v1 import (
     account_service_pb2,
+    audit_service_pb2,
     clock_service_pb2,
     energy_service_pb2,
     meter_service_pb2,
@@ -29,6 +30,7 @@ def test_rpc__was_called_over_a_real_server(pytestconfig: pytest.Config) -> None
         service
         for file in (
             account_service_pb2.DESCRIPTOR,
+            audit_service_pb2.DESCRIPTOR,
             billing_service_pb2.DESCRIPTOR,
             clock_service_pb2.DESCRIPTOR,
             energy_service_pb2.DESCRIPTOR,

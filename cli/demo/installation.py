@@ -21,6 +21,7 @@ from cli.demo.world import BEGIN
 from cli.process import CommandError
 from tokenworks.billing.v1.billing_service_pb2_grpc import BillingServiceStub
 from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
+from tokenworks.meter.v1.audit_service_pb2_grpc import AuditServiceStub
 from tokenworks.meter.v1.clock_service_pb2_grpc import ClockServiceStub
 from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
 from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
@@ -148,6 +149,7 @@ class Installation:
                     billing=BillingServiceStub(channel),
                     energy=EnergyServiceStub(channel),
                     producers=ProducerServiceStub(channel),
+                    audit=AuditServiceStub(channel),
                     as_json=False,
                 )
             except grpc.RpcError as error:

@@ -15,6 +15,8 @@ from meter.wire.status import StatusInterceptor
 from tokenworks.meter.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
+    audit_service_pb2,
+    audit_service_pb2_grpc,
     clock_service_pb2,
     clock_service_pb2_grpc,
     energy_service_pb2,
@@ -28,6 +30,7 @@ from tokenworks.meter.v1 import (
 _SERVICES: Final = (
     meter_service_pb2.DESCRIPTOR.services_by_name["MeterService"].full_name,
     account_service_pb2.DESCRIPTOR.services_by_name["AccountService"].full_name,
+    audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     clock_service_pb2.DESCRIPTOR.services_by_name["ClockService"].full_name,
     energy_service_pb2.DESCRIPTOR.services_by_name["EnergyService"].full_name,
     producer_service_pb2.DESCRIPTOR.services_by_name["ProducerService"].full_name,
@@ -55,11 +58,12 @@ class Server:
     def __init__(
         self,
         meter: meter_service_pb2_grpc.MeterServiceServicer,
+        *,
         accounts: account_service_pb2_grpc.AccountServiceServicer,
         clock: clock_service_pb2_grpc.ClockServiceServicer,
         energy: energy_service_pb2_grpc.EnergyServiceServicer,
         producers: producer_service_pb2_grpc.ProducerServiceServicer,
-        *,
+        audit: audit_service_pb2_grpc.AuditServiceServicer,
         metrics: Metrics,
         driven: DrivenClock | None,
         residents: Mapping[str, Callable[[grpc.aio.Server], None]],
@@ -73,6 +77,7 @@ class Server:
         )
         meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meter, self._server)
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, self._server)
+        audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, self._server)
         clock_service_pb2_grpc.add_ClockServiceServicer_to_server(clock, self._server)
         energy_service_pb2_grpc.add_EnergyServiceServicer_to_server(energy, self._server)
         producer_service_pb2_grpc.add_ProducerServiceServicer_to_server(producers, self._server)
