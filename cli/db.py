@@ -1,4 +1,4 @@
-"""`tokenworks db upgrade|check`: the schema, which nothing else changes but `tokenworks up`."""
+"""`tokenworks db`: the schema, which nothing else changes but `tokenworks up`, and the totals."""
 
 import json
 from pathlib import Path
@@ -7,15 +7,18 @@ import click
 from alembic.script.revision import RevisionError
 from sqlalchemy.exc import DBAPIError
 
+import meter.examination
 import migrations
 from cli.connection import load_settings
-from cli.process import CommandError, Exit
+from cli.process import CommandError, Exit, report_progress
 from cli.settings import Settings
+from meter.domain.errors import MeterError
+from meter.domain.times import to_iso
 
 
 @click.group("db")
 def db() -> None:
-    """Upgrade or check the schema of the database of TOKENWORKS_DATABASE_URL."""
+    """Upgrade or check the schema of the database of TOKENWORKS_DATABASE_URL, or recount."""
 
 
 @db.command("upgrade")
@@ -42,6 +45,28 @@ def check(*, as_json: bool, config: Path | None) -> None:
         click.echo("\n".join(f"missing {name}" for name in missing) or "the schema is up to date")
     if missing:
         raise SystemExit(Exit.FAILED)
+
+
+@db.command("recount")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
+def recount(*, as_json: bool, config: Path | None) -> None:
+    """Add usage up anew for the months, after somebody has changed it by hand.
+
+    What closes and previews read is rebuilt; usage itself, and what was issued, stay as they are.
+    The meter may run on. The audit log tells of it.
+    """
+    database_url = get_database_url(load_settings(config, flags={}))
+    try:
+        until_ms = meter.examination.recount(
+            database_url, on_progress=lambda it: report_progress(f"added up until {to_iso(it)}")
+        )
+    except MeterError as error:
+        raise CommandError(error.message) from error
+    if as_json:
+        click.echo(json.dumps({"until": to_iso(until_ms)}))
+    else:
+        click.echo(f"usage is added up until {to_iso(until_ms)}")
 
 
 def get_database_url(settings: Settings) -> str:

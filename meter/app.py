@@ -43,6 +43,7 @@ from meter.store.efficiency import EfficiencyStore
 from meter.store.energy import EnergyStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
+from meter.store.folding import FoldStore
 from meter.store.installation import InstallationStore
 from meter.store.journal import JournalStore
 from meter.store.marks import SoftwareMarkStore
@@ -172,6 +173,7 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
         writer=writer,
         follower=follower,
         usage=usage,
+        folding=FoldStore(engine),
         quarantine=QuarantineStore(engine),
         roster=parts.roster,
         standbys=parts.standbys,

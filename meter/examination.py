@@ -1,17 +1,21 @@
-"""The parts that `doctor` needs, joined: a look at the database, and the audit of its sums."""
+"""The parts that `doctor` and `db` need, joined: looks at the database, audits, new totals."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from meter.audit_log import JOB, Action, Change
 from meter.counting.auditor import Auditor
+from meter.domain.times import to_iso
 from meter.health import Health, Login
 from meter.hosting import Host
-from meter.lending import open_host
+from meter.lending import clock_at, open_host
 from meter.options import JobOptions
 from meter.runtime.engine import make_engine
 from meter.store.audit import AuditStore
+from meter.store.folding import FoldStore
 from meter.store.health import HealthStore, LoginStore
+from meter.store.installation import InstallationStore
 from meter.store.totals import UsageTotals
 
 
@@ -50,3 +54,28 @@ def open_audit(options: JobOptions) -> Iterator[AuditHost]:
             auditor=Auditor(AuditStore(host.engine)),
             totals=UsageTotals(host.engine),
         )
+
+
+def recount(database_url: str, *, on_progress: Callable[[int], None]) -> int:
+    """Add usage up anew for all months, and return until when (ms); `on_progress` hears as much.
+
+    Counting goes on; until it is done, sums are read from usage. Raises Unavailable, StoreRefusal.
+    """
+    engine = make_engine(database_url, pool_size=1)
+    try:
+        clock = clock_at(InstallationStore(engine).find_driven_ms())
+        store = FoldStore(engine)
+        store.forget(
+            Change(
+                at_ms=clock.now_ms(),
+                key_id=JOB,
+                action=Action.USAGE_RECOUNT,
+                subject="period_totals",
+                detail={"folded_until": to_iso(store.folded_until_ms())},
+            )
+        )
+        while store.fold_step(now_ms=clock.now_ms()):
+            on_progress(store.folded_until_ms())
+        return store.folded_until_ms()
+    finally:
+        engine.dispose()

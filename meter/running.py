@@ -20,6 +20,7 @@ from meter.presence import Roster
 from meter.registry import Registry
 from meter.runtime.driven_clock import ClockDriver
 from meter.standbys import Standbys
+from meter.store.folding import FoldStore
 from meter.store.journal import JournalStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.usage import UsageStore
@@ -43,6 +44,7 @@ class Meter:
     writer: JournalWriter
     follower: Follower
     usage: UsageStore
+    folding: FoldStore
     quarantine: QuarantineStore
     roster: Roster
     standbys: Standbys | None
@@ -68,6 +70,7 @@ class Meter:
             asyncio.create_task(_every(_FORGET_SECONDS, self._forget)),
             asyncio.create_task(self._measure()),
             asyncio.create_task(_every(_WATCH_SECONDS, self._attribute)),
+            asyncio.create_task(_every(_WATCH_SECONDS, self._fold)),
         ]
         if self.standbys is not None:
             watching.append(asyncio.create_task(_every(_LOOK_SECONDS, self.standbys.round)))
@@ -139,6 +142,11 @@ class Meter:
     async def _attribute(self) -> None:
         with _absent_store():
             await asyncio.to_thread(self.energy.attribute_due)
+
+    async def _fold(self) -> None:
+        with _absent_store():
+            while await asyncio.to_thread(self.folding.fold_step, now_ms=self.clock.now_ms()):
+                pass
 
 
 async def _every(seconds: float, act: Callable[[], object]) -> None:

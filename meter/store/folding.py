@@ -8,10 +8,13 @@ from collections.abc import Iterable
 from datetime import timedelta
 from typing import Final
 
+from psycopg.errors import LockNotAvailable
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import OperationalError
 
 from meter.audit_log import Change
 from meter.domain.cell import cell_at
+from meter.domain.errors import Reason, Unavailable
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import TokenClass
@@ -75,8 +78,7 @@ class FoldStore:
         with refusals("to fold usage"), store_faults(), self._engine.begin() as connection:
             if folded_until_ms(connection) >= due_ms:
                 return False
-            connection.execute(_PATIENCE)
-            connection.execute(_EXCLUDE)
+            _exclude(connection)
             # Read again: another server may have been faster.
             begin_ms = folded_until_ms(connection)
             end_ms = due_ms
@@ -84,10 +86,18 @@ class FoldStore:
                 end_ms = _fold(connection, begin_ms=begin_ms, due_ms=due_ms)
         return end_ms < due_ms
 
+    def folded_until_ms(self) -> int:
+        """Return until when (ms) usage is folded."""
+        with store_faults(), self._engine.connect() as connection:
+            return folded_until_ms(connection)
+
     def forget(self, change: Change) -> None:
-        """Begin anew: nothing is folded. `change` is what the audit log says of it."""
+        """Begin anew: nothing is folded. `change` is what the audit log says of it.
+
+        Raises as `fold_step` does.
+        """
         with refusals("to forget totals"), store_faults(), self._engine.begin() as connection:
-            connection.execute(_EXCLUDE)
+            _exclude(connection)
             connection.execute(_FORGET)
             connection.execute(_ADVANCE, {"end": to_time(FIRST_MS)})
             ChangeLog().write(connection, change)
@@ -127,6 +137,18 @@ def fold_late(
 def folded_until_ms(connection: Connection) -> int:
     """Return until when (ms) usage is in `period_totals`, as this transaction sees it."""
     return to_ms(connection.execute(_FOLDED_UNTIL).scalar_one())
+
+
+def _exclude(connection: Connection) -> None:
+    connection.execute(_PATIENCE)
+    try:
+        connection.execute(_EXCLUDE)
+    except OperationalError as error:
+        if not isinstance(error.orig, LockNotAvailable):
+            raise
+        raise Unavailable(
+            Reason.STORE_UNAVAILABLE, "Usage has been counted for seconds on end. Try again."
+        ) from error
 
 
 def _fold(connection: Connection, *, begin_ms: int, due_ms: int) -> int:

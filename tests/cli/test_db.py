@@ -3,10 +3,12 @@
 import json
 import os
 import subprocess
+from datetime import datetime
 
 import psycopg
 import pytest
 
+from meter.store.folding import SUMMED
 from tests.postgres import Cluster
 from tests.running_meter import TOKENWORKS
 
@@ -33,6 +35,36 @@ def test_upgrade__for_people(cluster: Cluster) -> None:
         assert _run("check", url=url).stdout == "the schema is up to date\n"
 
 
+def test_recount__adds_usage_up_anew(cluster: Cluster) -> None:
+    """Totals that were changed by hand are usage's again, and the audit log has who did it."""
+    with cluster.database() as url, psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO accounts VALUES ('acme', 'Acme', now())")
+        connection.execute(
+            "INSERT INTO skus (sku_id, model, served_model, tier, mode, region)"
+            " OVERRIDING SYSTEM VALUE VALUES (1, 'm', '', 'high', 1, '')"
+        )
+        connection.execute(
+            "INSERT INTO usage (account_id, interval_start, sku_id, band, finish_class, cut_id,"
+            f" {', '.join(SUMMED)}, delivered_output_count, estimated_count)"
+            f" VALUES ('acme', '2026-10-07T12:00Z', 1, 0, 1, 3, {'5, ' * len(SUMMED)} 0, 0)"
+        )
+        connection.execute(
+            "INSERT INTO period_totals (account_id, cell_start, sku_id, band, request_count,"
+            " last_cut_id) VALUES ('acme', '2026-09-01T12:00Z', 1, 0, 1, 1)"
+        )
+        recounted = _run("recount", "--json", url=url)
+        assert recounted.returncode == 0, recounted.stderr
+        folded = connection.execute("SELECT folded_until FROM totals_fold").fetchone()
+        assert folded == (datetime.fromisoformat(json.loads(recounted.stdout)["until"]),)
+        kept = connection.execute(
+            "SELECT cell_start, input, request_count, last_cut_id FROM period_totals"
+        ).fetchall()
+        assert kept == [(datetime.fromisoformat("2026-10-01T12:00Z"), 5, 5, 3)]
+        told = connection.execute("SELECT key_id, action FROM audit_entries").fetchall()
+        assert told == [("job", "usage.recount")]
+        assert _run("recount", url=url).stdout.startswith("usage is added up until 20")
+
+
 @pytest.mark.parametrize("verb", ["check", "upgrade"])
 def test_db__newer_schema(cluster: Cluster, verb: str) -> None:
     """A database that a newer version migrated is left alone, with that as the reason."""
@@ -43,16 +75,20 @@ def test_db__newer_schema(cluster: Cluster, verb: str) -> None:
         assert (refused.returncode, "newer version" in refused.stderr) == (1, True)
 
 
-def test_db__no_server() -> None:
+@pytest.mark.parametrize("verb", ["check", "recount"])
+def test_db__no_server(verb: str) -> None:
     """A database that does not answer is an error, not a traceback."""
-    refused = _run("check", url="postgresql://nobody@127.0.0.1:1/nothing")
+    refused = _run(verb, url="postgresql://nobody@127.0.0.1:1/nothing")
     assert refused.returncode == 1
-    assert refused.stderr.startswith("Error: the database does not answer: ")
+    assert refused.stderr.startswith("Error: ")
+    assert "database" in refused.stderr
+    assert "Traceback" not in refused.stderr
 
 
-def test_db__none_named() -> None:
+@pytest.mark.parametrize("verb", ["check", "recount"])
+def test_db__none_named(verb: str) -> None:
     """Without a database the setting to set is named."""
-    refused = _run("check", url=None)
+    refused = _run(verb, url=None)
     assert refused.returncode == 2
     assert "TOKENWORKS_DATABASE_URL" in refused.stderr
 
