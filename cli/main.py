@@ -19,7 +19,7 @@ COMMANDS = {
     "prices": ("cli.prices:prices", "Import, list, show and compare price books."),
     "contracts": ("cli.contracts:contracts", "Set, list and show contracts."),
     "usage": ("cli.usage:usage", "Show, record and export usage; the quarantine."),
-    "invoices": ("cli.invoices:invoices", "Preview, list, show and explain invoices."),
+    "invoices": ("cli.invoices:invoices", "Preview, show, explain, correct and pay invoices."),
     "billing": ("cli.billing:billing", "Close a month; the sandbox's clock."),
     "audit": ("cli.audit:audit", "List who changed what."),
     "energy": ("cli.energy:energy", "Show what the tokens took, and where that is measured."),
