@@ -11,11 +11,14 @@ from billing.metrics import BillingMetrics
 from billing.papers import PaperPress
 from billing.payments import Payments
 from billing.revenue import RevenueMeter
+from billing.setting_terms import SettingTerms
 from billing.store.documents import DocumentStore
 from billing.store.invoices import InvoiceStore
 from billing.store.kept import KeptInvoiceStore
+from billing.store.ledger import LedgerStore
 from billing.store.papers import PaperStore
 from billing.store.terms import TermsStore
+from billing.term_effects import TermEffects
 from billing.typesetting import Typesetter
 from billing.wire.desk import BillingParts
 from billing.wire.servicer import BillingServicer
@@ -64,13 +67,16 @@ def make_auditing(host: Host, *, usage: UsageTotals) -> Auditing:
 
 def make_parts(host: Host) -> BillingParts:
     """Return the use cases and stores, joined."""
-    terms = TermsStore(host.engine, tiers=host.tiers, tree=host.tree)
+    terms = TermsStore(host.engine, tiers=host.tiers, tree=host.tree, change_log=host.change_log)
     invoices = InvoiceStore(host.engine)
     documents = DocumentStore(host.engine, change_log=host.change_log)
+    ledger = LedgerStore(host.engine)
     closing = Closing(
         terms=terms,
         invoices=invoices,
         facts=host.facts,
+        sums=host.sums,
+        ledger=ledger,
         consumption=host.consumption,
         cuts=host.cuts,
         clock=host.clock,
@@ -82,11 +88,19 @@ def make_parts(host: Host) -> BillingParts:
         terms=terms,
         invoices=invoices,
         facts=host.facts,
+        sums=host.sums,
+        ledger=ledger,
         evidence=host.evidence,
         tree=host.tree,
     )
+    effects = TermEffects(
+        tree=host.tree, facts=host.facts, sums=host.sums, ledger=ledger, clock=host.clock
+    )
     return BillingParts(
         terms=terms,
+        setting=SettingTerms(
+            terms=terms, effects=effects, correct=lambda *_, **__: (), clock=host.clock
+        ),
         invoices=invoices,
         closing=closing,
         explaining=explaining,

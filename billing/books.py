@@ -25,6 +25,10 @@ class PriceBooks:
         for book in sorted(self._versions):
             yield from self._versions[book]
 
+    def having(self, versions: Iterable[PriceBook]) -> "PriceBooks":
+        """Return these books with more versions."""
+        return PriceBooks([*self, *versions])
+
     def versions(self, book: str) -> Sequence[PriceBook]:
         """Return a book's versions, oldest first; empty for one that is unknown."""
         return self._versions.get(book, ())

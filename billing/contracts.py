@@ -110,24 +110,48 @@ class BillingPeriod:
 class Contracts:
     """All versions of all contracts; never changes."""
 
-    __slots__ = ("_covering", "_versions")
+    __slots__ = ("_covering", "_versions", "_written")
 
     def __init__(self, versions: Iterable[ContractVersion] = ()) -> None:
         """Take versions as they were written; each ends where its contract's next one begins."""
-        by_contract: dict[str, list[ContractVersion]] = {}
-        for version in versions:
-            by_contract.setdefault(version.contract, []).append(version)
-        self._versions = {
-            contract: _ended(by_contract[contract]) for contract in sorted(by_contract)
-        }
+        self._written: dict[str, dict[int, ContractVersion]] = {}
+        self._versions: dict[str, tuple[ContractVersion, ...]] = {}
         self._covering: dict[str, list[ContractVersion]] = {}
-        for version in self:
-            for account_id in version.covers:
-                self._covering.setdefault(account_id, []).append(version)
+        for version in versions:
+            written = self._written.setdefault(version.contract, {})
+            assert version.start_ms not in written, "one version an instant"
+            written[version.start_ms] = version
+        for contract in sorted(self._written):
+            self._take(contract)
 
     def __iter__(self) -> Iterator[ContractVersion]:
-        for versions in self._versions.values():
-            yield from versions
+        for contract in sorted(self._versions):
+            yield from self._versions[contract]
+
+    def having(self, versions: Iterable[ContractVersion]) -> "Contracts":
+        """Return these contracts with more versions, or others that begin when theirs do.
+
+        Takes no longer than the versions, and to copy what is known of all.
+        """
+        changed = Contracts()
+        changed._written = dict(self._written)
+        changed._versions = dict(self._versions)
+        changed._covering = dict(self._covering)
+        by_contract: dict[str, dict[int, ContractVersion]] = {}
+        for version in versions:
+            known = self._written.get(version.contract, {})
+            written = by_contract.setdefault(version.contract, dict(known))
+            written[version.start_ms] = version
+        for contract, written in by_contract.items():
+            changed._forget(contract)
+            changed._written[contract] = written
+            changed._take(contract)
+        return changed
+
+    def among(self, account_ids: Iterable[str]) -> "Contracts":
+        """Return only the contracts that name some of these accounts, all versions of each."""
+        named = {it.contract for each in account_ids for it in self._covering.get(each, ())}
+        return Contracts(it for contract in named for it in self._written[contract].values())
 
     def versions(self, contract: str) -> Sequence[ContractVersion]:
         """Return a contract's versions, oldest first; empty for one that is unknown."""
@@ -161,6 +185,19 @@ class Contracts:
             if other.contract != version.contract and _meet(version, other)
         ]
 
+    def _take(self, contract: str) -> None:
+        """Know the versions of a contract as they were written."""
+        self._versions[contract] = _ended(list(self._written[contract].values()))
+        for version in self._versions[contract]:
+            for account_id in version.covers:
+                # Never added to: a copy may share the list.
+                self._covering[account_id] = [*self._covering.get(account_id, ()), version]
+
+    def _forget(self, contract: str) -> None:
+        for account_id in {it for version in self.versions(contract) for it in version.covers}:
+            others = [it for it in self._covering[account_id] if it.contract != contract]
+            self._covering[account_id] = others
+
 
 def billing_periods(version: ContractVersion, month: Month) -> list[BillingPeriod]:
     """Return what a month is billed as under a version: one period, or none outside its time."""
@@ -193,7 +230,9 @@ def _ended(versions: list[ContractVersion]) -> tuple[ContractVersion, ...]:
     for place, version in enumerate(versions):
         next_ms = versions[place + 1].start_ms if place + 1 < len(versions) else None
         ends = [it for it in (version.end_ms, next_ms) if it is not None]
-        ended.append(replace(version, end_ms=min(ends, default=None)))
+        end_ms = min(ends, default=None)
+        # Most are as they were written, and copying is what takes time with many.
+        ended.append(version if version.end_ms == end_ms else replace(version, end_ms=end_ms))
     return tuple(ended)
 
 

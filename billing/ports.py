@@ -1,27 +1,49 @@
 """What billing's use cases ask of its store."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from enum import Enum, StrEnum
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from billing.books import PriceBooks
 from billing.contracts import Contracts, ContractVersion
-from billing.invoicing import Invoice
+from billing.invoicing import Invoice, TermsFile
 from billing.periods import Month, Span
 from billing.price_book import PriceBook
+
+# A file of the terms: `book` or `contract`, its name, and when the version begins.
+FileKey: TypeAlias = tuple[str, str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Terms:
     """All books and contracts at one version, which every change of them moves.
 
-    Contracts are as the newest revision of each version has them.
+    Contracts are as the newest revision of each version has them. `digests` has the SHA-256 of
+    each file, in hex.
     """
 
     version: int
     books: PriceBooks
     contracts: Contracts
+    digests: Mapping[FileKey, str] = field(default_factory=dict)
+
+    def files(self, version: ContractVersion, span: Span) -> tuple[TermsFile, ...]:
+        """Return the files that a span is priced by under a version: its own, and its book's.
+
+        The contract's comes first, then the versions of the book that are in force, by time.
+        """
+        books = [it for it in self.books.versions(version.book) if span.start_ms < it.start_ms]
+        first = self.books.find_at(version.book, span.start_ms)
+        in_force = [it for it in (first, *books) if it is not None and it.start_ms < span.end_ms]
+        return (
+            self._file("contract", version.contract, version.start_ms),
+            *(self._file("book", it.book, it.start_ms) for it in in_force),
+        )
+
+    def _file(self, kind: str, name: str, start_ms: int) -> TermsFile:
+        digest = self.digests.get((kind, name, start_ms), "")
+        return TermsFile(kind=kind, name=name, start_ms=start_ms, sha256=digest)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,26 +66,52 @@ class StoredText:
     revision: int
 
 
+# Hears the terms as they are and as they would be, before a change is kept; raises Refused.
+Judge: TypeAlias = Callable[[Terms, Terms], None]
+
+
 class TermsStore(Protocol):
     """Keeps books and contracts; their changes come one after the other."""
 
-    def load(self) -> Terms:
-        """Return all terms; raises Unavailable."""
+    def load(self, version: int | None = None) -> Terms:
+        """Return all terms, or as they were at a version; raises Unavailable."""
         ...
 
-    def add_book(self, toml: str, *, key_id: str, now_ms: int) -> tuple[PriceBook, bool]:
-        """Keep a version of a book; False when it is there already, word for word.
+    def read_book(self, toml: str) -> PriceBook:
+        """Return the version of a book that a text says; raises InvalidArgument (BOOK_INVALID)."""
+        ...
 
-        Raises InvalidArgument (BOOK_INVALID) with all faults, Refused (BOOK_CHANGED,
-        PERIOD_ISSUED).
+    def with_book(self, toml: str) -> tuple[Terms, Terms, PriceBook]:
+        """Return the terms as they are, and as they would be with a version of a book.
+
+        Raises what `add_book` does. Keeps nothing.
         """
         ...
 
-    def set_contract(self, toml: str, *, key_id: str, now_ms: int) -> tuple[ContractVersion, bool]:
+    def with_contract(self, toml: str) -> tuple[Terms, Terms, ContractVersion]:
+        """Return the terms as they are, and as they would be with a version of a contract.
+
+        Raises what `set_contract` does. Keeps nothing.
+        """
+        ...
+
+    def add_book(
+        self, toml: str, *, key_id: str, now_ms: int, judge: Judge
+    ) -> tuple[PriceBook, bool]:
+        """Keep a version of a book; False when it is there already, word for word.
+
+        Raises InvalidArgument (BOOK_INVALID) with all faults, Refused (BOOK_CHANGED), and what the
+        judge raises.
+        """
+        ...
+
+    def set_contract(
+        self, toml: str, *, key_id: str, now_ms: int, judge: Judge
+    ) -> tuple[ContractVersion, bool]:
         """Keep a version of a contract, or its next revision; False when it is there already.
 
-        Raises InvalidArgument (CONTRACT_INVALID) with all faults, Refused (CONTRACT_CHANGED,
-        COVER_TAKEN, PERIOD_ISSUED).
+        Raises InvalidArgument (CONTRACT_INVALID) with all faults, Refused (COVER_TAKEN), and what
+        the judge raises.
         """
         ...
 

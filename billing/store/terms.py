@@ -1,99 +1,190 @@
-"""Books and contracts in Postgres: as the files that were taken in, read again when asked for.
+"""Books and contracts in Postgres: as the files that were taken in, and each with its version.
 
 A change locks the terms' one row before it looks at anything, so that its rules are checked against
-the newest terms and the newest invoices; what issues an invoice holds the same row.
+the newest terms and the newest invoices; what issues an invoice holds the same row. Each row keeps
+the version of the terms that it came with: terms of then are those up to a version.
 """
 
+import hashlib
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy import Connection, Engine, func, insert, select, update
+from sqlalchemy import Connection, Engine, select, update
 
+from billing.actions import BillingAction
 from billing.book_file import read_book
 from billing.books import PriceBooks
 from billing.contract_file import read_contract
 from billing.contracts import Contracts, ContractVersion
 from billing.errors import BillingReason
-from billing.money import Currency
-from billing.ports import IssuedPeriod, StoredText, Terms
+from billing.ports import Judge, StoredText, Terms
 from billing.price_book import PriceBook
-from billing.store.invoices import select_issued_periods
-from billing.store.tables import contract_covers, contracts, price_books, terms
+from billing.store.tables import terms
+from billing.store.term_rows import (
+    currency_of,
+    find_book,
+    find_contract,
+    insert_book,
+    insert_contract,
+    select_books,
+    select_contracts,
+    to_digests,
+)
+from meter.audit_log import Change, ChangeLog
 from meter.domain.account import PATH_SEPARATOR, AccountTree
 from meter.domain.errors import InvalidArgument, Refused
-from meter.domain.times import to_ms, to_time
+from meter.domain.times import to_time
 from meter.runtime.engine import store_faults
 from meter.toml_file import FileFaults
 
 _ID_MARK: Final = "id:"
+# Before any terms: rows of before there were versions have 0.
+_NONE: Final = Terms(version=-1, books=PriceBooks(), contracts=Contracts())
+# Terms of then that are kept in mind, for whoever explains or replays many documents of one time.
+_PAST_MAX: Final = 2
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """A file in its table, with the accounts that its covers meant by how they were written."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Set:
+    """A contract's text, read: the version, whom its covers mean, and the terms with it."""
 
-    toml: str
+    version: ContractVersion
     covers: Mapping[str, str]
+    after: Terms
 
 
 class TermsStore:
     """Reads and changes books and contracts; safe to share between threads."""
 
     def __init__(
-        self, engine: Engine, *, tiers: Collection[str], tree: Callable[[], AccountTree]
+        self,
+        engine: Engine,
+        *,
+        tiers: Collection[str],
+        tree: Callable[[], AccountTree],
+        change_log: ChangeLog,
     ) -> None:
-        """Take the engine, the tiers that are sold, and the accounts as last known."""
+        """Take the engine, the tiers that are sold, the accounts as last known, and the log."""
         self._engine = engine
         self._tiers = tiers
         self._tree = tree
-        self._known: Terms | None = None
+        self._change_log = change_log
+        self._known = _NONE
+        self._past: dict[int, Terms] = {}
 
-    def load(self) -> Terms:
-        """Return all terms at one version; what was read is read again only when it moved."""
+    def load(self, version: int | None = None) -> Terms:
+        """Return all terms, or as they were at a version; only what is new is read."""
         with store_faults(), self._engine.connect() as connection:
             connection.execution_options(isolation_level="REPEATABLE READ")
-            return self._load(connection)
+            now = self._load(connection)
+            if version is None or version >= now.version:
+                return now
+            if version not in self._past:
+                past = _advance(connection, _NONE, version)
+                kept = list(self._past.items())[1 - _PAST_MAX :]
+                self._past = {**dict(kept), version: past}
+                return past
+            return self._past[version]
 
-    def add_book(self, toml: str, *, key_id: str, now_ms: int) -> tuple[PriceBook, bool]:
+    def read_book(self, toml: str) -> PriceBook:
+        """Return the version of a book that a text says; raises InvalidArgument (BOOK_INVALID)."""
+        with _as_invalid(BillingReason.BOOK_INVALID):
+            return read_book(toml, tiers=self._tiers)
+
+    def with_book(self, toml: str) -> tuple[Terms, Terms, PriceBook]:
+        """Return the terms as they are, and as they would be with a version of a book."""
+        book, known = self.read_book(toml), self.load()
+        return known, _with_book(known, book, toml), book
+
+    def with_contract(self, toml: str) -> tuple[Terms, Terms, ContractVersion]:
+        """Return the terms as they are, and as they would be with a version of a contract."""
+        known = self.load()
+        found = self._read_contract(toml, known)
+        return known, found.after, found.version
+
+    def add_book(
+        self, toml: str, *, key_id: str, now_ms: int, judge: Judge
+    ) -> tuple[PriceBook, bool]:
         """Keep a version of a book; False when it is there already, word for word.
 
-        Raises InvalidArgument (BOOK_INVALID), Refused (BOOK_CHANGED, PERIOD_ISSUED).
+        Raises InvalidArgument (BOOK_INVALID), Refused (BOOK_CHANGED), and what the judge raises.
         """
-        with _as_invalid(BillingReason.BOOK_INVALID):
-            book = read_book(toml, tiers=self._tiers)
+        book = self.read_book(toml)
         with store_faults(), self._changing() as (connection, known):
-            stored = _find_book(connection, book.book, book.start_ms)
-            if stored is not None:
-                if stored.toml == toml:
-                    return book, False
-                raise Refused(
-                    BillingReason.BOOK_CHANGED,
-                    f"{book.book} has another version from {_iso(book.start_ms)}, and versions"
-                    " never change: give the new prices a later `from`.",
-                )
-            _refuse_other_currency(book, known.books)
-            _refuse_issued_prices(book, known, select_issued_periods(connection))
-            connection.execute(
-                insert(price_books).values(
-                    book=book.book,
-                    start_time=to_time(book.start_ms),
-                    currency=book.currency.code,
-                    toml=toml,
-                    import_time=to_time(now_ms),
-                    imported_by=key_id,
-                )
+            stored = find_book(connection, book.book, book.start_ms)
+            if stored is not None and stored.toml == toml:
+                return book, False
+            after = _with_book(known, book, toml)
+            judge(known, after)
+            insert_book(
+                connection,
+                book,
+                toml,
+                terms_version=after.version,
+                key_id=key_id,
+                now_ms=now_ms,
             )
-            _move(connection)
+            self._note(
+                connection,
+                BillingAction.BOOK_IMPORT,
+                book.book,
+                start_ms=book.start_ms,
+                toml=toml,
+                key_id=key_id,
+                now_ms=now_ms,
+            )
         return book, True
 
-    def set_contract(self, toml: str, *, key_id: str, now_ms: int) -> tuple[ContractVersion, bool]:
+    def set_contract(
+        self, toml: str, *, key_id: str, now_ms: int, judge: Judge
+    ) -> tuple[ContractVersion, bool]:
         """Keep a version of a contract, or its next revision; False when it is there already.
 
-        A version may be set anew until an invoice was issued under it. Raises InvalidArgument
-        (CONTRACT_INVALID), Refused (COVER_TAKEN, PERIOD_ISSUED).
+        Raises InvalidArgument (CONTRACT_INVALID), Refused (COVER_TAKEN), and what the judge raises.
         """
+        with store_faults(), self._changing() as (connection, known):
+            found = self._read_contract(toml, known)
+            version = found.version
+            stored = find_contract(connection, version.contract, version.start_ms)
+            if stored is not None and stored.toml == toml:
+                return version, False
+            judge(known, found.after)
+            revision = 1 if stored is None else stored.revision + 1
+            insert_contract(
+                connection,
+                version,
+                toml,
+                found.covers,
+                revision=revision,
+                terms_version=found.after.version,
+                key_id=key_id,
+                now_ms=now_ms,
+            )
+            self._note(
+                connection,
+                BillingAction.CONTRACT_SET,
+                version.contract,
+                start_ms=version.start_ms,
+                toml=toml,
+                key_id=key_id,
+                now_ms=now_ms,
+                revision=revision,
+            )
+        return version, True
+
+    def find_book_text(self, book: str, start_ms: int) -> StoredText | None:
+        """Return the file of a version of a book."""
+        with store_faults(), self._engine.connect() as connection:
+            return find_book(connection, book, start_ms)
+
+    def find_contract_text(self, contract: str, start_ms: int) -> StoredText | None:
+        """Return the file of a version of a contract, its newest revision."""
+        with store_faults(), self._engine.connect() as connection:
+            return find_contract(connection, contract, start_ms)
+
+    def _read_contract(self, toml: str, known: Terms) -> _Set:
         tree = self._tree()
         covers: dict[str, str] = {}
 
@@ -103,35 +194,21 @@ class TermsStore:
                 covers[written] = found
             return found
 
-        with store_faults(), self._changing() as (connection, known):
-            with _as_invalid(BillingReason.CONTRACT_INVALID):
-                version = read_contract(
-                    toml,
-                    tiers=self._tiers,
-                    find_account=find_account,
-                    find_currency_of_book=lambda book: _currency_of(known.books, book),
-                )
-            stored = _find_contract(connection, version.contract, version.start_ms)
-            if stored is not None and stored.toml == toml:
-                return version, False
-            _refuse_clash(version, known.contracts)
-            _refuse_issued_contract(version, known, select_issued_periods(connection), tree)
-            revision = 1 if stored is None else stored.revision + 1
-            _insert_contract(
-                connection, version, toml, covers, revision=revision, key_id=key_id, now_ms=now_ms
+        with _as_invalid(BillingReason.CONTRACT_INVALID):
+            version = read_contract(
+                toml,
+                tiers=self._tiers,
+                find_account=find_account,
+                find_currency_of_book=lambda book: currency_of(known.books, book),
             )
-            _move(connection)
-        return version, True
-
-    def find_book_text(self, book: str, start_ms: int) -> StoredText | None:
-        """Return the file of a version of a book."""
-        with store_faults(), self._engine.connect() as connection:
-            return _find_book(connection, book, start_ms)
-
-    def find_contract_text(self, contract: str, start_ms: int) -> StoredText | None:
-        """Return the file of a version of a contract, its newest revision."""
-        with store_faults(), self._engine.connect() as connection:
-            return _find_contract(connection, contract, start_ms)
+        _refuse_clash(version, known.contracts)
+        after = Terms(
+            version=known.version + 1,
+            books=known.books,
+            contracts=known.contracts.having([version]),
+            digests={**known.digests, **to_digests((), [(version, _sha256(toml))])},
+        )
+        return _Set(version=version, covers=covers, after=after)
 
     @contextmanager
     def _changing(self) -> Iterator[tuple[Connection, Terms]]:
@@ -140,17 +217,73 @@ class TermsStore:
             connection.execute(select(terms.c.version).with_for_update())
             yield connection, self._load(connection)
 
-    def _load(self, connection: Connection) -> Terms:
-        version = connection.execute(select(terms.c.version)).scalar_one()
-        if self._known is not None and self._known.version == version:
-            return self._known
-        books = PriceBooks(
-            read_book(row.toml, tiers=None)
-            for row in connection.execute(select(price_books.c.toml)).all()
+    def _note(
+        self,
+        connection: Connection,
+        action: BillingAction,
+        subject: str,
+        *,
+        start_ms: int,
+        toml: str,
+        key_id: str,
+        now_ms: int,
+        **more: object,
+    ) -> None:
+        """Move the version of the terms, and say who moved it."""
+        connection.execute(update(terms).values(version=terms.c.version + 1))
+        detail = {"from": _iso(start_ms), "sha256": _sha256(toml), **more}
+        change = Change(
+            at_ms=now_ms, key_id=key_id, action=action.value, subject=subject, detail=detail
         )
-        contracts_of = Contracts(_read(row, books=books) for row in _select_contracts(connection))
-        self._known = Terms(version=version, books=books, contracts=contracts_of)
-        return self._known
+        self._change_log.write(connection, change)
+
+    def _load(self, connection: Connection) -> Terms:
+        known = self._known
+        version = connection.execute(select(terms.c.version)).scalar_one()
+        if known.version == version:
+            return known
+        found = _advance(connection, known if known.version < version else _NONE, version)
+        self._known = found
+        return found
+
+
+def _advance(connection: Connection, known: Terms, version: int) -> Terms:
+    """Return the terms of a version, from those of an earlier one and what came since."""
+    books = list(select_books(connection, after=known.version, until=version))
+    all_books = known.books.having(it for it, _ in books) if books else known.books
+    found = list(select_contracts(connection, after=known.version, until=version, books=all_books))
+    return Terms(
+        version=version,
+        books=all_books,
+        contracts=known.contracts.having(it for it, _ in found),
+        digests={**known.digests, **to_digests(books, found)},
+    )
+
+
+def _with_book(known: Terms, book: PriceBook, toml: str) -> Terms:
+    """Return the terms with a version of a book; raises Refused (BOOK_CHANGED)."""
+    currency = currency_of(known.books, book.book)
+    if currency is not None and currency != book.currency:
+        raise Refused(
+            BillingReason.BOOK_CHANGED,
+            f"{book.book} is in {currency.code}; a book keeps its currency. Name another book.",
+        )
+    digest = _sha256(toml)
+    of_then = next(iter(to_digests([(book, digest)], ())))
+    if known.digests.get(of_then, digest) != digest:
+        raise Refused(
+            BillingReason.BOOK_CHANGED,
+            f"{book.book} has another version from {_iso(book.start_ms)}, and versions"
+            " never change: give the new prices a later `from`.",
+        )
+    if of_then in known.digests:
+        return known
+    return Terms(
+        version=known.version + 1,
+        books=known.books.having([book]),
+        contracts=known.contracts,
+        digests={**known.digests, of_then: digest},
+    )
 
 
 @contextmanager
@@ -159,91 +292,6 @@ def _as_invalid(reason: BillingReason) -> Iterator[None]:
         yield
     except FileFaults as faults:
         raise InvalidArgument(reason, str(faults), field="toml", rule="no faults") from faults
-
-
-def _read(row: _Row, *, books: PriceBooks) -> ContractVersion:
-    """Read a contract that was taken in, with the accounts that it meant then."""
-
-    def find_account(written: str, _: int) -> str | None:
-        return row.covers.get(written)
-
-    def find_currency(book: str) -> Currency | None:
-        return _currency_of(books, book)
-
-    return read_contract(
-        row.toml, tiers=None, find_account=find_account, find_currency_of_book=find_currency
-    )
-
-
-def _select_contracts(connection: Connection) -> Iterator[_Row]:
-    """Yield the newest revision of each version."""
-    keys = (contracts.c.contract, contracts.c.start_time)
-    newest = (
-        select(*keys, func.max(contracts.c.revision).label("revision")).group_by(*keys).subquery()
-    )
-    is_newest = (
-        (newest.c.contract == contracts.c.contract)
-        & (newest.c.start_time == contracts.c.start_time)
-        & (newest.c.revision == contracts.c.revision)
-    )
-    covers: dict[Any, dict[str, str]] = {}
-    for row in connection.execute(select(contract_covers)):
-        key = (row.contract, row.start_time, row.revision)
-        covers.setdefault(key, {})[row.written] = row.account_id
-    for row in connection.execute(select(contracts).join(newest, is_newest).order_by(*keys)):
-        yield _Row(row.toml, covers.get((row.contract, row.start_time, row.revision), {}))
-
-
-def _insert_contract(
-    connection: Connection,
-    version: ContractVersion,
-    toml: str,
-    covers: Mapping[str, str],
-    *,
-    revision: int,
-    key_id: str,
-    now_ms: int,
-) -> None:
-    key = {
-        "contract": version.contract,
-        "start_time": to_time(version.start_ms),
-        "revision": revision,
-    }
-    connection.execute(
-        insert(contracts).values(**key, toml=toml, set_time=to_time(now_ms), set_by=key_id)
-    )
-    connection.execute(
-        insert(contract_covers),
-        [
-            {**key, "place": place, "written": written, "account_id": account_id}
-            for place, (written, account_id) in enumerate(covers.items())
-        ],
-    )
-
-
-def _find_book(connection: Connection, book: str, start_ms: int) -> StoredText | None:
-    statement = select(price_books).where(
-        price_books.c.book == book, price_books.c.start_time == to_time(start_ms)
-    )
-    row = connection.execute(statement).one_or_none()
-    if row is None:
-        return None
-    time_ms = to_ms(row.import_time)
-    return StoredText(toml=row.toml, time_ms=time_ms, key_id=row.imported_by, revision=1)
-
-
-def _find_contract(connection: Connection, contract: str, start_ms: int) -> StoredText | None:
-    statement = (
-        select(contracts)
-        .where(contracts.c.contract == contract, contracts.c.start_time == to_time(start_ms))
-        .order_by(contracts.c.revision.desc())
-        .limit(1)
-    )
-    row = connection.execute(statement).one_or_none()
-    if row is None:
-        return None
-    time_ms = to_ms(row.set_time)
-    return StoredText(toml=row.toml, time_ms=time_ms, key_id=row.set_by, revision=row.revision)
 
 
 def _find_account(tree: AccountTree, written: str, *, at_ms: int) -> str | None:
@@ -257,35 +305,6 @@ def _find_account(tree: AccountTree, written: str, *, at_ms: int) -> str | None:
     return None if found is None else found.account_id
 
 
-def _currency_of(books: PriceBooks, book: str) -> Currency | None:
-    versions = books.versions(book)
-    return versions[0].currency if versions else None
-
-
-def _refuse_other_currency(book: PriceBook, books: PriceBooks) -> None:
-    known = _currency_of(books, book.book)
-    if known is not None and known != book.currency:
-        raise Refused(
-            BillingReason.BOOK_CHANGED,
-            f"{book.book} is in {known.code}; a book keeps its currency. Name another book.",
-        )
-
-
-def _refuse_issued_prices(book: PriceBook, known: Terms, issued: list[IssuedPeriod]) -> None:
-    for period in issued:
-        version = next(
-            it
-            for it in known.contracts.versions(period.contract)
-            if it.start_ms == period.version_start_ms
-        )
-        if version.book == book.book and period.span.end_ms > book.start_ms:
-            raise Refused(
-                BillingReason.PERIOD_ISSUED,
-                f"Prices from {_iso(book.start_ms)} would change what invoice {period.number} has"
-                f" billed until {_iso(period.span.end_ms)}: begin the version then, or later.",
-            )
-
-
 def _refuse_clash(version: ContractVersion, known: Contracts) -> None:
     for account_id, other in known.clashes(version):
         raise Refused(
@@ -296,38 +315,8 @@ def _refuse_clash(version: ContractVersion, known: Contracts) -> None:
         )
 
 
-def _refuse_issued_contract(
-    version: ContractVersion, known: Terms, issued: list[IssuedPeriod], tree: AccountTree
-) -> None:
-    """Refuse what would bill otherwise what an invoice has billed."""
-    for period in issued:
-        touched = period.span.meet(version.start_ms, version.end_ms)
-        own = period.contract == version.contract and period.span.end_ms > version.start_ms
-        if own or (touched is not None and _takes_over(version, period, known, tree)):
-            raise Refused(
-                BillingReason.PERIOD_ISSUED,
-                f"Invoice {period.number} was issued for {_iso(period.span.start_ms)} to"
-                f" {_iso(period.span.end_ms)}: begin contract {version.contract} then, or later.",
-            )
-
-
-def _takes_over(
-    version: ContractVersion, period: IssuedPeriod, known: Terms, tree: AccountTree
-) -> bool:
-    """Tell whether accounts that the version covers were billed by the period's invoice."""
-    touched = period.span.meet(version.start_ms, version.end_ms)
-    assert touched is not None
-    instants = [touched.start_ms, *tree.later_moves_ms(touched.start_ms, end_ms=touched.end_ms)]
-    for account_id in version.covers:
-        for at_ms in instants:
-            billing = known.contracts.find_billing(tree, account_id, at_ms)
-            if billing is not None and billing.contract == period.contract:
-                return True
-    return False
-
-
-def _move(connection: Connection) -> None:
-    connection.execute(update(terms).values(version=terms.c.version + 1))
+def _sha256(toml: str) -> str:
+    return hashlib.sha256(toml.encode()).hexdigest()
 
 
 def _iso(at_ms: int) -> str:

@@ -14,6 +14,7 @@ from billing.issued import Doing, IssuedDocuments
 from billing.papers import PaperPress
 from billing.payments import Payments
 from billing.ports import InvoiceStore, Terms, TermsStore
+from billing.setting_terms import SettingTerms
 from meter.domain.credential import Credential, Permission
 from meter.domain.errors import NotFound
 from meter.hosting import Door, Host
@@ -26,6 +27,7 @@ class BillingParts:
     """The use cases and stores that the service stands on."""
 
     terms: TermsStore
+    setting: SettingTerms
     invoices: InvoiceStore
     closing: Closing
     explaining: Explaining

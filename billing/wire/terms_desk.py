@@ -7,15 +7,19 @@ import grpc
 
 from billing.contracts import ContractVersion
 from billing.errors import BillingReason
+from billing.money import write_money
 from billing.ports import Terms
 from billing.price_book import Override, PriceBook, PriceKey
 from billing.shipped import SHIPPED, read_shipped
+from billing.term_effects import TermsEffect
 from billing.wire.desk import Desk
 from billing.wire.messages import (
+    from_month,
     from_timestamp,
     to_contract_version,
     to_explained_price,
     to_price_version,
+    to_summary,
     to_timestamp,
 )
 from meter.domain.account import invalid_argument
@@ -38,13 +42,17 @@ class TermsDesk(Desk):
         if request.shipped and request.shipped not in SHIPPED:
             raise invalid_argument("shipped", f"one of {', '.join(SHIPPED)}")
         toml = read_shipped(request.shipped) if request.shipped else request.toml
-        book, is_new = await asyncio.to_thread(
-            self._parts.terms.add_book,
+        taken = await asyncio.to_thread(
+            self._parts.setting.import_book,
             toml,
             key_id=credential.key_id,
-            now_ms=self._host.clock.now_ms(),
+            correct_issued=request.correct_issued,
         )
-        return pb.ImportPriceBookResponse(version=to_price_version(book), imported=is_new)
+        return pb.ImportPriceBookResponse(
+            version=to_price_version(taken.book),
+            imported=taken.is_new,
+            corrections=[to_summary(it) for it in taken.corrections],
+        )
 
     async def ListPriceVersions(
         self, request: pb.ListPriceVersionsRequest, context: _Context
@@ -93,13 +101,18 @@ class TermsDesk(Desk):
     ) -> pb.SetContractResponse:
         """Take in a version of a contract."""
         credential = self._administrator(context)
-        version, is_new = await asyncio.to_thread(
-            self._parts.terms.set_contract,
+        taken = await asyncio.to_thread(
+            self._parts.setting.set_contract,
             request.toml,
             key_id=credential.key_id,
-            now_ms=self._host.clock.now_ms(),
+            correct_issued=request.correct_issued,
         )
-        return pb.SetContractResponse(version=to_contract_version(version), changed=is_new)
+        return pb.SetContractResponse(
+            version=to_contract_version(taken.version),
+            changed=taken.is_new,
+            effects=[to_effect(it) for it in taken.effects],
+            corrections=[to_summary(it) for it in taken.corrections],
+        )
 
     async def ListContracts(
         self, request: pb.ListContractsRequest, context: _Context
@@ -136,10 +149,71 @@ class TermsDesk(Desk):
             revision=stored.revision,
         )
 
+    async def PreviewTerms(
+        self, request: pb.PreviewTermsRequest, context: _Context
+    ) -> pb.PreviewTermsResponse:
+        """Say what terms would change."""
+        self._reader(context)
+        written = request.WhichOneof("terms")
+        if written is None:
+            raise invalid_argument("terms", "a contract or a book")
+        setting = self._parts.setting
+        preview = setting.preview_book if written == "book" else setting.preview_contract
+        effects = await asyncio.to_thread(preview, getattr(request, written))
+        return pb.PreviewTermsResponse(effects=[to_effect(it) for it in effects])
+
+    async def DiffPrices(
+        self, request: pb.DiffPricesRequest, context: _Context
+    ) -> pb.DiffPricesResponse:
+        """Say who would pay how much more by one version of a book than by another."""
+        self._reader(context)
+        month = from_month(request.month)
+        terms = await self._terms()
+        before, after = [
+            await asyncio.to_thread(self._side, terms, side, field)
+            for side, field in ((request.before, "before"), (request.after, "after"))
+        ]
+        diff = await asyncio.to_thread(self._parts.setting.diff_prices, before, after, month=month)
+        return pb.DiffPricesResponse(
+            effects=[to_effect(it) for it in diff.effects],
+            totals=[to_total(it) for it in diff.totals],
+        )
+
+    def _side(self, terms: Terms, side: pb.PriceSide, field: str) -> PriceBook:
+        """Return the version that a side of a comparison means."""
+        if bool(side.toml) == bool(side.book):
+            raise invalid_argument(field, "a book's name, or else its text")
+        if side.toml:
+            return self._parts.terms.read_book(side.toml)
+        at_ms = from_timestamp(side.at, field) if side.HasField("at") else None
+        return _find_book(terms, side.book, self._host.clock.now_ms() if at_ms is None else at_ms)
+
     def _at(self, request: pb.GetPriceBookRequest | pb.ExplainPriceRequest) -> int:
         if request.HasField("at"):
             return from_timestamp(request.at, "at")
         return self._host.clock.now_ms()
+
+
+def to_effect(effect: TermsEffect) -> pb.TermsEffect:
+    """Return what terms change in a month of a contract."""
+    message = to_total(effect)
+    message.contract = effect.contract
+    message.account = effect.account_id
+    message.month = str(effect.month)
+    message.closed = effect.is_closed
+    return message
+
+
+def to_total(effect: TermsEffect) -> pb.TermsEffect:
+    """Return the sums of an effect, of whichever contracts it is."""
+    currency = effect.currency
+    return pb.TermsEffect(
+        currency=currency.code,
+        before=write_money(effect.before, currency),
+        after=write_money(effect.after, currency),
+        difference=write_money(effect.difference, currency),
+        unpriced_tokens=effect.unpriced_tokens,
+    )
 
 
 def _find_book(terms: Terms, book: str, at_ms: int) -> PriceBook:

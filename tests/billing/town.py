@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psycopg
 
 from billing.app import make_parts
+from billing.setting_terms import BookTaken, ContractTaken
 from billing.wire.desk import BillingParts
 from meter.corrections import ById, NewCorrection, Search, from_batch
 from meter.counting.follower import Follower
@@ -134,13 +135,13 @@ class Town:
         while follower.count_once():
             pass
 
-    def import_book(self, toml: str) -> None:
+    def import_book(self, toml: str, *, correct: bool = False) -> BookTaken:
         """Take in a version of a price book."""
-        self.billing.terms.add_book(toml, key_id="key_1", now_ms=self.clock.now)
+        return self.billing.setting.import_book(toml, key_id="key_1", correct_issued=correct)
 
-    def set_contract(self, toml: str) -> None:
+    def set_contract(self, toml: str, *, correct: bool = False) -> ContractTaken:
         """Take in a version of a contract."""
-        self.billing.terms.set_contract(toml, key_id="key_1", now_ms=self.clock.now)
+        return self.billing.setting.set_contract(toml, key_id="key_1", correct_issued=correct)
 
     def ask(self, question: str) -> list[tuple[object, ...]]:
         """Return the rows of a question put by the superuser."""
