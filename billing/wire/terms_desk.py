@@ -52,6 +52,7 @@ class TermsDesk(Desk):
             version=to_price_version(taken.book),
             imported=taken.is_new,
             corrections=[to_summary(it) for it in taken.corrections],
+            effects=[to_effect(it) for it in taken.effects],
         )
 
     async def ListPriceVersions(

@@ -215,7 +215,7 @@ REFUSALS: list[tuple[str, Any, str, str]] = [
     ),
     (
         "ImportPriceBook",
-        pb.ImportPriceBookRequest(toml=book_toml(start="2026-10-02T00:00:00")),
+        pb.ImportPriceBookRequest(toml=book_toml('all = "4"', start="2026-10-02T00:00:00")),
         "FAILED_PRECONDITION",
         "PERIOD_ISSUED",
     ),

@@ -580,6 +580,7 @@ class ImportPriceBookResponse(_message.Message):
     VERSION_FIELD_NUMBER: _builtins.int
     IMPORTED_FIELD_NUMBER: _builtins.int
     CORRECTIONS_FIELD_NUMBER: _builtins.int
+    EFFECTS_FIELD_NUMBER: _builtins.int
     imported: _builtins.bool
     """False when it was there already."""
     @_builtins.property
@@ -590,16 +591,21 @@ class ImportPriceBookResponse(_message.Message):
     def corrections(self) -> _containers.RepeatedCompositeFieldContainer[Global___InvoiceSummary]:
         """The documents that were issued for what it changes in closed periods."""
 
+    @_builtins.property
+    def effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___TermsEffect]:
+        """What it changes in periods that have begun."""
+
     def __init__(
         self,
         *,
         version: Global___PriceVersion | None = ...,
         imported: _builtins.bool = ...,
         corrections: _abc.Iterable[Global___InvoiceSummary] | None = ...,
+        effects: _abc.Iterable[Global___TermsEffect] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["version", b"version"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "imported", b"imported", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["corrections", b"corrections", "effects", b"effects", "imported", b"imported", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
