@@ -29,6 +29,40 @@ class EvidenceQuery:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class UsageQuery:
+    """Usage of one key in `[start_ms, end_ms)`, above one cut (0: from the first on) up to another.
+
+    An empty `model` or `served_model` stands for any.
+    """
+
+    account_ids: Collection[str]
+    start_ms: int
+    end_ms: int
+    model: str
+    served_model: str
+    tier: str
+    mode: Mode
+    token_class: TokenClass
+    cut_id: int
+    after_cut_id: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class UsageEvidence:
+    """Tokens (signed) of an account in one interval and band, by the models asked for and served.
+
+    `served_model` is never empty.
+    """
+
+    account_id: str
+    interval_start_ms: int
+    model: str
+    served_model: str
+    band: int
+    token_count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SegmentEvidence:
     """A segment of the journal that holds such events: how many, and their tokens of the class.
 
@@ -64,7 +98,11 @@ class EventEvidence:
 
 
 class Evidence(Protocol):
-    """Finds events in the journal."""
+    """Finds what sums were made of: intervals of usage, and events in the journal."""
+
+    def find_usage(self, query: UsageQuery) -> Sequence[UsageEvidence]:
+        """Return the usage with tokens of the key's class, by interval, account and band."""
+        ...
 
     def find_segments(self, query: EvidenceQuery) -> Sequence[SegmentEvidence]:
         """Return the segments with such events, by shard and position."""

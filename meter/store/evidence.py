@@ -10,17 +10,36 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from sqlalchemy import ARRAY, Connection, Engine, Text, any_, literal, select
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    Connection,
+    Engine,
+    Text,
+    and_,
+    any_,
+    func,
+    literal,
+    or_,
+    select,
+)
 
 from meter.domain.event import SIGN, Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.limits import EVENT_ID_BYTES
+from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import BAND_EDGES, PROMPT_CLASSES
-from meter.evidence import EventEvidence, EvidenceQuery, SegmentEvidence
+from meter.evidence import (
+    EventEvidence,
+    EvidenceQuery,
+    SegmentEvidence,
+    UsageEvidence,
+    UsageQuery,
+)
 from meter.runtime.engine import SNAPSHOT, store_faults
 from meter.segment import Segment, decode
 from meter.store.journal_parts import Place, SegmentParts, find_places, read_parts
-from meter.store.tables import dimensions, skus
+from meter.store.tables import dimensions, skus, usage
 
 # Intervals since 1970 stay below this for a hundred thousand years.
 _INTERVALS_MAX: Final = 2**32
@@ -28,11 +47,44 @@ _PROMPT_COLUMNS: Final = tuple(f"tokens.{int(it)}" for it in sorted(PROMPT_CLASS
 
 
 class EvidenceStore:
-    """Reads segments by their span of time, and their events by key."""
+    """Reads usage, segments by their span of time, and their events by key."""
 
     def __init__(self, engine: Engine) -> None:
         """Take the engine."""
         self._engine = engine
+
+    def find_usage(self, query: UsageQuery) -> Sequence[UsageEvidence]:
+        """Return the usage with tokens of the key's class, by interval, account and band."""
+        keys = (usage.c.interval_start, usage.c.account_id, usage.c.band)
+        models = (skus.c.model, skus.c.served_model)
+        tokens = func.sum(usage.c[query.token_class.name.lower()])
+        statement = (
+            select(*keys, *models, tokens.label("tokens"))
+            .join(skus, skus.c.sku_id == usage.c.sku_id)
+            .where(
+                usage.c.account_id == any_(literal(list(query.account_ids), ARRAY(Text))),
+                usage.c.interval_start >= to_time(query.start_ms),
+                usage.c.interval_start < to_time(query.end_ms),
+                usage.c.cut_id > query.after_cut_id,
+                usage.c.cut_id <= query.cut_id,
+                *_of_key(query),
+            )
+            .group_by(*keys, *models)
+            .having(tokens != 0)
+            .order_by(*keys, *models)
+        )
+        with store_faults(), self._engine.connect() as connection:
+            return [
+                UsageEvidence(
+                    account_id=row.account_id,
+                    interval_start_ms=to_ms(row.interval_start),
+                    model=row.model,
+                    served_model=row.served_model or row.model,
+                    band=row.band,
+                    token_count=int(row.tokens),
+                )
+                for row in connection.execute(statement)
+            ]
 
     def find_segments(self, query: EvidenceQuery) -> Sequence[SegmentEvidence]:
         """Return the segments with tokens of the key's class, by shard and position."""
@@ -151,17 +203,9 @@ def _select_dimensions(connection: Connection, query: EvidenceQuery) -> dict[int
         .join(skus, skus.c.sku_id == dimensions.c.sku_id)
         .where(
             dimensions.c.account_id == any_(literal(list(query.places), ARRAY(Text))),
-            skus.c.tier == query.tier,
-            skus.c.mode == int(query.mode),
+            *_of_key(query),
         )
     )
-    if query.model:
-        statement = statement.where(skus.c.model == query.model)
-    if query.served_model:
-        served = (skus.c.served_model == query.served_model) | (
-            (skus.c.served_model == "") & (skus.c.model == query.served_model)
-        )
-        statement = statement.where(served)
     return {
         row.dimension_id: _Dimension(
             account_id=row.account_id,
@@ -170,6 +214,18 @@ def _select_dimensions(connection: Connection, query: EvidenceQuery) -> dict[int
         )
         for row in connection.execute(statement)
     }
+
+
+def _of_key(query: EvidenceQuery | UsageQuery) -> list[ColumnElement[bool]]:
+    """Return what a key asks of a sku."""
+    rules = [skus.c.tier == query.tier, skus.c.mode == int(query.mode)]
+    if query.model:
+        rules.append(skus.c.model == query.model)
+    if query.served_model:
+        # A sku that names no other model was served by its own.
+        own = and_(skus.c.served_model == "", skus.c.model == query.served_model)
+        rules.append(or_(skus.c.served_model == query.served_model, own))
+    return rules
 
 
 def _events(
