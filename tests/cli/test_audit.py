@@ -1,7 +1,7 @@
 """`tokenworks audit list`: who changed what, as people and programs read it."""
 
 from cli.process import Exit
-from tests.cli.shell import Shell, shell_of
+from tests.cli.shell import shell_of
 from tests.running_meter import RunningMeter
 
 
