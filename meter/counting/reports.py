@@ -1,7 +1,7 @@
 """Which producers report for which accounts, as counting meets it; pure.
 
-Nearly every batch says what is known already, so what is known lies in arrays of bits: a batch of
-ten thousand events is looked at in some ten microseconds.
+Nearly every batch says what is known already, so what is known lies in arrays of bits: looking at
+an event takes some ten nanoseconds.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from meter.domain.event import Int64Array
+from meter.domain.event import BoolArray, Int64Array
 from meter.domain.times import to_ms, to_time
 from meter.segment import Segment
 
@@ -23,6 +23,7 @@ _MONTHS_KEPT: Final = 3
 _UNKNOWN: Final = -1
 _ROOM: Final = 1024
 _BITS: Final = 8
+_ALL: Final = 255
 # Numbered accounts are int32: more than there can be.
 _IndexArray: TypeAlias = "npt.NDArray[np.int32]"
 _BitArray: TypeAlias = "npt.NDArray[np.uint8]"
@@ -39,13 +40,35 @@ class Report(NamedTuple):
 
 @dataclass(slots=True)
 class _Month:
-    """Who is known to have reported in a month: eight producers share an array of bits."""
+    """Who is known to have reported in a month: a bit for each producer and account.
+
+    Eight producers share a row of `bits`, whose columns are accounts. The first row has all bits:
+    it is nobody's, who says nothing new.
+    """
 
     start_ms: int
     end_ms: int
     first_day: date
     places: dict[tuple[str, str], int] = field(default_factory=dict)
-    bits: list[_BitArray] = field(default_factory=list)
+    bits: _BitArray = field(default_factory=lambda: np.full((1, _ROOM), _ALL, np.uint8))
+
+    def place_of(self, key: tuple[str, str]) -> tuple[int, int]:
+        """Return the row of a producer, and its bit there."""
+        place = self.places.setdefault(key, len(self.places))
+        row, bit = divmod(place, _BITS)
+        return row + 1, 1 << bit
+
+    def make_room(self, account_count: int) -> None:
+        """Have a row for each producer, and a column for each account."""
+        rows, columns = self.bits.shape
+        rows_needed = -(-len(self.places) // _BITS) + 1
+        if rows >= rows_needed and columns >= account_count:
+            return
+        more_columns = columns if columns >= account_count else 2 * account_count
+        bits = np.zeros((max(rows, 2 * rows_needed), more_columns), np.uint8)
+        bits[:rows, :columns] = self.bits
+        bits[0] = _ALL
+        self.bits = bits
 
 
 class ReportMemory:
@@ -74,7 +97,7 @@ class ReportMemory:
         """
         found: set[Report] = set()
         for part in segments:
-            if not part.is_correction:
+            if not part.is_correction and any(origin.producer for origin, _ in part.origins):
                 found.update(self._of_segment(part, accounts_of))
         return list(found)
 
@@ -82,37 +105,40 @@ class ReportMemory:
         """Take over what was written."""
         for it in reports:
             month = self._month_at(_ms(it.month))
-            array, mask = self._bits_of(month, (it.key_account, it.producer))
-            array[self._number_of[it.account_id]] |= mask
+            row, mask = month.place_of((it.key_account, it.producer))
+            month.make_room(len(self._account_ids))
+            month.bits[row, self._number_of[it.account_id]] |= mask
 
     def _of_segment(self, part: Segment, accounts_of: AccountsOf) -> Iterator[Report]:
-        dimension, end_ms = part.columns["dimension"], part.columns["end_ms"]
-        accounts: _IndexArray | None = None
-        only = self._only_month(end_ms)
-        start = 0
-        for origin, count in part.origins:
-            place = slice(start, start + count)
-            start += count
-            if not origin.producer or not count:
-                continue
-            if accounts is None:
-                accounts = self._accounts(dimension, accounts_of)
-            key = (origin.account_id, origin.producer)
-            if only is not None:
-                yield from self._unknown(only, key, accounts[place])
-                continue
-            for month in self._months_of(end_ms[place]):
-                inside = (end_ms[place] >= month.start_ms) & (end_ms[place] < month.end_ms)
-                yield from self._unknown(month, key, accounts[place][inside])
+        end_ms = part.columns["end_ms"]
+        accounts = self._accounts(part.columns["dimension"], accounts_of)
+        last_ms, time_ms = int(end_ms.max()), int(end_ms.min())
+        while time_ms <= last_ms:
+            month = self._month_at(time_ms)
+            is_whole = time_ms == end_ms.min() and last_ms < month.end_ms
+            inside = None if is_whole else (end_ms >= month.start_ms) & (end_ms < month.end_ms)
+            yield from self._unknown(part, month, accounts, inside)
+            time_ms = month.end_ms
 
     def _unknown(
-        self, month: _Month, key: tuple[str, str], accounts: _IndexArray
+        self, part: Segment, month: _Month, accounts: _IndexArray, inside: BoolArray | None
     ) -> Iterator[Report]:
-        array, mask = self._bits_of(month, key)
-        missing = (array[accounts] & mask) == 0
-        if missing.any():
-            for number in np.unique(accounts[missing]).tolist():
-                yield Report(self._account_ids[number], month.first_day, *key)
+        """Yield what events of a month say and is not known; `inside` None are all of them."""
+        keys = [(origin.account_id, origin.producer) for origin, _ in part.origins]
+        places = [month.place_of(key) if key[1] else (0, _ALL) for key in keys]
+        month.make_room(len(self._account_ids))
+        counts = [count for _, count in part.origins]
+        row = np.repeat(np.array([row * month.bits.shape[1] for row, _ in places]), counts)
+        mask = np.repeat(np.array([mask for _, mask in places], np.uint8), counts)
+        is_new = (month.bits.ravel()[row + accounts] & mask) == 0
+        if inside is not None:
+            is_new &= inside
+        if not is_new.any():
+            return
+        batch = np.repeat(np.arange(len(counts)), counts)[is_new]
+        pairs = np.unique(batch * len(self._account_ids) + accounts[is_new])
+        for place, number in zip(*np.divmod(pairs, len(self._account_ids)), strict=True):
+            yield Report(self._account_ids[number], month.first_day, *keys[place])
 
     def _accounts(self, dimension: Int64Array, accounts_of: AccountsOf) -> _IndexArray:
         """Return the number of each event's account."""
@@ -132,30 +158,6 @@ class ReportMemory:
                 self._account_ids.append(account_id)
             self._account_numbers[dimension_id] = number
         return self._account_numbers[dimension]
-
-    def _bits_of(self, month: _Month, key: tuple[str, str]) -> tuple[_BitArray, np.uint8]:
-        place = month.places.setdefault(key, len(month.places))
-        row, bit = divmod(place, _BITS)
-        if row == len(month.bits):
-            month.bits.append(np.zeros(_ROOM, np.uint8))
-        if len(month.bits[row]) < len(self._account_ids):
-            longer = np.zeros(2 * len(self._account_ids), np.uint8)
-            longer[: len(month.bits[row])] = month.bits[row]
-            month.bits[row] = longer
-        return month.bits[row], np.uint8(1 << bit)
-
-    def _only_month(self, end_ms: Int64Array) -> _Month | None:
-        """Return the month in which all events ended, None when there are several."""
-        month = self._month_at(int(end_ms.min()))
-        return month if int(end_ms.max()) < month.end_ms else None
-
-    def _months_of(self, end_ms: Int64Array) -> Iterator[_Month]:
-        last_ms = int(end_ms.max())
-        time_ms = int(end_ms.min())
-        while time_ms <= last_ms:
-            month = self._month_at(time_ms)
-            yield month
-            time_ms = month.end_ms
 
     def _month_at(self, time_ms: int) -> _Month:
         for month in self._months:
