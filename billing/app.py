@@ -3,13 +3,16 @@
 from threading import Event
 
 from billing.auditing import Auditing, UsageTotals
+from billing.closers import MakeClosers
 from billing.closing import Closing
 from billing.credit_notes import CreditNotes
 from billing.customers import TopCustomers
 from billing.explaining import Explaining
 from billing.metrics import BillingMetrics
+from billing.months import Months
 from billing.papers import PaperPress
 from billing.payments import Payments
+from billing.period_closing import PeriodClosing
 from billing.revenue import RevenueMeter
 from billing.setting_terms import SettingTerms
 from billing.store.documents import DocumentStore
@@ -17,24 +20,31 @@ from billing.store.invoices import InvoiceStore
 from billing.store.kept import KeptInvoiceStore
 from billing.store.ledger import LedgerStore
 from billing.store.papers import PaperStore
+from billing.store.periods import PeriodStore
 from billing.store.terms import TermsStore
 from billing.term_effects import TermEffects
 from billing.typesetting import Typesetter
 from billing.wire.desk import BillingParts
 from billing.wire.servicer import BillingServicer
 from meter.hosting import Door, Host, Resident
+from meter.runtime.zones import tzdata_version
 from meter.series import Exposition
 from tokenworks.billing.v1 import billing_service_pb2, billing_service_pb2_grpc
 
 
 def make_resident(
-    host: Host, door: Door, page: Exposition, *, customer_metrics_max: int = 0
+    host: Host,
+    door: Door,
+    page: Exposition,
+    *,
+    customer_metrics_max: int = 0,
+    make_closers: MakeClosers | None = None,
 ) -> Resident:
     """Return the billing service for a meter's process.
 
-    So many customers have metrics of their own, those that take the most.
+    So many customers have metrics of their own, those that take the most. See `make_closing`.
     """
-    parts = make_parts(host)
+    parts = make_parts(host, make_closers=make_closers)
     servicer = BillingServicer(parts, host=host, door=door)
     metrics = BillingMetrics(page)
     customers = None
@@ -50,9 +60,12 @@ def make_resident(
     )
 
 
-def make_closing(host: Host) -> Closing:
-    """Return what closes months, for a job on a meter's database."""
-    return make_parts(host).closing
+def make_closing(host: Host, *, make_closers: MakeClosers | None = None) -> Closing:
+    """Return what closes months, for a job on a meter's database.
+
+    `make_closers` makes processes that share the work; None: this one does all of it.
+    """
+    return make_parts(host, make_closers=make_closers).closing
 
 
 def make_auditing(host: Host, *, usage: UsageTotals) -> Auditing:
@@ -65,24 +78,29 @@ def make_auditing(host: Host, *, usage: UsageTotals) -> Auditing:
     )
 
 
-def make_parts(host: Host) -> BillingParts:
-    """Return the use cases and stores, joined."""
+def make_parts(host: Host, *, make_closers: MakeClosers | None = None) -> BillingParts:
+    """Return the use cases and stores, joined; see `make_closing`."""
     terms = TermsStore(host.engine, tiers=host.tiers, tree=host.tree, change_log=host.change_log)
     invoices = InvoiceStore(host.engine)
     documents = DocumentStore(host.engine, change_log=host.change_log)
     ledger = LedgerStore(host.engine)
-    closing = Closing(
+    closer = PeriodClosing(
         terms=terms,
-        invoices=invoices,
+        periods=PeriodStore(host.engine, change_log=host.change_log, tzdata=tzdata_version()),
+        ledger=ledger,
         facts=host.facts,
         sums=host.sums,
-        ledger=ledger,
+        reporters=host.reporters,
         consumption=host.consumption,
+        tree=host.tree,
+        is_sandbox=host.is_driven,
+    )
+    closing = Closing(
+        closer=closer,
         cuts=host.cuts,
         clock=host.clock,
-        tree=host.tree,
         pause=Event().wait,
-        is_sandbox=host.is_driven,
+        make_closers=make_closers,
     )
     explaining = Explaining(
         terms=terms,
@@ -103,6 +121,7 @@ def make_parts(host: Host) -> BillingParts:
         ),
         invoices=invoices,
         closing=closing,
+        months=Months(closing=closing),
         explaining=explaining,
         papers=PaperPress(store=PaperStore(host.engine), typesetter=Typesetter()),
         documents=documents,

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from billing.contracts import ContractVersion
+from billing.contracts import BillingPeriod, Contracts, ContractVersion
 from billing.periods import Month, Span, month_of, month_start_ms
 from billing.ports import PeriodState, StoredPeriod
 
@@ -65,6 +65,13 @@ def lay_out(
             changed.append(period)
         at_ms = walk.note(period)
     return Layout(opened=tuple(opened), changed=tuple(changed))
+
+
+def as_billed(stored: StoredPeriod, contracts: Contracts) -> BillingPeriod:
+    """Return a stored period with its version of the contract as it is by now."""
+    versions = contracts.versions(stored.contract)
+    version = next(it for it in versions if it.start_ms == stored.version_start_ms)
+    return BillingPeriod(version=version, month=stored.month, span=stored.span)
 
 
 class _Walk:

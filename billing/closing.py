@@ -1,22 +1,27 @@
-"""Closing a month, and its preview: the same calculation, with and without a cut and an issue.
+"""Closing months, and their preview: the same calculation, with and without a cut and an issue.
 
 An invoice is a function of the usage at or below a cut and of the terms. Whatever stops a close,
 the next one goes on where it stopped, and what was issued is never issued again.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
-from billing.contracts import BillingPeriod, periods_until
+from billing.close_result import CloseResult, Tally
+from billing.closers import Chunk, ChunkDone, Closers, MakeClosers, OwnProcess
 from billing.drafting import UTC_ZONE, Drafting
 from billing.errors import BillingReason
 from billing.invoicing import Invoice
+from billing.issued import Doing
+from billing.ledger import PeriodKey
+from billing.period_book import PeriodQuery, PeriodStore, TermsMoved
+from billing.period_closing import PeriodClosing
 from billing.periods import Month, month_of, month_span
-from billing.ports import InvoiceStore, NotIssued, TermsStore
-from meter.consumption import Consumption
-from meter.domain.account import AccountTree
+from billing.ports import StoredPeriod
+from billing.previewing import Preview, preview
+from billing.triage import Ready, key_of
+from meter.audit_log import JOB
 from meter.domain.clock import Clock
 from meter.domain.errors import Reason, Refused, Unavailable
 from meter.domain.interval import interval_start_ms
@@ -25,64 +30,45 @@ from meter.usage import Cuts, UsageFacts
 # Counting follows recording by seconds; after an outage it has more to do than a close waits for.
 _COUNTED_SECONDS_MAX: Final = 30.0
 _POLL_SECONDS: Final = 0.1
-# Terms that change all the time: somebody else is at work, and a close can be run again.
-_DRAFTS_MAX: Final = 10
-
-
-class Outcome(StrEnum):
-    """What a close did with a period."""
-
-    ISSUED = "issued"
-    DRAFTED = "drafted"
-    ALREADY_ISSUED = "already issued"
-    NO_USAGE = "no usage"
-    HELD_UNPRICED = "held, usage without a price"
-    HELD_EARLIER = "held, an earlier month is open"
-    NOT_ENDED = "not ended"
-
-
-# The period still waits for an invoice, and somebody has to know.
-OPEN_OUTCOMES: Final = frozenset({Outcome.HELD_UNPRICED, Outcome.HELD_EARLIER, Outcome.NOT_ENDED})
+# Periods of one look, and of one transaction: what is held in memory, and done again after a kill.
+_PAGE_SIZE: Final = 1_000
+_CHUNK_SIZE: Final = 300
+_LOOKS_MAX: Final = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Closed:
-    """What a close did with one period.
+class CloseOrder:
+    """What is to be closed: a month, or all that is due (None), of all contracts or an account's.
 
-    `invoice` is what it issued or drafted, `number` that of an earlier close, and `earlier` the
-    month that has to be closed first.
+    `early` closes what has ended although usage may still come. `key_id` is who orders it. So many
+    processes share the work as `job_count` says, where there can be more than this one.
     """
 
-    period: BillingPeriod
-    outcome: Outcome
-    invoice: Invoice | None = None
-    number: str = ""
-    earlier: Month | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CloseResult:
-    """All that a close did; `uncovered` are accounts with usage that no contract bills."""
-
-    month: Month
-    cut_id: int | None
-    closed: tuple[Closed, ...]
-    uncovered: tuple[str, ...]
+    month: Month | None
+    account_id: str | None = None
+    dry_run: bool = False
+    early: bool = False
+    key_id: str = JOB
+    job_count: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closing:
-    """The use cases, over what they need; `pause` waits for some seconds."""
+    """The use cases, over what they need; `pause` waits for some seconds.
 
-    terms: TermsStore
-    invoices: InvoiceStore
-    facts: UsageFacts
-    consumption: Consumption
+    `make_closers` makes processes; None: all is done in this one.
+    """
+
+    closer: PeriodClosing
     cuts: Cuts
     clock: Clock
-    tree: Callable[[], AccountTree]
     pause: Callable[[float], object]
-    is_sandbox: bool
+    make_closers: MakeClosers | None = None
+
+    @property
+    def periods(self) -> PeriodStore:
+        """Where periods are kept."""
+        return self.closer.periods
 
     def previous_month(self) -> Month:
         """Return the last month that has ended in UTC."""
@@ -92,122 +78,228 @@ class Closing:
         self,
         month: Month,
         *,
-        account_id: str | None,
-        dry_run: bool,
-        on_progress: Callable[[Closed], None] = lambda _: None,
+        account_id: str | None = None,
+        dry_run: bool = False,
+        early: bool = False,
     ) -> CloseResult:
-        """Issue a month's invoices, of all contracts or of those that bill an account.
+        """Close a month as a job on the database does; see `close`."""
+        return self.close(
+            CloseOrder(month=month, account_id=account_id, dry_run=dry_run, early=early)
+        )
 
-        Doing it again issues nothing. Raises Refused (MONTH_NOT_ENDED) for a month that has not
-        ended under any contract, NotFound (ACCOUNT_NOT_COVERED), Unavailable when usage is not
-        counted in time.
+    def close(
+        self, order: CloseOrder, *, on_progress: Callable[[int], None] = lambda _: None
+    ) -> CloseResult:
+        """Issue the invoices of periods that are due, and say what the others wait for.
+
+        Doing it again issues nothing. `on_progress` is told how many periods are looked after.
+        Raises Refused (MONTH_NOT_ENDED) for a month that has not ended under any contract,
+        NotFound (ACCOUNT_NOT_COVERED), Unavailable when usage is not counted in time.
         """
         now_ms = self.clock.now_ms()
-        drafting = self._look()
-        periods = drafting.periods(month, account_id=account_id)
-        ends = [it.span.end_ms for it in periods] or [month_span(month, UTC_ZONE).end_ms]
-        if min(ends) > now_ms:
-            raise Refused(
-                BillingReason.MONTH_NOT_ENDED,
-                f"{month} has not ended under any contract: `invoices preview` shows how it"
-                " stands.",
-            )
-        self._wait_until_counted()
-        issued = self._issued_numbers()
-        decided = [self._decide(drafting, it, issued=issued, now_ms=now_ms) for it in periods]
-        cut_id = None
-        if None in decided and not dry_run:
-            # One cut for all, and none when there is nothing to do: a second close changes nothing.
-            cut_id = self.cuts.take_cut(now_ms=now_ms).cut_id
-        closed = []
-        for period, found in zip(periods, decided, strict=True):
-            closed.append(found or self._close(drafting, period, cut_id=cut_id))
-            on_progress(closed[-1])
+        drafting = self.lay_out(now_ms=now_ms)
+        contracts = None
+        if order.account_id is not None and order.month is not None:
+            billing = drafting.periods(order.month, account_id=order.account_id)
+            contracts = sorted({it.version.contract for it in billing})
+        if order.month is not None:
+            self._check_ended(order.month, contracts, now_ms=now_ms)
+        months = self.periods.open_months(ended_ms=now_ms) if order.month is None else [order.month]
+        run = _Run(self, order, now_ms=now_ms, on_progress=on_progress)
+        for month in months:
+            run.close(month, contracts=contracts)
+        uncovered = {it for month in months for it in drafting.uncovered(month)}
         return CloseResult(
-            month=month,
-            cut_id=cut_id,
-            closed=tuple(closed),
-            uncovered=drafting.uncovered(month) if account_id is None else (),
+            month=order.month,
+            cut_id=run.cut_id,
+            closed=tuple(run.tally.told()),
+            counts=dict(run.tally.counts),
+            uncovered=tuple(sorted(uncovered)) if order.account_id is None else (),
         )
 
     def preview(self, account_id: str, month: Month | None) -> Sequence[Invoice]:
+        """Return what the invoices of a month, or of this one, would be; see `previews`."""
+        return [it.invoice for it in self.previews(account_id, month)]
+
+    def previews(self, account_id: str, month: Month | None) -> Sequence[Preview]:
         """Return what the invoices of a month, or of this one, would be by all that is counted.
 
         There is one for each version of a contract that bills the account in that month. Raises
         NotFound (ACCOUNT_NOT_COVERED).
         """
-        drafting = self._look()
+        drafting = self.closer.look()
         if month is None:
             now_ms = self.clock.now_ms()
             billing = drafting.coverage.find(account_id, interval_start_ms(now_ms))
             month = month_of(now_ms, UTC_ZONE if billing is None else billing.zone)
         periods = drafting.periods(month, account_id=account_id)
-        return [
-            drafting.draft(period, cut_id=None, consumption=self.consumption) for period in periods
-        ]
+        return preview(drafting, periods, consumption=self.closer.consumption)
 
-    def _look(self) -> Drafting:
-        return Drafting(self.terms.load(), self.tree(), self.facts, is_sandbox=self.is_sandbox)
+    def lay_out(self, *, now_ms: int, contracts: Collection[str] | None = None) -> Drafting:
+        """Open the periods that have begun; return what drafts by the terms they were laid out by.
 
-    def _issued_numbers(self) -> Mapping[tuple[str, int], str]:
-        """Return the numbers of all invoices by contract and begin of their period."""
-        return {(it.contract, it.span.start_ms): it.number for it in self.invoices.issued_periods()}
-
-    def _decide(
-        self,
-        drafting: Drafting,
-        period: BillingPeriod,
-        *,
-        issued: Mapping[tuple[str, int], str],
-        now_ms: int,
-    ) -> Closed | None:
-        """Return what is decided before any usage is priced; None: the period is to be closed."""
-        number = issued.get((period.version.contract, period.span.start_ms))
-        if number is not None:
-            return Closed(period=period, outcome=Outcome.ALREADY_ISSUED, number=number)
-        if period.span.end_ms > now_ms:
-            return Closed(period=period, outcome=Outcome.NOT_ENDED)
-        for version in drafting.terms.contracts.versions(period.version.contract):
-            for earlier in periods_until(version, period.span.start_ms):
-                # Parts of one month, under two versions, are closed together and hold nobody up.
-                is_before = earlier.month < period.month
-                is_open = (version.contract, earlier.span.start_ms) not in issued
-                if is_before and is_open and drafting.has_usage(earlier):
-                    return Closed(
-                        period=period, outcome=Outcome.HELD_EARLIER, earlier=earlier.month
-                    )
-        return (
-            None if drafting.has_usage(period) else Closed(period=period, outcome=Outcome.NO_USAGE)
-        )
-
-    def _close(self, drafting: Drafting, period: BillingPeriod, *, cut_id: int | None) -> Closed:
-        for _ in range(_DRAFTS_MAX):
-            invoice = drafting.draft(period, cut_id=cut_id, consumption=self.consumption)
-            if invoice.unpriced:
-                return Closed(period=period, outcome=Outcome.HELD_UNPRICED, invoice=invoice)
-            if cut_id is None:
-                return Closed(period=period, outcome=Outcome.DRAFTED, invoice=invoice)
-            version = drafting.terms.version
-            issued = self.invoices.issue(invoice, terms_version=version, now_ms=self.clock.now_ms())
-            if isinstance(issued, Invoice):
-                return Closed(period=period, outcome=Outcome.ISSUED, invoice=issued)
-            drafting = self._look()
-            if issued is NotIssued.ALREADY_ISSUED:
-                number = self._issued_numbers()[period.version.contract, period.span.start_ms]
-                return Closed(period=period, outcome=Outcome.ALREADY_ISSUED, number=number)
+        Raises Unavailable.
+        """
+        for _ in range(_LOOKS_MAX):
+            drafting = self.closer.look()
+            try:
+                self.periods.lay_out(drafting.terms, now_ms=now_ms, contracts=contracts)
+            except TermsMoved:
+                continue
+            return drafting
         raise Unavailable(
             Reason.STORE_UNAVAILABLE, "The terms change all the time; close the month again."
         )
 
-    def _wait_until_counted(self) -> None:
-        """Wait until all that was recorded before this moment is in the sums."""
-        positions = self.facts.recorded_up_to()
-        end = self.clock.monotonic_seconds() + _COUNTED_SECONDS_MAX
-        while not self.facts.is_counted(positions):
-            if self.clock.monotonic_seconds() > end:
-                raise Unavailable(
-                    Reason.STORE_UNAVAILABLE,
-                    "Usage that was recorded is not counted yet: let the meter run, and close"
-                    " again.",
-                )
-            self.pause(_POLL_SECONDS)
+    def take_cut(self, *, now_ms: int) -> int:
+        """Take a cut of all that was recorded before this moment; return its id."""
+        wait_until_counted(self.closer.facts, clock=self.clock, pause=self.pause)
+        return self.cuts.take_cut(now_ms=now_ms).cut_id
+
+    def _check_ended(self, month: Month, contracts: Collection[str] | None, *, now_ms: int) -> None:
+        ended = PeriodQuery(month=month, contracts=contracts, ended_ms=now_ms)
+        if self.periods.find(ended, after=None, limit=1):
+            return
+        begun = PeriodQuery(month=month, contracts=contracts)
+        has_begun = bool(self.periods.find(begun, after=None, limit=1))
+        if has_begun or month_span(month, UTC_ZONE).end_ms > now_ms:
+            raise Refused(
+                BillingReason.MONTH_NOT_ENDED,
+                f"{month} has not ended under any contract: `invoices preview` shows how it"
+                " stands.",
+            )
+
+
+@dataclass(slots=True)
+class _Run:
+    """One close, on its way."""
+
+    closing: Closing
+    order: CloseOrder
+    now_ms: int = field(kw_only=True)
+    on_progress: Callable[[int], None] = field(kw_only=True)
+    tally: Tally = field(default_factory=Tally)
+    cut_id: int | None = None
+
+    def close(self, month: Month, *, contracts: Collection[str] | None) -> None:
+        """Close a month, and tell of it."""
+        query = PeriodQuery(month=month, contracts=contracts)
+        pages: Iterator[Sequence[StoredPeriod]] = self._pages(query)
+        while True:
+            # Parts of a month follow each other: each knows what the one before has billed.
+            later: list[StoredPeriod] = []
+            self._close_round(self._ready(pages, later))
+            if not later:
+                return
+            pages = iter([later])
+
+    def _close_round(self, ready: Iterator[Ready]) -> None:
+        if self.order.dry_run:
+            for some in _chunks(ready):
+                self.tally.add(self.closing.closer.draft(some))
+                self.on_progress(self.tally.total())
+            return
+        left: list[Ready] = []
+        for done in self._run(self._to_chunks(ready)):
+            self.tally.count(done.counts, done.told)
+            left += done.left
+            self.on_progress(self.tally.total())
+        for some in _chunks(iter(left)):
+            # Now whoever was at them is waited for.
+            assert self.cut_id is not None, "they were in a chunk"
+            self.tally.add(self.closing.closer.close(some, cut_id=self.cut_id, doing=self._doing()))
+
+    def _run(self, chunks: Iterator[Chunk]) -> Iterator[ChunkDone]:
+        make, count = self.closing.make_closers, self.order.job_count
+        own: Closers = OwnProcess(self.closing.closer)
+        if make is None or count <= 1:
+            yield from own.run(chunks)
+            return
+        first = next(chunks, None)
+        if first is not None:
+            # Processes cost seconds: where nothing is to be closed, there are none.
+            with make(count) as closers:
+                yield from closers.run(_with_first(first, chunks))
+
+    def _to_chunks(self, ready: Iterator[Ready]) -> Iterator[Chunk]:
+        for some in _chunks(ready):
+            if self.cut_id is None:
+                # One for all, and none when there is nothing to do.
+                self.cut_id = self.closing.take_cut(now_ms=self.now_ms)
+            yield Chunk(
+                ready=tuple(some),
+                cut_id=self.cut_id,
+                doing=self._doing(),
+                tells_all=not self.tally.is_full(),
+            )
+
+    def _ready(
+        self, pages: Iterator[Sequence[StoredPeriod]], later: list[StoredPeriod]
+    ) -> Iterator[Ready]:
+        """Yield what is to be closed, at most one period of each contract; others are put off."""
+        taken: set[str] = set()
+        early_by = self.order.key_id if self.order.early else None
+        for page in pages:
+            found = self.closing.closer.triage().sort(page, now_ms=self.now_ms, early_by=early_by)
+            self.tally.add(found.decided)
+            for it in found.ready:
+                if it.stored.contract in taken:
+                    later.append(it.stored)
+                else:
+                    taken.add(it.stored.contract)
+                    yield it
+
+    def _pages(self, query: PeriodQuery) -> Iterator[Sequence[StoredPeriod]]:
+        after: PeriodKey | None = None
+        while page := self.closing.periods.find(query, after=after, limit=_PAGE_SIZE):
+            yield page
+            after = key_of(page[-1])
+
+    def _doing(self) -> Doing:
+        return Doing(key_id=self.order.key_id, now_ms=self.now_ms)
+
+
+def _contracts(drafting: Drafting, order: CloseOrder) -> Collection[str] | None:
+    """Return the contracts that are to be closed; None: all."""
+    if order.account_id is None:
+        return None
+    if order.month is not None:
+        billing = drafting.periods(order.month, account_id=order.account_id)
+        return {it.version.contract for it in billing}
+    tree, account_id = drafting.tree, order.account_id
+    return {
+        it.contract
+        for it in drafting.terms.contracts
+        if any(account_id in tree.ever_below(root) for root in it.covers)
+    }
+
+
+def wait_until_counted(
+    facts: UsageFacts, *, clock: Clock, pause: Callable[[float], object]
+) -> None:
+    """Wait until all that was recorded before this moment is in usage; raises Unavailable."""
+    positions = facts.recorded_up_to()
+    end = clock.monotonic_seconds() + _COUNTED_SECONDS_MAX
+    while not facts.is_counted(positions):
+        if clock.monotonic_seconds() > end:
+            raise Unavailable(
+                Reason.STORE_UNAVAILABLE,
+                "Usage that was recorded is not counted yet: let the meter run, and close again.",
+            )
+        pause(_POLL_SECONDS)
+
+
+def _chunks(ready: Iterator[Ready]) -> Iterator[list[Ready]]:
+    some: list[Ready] = []
+    for it in ready:
+        some.append(it)
+        if len(some) == _CHUNK_SIZE:
+            yield some
+            some = []
+    if some:
+        yield some
+
+
+def _with_first(first: Chunk, others: Iterator[Chunk]) -> Iterator[Chunk]:
+    yield first
+    yield from others

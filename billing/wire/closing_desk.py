@@ -1,19 +1,34 @@
-"""Months: the part of the billing service that closes them."""
+"""Months: the part of the billing service that closes them, and says where each stands."""
 
 import asyncio
 from typing import Any, Final, TypeAlias
 
 import grpc
 
-from billing.wire.desk import Desk
-from billing.wire.messages import (
-    from_month,
+from billing.closing import CloseOrder
+from billing.ledger import PeriodKey
+from billing.limits import REASON_CHARS_MAX
+from billing.wire.closing_messages import (
+    DUE,
+    STAGES_BY_NUMBER,
     to_close_response,
+    to_closed,
+    to_period,
+    to_period_count,
 )
+from billing.wire.desk import Desk
+from billing.wire.documents_desk import from_text
+from billing.wire.messages import from_month
+from meter.domain.account import invalid_argument
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 _PREVIOUS: Final = "previous"
+_JOBS_MAX: Final = 64
+_PAGE: Final = 100
+_PAGE_MAX: Final = 1000
+# Between the two parts of a page's token: no name has it.
+_TOKEN_MARK: Final = "\n"
 
 
 class ClosingDesk(Desk):
@@ -23,16 +38,94 @@ class ClosingDesk(Desk):
         self, request: pb.CloseMonthRequest, context: _Context
     ) -> pb.CloseMonthResponse:
         """Issue a month's invoices."""
-        self._administrator(context)
+        credential = self._administrator(context)
         closing = self._parts.closing
-        is_previous = request.month == _PREVIOUS
-        month = closing.previous_month() if is_previous else from_month(request.month)
+        if request.month == DUE:
+            month = None
+        elif request.month == _PREVIOUS:
+            month = closing.previous_month()
+        else:
+            month = from_month(request.month)
         if request.account:
             self._host.tree().get(request.account)
-        result = await asyncio.to_thread(
-            closing.close_month,
-            month,
+        if not 0 <= request.job_count <= _JOBS_MAX:
+            raise invalid_argument("job_count", f"0 to {_JOBS_MAX}")
+        order = CloseOrder(
+            month=month,
             account_id=request.account or None,
             dry_run=request.dry_run,
+            early=request.early,
+            key_id=credential.key_id,
+            job_count=request.job_count or 1,
         )
-        return to_close_response(result)
+        return to_close_response(await asyncio.to_thread(closing.close, order))
+
+    async def ListPeriods(
+        self, request: pb.ListPeriodsRequest, context: _Context
+    ) -> pb.ListPeriodsResponse:
+        """Say where periods stand."""
+        self._reader(context)
+        if not 0 <= request.page_size <= _PAGE_MAX:
+            raise invalid_argument("page_size", f"0 to {_PAGE_MAX}")
+        if request.state and request.state not in STAGES_BY_NUMBER:
+            raise invalid_argument("state", "open, collecting, due or closed")
+        wanted = {
+            "month": from_month(request.month) if request.month else None,
+            "contract": request.contract or None,
+            "stage": STAGES_BY_NUMBER[request.state] if request.state else None,
+        }
+        page = await asyncio.to_thread(
+            self._parts.months.list_periods,
+            **wanted,
+            after=_from_token(request.page_token),
+            limit=request.page_size or _PAGE,
+        )
+        counts = {}
+        if not request.page_token:
+            # All that there are, however many pages: said once.
+            counts = await asyncio.to_thread(self._parts.months.counts, **wanted)
+        last = page.periods[-1].stored if page.more else None
+        return pb.ListPeriodsResponse(
+            periods=[to_period(it) for it in page.periods],
+            next_page_token=(
+                "" if last is None else f"{last.contract}{_TOKEN_MARK}{last.span.start_ms}"
+            ),
+            counts=[to_period_count(stage, count) for stage, count in sorted(counts.items())],
+        )
+
+    async def ApproveInvoice(
+        self, request: pb.ApproveInvoiceRequest, context: _Context
+    ) -> pb.ApproveInvoiceResponse:
+        """Let an invoice go that is held."""
+        credential = self._administrator(context)
+        closed = await asyncio.to_thread(
+            self._parts.months.approve,
+            request.contract,
+            from_month(request.month),
+            reason=from_text(request.reason, "reason", chars_max=REASON_CHARS_MAX),
+            key_id=credential.key_id,
+        )
+        return pb.ApproveInvoiceResponse(periods=[to_closed(it) for it in closed])
+
+    async def ReopenPeriod(
+        self, request: pb.ReopenPeriodRequest, context: _Context
+    ) -> pb.ReopenPeriodResponse:
+        """Open a period again."""
+        credential = self._administrator(context)
+        told = await asyncio.to_thread(
+            self._parts.months.reopen,
+            request.contract,
+            from_month(request.month),
+            reason=from_text(request.reason, "reason", chars_max=REASON_CHARS_MAX),
+            key_id=credential.key_id,
+        )
+        return pb.ReopenPeriodResponse(periods=[to_period(it) for it in told])
+
+
+def _from_token(token: str) -> PeriodKey | None:
+    if not token:
+        return None
+    contract, mark, start = token.partition(_TOKEN_MARK)
+    if not mark or not start.isdecimal():
+        raise invalid_argument("page_token", "`next_page_token` of an answer")
+    return PeriodKey(contract, int(start))

@@ -11,6 +11,7 @@ from billing.credit_notes import CreditNotes
 from billing.explaining import Explaining
 from billing.invoicing import Invoice
 from billing.issued import Doing, IssuedDocuments
+from billing.months import Months
 from billing.papers import PaperPress
 from billing.payments import Payments
 from billing.ports import InvoiceStore, Terms, TermsStore
@@ -30,6 +31,7 @@ class BillingParts:
     setting: SettingTerms
     invoices: InvoiceStore
     closing: Closing
+    months: Months
     explaining: Explaining
     papers: PaperPress
     documents: IssuedDocuments

@@ -6,8 +6,7 @@ from typing import Final
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from billing.closing import Closed, CloseResult, Outcome
-from billing.contracts import BillingPeriod, ContractVersion
+from billing.contracts import ContractVersion
 from billing.invoicing import DocumentKind, Invoice
 from billing.issued import JUST_ISSUED, DocumentState, Standing
 from billing.money import write, write_money
@@ -19,15 +18,6 @@ from meter.domain.interval import is_on_edge
 from meter.domain.tokens import BAND_NAMES
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 
-_OUTCOMES: Final = {
-    Outcome.ISSUED: pb.CLOSE_OUTCOME_ISSUED,
-    Outcome.DRAFTED: pb.CLOSE_OUTCOME_DRAFTED,
-    Outcome.ALREADY_ISSUED: pb.CLOSE_OUTCOME_ALREADY_ISSUED,
-    Outcome.NO_USAGE: pb.CLOSE_OUTCOME_NO_USAGE,
-    Outcome.HELD_UNPRICED: pb.CLOSE_OUTCOME_HELD_UNPRICED,
-    Outcome.HELD_EARLIER: pb.CLOSE_OUTCOME_HELD_EARLIER,
-    Outcome.NOT_ENDED: pb.CLOSE_OUTCOME_NOT_ENDED,
-}
 _KINDS: Final = {
     DocumentKind.INVOICE: pb.DOCUMENT_KIND_INVOICE,
     DocumentKind.SUPPLEMENTARY_INVOICE: pb.DOCUMENT_KIND_SUPPLEMENTARY_INVOICE,
@@ -128,40 +118,6 @@ def to_explained_price(price: Price | None, book: PriceBook) -> pb.ExplainPriceR
         above=price.above,
         window=price.window,
         version=to_price_version(book),
-    )
-
-
-def to_close_response(result: CloseResult) -> pb.CloseMonthResponse:
-    """Return what a close did."""
-    return pb.CloseMonthResponse(
-        month=str(result.month),
-        cut_id=result.cut_id or 0,
-        periods=[_to_closed(it) for it in result.closed],
-        uncovered=result.uncovered,
-    )
-
-
-def _to_closed(closed: Closed) -> pb.ClosedPeriod:
-    invoice = closed.invoice
-    message = pb.ClosedPeriod(
-        outcome=_OUTCOMES[closed.outcome],
-        invoice=_to_open(closed.period) if invoice is None else to_summary(invoice),
-        unpriced=to_unpriced(invoice.unpriced) if invoice is not None else (),
-        earlier_month=str(closed.earlier or ""),
-    )
-    if closed.number:
-        message.invoice.number = closed.number
-    return message
-
-
-def _to_open(period: BillingPeriod) -> pb.InvoiceSummary:
-    return pb.InvoiceSummary(
-        contract=period.version.contract,
-        account=period.version.covers[0],
-        buyer=period.version.buyer.name,
-        month=str(period.month),
-        start_time=to_timestamp(period.span.start_ms),
-        end_time=to_timestamp(period.span.end_ms),
     )
 
 

@@ -8,8 +8,9 @@ import click
 
 import billing.app
 import meter.lending
+from billing.closing import CloseOrder
 from billing.periods import read_month
-from billing.wire.messages import to_close_response
+from billing.wire.closing_messages import to_close_response
 from cli.accounts import print_table, resolve
 from cli.connection import connect, load_settings
 from cli.invoices import summary_to_json
@@ -118,7 +119,8 @@ def _close_here(
                 found = tree.find_by_path(account.removeprefix("/"), at_ms=now_ms)
                 account_id = (found or tree.get(account.removeprefix("id:"))).account_id
             wanted = closing.previous_month() if month == PREVIOUS else read_month(month)
-            result = closing.close_month(wanted, account_id=account_id, dry_run=dry_run)
+            order = CloseOrder(month=wanted, account_id=account_id, dry_run=dry_run)
+            result = closing.close(order)
             return to_close_response(result)
     except MeterError as error:
         code = Exit.REFUSED if isinstance(error, _REFUSALS) else Exit.FAILED

@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 
-from billing.closing import OPEN_OUTCOMES, Outcome
+from billing.close_result import OPEN_OUTCOMES, Outcome
 from billing.periods import read_month
 from tests.acceptance.oracle import differences, read_invoices
 from tests.acceptance.oracle_bills import Bills, Event, bill, price_event, to_event

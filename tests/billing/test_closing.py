@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from sqlalchemy import event
 
-from billing.closing import CloseResult, Outcome
+from billing.close_result import CloseResult, Outcome
 from billing.errors import BillingReason
 from billing.periods import read_month
 from billing.ports import NotIssued
@@ -44,9 +44,11 @@ def use(town: Town, *, account: str = "acme", at: str = "2026-10-10", **classes:
     town.record(TownEvent(account=account, end_ms=ms(at), classes=classes or {"input": 1_000_000}))
 
 
-def close(town: Town, month: str = OCTOBER, *, account: str | None = None) -> CloseResult:
+def close(
+    town: Town, month: str = OCTOBER, *, account: str | None = None, early: bool = False
+) -> CloseResult:
     """Close a month."""
-    return town.billing.closing.close_month(read_month(month), account_id=account, dry_run=False)
+    return town.billing.closing.close_month(read_month(month), account_id=account, early=early)
 
 
 def outcomes(result: CloseResult) -> dict[str, Outcome]:
@@ -109,9 +111,11 @@ def test_close__ends_where_the_contract_is(town: Town) -> None:
     use(town)
     use(town, account="other")
     town.clock.now = ms("2026-11-01T06:59")
-    assert outcomes(close(town)) == {"acme-2026": Outcome.ISSUED, "west": Outcome.NOT_ENDED}
+    first = close(town, early=True)
+    assert outcomes(first) == {"acme-2026": Outcome.ISSUED, "west": Outcome.NOT_ENDED}
     town.clock.now = ms("2026-11-01T07:00")
-    assert outcomes(close(town)) == {"acme-2026": Outcome.ALREADY_ISSUED, "west": Outcome.ISSUED}
+    second = close(town, early=True)
+    assert outcomes(second) == {"acme-2026": Outcome.ALREADY_ISSUED, "west": Outcome.ISSUED}
 
 
 def test_close__edges_of_the_month(town: Town) -> None:
@@ -130,7 +134,7 @@ def test_close__unpriced_holds_one_and_not_the_others(town: Town) -> None:
     town.import_book(book_toml('input = "3"', book="thin"))
     town.set_contract(contract_toml("thin", covers="other", book="thin", series="TH"))
     use(town)
-    use(town, account="other", input=5, output=6)
+    use(town, account="other", input=5_000_000, output=6)
     result = close(town)
     assert outcomes(result) == {"acme-2026": Outcome.ISSUED, "thin": Outcome.HELD_UNPRICED}
     held = next(it for it in result.closed if it.outcome is Outcome.HELD_UNPRICED)
@@ -166,11 +170,13 @@ def test_close__parts_of_a_month(town: Town) -> None:
 
 
 def test_close__nothing_used(town: Town) -> None:
-    """Without usage there is no invoice, no number and no cut."""
+    """Without usage there is no invoice and no number; the month is closed, and that once."""
     result = close(town)
     assert outcomes(result) == {"acme-2026": Outcome.NO_USAGE}
-    assert result.cut_id is None
     assert issued(town) == []
+    assert outcomes(close(town)) == {"acme-2026": Outcome.NO_USAGE}
+    assert town.ask("SELECT count(*) FROM cuts") == [(1,)]
+    assert town.ask("SELECT count(*) FROM invoice_numbers") == [(0,)]
 
 
 def test_close__names_who_is_not_covered(town: Town) -> None:
@@ -356,16 +362,18 @@ def test_preview__of_this_month(town: Town) -> None:
 
 def test_explain__down_to_the_journal(town: Town) -> None:
     """A line's intervals and segments each add up to its tokens, and name where they are."""
-    use(town, at="2026-10-10T10:00", input=5, output=1)
-    use(town, at="2026-10-10T10:20", input=7)
+    use(town, at="2026-10-10T10:00", input=500_000, output=100_000)
+    use(town, at="2026-10-10T10:20", input=700_000)
     use(town, at="2026-11-10", input=100)
     use(town, account="other", input=100)
     close(town)
     use(town, at="2026-10-10T10:20", input=9)
     found = town.billing.explaining.explain_line("NG-2026-000001", 1)
     assert found.is_closed
-    assert [it.token_count for it in found.intervals] == [5, 7]
-    assert [(it.position, it.token_count) for it in found.segments] == [(1, 5), (2, 7)]
+    assert [it.token_count for it in found.intervals] == [500_000, 700_000]
+    assert [(it.position, it.token_count) for it in found.segments] == [
+        *((1, 500_000), (2, 700_000))
+    ]
 
 
 def test_explain__what_is_not_there(town: Town) -> None:

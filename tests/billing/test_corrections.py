@@ -7,7 +7,7 @@ from decimal import Decimal
 
 import pytest
 
-from billing.closing import Outcome
+from billing.close_result import Outcome
 from billing.invoicing import Invoice
 from billing.periods import read_month
 from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final, Self
 
-from billing.closing import Closed
+from billing.close_result import Closed
 from billing.invoicing import Invoice, InvoiceLine
 from billing.periods import read_month
 from tests.billing.town import Town, TownEvent, book_toml, contract_toml

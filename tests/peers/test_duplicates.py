@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from sqlalchemy import Engine
 
-from billing.closing import Outcome as CloseOutcome
+from billing.close_result import Outcome as CloseOutcome
 from billing.errors import BillingReason
 from billing.ports import NotIssued
 from meter.counting.follower import Follower

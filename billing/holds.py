@@ -1,0 +1,56 @@
+"""Why an invoice is held until somebody has looked at it. Pure."""
+
+from collections.abc import Collection
+from decimal import Decimal
+from enum import StrEnum
+from typing import Final
+
+from billing.invoicing import Invoice
+from billing.money import multiply
+
+
+class Hold(StrEnum):
+    """A reason to hold; the worst comes first."""
+
+    UNPRICED = "unpriced"
+    DRIFT = "drift"
+    FIRST = "first"
+    JUMP = "jump"
+
+
+# What somebody may let go; the others have to be mended.
+APPROVABLE: Final = frozenset({Hold.FIRST, Hold.JUMP})
+
+
+def holds_of(
+    draft: Invoice,
+    *,
+    last_net: Decimal | None,
+    is_drifted: bool,
+    approved: Collection[Decimal] = (),
+) -> tuple[Hold, ...]:
+    """Return every reason why a draft is held, the worst first; none where it may go.
+
+    `last_net` is what the contract's last invoice came to without taxes; None: there is none.
+    `is_drifted` says that the sums of its usage are not its usage. `approved` are totals for which
+    somebody has let this very invoice go.
+    """
+    terms = draft.version.closing
+    found = []
+    if draft.unpriced:
+        found.append(Hold.UNPRICED)
+    if is_drifted:
+        found.append(Hold.DRIFT)
+    if draft.total not in approved:
+        if terms.hold_first and last_net is None:
+            found.append(Hold.FIRST)
+        if _is_jump(draft.net, last_net, factor=terms.hold_jump):
+            found.append(Hold.JUMP)
+    return tuple(found)
+
+
+def _is_jump(net: Decimal, last_net: Decimal | None, *, factor: Decimal | None) -> bool:
+    # From nothing, everything is a jump: an invoice of 0 says nothing about the next.
+    if factor is None or last_net is None or last_net <= 0:
+        return False
+    return net > multiply(last_net, factor)
