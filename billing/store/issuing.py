@@ -124,11 +124,11 @@ def issue_all(
         issued.append(issue(document, number=last[series], issue_ms=now_ms))
     if issued:
         rows = (
-            _to_row(document, serial=serial, terms_version=terms_version)
+            invoice_row(document, serial=serial, terms_version=terms_version)
             for document, serial in zip(issued, serials, strict=True)
         )
         _copy(connection, "issued_invoices", columns=_INVOICE_COLUMNS, rows=rows)
-        lines = (row for document in issued for row in _to_lines(document))
+        lines = (row for document in issued for row in line_rows(document))
         _copy(connection, "issued_lines", columns=_LINE_COLUMNS, rows=lines)
         due = ({"number": it.issue.number} for it in issued if it.issue is not None)
         _copy(connection, "papers_due", columns={"number": "text"}, rows=due)
@@ -174,7 +174,8 @@ def _copy(
             copy.write_row([row[name] for name in columns])
 
 
-def _to_row(invoice: Invoice, *, serial: int, terms_version: int) -> dict[str, Any]:
+def invoice_row(invoice: Invoice, *, serial: int, terms_version: int) -> dict[str, Any]:
+    """Return the row that an issued document is kept as."""
     assert invoice.issue is not None
     version, document = invoice.version, to_json(invoice)
     return {
@@ -210,7 +211,8 @@ def _to_row(invoice: Invoice, *, serial: int, terms_version: int) -> dict[str, A
     }
 
 
-def _to_lines(invoice: Invoice) -> Iterator[dict[str, Any]]:
+def line_rows(invoice: Invoice) -> Iterator[dict[str, Any]]:
+    """Yield the rows that its lines are kept as."""
     assert invoice.issue is not None
     number = {"number": invoice.issue.number}
     for line in invoice.lines:
