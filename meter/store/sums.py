@@ -1,7 +1,7 @@
 """Usage added up over spans of time: most of a month is one row of a key, folded before."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Engine, text
 
@@ -15,7 +15,11 @@ from meter.usage import UsageFact
 
 # Rows that are held at a time.
 _ROWS_AT_ONCE: Final = 10_000
-_COLUMNS: Final = {token_class: token_class.name.lower() for token_class in TokenClass}
+# What the sums of one statement are kept in; the usual few MiB would not hold a batch of accounts.
+_MEMORY: Final = text("SET LOCAL work_mem = '32MB'")
+_CLASSES: Final = tuple(TokenClass)
+_MODES: Final = {mode.value: mode for mode in Mode}
+_CLASS_NAMES: Final = [token_class.name.lower() for token_class in _CLASSES]
 # Of a cell in which an account has usage of a later cut, the usage itself is read.
 _SUMS: Final = """
 WITH folded AS (
@@ -50,7 +54,8 @@ WITH folded AS (
 ), added AS (
     SELECT account_id, place, sku_id, band, {sums} FROM parts GROUP BY 1, 2, 3, 4
 )
-SELECT a.*, s.model, s.served_model, s.tier, s.mode, s.region
+SELECT a.account_id, a.place, s.model, s.served_model, s.tier, s.mode, s.region, a.band,
+       request_count, {classes}
 FROM added a JOIN skus s USING (sku_id)
 ORDER BY account_id, place, sku_id, band
 """
@@ -83,11 +88,13 @@ class SumStore:
         statement = text(
             _SUMS.format(
                 columns=", ".join(SUMMED),
+                classes=", ".join(_CLASS_NAMES),
                 sums=", ".join(f"sum({name})::bigint AS {name}" for name in SUMMED),
             )
         )
         with store_faults(), self._engine.connect() as connection:
             connection.execute(SNAPSHOT)
+            connection.execute(_MEMORY)
             division = divide(edges_ms, until_ms=folded_until_ms(connection))
             values = {
                 "accounts": list(set(account_ids)),
@@ -101,24 +108,8 @@ class SumStore:
             }
             streamed = connection.execution_options(yield_per=_ROWS_AT_ONCE)
             with streamed.execute(statement, values) as rows:
-                for row in rows.mappings():
-                    yield UsageFact(
-                        account_id=row["account_id"],
-                        interval_start_ms=edges_ms[row["place"]],
-                        model=row["model"],
-                        served_model=row["served_model"] or row["model"],
-                        tier=row["tier"],
-                        mode=Mode(row["mode"]),
-                        region=row["region"],
-                        band=row["band"],
-                        finish_class=FinishClass.DELIVERED,
-                        tokens={
-                            token_class: row[name]
-                            for token_class, name in _COLUMNS.items()
-                            if row[name]
-                        },
-                        request_count=row["request_count"],
-                    )
+                for row in rows:
+                    yield _to_fact(tuple(row), edges_ms=edges_ms)
 
     def latest_cuts(
         self, *, account_ids: Collection[str], start_ms: int, end_ms: int
@@ -146,3 +137,22 @@ class SumStore:
                 connection, account_ids=account_ids, start_ms=start_ms, end_ms=end_ms
             )
             return frozenset(it.account_id for it in drifts)
+
+
+def _to_fact(row: tuple[Any, ...], *, edges_ms: Sequence[int]) -> UsageFact:
+    account_id, place, model, served_model, tier, mode, region, band, request_count, *counts = row
+    return UsageFact(
+        account_id=account_id,
+        interval_start_ms=edges_ms[place],
+        model=model,
+        served_model=served_model or model,
+        tier=tier,
+        mode=_MODES[mode],
+        region=region,
+        band=band,
+        finish_class=FinishClass.DELIVERED,
+        tokens={
+            token_class: count for token_class, count in zip(_CLASSES, counts, strict=True) if count
+        },
+        request_count=request_count,
+    )
