@@ -13,16 +13,20 @@ from billing.months import Months
 from billing.papers import PaperPress
 from billing.payments import Payments
 from billing.period_closing import PeriodClosing
+from billing.replay import Replaying
 from billing.revenue import RevenueMeter
 from billing.setting_terms import SettingTerms
 from billing.store.documents import DocumentStore
+from billing.store.former_ledger import FormerLedger
 from billing.store.invoices import InvoiceStore
 from billing.store.kept import KeptInvoiceStore
 from billing.store.ledger import LedgerStore
 from billing.store.papers import PaperStore
 from billing.store.periods import PeriodStore
+from billing.store.proofs import ProofStore
 from billing.store.terms import TermsStore
 from billing.term_effects import TermEffects
+from billing.tracing import Tracing
 from billing.typesetting import Typesetter
 from billing.wire.desk import BillingParts
 from billing.wire.servicer import BillingServicer
@@ -78,15 +82,28 @@ def make_auditing(host: Host, *, usage: UsageTotals) -> Auditing:
     )
 
 
+def make_replaying(host: Host) -> Replaying:
+    """Return what makes documents again, for a job on a meter's database."""
+    return Replaying(
+        terms=make_parts(host).terms,
+        proofs=ProofStore(host.engine),
+        ledger=FormerLedger(host.engine, ledger=LedgerStore(host.engine)),
+        consumption=host.consumption,
+        tree=host.tree,
+        is_sandbox=host.is_driven,
+    )
+
+
 def make_parts(host: Host, *, make_closers: MakeClosers | None = None) -> BillingParts:
     """Return the use cases and stores, joined; see `make_closing`."""
     terms = TermsStore(host.engine, tiers=host.tiers, tree=host.tree, change_log=host.change_log)
     invoices = InvoiceStore(host.engine)
     documents = DocumentStore(host.engine, change_log=host.change_log)
     ledger = LedgerStore(host.engine)
+    periods = PeriodStore(host.engine, change_log=host.change_log, tzdata=tzdata_version())
     closer = PeriodClosing(
         terms=terms,
-        periods=PeriodStore(host.engine, change_log=host.change_log, tzdata=tzdata_version()),
+        periods=periods,
         ledger=ledger,
         facts=host.facts,
         sums=host.sums,
@@ -102,15 +119,18 @@ def make_parts(host: Host, *, make_closers: MakeClosers | None = None) -> Billin
         pause=Event().wait,
         make_closers=make_closers,
     )
-    explaining = Explaining(
+    tracing = Tracing(
         terms=terms,
         invoices=invoices,
+        marks=ProofStore(host.engine),
+        periods=periods,
         facts=host.facts,
         sums=host.sums,
         ledger=ledger,
         evidence=host.evidence,
         tree=host.tree,
     )
+    explaining = Explaining(invoices=invoices, tracing=tracing, evidence=host.evidence)
     effects = TermEffects(
         tree=host.tree, facts=host.facts, sums=host.sums, ledger=ledger, clock=host.clock
     )

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from billing.invoicing import Invoice, InvoiceLine
+from billing.difference import BilledLine
+from billing.invoicing import ChargeLine, CreditLine, Invoice, InvoiceLine
 from meter.evidence import SegmentEvidence
 
 
@@ -18,17 +19,26 @@ class IntervalShare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Explanation:
-    """A line with all that it was made of; each of the two lists adds up to the line's tokens."""
+    """A line with all that it was made of.
+
+    Of a line of tokens each of the two lists, less `before`, adds up to the line's tokens: they
+    have what came above the cut `after_cut_id`, which is 0 where they have all. `before` are lines
+    of earlier documents that had billed some of it. Charges and credits are made of no usage.
+    """
 
     invoice: Invoice
-    line: InvoiceLine
-    intervals: tuple[IntervalShare, ...]
-    segments: tuple[SegmentEvidence, ...]
+    line: InvoiceLine | ChargeLine | CreditLine
+    intervals: tuple[IntervalShare, ...] = ()
+    segments: tuple[SegmentEvidence, ...] = ()
+    before: tuple[BilledLine, ...] = ()
+    after_cut_id: int = 0
 
     @property
     def is_closed(self) -> bool:
         """Whether usage and journal both add up to what the line bills."""
-        tokens = self.line.token_count
+        if not isinstance(self.line, InvoiceLine):
+            return True
+        tokens = self.line.token_count + sum(it.token_count for it in self.before)
         return (
             tokens
             == sum(it.token_count for it in self.intervals)

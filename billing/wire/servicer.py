@@ -10,6 +10,7 @@ from billing.pool_revenue import revenue_by_pool
 from billing.revenue import Pricing, revenue_by_tier
 from billing.wire.closing_desk import ClosingDesk
 from billing.wire.documents_desk import DocumentsDesk
+from billing.wire.events_desk import EventsDesk
 from billing.wire.messages import (
     from_month,
     from_span,
@@ -35,7 +36,11 @@ _FORMATS: Final = {
 
 
 class BillingServicer(
-    TermsDesk, ClosingDesk, DocumentsDesk, billing_service_pb2_grpc.BillingServiceServicer
+    TermsDesk,
+    ClosingDesk,
+    DocumentsDesk,
+    EventsDesk,
+    billing_service_pb2_grpc.BillingServiceServicer,
 ):
     """Answers the calls: those about documents itself, others at their desks."""
 
