@@ -225,6 +225,8 @@ def accounts_below(tree: AccountTree, roots: Sequence[str], span: Span) -> froze
 
 
 def _ended(versions: list[ContractVersion]) -> tuple[ContractVersion, ...]:
+    if len(versions) == 1:
+        return tuple(versions)
     versions = sorted(versions, key=lambda it: it.start_ms)
     ended = []
     for place, version in enumerate(versions):

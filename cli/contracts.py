@@ -8,7 +8,14 @@ from typing import Final
 import click
 
 from cli.accounts import format_time, print_table
-from cli.connection import Client, client_command
+from cli.connection import PRICING_SECONDS_MAX, Client, client_command
+from cli.effects import (
+    corrections_to_json,
+    effects_to_json,
+    print_corrections,
+    print_effects,
+    terms_options,
+)
 from cli.prices import faults_of, read_text, to_timestamp
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 
@@ -39,23 +46,44 @@ def contracts() -> None:
 @click.option("--series", metavar="SERIES", help="What invoice numbers begin with.")
 @click.option("--po", metavar="NUMBER", help="The buyer's order number.")
 @click.option("--terms-days", type=int, help="Days until an invoice is due.")
+@terms_options
 @client_command
-def set_contract(client: Client, *, file: Path | None, **flags: object) -> None:
-    """Set a version of a contract from FILE, or from flags (overrides need a file)."""
+def set_contract(
+    client: Client, *, file: Path | None, dry_run: bool, correct: bool, **flags: object
+) -> None:
+    """Set a version of a contract from FILE, or from flags.
+
+    Taxes, charges, overrides and how months are closed need a file.
+    """
     given = {name: value for name, value in flags.items() if value not in (None, ())}
     if file is not None and given:
         raise click.UsageError("give a FILE or flags, not both")
     toml = _write(given) if file is None else read_text(file)
     with faults_of("the flags' file" if file is None else file):
-        answer = client.billing.SetContract(pb.SetContractRequest(toml=toml))
+        if dry_run:
+            preview = pb.PreviewTermsRequest(contract=toml)
+            found = client.billing.PreviewTerms(preview, timeout=PRICING_SECONDS_MAX)
+            print_effects(found.effects, as_json=client.as_json)
+            return
+        request = pb.SetContractRequest(toml=toml, correct_issued=correct)
+        answer = client.billing.SetContract(request, timeout=PRICING_SECONDS_MAX)
     if client.as_json:
-        told = {**_version_to_json(answer.version), "changed": answer.changed, "toml": toml}
+        told = {
+            **_version_to_json(answer.version),
+            "changed": answer.changed,
+            "effects": effects_to_json(answer.effects),
+            "corrections": corrections_to_json(answer.corrections),
+            "toml": toml,
+        }
         click.echo(json.dumps(told, indent=2))
         return
     state = "set" if answer.changed else "there already, nothing changed:"
     version = answer.version
     click.echo(f"{state} {version.contract} from {format_time(version.start_time)}")
     _print([version])
+    if answer.effects:
+        print_effects(answer.effects)
+    print_corrections(answer.corrections)
 
 
 @contracts.command("list")
