@@ -5,6 +5,7 @@ from threading import Event
 from billing.auditing import Auditing, UsageTotals
 from billing.closers import MakeClosers
 from billing.closing import Closing
+from billing.correcting import Correcting
 from billing.credit_notes import CreditNotes
 from billing.customers import TopCustomers
 from billing.explaining import Explaining
@@ -131,13 +132,24 @@ def make_parts(host: Host, *, make_closers: MakeClosers | None = None) -> Billin
         tree=host.tree,
     )
     explaining = Explaining(invoices=invoices, tracing=tracing, evidence=host.evidence)
+    correcting = Correcting(
+        documents=documents,
+        periods=closing.periods,
+        ledger=ledger,
+        clock=host.clock,
+        look=closer.look,
+        take_cut=closing.take_cut,
+    )
     effects = TermEffects(
         tree=host.tree, facts=host.facts, sums=host.sums, ledger=ledger, clock=host.clock
     )
     return BillingParts(
         terms=terms,
         setting=SettingTerms(
-            terms=terms, effects=effects, correct=lambda *_, **__: (), clock=host.clock
+            terms=terms,
+            effects=effects,
+            correct=correcting.correct,
+            clock=host.clock,
         ),
         invoices=invoices,
         closing=closing,
@@ -147,4 +159,5 @@ def make_parts(host: Host, *, make_closers: MakeClosers | None = None) -> Billin
         documents=documents,
         credit_notes=CreditNotes(documents=documents),
         payments=Payments(documents=documents),
+        correcting=correcting,
     )

@@ -1,8 +1,8 @@
 """Correcting a closed period: what it comes to by now, less what was billed, as a document."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Protocol
 
 from billing.contracts import BillingPeriod
 from billing.drafting import Draft, Drafting
@@ -15,8 +15,8 @@ from billing.period_book import PeriodQuery, PeriodStore
 from billing.periods import Month
 from billing.ports import NotIssued, PeriodState, StoredPeriod
 from billing.tax import tax_totals
+from meter.domain.clock import Clock
 from meter.domain.errors import NotFound, Reason, Refused, Unavailable
-from meter.usage import Cuts
 
 # Terms that change all the time: somebody else is at work, and it can be asked for again.
 _DRAFTS_MAX: Final = 10
@@ -24,20 +24,28 @@ _DRAFTS_MAX: Final = 10
 _PERIODS_MAX: Final = 3_000
 
 
+class TakeCut(Protocol):
+    """Takes a cut of all that was recorded before this moment."""
+
+    def __call__(self, *, now_ms: int) -> int:
+        """Return its id; raises Unavailable when usage is not counted in time."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Correcting:
     """The use case, over what it needs.
 
-    `look` returns a look at the terms, the accounts and the usage of this moment; `wait` waits
-    until all that was recorded before is counted, or raises Unavailable.
+    `look` returns what drafts by the terms and the accounts of this moment; `take_cut` takes a cut
+    of all that was recorded before, and returns its id.
     """
 
     documents: IssuedDocuments
     periods: PeriodStore
     ledger: Ledger
-    cuts: Cuts
+    clock: Clock
     look: Callable[[], Drafting]
-    wait: Callable[[], None]
+    take_cut: TakeCut
 
     def correct(
         self,
@@ -45,7 +53,7 @@ class Correcting:
         month: Month,
         *,
         reason: str,
-        doing: Doing,
+        key_id: str,
         write_off: bool = False,
         dry_run: bool = False,
     ) -> tuple[Invoice, ...]:
@@ -56,19 +64,34 @@ class Correcting:
         returns drafts. Raises NotFound (PERIOD_NOT_FOUND), Refused (PERIOD_OPEN,
         USAGE_UNPRICED), Unavailable when usage is not counted in time.
         """
-        query = PeriodQuery(month=month, contracts=[contract])
-        stored = self.periods.find(query, after=None, limit=_PERIODS_MAX)
-        _check_closed(stored, contract=contract, month=month)
-        self.wait()
-        cut_id = None if dry_run else self.cuts.take_cut(now_ms=doing.now_ms).cut_id
+        doing = Doing(key_id=key_id, now_ms=self.clock.now_ms())
+        closed = self._closed(contract, month)
+        cut_id = None if dry_run else self.take_cut(now_ms=doing.now_ms)
         found = []
-        for period in stored:
+        for period in closed:
             made = self._correct(
                 period, cut_id=cut_id, reason=reason, write_off=write_off, doing=doing
             )
             if made is not None:
                 found.append(made)
         return tuple(found)
+
+    def _closed(self, contract: str, month: Month) -> list[StoredPeriod]:
+        """Return the closed periods of a month, at least one."""
+        query = PeriodQuery(month=month, contracts=[contract])
+        stored = self.periods.find(query, after=None, limit=_PERIODS_MAX)
+        if not stored:
+            raise NotFound(
+                BillingReason.PERIOD_NOT_FOUND,
+                f"{contract} has no period of {month} that has begun.",
+            )
+        closed = [it for it in stored if it.state is PeriodState.CLOSED]
+        if not closed:
+            raise Refused(
+                BillingReason.PERIOD_OPEN,
+                f"{month} of {contract} is not closed: its close bills all that there is.",
+            )
+        return closed
 
     def _correct(
         self,
@@ -121,7 +144,7 @@ class Correcting:
             refers_to=self.ledger.numbers([key]).get(key, ""),
             reason=reason,
         )
-        return _written_off(invoice) if write_off else invoice
+        return written_off(invoice) if write_off else invoice
 
 
 def as_period(drafting: Drafting, stored: StoredPeriod) -> BillingPeriod:
@@ -134,7 +157,7 @@ def as_period(drafting: Drafting, stored: StoredPeriod) -> BillingPeriod:
     return BillingPeriod(version=version, month=stored.month, span=stored.span)
 
 
-def _written_off(invoice: Invoice) -> Invoice:
+def written_off(invoice: Invoice) -> Invoice:
     """Return the document that gives a difference up: its lines, and one that takes all back."""
     taxed = [
         *((invoice.version.tax, it.billed) for it in invoice.lines),
@@ -163,15 +186,3 @@ def _written_off(invoice: Invoice) -> Invoice:
         taxes=tax_totals([*taxed, *((it.tax, it.amount) for it in given_up)], invoice.currency),
         total=round_half_up(ZERO, invoice.currency),
     )
-
-
-def _check_closed(stored: Sequence[StoredPeriod], *, contract: str, month: Month) -> None:
-    if not stored:
-        raise NotFound(
-            BillingReason.PERIOD_NOT_FOUND, f"{contract} has no period of {month} that has begun."
-        )
-    if any(it.state is not PeriodState.CLOSED for it in stored):
-        raise Refused(
-            BillingReason.PERIOD_OPEN,
-            f"{month} of {contract} is not closed: its close bills all that there is.",
-        )

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias
 import grpc
 
 from billing.closing import Closing
+from billing.correcting import Correcting
 from billing.credit_notes import CreditNotes
 from billing.explaining import Explaining
 from billing.invoicing import Invoice
@@ -37,6 +38,7 @@ class BillingParts:
     documents: IssuedDocuments
     credit_notes: CreditNotes
     payments: Payments
+    correcting: Correcting
 
 
 class Desk:

@@ -114,6 +114,22 @@ class DocumentsDesk(Desk):
         )
         return pb.RecordPaymentResponse(invoice=_to_summary(document), recorded=is_new)
 
+    async def CorrectPeriod(
+        self, request: pb.CorrectPeriodRequest, context: _Context
+    ) -> pb.CorrectPeriodResponse:
+        """Issue what a closed period comes to beyond what was billed."""
+        credential = self._administrator(context)
+        found = await asyncio.to_thread(
+            self._parts.correcting.correct,
+            request.contract,
+            from_month(request.month),
+            reason=from_text(request.reason, "reason", chars_max=REASON_CHARS_MAX),
+            write_off=request.write_off,
+            dry_run=request.dry_run,
+            key_id=credential.key_id,
+        )
+        return pb.CorrectPeriodResponse(documents=[to_summary(it) for it in found])
+
 
 def from_text(text: str, field: str, *, chars_max: int, may_be_empty: bool = False) -> str:
     """Return a text of a request, of printable characters; raises InvalidArgument."""
