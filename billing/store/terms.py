@@ -21,6 +21,7 @@ from billing.contracts import Contracts, ContractVersion
 from billing.errors import BillingReason
 from billing.ports import Judge, StoredText, Terms
 from billing.price_book import PriceBook
+from billing.store.periods import lay_out_contract
 from billing.store.tables import terms
 from billing.store.term_rows import (
     currency_of,
@@ -37,6 +38,7 @@ from meter.domain.account import PATH_SEPARATOR, AccountTree
 from meter.domain.errors import InvalidArgument, Refused
 from meter.domain.times import to_time
 from meter.runtime.engine import store_faults
+from meter.runtime.zones import tzdata_version
 from meter.toml_file import FileFaults
 
 _ID_MARK: Final = "id:"
@@ -171,6 +173,13 @@ class TermsStore:
                 key_id=key_id,
                 now_ms=now_ms,
                 revision=revision,
+            )
+            lay_out_contract(
+                connection,
+                version.contract,
+                found.after.contracts.versions(version.contract),
+                now_ms=now_ms,
+                tzdata=tzdata_version(),
             )
         return version, True
 
