@@ -37,6 +37,12 @@ class Coverage:
         edges.update(edge.start_ms for account in tree for edge in account.parents[1:])
         self._edges = sorted(edges)
         self._known: dict[tuple[str, int], ContractVersion | None] = {}
+        self._covering: dict[str, list[int]] = {}
+        for it in contracts:
+            for account_id in it.covers:
+                ends = (it.start_ms,) if it.end_ms is None else (it.start_ms, it.end_ms)
+                self._covering.setdefault(account_id, []).extend(ends)
+        self._changes: dict[str, tuple[int, ...]] = {}
 
     def find(self, account_id: str, at_ms: int) -> ContractVersion | None:
         """Return the version that bills an account's usage at an instant, or None."""
@@ -53,6 +59,35 @@ class Coverage:
         """Return the begin of a span and the instants in it at which an answer may change."""
         first = bisect_right(self._edges, span.start_ms)
         return [span.start_ms, *self._edges[first : bisect_left(self._edges, span.end_ms)]]
+
+    def changes(self, account_id: str) -> tuple[int, ...]:
+        """Return the instants at which who bills an account, or its path, may change, rising.
+
+        May hold more: those of accounts that it was ever below.
+        """
+        if account_id not in self._changes:
+            found: set[int] = set()
+            seen: set[str] = set()
+            open_ids = [account_id]
+            while open_ids:
+                each = open_ids.pop()
+                if each not in seen:
+                    seen.add(each)
+                    edges = self._tree.get(each).parents
+                    found.update(edge.start_ms for edge in edges[1:])
+                    found.update(self._covering.get(each, ()))
+                    open_ids += [edge.parent_id for edge in edges if edge.parent_id is not None]
+            self._changes[account_id] = tuple(sorted(found))
+        return self._changes[account_id]
+
+    def is_billed_under(self, contract: str) -> Callable[[Placed], bool]:
+        """Return what tells whether a fact is a contract's to bill, under any version of it."""
+
+        def is_billed(fact: Placed) -> bool:
+            version = self.find(fact.account_id, fact.interval_start_ms)
+            return version is not None and version.contract == contract
+
+        return is_billed
 
     def is_billed_by(self, version: ContractVersion) -> Callable[[Placed], bool]:
         """Return what tells whether a fact is this version's to bill."""

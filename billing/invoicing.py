@@ -1,23 +1,28 @@
 """From rated lines to an invoice: one rounding a line, and what it left over is kept. Pure."""
 
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import date, timedelta
 from decimal import Decimal
 from enum import StrEnum
+from itertools import count
 from typing import Final
 
+from billing.charges import Charge
 from billing.contracts import BillingPeriod, ContractVersion
+from billing.difference import LeftLine
 from billing.energy import InvoiceEnergy
-from billing.money import Currency, add_up, amount_of, round_half_up, subtract
+from billing.money import Currency, add_up, multiply, round_half_up, subtract
 from billing.periods import Month, Span, month_of
 from billing.price_book import Price
-from billing.rating import RatedLine, Rating, Unpriced
-from billing.tax import Tax, TaxTotal
+from billing.rating import Unpriced
+from billing.tax import Tax, TaxTotal, tax_totals
 from meter.domain.times import to_time
 from meter.domain.tokens import Mode, TokenClass
 
 # Moves when the same usage and terms would come to another invoice.
-ENGINE_VERSION: Final = 1
+ENGINE_VERSION: Final = 2
 
 
 class DocumentKind(StrEnum):
@@ -79,7 +84,10 @@ class InvoiceLine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ChargeLine:
-    """Units of a charge at a price each: `exact` = quantity × unit price."""
+    """Units of a charge at a price each: `exact` = quantity × unit price.
+
+    One that an earlier period has carried forward has an `origin`, which names no line.
+    """
 
     line: int
     charge_id: str
@@ -91,6 +99,7 @@ class ChargeLine:
     billed: Decimal
     residue: Decimal
     tax: Tax | None
+    origin: Origin | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,34 +209,89 @@ class Invoice:
         return self.version.covers[0]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrears:
+    """What a closed period has left over: lines by the difference rule, and charges not billed."""
+
+    period: BillingPeriod
+    lines: tuple[LeftLine, ...]
+    charges: tuple[Charge, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Made:
+    """What a draft is made by, and what a document says of it; see `Invoice`."""
+
+    cut_id: int | None
+    counted_until_ms: int
+    is_sandbox: bool
+    energy: InvoiceEnergy | None = None
+    groups: tuple[Group, ...] = ()
+    replaces: str = ""
+    usage_sha256: str = ""
+    terms: tuple[TermsFile, ...] = ()
+
+
 def draft(
     period: BillingPeriod,
-    rating: Rating,
+    lines: Sequence[LeftLine],
     *,
-    cut_id: int | None,
-    counted_until_ms: int,
-    is_sandbox: bool,
-    energy: InvoiceEnergy | None = None,
+    made: Made,
+    unpriced: tuple[Unpriced, ...] = (),
+    arrears: Sequence[Arrears] = (),
+    charges: Sequence[Charge] = (),
 ) -> Invoice:
-    """Return the draft of a period's invoice."""
-    currency = period.version.currency
-    lines = tuple(
-        _to_line(place, line, currency=currency) for place, line in enumerate(rating.lines, 1)
-    )
+    """Return the draft of a period's document: of its own lines, of arrears, and of charges.
+
+    It is that of a credit note where all of it comes to less than nothing.
+    """
+    version = period.version
+    numbers = count(1)
+    own = [_to_line(line, number=next(numbers), origin=None) for line in lines]
+    late = [
+        _to_line(line, number=next(numbers), origin=_origin(each.period, line))
+        for each in arrears
+        for line in each.lines
+    ]
+    charged = [_to_charge(it, version, number=next(numbers), origin=None) for it in charges]
+    charged += [
+        _to_charge(charge, version, number=next(numbers), origin=_origin(each.period, None))
+        for each in arrears
+        for charge in each.charges
+    ]
+    billed = [(version.tax, it.billed) for it in (*own, *late)]
+    billed += [(it.tax, it.billed) for it in charged]
+    taxes = tax_totals(billed, version.currency)
+    net = round_half_up(add_up(amount for _, amount in billed), version.currency)
     return Invoice(
-        version=period.version,
+        version=version,
         span=period.span,
         issue=None,
-        cut_id=cut_id,
-        counted_until_ms=counted_until_ms,
+        cut_id=made.cut_id,
+        counted_until_ms=made.counted_until_ms,
         engine=ENGINE_VERSION,
-        is_sandbox=is_sandbox,
-        lines=lines,
-        unpriced=rating.unpriced,
-        total=round_half_up(add_up(line.billed for line in lines), currency),
-        residue=add_up(line.residue for line in lines),
-        energy=energy,
+        is_sandbox=made.is_sandbox,
+        lines=(*own, *late),
+        unpriced=unpriced,
+        total=add_up((net, *(it.amount for it in taxes))),
+        residue=add_up([*(it.residue for it in (*own, *late)), *(it.residue for it in charged)]),
+        energy=made.energy,
+        kind=DocumentKind.CREDIT_NOTE if net < 0 else DocumentKind.INVOICE,
+        charges=tuple(charged),
+        groups=made.groups,
+        taxes=taxes,
+        replaces=made.replaces,
+        usage_sha256=made.usage_sha256,
+        terms=made.terms,
     )
+
+
+def digest_of(terms: Iterable[TermsFile]) -> bytes:
+    """Return what moves with any file that a period is priced by: a SHA-256 over all of them."""
+    digest = hashlib.sha256()
+    for it in terms:
+        digest.update(f"{it.kind}|{it.name}|{it.start_ms}|{it.sha256}\n".encode())
+    return digest.digest()
 
 
 def series_of(invoice: Invoice) -> str:
@@ -261,18 +325,50 @@ def issue(invoice: Invoice, *, number: int, issue_ms: int) -> Invoice:
     )
 
 
-def _to_line(place: int, line: RatedLine, *, currency: Currency) -> InvoiceLine:
-    exact = amount_of(line.token_count, unit_price=line.price.unit_price)
-    billed = round_half_up(exact, currency)
+def _to_line(line: LeftLine, *, number: int, origin: Origin | None) -> InvoiceLine:
+    assert line.price is not None, "whoever drafts has found it"
+    key = line.key
     return InvoiceLine(
-        line=place,
-        model=line.model,
-        tier=line.tier,
-        mode=line.mode,
-        token_class=line.token_class,
+        line=number,
+        model=key.model,
+        tier=key.tier,
+        mode=key.mode,
+        token_class=key.token_class,
         price=line.price,
         token_count=line.token_count,
+        exact=line.exact,
+        billed=line.billed,
+        residue=subtract(line.exact, line.billed),
+        group=key.group,
+        origin=origin,
+    )
+
+
+def _origin(period: BillingPeriod, line: LeftLine | None) -> Origin:
+    first = None if line is None else line.first
+    return Origin(
+        month=period.month,
+        start_ms=period.span.start_ms,
+        number="" if first is None else first.number,
+        line=0 if first is None else first.line,
+    )
+
+
+def _to_charge(
+    charge: Charge, version: ContractVersion, *, number: int, origin: Origin | None
+) -> ChargeLine:
+    exact = multiply(charge.quantity, charge.unit_price)
+    billed = round_half_up(exact, version.currency)
+    return ChargeLine(
+        line=number,
+        charge_id=charge.charge_id,
+        text=charge.text,
+        quantity=charge.quantity,
+        unit=charge.unit,
+        unit_price=charge.unit_price,
         exact=exact,
         billed=billed,
         residue=subtract(exact, billed),
+        tax=version.tax if charge.tax is None else charge.tax,
+        origin=origin,
     )

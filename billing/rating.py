@@ -5,7 +5,9 @@ Books are linear in counts: rating a quarter of an hour's sum is rating its even
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from typing import NamedTuple
 
 from billing.books import PriceBooks
 from billing.contracts import ContractVersion
@@ -14,9 +16,27 @@ from meter.domain.tokens import Mode, TokenClass
 from meter.usage import UsageFact
 
 
+class LineKey(NamedTuple):
+    """What tells lines of a period apart: whose tokens, of what, and at which price."""
+
+    group: str
+    model: str
+    tier: str
+    mode: Mode
+    token_class: TokenClass
+    above: int
+    window: str
+    book: str
+    version_start_ms: int
+    unit_price: Decimal
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RatedLine:
-    """Tokens (signed) of one class that were sold at one price; `model` is the sold name."""
+    """Tokens (signed) of one class that were sold at one price; `model` is the sold name.
+
+    `group` is the account right below what is covered, where the contract splits by it.
+    """
 
     model: str
     tier: str
@@ -24,6 +44,24 @@ class RatedLine:
     token_class: TokenClass
     price: Price
     token_count: int
+    group: str = ""
+
+    @property
+    def key(self) -> LineKey:
+        """What tells it from other lines; how its price was made up does not."""
+        price = self.price
+        return LineKey(
+            group=self.group,
+            model=self.model,
+            tier=self.tier,
+            mode=self.mode,
+            token_class=self.token_class,
+            above=price.above,
+            window=price.window,
+            book=price.book,
+            version_start_ms=price.version_start_ms,
+            unit_price=price.unit_price,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,49 +117,73 @@ class Rater:
         return book.start_ms, frozenset(windows)
 
 
-def rate(facts: Iterable[UsageFact], *, version: ContractVersion, books: PriceBooks) -> Rating:
-    """Price the usage that a version of a contract bills; tokens of 0 need no price."""
-    rater = Rater(version, books)
-    sums: Counter[tuple[str, str, Mode, TokenClass, Price]] = Counter()
-    missing: Counter[tuple[str, str, Mode, TokenClass, int]] = Counter()
-    first_ms: dict[object, int] = {}
-    for fact in facts:
+class Tally:
+    """Adds up what usage comes to: priced, by line, and what has no price, by key."""
+
+    def __init__(self) -> None:
+        # By the price itself, as the rater remembers it, which is cheaper than by its value.
+        self._sums: dict[tuple[str, str, str, Mode, TokenClass, int], int] = {}
+        self._prices: dict[int, Price] = {}
+        self._missing: Counter[tuple[str, str, Mode, TokenClass, int]] = Counter()
+        self._first_ms: dict[object, int] = {}
+
+    def add(
+        self, fact: UsageFact, *, version: ContractVersion, rater: Rater, group: str = ""
+    ) -> None:
+        """Price a fact that a version of a contract bills; tokens of 0 need no price."""
         model = version.sold_model(fact.model, fact.served_model)
         for token_class, count in fact.tokens.items():
             if not count:
                 continue
             price = rater.find_price(key_of(fact, model=model, token_class=token_class))
             if price is None:
-                key = (model, fact.tier, fact.mode, token_class, fact.band)
-                missing[key] += count
+                missing = (model, fact.tier, fact.mode, token_class, fact.band)
+                self._missing[missing] += count
                 start_ms = fact.interval_start_ms
-                first_ms[key] = min(first_ms.get(key, start_ms), start_ms)
+                self._first_ms[missing] = min(self._first_ms.get(missing, start_ms), start_ms)
             else:
-                sums[model, fact.tier, fact.mode, token_class, price] += count
-    lines = [
-        RatedLine(
-            model=model,
-            tier=tier,
-            mode=mode,
-            token_class=token_class,
-            price=price,
-            token_count=count,
+                self._prices[id(price)] = price
+                key = (group, model, fact.tier, fact.mode, token_class, id(price))
+                self._sums[key] = self._sums.get(key, 0) + count
+
+    def rating(self) -> Rating:
+        """Return what all of it comes to; what comes to no tokens at all is not there."""
+        lines: dict[LineKey, RatedLine] = {}
+        for (group, model, tier, mode, token_class, price_id), count in self._sums.items():
+            line = RatedLine(
+                model=model,
+                tier=tier,
+                mode=mode,
+                token_class=token_class,
+                price=self._prices[price_id],
+                token_count=count,
+                group=group,
+            )
+            key = line.key
+            lines[key] = _join(lines[key], line) if key in lines else line
+        unpriced = tuple(
+            Unpriced(
+                model=key[0],
+                tier=key[1],
+                mode=key[2],
+                token_class=key[3],
+                band=key[4],
+                token_count=count,
+                first_ms=self._first_ms[key],
+            )
+            for key, count in sorted(self._missing.items())
+            if count
         )
-        for (model, tier, mode, token_class, price), count in sums.items()
-    ]
-    unpriced = [
-        Unpriced(
-            model=key[0],
-            tier=key[1],
-            mode=key[2],
-            token_class=key[3],
-            band=key[4],
-            token_count=count,
-            first_ms=first_ms[key],
-        )
-        for key, count in sorted(missing.items())
-    ]
-    return Rating(lines=tuple(sorted(lines, key=_place)), unpriced=tuple(unpriced))
+        found = tuple(lines[key] for key in sorted(lines) if lines[key].token_count)
+        return Rating(lines=found, unpriced=unpriced)
+
+
+def rate(facts: Iterable[UsageFact], *, version: ContractVersion, books: PriceBooks) -> Rating:
+    """Price the usage that a version of a contract bills; tokens of 0 need no price."""
+    tally, rater = Tally(), Rater(version, books)
+    for fact in facts:
+        tally.add(fact, version=version, rater=rater)
+    return tally.rating()
 
 
 def key_of(fact: UsageFact, *, model: str, token_class: TokenClass) -> PriceKey:
@@ -136,9 +198,7 @@ def key_of(fact: UsageFact, *, model: str, token_class: TokenClass) -> PriceKey:
     )
 
 
-def _place(line: RatedLine) -> tuple[object, ...]:
-    price = line.price
-    return (
-        *(line.model, line.tier, line.mode, line.token_class),
-        *(price.above, price.window, price.version_start_ms, price.unit_price),
-    )
+def _join(first: RatedLine, second: RatedLine) -> RatedLine:
+    """Return lines of one key as one, whichever came first."""
+    price = min(first.price, second.price, key=lambda it: it.source)
+    return replace(first, price=price, token_count=first.token_count + second.token_count)

@@ -157,6 +157,17 @@ class AccountTree:
             return frozenset(self._accounts)
         return frozenset(it for level in self._levels(root, at_ms=at_ms) for it in level)
 
+    def ever_below(self, root: str) -> frozenset[str]:
+        """Return the ids of `root` and all that were below it at any time, or below those were."""
+        found: set[str] = set()
+        open_ids = [self.get(root).account_id]
+        while open_ids:
+            each = open_ids.pop()
+            if each not in found:
+                found.add(each)
+                open_ids += self._below.get(each, ())
+        return frozenset(found)
+
     def height(self, root: str, *, at_ms: int) -> int:
         """Return the number of levels of the subtree, 1 without children; raises NotFound."""
         return sum(1 for _ in self._levels(root, at_ms=at_ms))

@@ -7,7 +7,8 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 from billing.contracts import BillingPeriod, ContractVersion, Party, PriceBy, billing_periods
-from billing.invoicing import Invoice, draft, issue
+from billing.difference import find_left
+from billing.invoicing import Invoice, Made, draft, issue
 from billing.money import Currency
 from billing.periods import Month, month_start_ms
 from billing.price_book import (
@@ -20,7 +21,7 @@ from billing.price_book import (
     PriceTable,
     Window,
 )
-from billing.rating import RatedLine, Rating, Unpriced
+from billing.rating import RatedLine, Unpriced
 from meter.domain.tokens import Mode, TokenClass
 
 BERLIN: Final = ZoneInfo("Europe/Berlin")
@@ -137,10 +138,13 @@ def make_draft(
     (period,) = billing_periods(version, month)
     return draft(
         period,
-        Rating(lines=tuple(lines), unpriced=unpriced),
-        cut_id=cut_id,
-        counted_until_ms=_counted_until(period, cut_id=cut_id),
-        is_sandbox=is_sandbox,
+        [left for it in lines for left in find_left([it], (), currency=version.currency)],
+        made=Made(
+            cut_id=cut_id,
+            counted_until_ms=_counted_until(period, cut_id=cut_id),
+            is_sandbox=is_sandbox,
+        ),
+        unpriced=unpriced,
     )
 
 

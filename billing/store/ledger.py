@@ -1,0 +1,219 @@
+"""What documents have billed, asked of their rows."""
+
+from collections.abc import Collection, Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from sqlalchemy import Engine, Row, select, text
+
+from billing.charging import BilledCharge
+from billing.difference import BilledLine
+from billing.documents.canonical import from_json
+from billing.ledger import PeriodKey
+from billing.periods import Month, Span
+from billing.ports import PeriodState, StoredPeriod
+from billing.price_book import MODE_NAMES, Price
+from billing.rating import LineKey
+from billing.store.tables import billing_periods, issued_invoices
+from meter.domain.times import to_ms, to_time
+from meter.domain.tokens import TokenClass
+from meter.runtime.engine import store_faults
+
+_MODES: Final = {name: mode for mode, name in MODE_NAMES.items()}
+# What a document is worth as long as nothing takes it back; with `:before`, as it was then.
+_STANDS: Final = """
+    AND (CAST(:before AS bigint) IS NULL OR i.issue_order < :before)
+    AND NOT EXISTS (
+        SELECT 1 FROM invoice_voids v JOIN issued_invoices c ON c.number = v.credit_note
+        WHERE v.number = i.number
+          AND (CAST(:before AS bigint) IS NULL OR c.issue_order < :before)
+    )
+"""
+_ASKED: Final = """
+    unnest(CAST(:contracts AS text[]), CAST(:starts AS timestamptz[])) AS p (contract, start)
+"""
+# Adjustments are borne by documents of later periods, or of the period itself.
+_BILLED: Final = f"""
+    SELECT p.contract, p.start, l.number, l.line, l.group_account, l.model, l.tier, l.mode,
+           l.token_class, l.above, l.window_name, l.book, l.price_from, l.unit_price, l.quantity,
+           l.billed
+    FROM {_ASKED}
+    JOIN issued_invoices i ON i.contract = p.contract AND i.period_start >= p.start
+    JOIN issued_lines l ON l.number = i.number
+    WHERE (
+        (l.kind = 'usage' AND i.period_start = p.start)
+        OR (l.kind = 'adjustment' AND l.origin_start = p.start)
+    )
+    {_STANDS}
+    ORDER BY i.issue_order, l.line
+"""  # noqa: S608  own parts
+_CHARGES: Final = f"""
+    SELECT i.contract, l.charge, coalesce(l.origin_start, i.period_start) AS start
+    FROM issued_invoices i JOIN issued_lines l ON l.number = i.number
+    WHERE i.contract = ANY(CAST(:contracts AS text[])) AND i.period_start >= :since
+      AND l.kind = 'charge'
+    {_STANDS}
+"""  # noqa: S608  own parts
+_REPLACEABLE: Final = f"""
+    SELECT DISTINCT ON (p.contract, p.start) p.contract, p.start, i.number
+    FROM {_ASKED}
+    JOIN issued_invoices i ON i.contract = p.contract AND i.period_start = p.start
+    JOIN invoice_voids v ON v.number = i.number
+    WHERE NOT EXISTS (SELECT 1 FROM issued_invoices r WHERE r.replaces = i.number)
+    ORDER BY p.contract, p.start, i.issue_order DESC
+"""  # noqa: S608  own parts
+_NUMBERS: Final = f"""
+    SELECT DISTINCT ON (p.contract, p.start) p.contract, p.start, i.number
+    FROM {_ASKED}
+    JOIN issued_invoices i ON i.contract = p.contract AND i.period_start = p.start
+    WHERE i.refers_to IS NULL
+    {_STANDS}
+    ORDER BY p.contract, p.start, i.issue_order DESC
+"""  # noqa: S608  own parts
+_LAST_NETS: Final = f"""
+    SELECT p.contract, p.start, last.net
+    FROM {_ASKED}
+    CROSS JOIN LATERAL (
+        SELECT i.total - i.tax AS net FROM issued_invoices i
+        WHERE i.contract = p.contract AND i.period_start < p.start AND i.kind = 'invoice'
+        {_STANDS}
+        ORDER BY i.period_start DESC, i.issue_order DESC LIMIT 1
+    ) AS last
+"""  # noqa: S608  own parts
+
+
+class LedgerStore:
+    """Reads what was billed; many periods by each question."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take the engine."""
+        self._engine = engine
+
+    def closed_periods(self, contracts: Collection[str]) -> Mapping[str, Sequence[StoredPeriod]]:
+        """Return the closed periods of contracts, by time."""
+        statement = (
+            select(billing_periods)
+            .where(
+                billing_periods.c.contract.in_(sorted(contracts)),
+                billing_periods.c.state == PeriodState.CLOSED.value,
+            )
+            .order_by(billing_periods.c.contract, billing_periods.c.period_start)
+        )
+        found: dict[str, list[StoredPeriod]] = {}
+        with store_faults(), self._engine.connect() as connection:
+            for row in connection.execute(statement):
+                found.setdefault(row.contract, []).append(_to_stored(row))
+        return found
+
+    def billed(
+        self, periods: Collection[PeriodKey], *, before: str = ""
+    ) -> Mapping[PeriodKey, Sequence[BilledLine]]:
+        """Return the lines for periods, of all documents that are not void, as they were issued.
+
+        With the number of a document, what was there when it was issued.
+        """
+        found: dict[PeriodKey, list[BilledLine]] = {}
+        order = self._order(before) if before else None
+        for row in self._ask(_BILLED, _asked(periods), before=order):
+            found.setdefault(_key(row), []).append(to_billed(row))
+        return found
+
+    def billed_charges(
+        self, contracts: Collection[str], *, since_ms: int
+    ) -> Mapping[str, Sequence[BilledCharge]]:
+        """Return the charges that documents bear which are not void, for periods from then on."""
+        found: dict[str, list[BilledCharge]] = {}
+        values = {"contracts": sorted(contracts), "since": to_time(since_ms)}
+        for row in self._ask(_CHARGES, values):
+            charge = BilledCharge(row.charge, to_ms(row.start))
+            found.setdefault(row.contract, []).append(charge)
+        return found
+
+    def prices(self, lines: Collection[tuple[str, int]]) -> Mapping[tuple[str, int], Price]:
+        """Return the prices of lines by number and line, as their documents have them."""
+        statement = select(issued_invoices.c.number, issued_invoices.c.document).where(
+            issued_invoices.c.number.in_(sorted({number for number, _ in lines}))
+        )
+        with store_faults(), self._engine.connect() as connection:
+            rows = connection.execute(statement).all()
+        return {
+            (row.number, line.line): line.price
+            for row in rows
+            for line in from_json(bytes(row.document)).lines
+            if (row.number, line.line) in lines
+        }
+
+    def replaceable(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, str]:
+        """Return for each period the newest void document of it that none replaces, if any."""
+        return {_key(row): row.number for row in self._ask(_REPLACEABLE, _asked(periods))}
+
+    def numbers(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, str]:
+        """Return for each period the newest document of its own that is not void, if any."""
+        return {_key(row): row.number for row in self._ask(_NUMBERS, _asked(periods))}
+
+    def last_nets(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, Decimal]:
+        """Return what the contract's last invoice before each period came to, without taxes."""
+        return {_key(row): row.net for row in self._ask(_LAST_NETS, _asked(periods))}
+
+    def _order(self, number: str) -> int:
+        statement = select(issued_invoices.c.issue_order).where(issued_invoices.c.number == number)
+        with store_faults(), self._engine.connect() as connection:
+            return int(connection.execute(statement).scalar_one())
+
+    def _ask(
+        self, question: str, values: Mapping[str, Any], *, before: int | None = None
+    ) -> Sequence[Row[Any]]:
+        statement = text(question)
+        with store_faults(), self._engine.connect() as connection:
+            return connection.execute(statement, {**values, "before": before}).all()
+
+
+def _asked(periods: Collection[PeriodKey]) -> dict[str, Any]:
+    return {
+        "contracts": [it.contract for it in periods],
+        "starts": [to_time(it.start_ms) for it in periods],
+    }
+
+
+def _key(row: Row[Any]) -> PeriodKey:
+    return PeriodKey(row.contract, to_ms(row.start))
+
+
+def _to_stored(row: Row[Any]) -> StoredPeriod:
+    return StoredPeriod(
+        contract=row.contract,
+        month=Month(row.month.year, row.month.month),
+        span=Span(start_ms=to_ms(row.period_start), end_ms=to_ms(row.period_end)),
+        version_start_ms=to_ms(row.version_start),
+        zone=row.zone,
+        tzdata=row.tzdata,
+        state=PeriodState(row.state),
+        outcome=row.outcome,
+        exception=row.exception,
+        close_ms=None if row.close_time is None else to_ms(row.close_time),
+        cut_id=row.cut_id,
+        settled_cut_id=row.settled_cut_id,
+        settled_terms=None if row.settled_terms is None else bytes(row.settled_terms),
+    )
+
+
+def to_billed(row: Row[Any]) -> BilledLine:
+    """Return the billed line that a row of lines keeps."""
+    return BilledLine(
+        key=LineKey(
+            group=row.group_account,
+            model=row.model,
+            tier=row.tier,
+            mode=_MODES[row.mode],
+            token_class=TokenClass[row.token_class.upper()],
+            above=row.above,
+            window=row.window_name,
+            book=row.book,
+            version_start_ms=to_ms(row.price_from),
+            unit_price=row.unit_price,
+        ),
+        number=row.number,
+        line=row.line,
+        token_count=int(row.quantity),
+        billed=row.billed,
+    )
