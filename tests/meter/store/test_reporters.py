@@ -80,6 +80,8 @@ def test_count__what_is_lost_is_not_known(
     engine: Engine, journal: JournalStore, usage: UsageStore, database_url: str
 ) -> None:
     """What a broken transaction noted, or an older database lacks, is noted with the next batch."""
+    report(journal, "q")
+    follow(usage).count_once()
     report(journal, "p")
     with pytest.raises(KeyError), usage.counting() as step:
         bodies = step.read(events_max=10)
@@ -88,7 +90,7 @@ def test_count__what_is_lost_is_not_known(
         step.note_reports([segment.decode(body) for body in bodies])
         raise KeyError
     follow(usage).count_once()
-    assert ask_one(database_url, "SELECT count(*) FROM producer_accounts") == 1
+    assert ask_one(database_url, "SELECT count(*) FROM producer_accounts") == 2
     execute(database_url, "DELETE FROM producer_accounts")
     # Whoever restores a database ends all connections to it.
     engine.dispose()
@@ -162,6 +164,7 @@ def test_waited_for__by_account_and_month(
     assert reporters.waited_for(accounts, **early) == wanted
     assert reporters.waited_for(accounts, start_ms=END_MS, end_ms=2 * END_MS - START_MS) == {}
     # The span is half-open: its end is of the next month.
+    seen(database_url, START_MS - 1)
     before = {"start_ms": START_MS - 86_400_000, "end_ms": START_MS + 1}
     assert reporters.waited_for(["acme"], **before) == {"acme": [OF_P]}
     before["end_ms"] = START_MS
