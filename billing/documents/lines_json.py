@@ -51,7 +51,8 @@ def read_line(found: dict[str, Any]) -> InvoiceLine:
 
 
 def charge_line_to_json(line: ChargeLine, currency: Currency) -> dict[str, Any]:
-    """Return a line of a charge."""
+    """Return a line of a charge; the origin is left out where it is the period's own."""
+    origin = {} if line.origin is None else {"origin": _origin_to_json(line.origin)}
     return {
         "line": line.line,
         "charge": line.charge_id,
@@ -63,6 +64,7 @@ def charge_line_to_json(line: ChargeLine, currency: Currency) -> dict[str, Any]:
         "billed": write_money(line.billed, currency),
         "residue": write(line.residue),
         "tax": tax_to_json(line.tax),
+        **origin,
     }
 
 
@@ -79,6 +81,7 @@ def read_charge_line(found: dict[str, Any]) -> ChargeLine:
         billed=Decimal(found["billed"]),
         residue=Decimal(found["residue"]),
         tax=read_tax(found["tax"]),
+        origin=_read_origin(found["origin"]) if "origin" in found else None,
     )
 
 

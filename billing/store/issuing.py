@@ -19,6 +19,7 @@ from billing.invoicing import (
     DocumentKind,
     Invoice,
     InvoiceLine,
+    Origin,
     issue,
     issue_year,
     series_of,
@@ -102,7 +103,6 @@ _NO_TOKENS: Final = {
     "price_from": None,
     "group_account": "",
 }
-_NO_ORIGIN: Final = {"origin_start": None, "origin_number": "", "origin_line": 0}
 
 
 def issue_all(
@@ -224,10 +224,9 @@ def line_rows(invoice: Invoice) -> Iterator[dict[str, Any]]:
 
 
 def _token_line(line: InvoiceLine, *, tax: Tax | None) -> dict[str, Any]:
-    origin = line.origin
     return {
         "line": line.line,
-        "kind": "usage" if origin is None else "adjustment",
+        "kind": "usage" if line.origin is None else "adjustment",
         "model": line.model,
         "tier": line.tier,
         "mode": MODE_NAMES[line.mode],
@@ -242,9 +241,7 @@ def _token_line(line: InvoiceLine, *, tax: Tax | None) -> dict[str, Any]:
         "billed": line.billed,
         "residue": line.residue,
         "group_account": line.group,
-        "origin_start": None if origin is None else to_time(origin.start_ms),
-        "origin_number": "" if origin is None else origin.number,
-        "origin_line": 0 if origin is None else origin.line,
+        **_origin(line.origin),
         "description": "",
         "unit": "",
         "charge": "",
@@ -255,7 +252,7 @@ def _token_line(line: InvoiceLine, *, tax: Tax | None) -> dict[str, Any]:
 def _charge_line(charge: ChargeLine) -> dict[str, Any]:
     return {
         **_NO_TOKENS,
-        **_NO_ORIGIN,
+        **_origin(charge.origin),
         "line": charge.line,
         "kind": "charge",
         "unit_price": charge.unit_price,
@@ -288,6 +285,16 @@ def _credit_line(credit: CreditLine, *, kind: DocumentKind) -> dict[str, Any]:
         "unit": "",
         "charge": "",
         **_tax(credit.tax),
+    }
+
+
+def _origin(origin: Origin | None) -> dict[str, Any]:
+    if origin is None:
+        return {"origin_start": None, "origin_number": "", "origin_line": 0}
+    return {
+        "origin_start": to_time(origin.start_ms),
+        "origin_number": origin.number,
+        "origin_line": origin.line,
     }
 
 
