@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from billing.calendar import as_billed
 from billing.close_result import CloseResult, Tally
 from billing.closers import Chunk, ChunkDone, Closers, MakeClosers, OwnProcess
+from billing.contracts import BillingPeriod
 from billing.drafting import UTC_ZONE, Drafting
 from billing.errors import BillingReason
 from billing.invoicing import Invoice
@@ -127,12 +129,17 @@ class Closing:
         There is one for each version of a contract that bills the account in that month. Raises
         NotFound (ACCOUNT_NOT_COVERED).
         """
-        drafting = self.closer.look()
+        drafting, now_ms = self.closer.look(), self.clock.now_ms()
         if month is None:
-            now_ms = self.clock.now_ms()
             billing = drafting.coverage.find(account_id, interval_start_ms(now_ms))
             month = month_of(now_ms, UTC_ZONE if billing is None else billing.zone)
-        periods = drafting.periods(month, account_id=account_id)
+        expected = drafting.periods(month, account_id=account_id)
+        contracts = {it.version.contract for it in expected}
+        drafting = self.lay_out(now_ms=now_ms, contracts=contracts)
+        query = PeriodQuery(month=month, contracts=contracts)
+        stored = self.periods.find(query, after=None, limit=_PAGE_SIZE)
+        begun = [as_billed(it, drafting.terms.contracts) for it in stored]
+        periods = _with_expected(begun, expected)
         return preview(drafting, periods, consumption=self.closer.consumption)
 
     def lay_out(self, *, now_ms: int, contracts: Collection[str] | None = None) -> Drafting:
@@ -272,6 +279,23 @@ def _contracts(drafting: Drafting, order: CloseOrder) -> Collection[str] | None:
         for it in drafting.terms.contracts
         if any(account_id in tree.ever_below(root) for root in it.covers)
     }
+
+
+def _with_expected(
+    begun: Sequence[BillingPeriod], expected: Sequence[BillingPeriod]
+) -> list[BillingPeriod]:
+    """Return periods that have begun, under versions that are expected, and those yet to come."""
+
+    def is_begun(it: BillingPeriod) -> bool:
+        return any(
+            each.version.contract == it.version.contract and each.span.holds(it.span.start_ms)
+            for each in begun
+        )
+
+    versions = {(it.version.contract, it.version.start_ms) for it in expected}
+    found = [it for it in begun if (it.version.contract, it.version.start_ms) in versions]
+    found += [it for it in expected if not is_begun(it)]
+    return sorted(found, key=lambda it: (it.version.contract, it.span.start_ms))
 
 
 def wait_until_counted(
