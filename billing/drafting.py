@@ -255,6 +255,8 @@ class Drafting:
         charges: Sequence[Charge] = (),
     ) -> Invoice:
         """Return a draft with groups in the order of their paths, and all that it was made by."""
+        # Of what nothing is borne, no file is named either: whoever makes it again sees the same.
+        arrears = [it for it in arrears if it.lines or it.charges]
         groups = self._groups(period, [*lines, *chain(*(it.lines for it in arrears))])
         places = {it.account_id: place for place, it in enumerate(groups)}
         files = chain(*(self._outstanding.files(it.period) for it in arrears))
@@ -268,11 +270,7 @@ class Drafting:
                 terms=tuple(dict.fromkeys((*self._outstanding.files(period), *files))),
             ),
             unpriced=gathered.rating.unpriced,
-            arrears=[
-                replace(it, lines=tuple(_sorted(it.lines, places)))
-                for it in arrears
-                if it.lines or it.charges
-            ],
+            arrears=[replace(it, lines=tuple(_sorted(it.lines, places))) for it in arrears],
             charges=charges,
         )
 

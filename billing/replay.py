@@ -299,7 +299,7 @@ def _as_issued(made: Invoice, kept: KeptDocument, issued: Invoice) -> Invoice:
         energy=issued.energy,
         unpriced=(),
     )
-    if issued.engine == 1:
+    if issued.engine == 1 and not issued.terms:
         # It knew neither a hash of the usage nor the files that it was made by.
         again = replace(again, engine=1, usage_sha256="", terms=())
     return issue(again, number=kept.serial, issue_ms=issued.issue.issue_ms)

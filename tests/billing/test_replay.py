@@ -1,0 +1,206 @@
+"""Replay on a real Postgres: the same bytes from the journal, and each change by hand named."""
+
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import psycopg
+import pytest
+
+from billing.app import make_replaying
+from billing.closing import CloseOrder
+from billing.crediting import Wanted
+from billing.issued import Doing
+from billing.periods import Month, read_month
+from billing.replay import Replayed
+from meter.counting.auditor import Auditor, Read
+from meter.counting.rebuild import Rebuilding
+from meter.store.audit import AuditStore
+from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
+
+OCTOBER, NOVEMBER = read_month("2026-10"), read_month("2026-11")
+
+
+def ms(text: str) -> int:
+    """Return an instant that is written in UTC."""
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def an_event(number: int, *, month: int = 10, account: str = "acme", **classes: int) -> TownEvent:
+    """Return an event whose id is its number."""
+    return TownEvent(
+        account=account,
+        end_ms=ms(f"2026-{month:02}-10T12:07"),
+        classes=classes or {"input": 123_457, "output": 7_919 * number},
+        event_id=number,
+    )
+
+
+def close(town: Town, month: Month) -> list[str]:
+    """Close a month, and return the numbers of what was issued."""
+    order = CloseOrder(month=month, early=True)
+    closed = town.billing.closing.close(order).closed
+    issues = [it.invoice.issue for it in closed if it.invoice is not None]
+    return [it.number for it in issues if it is not None]
+
+
+def doing(town: Town) -> Doing:
+    """Return who does something now."""
+    return Doing(key_id="key_1", now_ms=town.clock.now)
+
+
+@pytest.fixture
+def town(database_url: str) -> Iterator[Town]:
+    """A town in early December whose October is closed: two accounts under one contract."""
+    with town_on(database_url, now_ms=ms("2026-11-08")) as town:
+        town.add_account("acme")
+        town.add_account("team", moves=((0, "acme"),))
+        town.import_book(book_toml('input = "3.33"', 'output = "7.77"'))
+        town.set_contract(contract_toml())
+        town.record(an_event(1), an_event(2, account="team"))
+        town.record(an_event(3))
+        assert close(town, OCTOBER) == ["NG-2026-000001"]
+        town.clock.now = ms("2026-12-08")
+        yield town
+
+
+def replay(town: Town, month: Month = OCTOBER) -> tuple[Replayed, list[str]]:
+    """Replay a month; return what came of it, and all that is told."""
+    replaying = make_replaying(town.host)
+    span = replaying.find_span(month)
+    assert span is not None
+    rebuilding = Rebuilding()
+
+    def take(read: Read) -> None:
+        rebuilding.add(
+            read.segment, cut_id=read.cut_id, window=read.window, catalogue=read.catalogue
+        )
+
+    audit = Auditor(AuditStore(town.engine)).audit(
+        since_ms=span.start_ms, until_ms=span.end_ms, on_read=take
+    )
+    replayed = replaying.replay(month, rebuilding.usage())
+    return replayed, [*(it.says for it in audit.findings), *(it.says for it in replayed.faults)]
+
+
+def test_replay__makes_the_same_bytes_of_the_journal(town: Town) -> None:
+    """A month that nobody has touched comes out as it was issued, whatever came after it."""
+    town.record(an_event(4))
+    replayed, says = replay(town)
+    assert says == []
+    assert (replayed.document_count, replayed.different) == (1, set())
+
+
+def test_replay__of_adjustments(town: Town) -> None:
+    """What came late is borne by the next invoice, which comes out the same too."""
+    town.record(an_event(4), an_event(5, month=11))
+    town.correct(2)
+    assert close(town, NOVEMBER) == ["NG-2026-000002"]
+    for month in (OCTOBER, NOVEMBER):
+        assert replay(town, month)[1] == []
+    assert town.ask("SELECT count(*) FROM issued_lines WHERE kind = 'adjustment'") == [(1,)]
+
+
+def test_replay__of_credits_void_and_reissue(town: Town) -> None:
+    """Credit notes, what takes a document back, and what stands for it, come out the same."""
+    notes = town.billing.credit_notes
+    for place, wanted in enumerate([Wanted(token_count=100_000), Wanted(amount=Decimal("0.02"))]):
+        notes.credit(
+            "NG-2026-000001",
+            line=1 + place % 2,
+            wanted=wanted,
+            reason="a test",
+            credit_id=f"credit-{place}",
+            doing=doing(town),
+        )
+    town.record(an_event(6))
+    notes.void("NG-2026-000001", reason="all wrong", doing=doing(town))
+    assert close(town, OCTOBER) == ["NG-2026-000002"]
+    replayed, says = replay(town)
+    assert says == []
+    assert replayed.document_count == 5
+
+
+def test_replay__by_the_terms_as_they_were(town: Town) -> None:
+    """Prices that came after a document do not change what it is made by."""
+    town.record(an_event(5, month=11))
+    town.import_book(book_toml('input = "4"', 'output = "8"', start="2026-11-05T00:00:00"))
+    assert close(town, NOVEMBER) == ["NG-2026-000002"]
+    town.import_book(book_toml('input = "5"', 'output = "9"', start="2026-12-01T00:00:00"))
+    for month in (OCTOBER, NOVEMBER):
+        assert replay(town, month)[1] == []
+
+
+def test_replay__of_a_document_that_bears_nothing_of_a_period_that_moved(town: Town) -> None:
+    """What came late and was voided is looked at and not borne: no price of it is named."""
+    town.import_book(book_toml('input = "4"', start="2026-11-01T00:00:00"))
+    town.record(an_event(4), an_event(5, month=11, input=9_000))
+    town.correct(4)
+    assert close(town, NOVEMBER) == ["NG-2026-000002"]
+    assert replay(town, NOVEMBER)[1] == []
+
+
+Change = Callable[[psycopg.Connection], object]
+
+
+def _book(connection: psycopg.Connection) -> None:
+    connection.execute("UPDATE price_books SET toml = replace(toml, '3.33', '3.34')")
+
+
+def _usage(connection: psycopg.Connection) -> None:
+    connection.execute("UPDATE usage SET input = input + 7 WHERE account_id = 'team'")
+
+
+def _dropped(connection: psycopg.Connection) -> None:
+    connection.execute("DELETE FROM journal WHERE position = 2")
+
+
+def _altered(connection: psycopg.Connection) -> None:
+    connection.execute(
+        "UPDATE journal SET body = (SELECT body FROM journal WHERE position = 1), event_count = 2"
+        " WHERE position = 2"
+    )
+
+
+def _row(connection: psycopg.Connection) -> None:
+    connection.execute("UPDATE issued_invoices SET total = total + 1")
+
+
+def _line(connection: psycopg.Connection) -> None:
+    connection.execute("UPDATE issued_lines SET billed = billed + 1, residue = residue - 1")
+
+
+def _line_dropped(connection: psycopg.Connection) -> None:
+    connection.execute("DELETE FROM issued_lines WHERE line = 2")
+
+
+def _document(connection: psycopg.Connection) -> None:
+    changed = "replace(convert_from(document, 'UTF8'), '\"ACME SA\"', '\"Somebody SA\"')"
+    connection.execute(
+        f"UPDATE issued_invoices SET document = convert_to({changed}, 'UTF8'),"
+        f" sha256 = sha256(convert_to({changed}, 'UTF8')), buyer = 'Somebody SA'"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_book, "book list from 2026-01-01T00:00:00Z has SHA-256"),
+        (
+            _usage,
+            "Z team, llama-4, high, input: 123,457 by the journal, 123,464 by usage",
+        ),
+        (_dropped, "shard 0 lacks segment 2 of its journal"),
+        (_altered, "team, llama-4, high, output: 31,676 by the journal, 15,838 by usage"),
+        (_row, "NG-2026-000001, total: its row has"),
+        (_line, "NG-2026-000001, line 1, billed: its row has 2.23, its document 1.23"),
+        (_line_dropped, "NG-2026-000001, line 2: its row has no row, its document a line"),
+        (_document, 'NG-2026-000001, buyer.name: issued "Somebody SA", replayed "ACME SA"'),
+    ],
+)
+def test_replay__names_what_was_changed_by_hand(town: Town, change: Change, told: str) -> None:
+    """Whatever a superuser changes, a price, usage, journal or document, is named."""
+    with psycopg.connect(town.database_url, autocommit=True) as connection:
+        change(connection)
+    _, says = replay(town)
+    assert [it for it in says if told in it], says
