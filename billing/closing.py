@@ -20,7 +20,7 @@ from billing.ledger import PeriodKey
 from billing.period_book import PeriodQuery, PeriodStore, TermsMoved
 from billing.period_closing import PeriodClosing
 from billing.periods import Month, month_of, month_span
-from billing.ports import StoredPeriod
+from billing.ports import PeriodState, StoredPeriod
 from billing.previewing import Preview, preview
 from billing.triage import Ready, key_of
 from meter.audit_log import JOB
@@ -190,7 +190,9 @@ class _Run:
 
     def close(self, month: Month, *, contracts: Collection[str] | None) -> None:
         """Close a month, and tell of it."""
-        query = PeriodQuery(month=month, contracts=contracts)
+        # Whoever asks for a month is told of all of it; what is due is open.
+        state = PeriodState.OPEN if self.order.month is None else None
+        query = PeriodQuery(month=month, contracts=contracts, state=state)
         pages: Iterator[Sequence[StoredPeriod]] = self._pages(query)
         while True:
             # Parts of a month follow each other: each knows what the one before has billed.

@@ -65,6 +65,11 @@ class Months:
         limit: int,
     ) -> PeriodPage:
         """Return periods by contract and time, after one of them; None stands for all."""
+        if after is None:
+            self.closing.lay_out(
+                now_ms=self.closing.clock.now_ms(),
+                contracts=None if contract is None else [contract],
+            )
         found: list[PeriodTold] = []
         for page in self._pages(month=month, contract=contract, stage=stage, after=after):
             found += page

@@ -13,12 +13,13 @@ from typing import Self
 
 import billing.app
 import meter.app
+from cli.closers import make_closers
 from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings, is_loopback
 from meter.domain.errors import MeterError, Refused
 from meter.domain.times import to_iso, to_ms
 from meter.hosting import MakeResident
-from meter.options import Addresses, MeterOptions
+from meter.options import Addresses, JobOptions, MeterOptions
 
 _log = logging.getLogger("tokenworks")
 
@@ -116,7 +117,12 @@ def run_meter(
     Raises CommandError when it cannot listen, the database lives on another clock, or it does not
     answer at the start.
     """
-    make_billing = partial(billing.app.make_resident, customer_metrics_max=customer_metrics_max)
+    job = JobOptions(database_url=options.database_url, tiers=options.tiers)
+    make_billing = partial(
+        billing.app.make_resident,
+        customer_metrics_max=customer_metrics_max,
+        make_closers=make_closers(job),
+    )
     try:
         asyncio.run(_serve(options, make_billing=make_billing, stop=stop, ready=ready))
     except Refused as error:

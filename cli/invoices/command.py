@@ -2,6 +2,7 @@
 
 import click
 
+from cli.invoices.approve import approve
 from cli.invoices.correct import correct
 from cli.invoices.credit import credit, void
 from cli.invoices.explain import explain
@@ -16,5 +17,5 @@ def invoices() -> None:
     """Preview, list, show and explain invoices; correct, credit and void them; record payments."""
 
 
-for _command in (preview, list_invoices, show, explain, credit, void, correct, pay):
+for _command in (preview, list_invoices, show, explain, approve, credit, void, correct, pay):
     invoices.add_command(_command)
