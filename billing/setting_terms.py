@@ -163,7 +163,11 @@ class SettingTerms:
     def _correct(
         self, effects: Sequence[TermsEffect], *, reason: str, key_id: str
     ) -> tuple[Invoice, ...]:
-        """Issue the difference for each closed month that has an invoice and is otherwise now."""
+        """Issue the difference for each closed month that has an invoice and is otherwise now.
+
+        Whatever stops it, the terms are kept: what is left over, the next close or
+        `invoices correct` issues.
+        """
         return tuple(
             document
             for it in effects

@@ -109,6 +109,26 @@ def test_prices__shown_and_compared(shell: Shell, tmp_path: Path) -> None:
     assert shell.run("prices", "diff", "list", "list").stdout == "nothing changes\n"
 
 
+def test_terms__say_what_they_change(shell: Shell, meter: RunningMeter, tmp_path: Path) -> None:
+    """A dry run tells by contract and month, and keeps nothing; so does a month's usage twice."""
+    shell.record("--input", "1000000")
+    wait_until_counted(meter.database_url)
+    dear = write(tmp_path, "dear.toml", book_toml('all = "4"', start="2026-10-01T00:00:00"))
+    shown = shell.run("prices", "import", str(dear), "--dry-run").stdout
+    for words in ("acme-2026", "2026-10", "3.00", "4.00", "+1.00 USD"):
+        assert words in shown
+    (effect,) = shell.run_json("prices", "import", str(dear), "--dry-run")
+    assert (effect["after"], effect["closed"]) == ("4.00", False)
+    half = write(tmp_path, "half.toml", contract_toml(extra='[[overrides]]\nfactor = "0.5"\n'))
+    assert "-1.50 USD" in shell.run("contracts", "set", str(half), "--dry-run").stdout
+    assert shell.run("prices", "show", "list").stdout == book_toml()
+    diff = shell.run_json("prices", "diff", "list@2026-10-01", str(dear), "--on", "2026-10")
+    assert [it["difference"] for it in (*diff["effects"], *diff["totals"])] == ["1.00", "1.00"]
+    assert "nobody" in shell.run("prices", "diff", "list", "list", "--on", "2026-09").stdout
+    imported = shell.run_json("prices", "import", str(dear), "--correct")
+    assert (imported["effects"], imported["corrections"]) == ([effect], [])
+
+
 def test_contracts__by_flags(shell: Shell) -> None:
     """Flags make the file that a contract is; it is listed and shown."""
     flags = (
@@ -151,9 +171,9 @@ def test_month__from_preview_to_explained_invoice(
     use_and_end_month(shell, meter)
     assert "PREVIEW" in shell.run("invoices", "preview", "acme", "--month", "2026-10").stdout
     (draft,) = shell.run_json("invoices", "preview", "acme", "--month", "2026-10")
-    dry = shell.run_json("billing", "close", "2026-10", "--dry-run")
+    dry = shell.run_json("billing", "close", "2026-10", "--early", "--dry-run")
     assert [it["outcome"] for it in dry["periods"]] == ["DRAFTED"]
-    closed = shell.run_json("billing", "close", "2026-10", "--account", "acme")
+    closed = shell.run_json("billing", "close", "2026-10", "--early", "--account", "acme")
     (period,) = closed["periods"]
     number = period["invoice"]["number"]
     assert (period["outcome"], number) == ("ISSUED", "NG-2026-000001")
@@ -210,7 +230,7 @@ def test_close__as_a_job_on_the_database(shell: Shell, meter: RunningMeter) -> N
 
     assert "MONTH_NOT_ENDED" in job("2026-12", code=3)
     assert "ACCOUNT_NOT_FOUND" in job("2026-10", "--account", "nobody", code=1)
-    assert "NG-2026-000001" in job("previous", "--account", "/acme")
+    assert "NG-2026-000001" in job("previous", "--early", "--account", "/acme")
     assert "issued before" in job("2026-10")
     (listed,) = shell.run_json("invoices", "list")
     assert listed["sandbox"]
@@ -224,10 +244,12 @@ def test_close__holds_what_has_no_price(shell: Shell, meter: RunningMeter, tmp_p
     shell.run("contracts", "set", str(write(tmp_path, "acme.toml", toml)))
     shell.record("--input", "5", account="other")
     use_and_end_month(shell, meter)
-    result = shell.run("billing", "close", "2026-10", code=3)
+    result = shell.run("billing", "close", "2026-10", "--early", code=3)
     assert "no price for 333,333 tokens of llama-4, tier high, output" in result.stdout
     assert "no contract bills the usage of: other" in result.stdout
-    told = json.loads(shell.run("billing", "close", "2026-10", "--json", code=3).stdout)
+    told = json.loads(
+        shell.run("billing", "close", "2026-10", "--early", "--json", code=3).stdout
+    )
     assert told["periods"][0]["unpriced"][0]["token_class"] == "output"
 
 

@@ -169,14 +169,14 @@ def test_openmeter_3997__close_waits_for_counting_under_way(town: Town) -> None:
 
 
 def test_otari_376__new_prices_never_rewrite_what_was_used_before(town: Town) -> None:
-    """A version that is in force cannot be edited, and none can begin in what was invoiced."""
+    """A version that is in force cannot be edited, and none can change what was invoiced."""
     history = Customer(town, "history")
     history.use(input=1_000_000)
     history.invoice()
     with pytest.raises(Refused) as edited:
         history.import_book('all = "9"')
     with pytest.raises(Refused) as backdated:
-        history.import_book('all = "9"', start="2026-10-20T00:00:00")
+        history.import_book('all = "9"', start="2026-10-05T00:00:00")
     assert edited.value.reason is BillingReason.BOOK_CHANGED
     assert backdated.value.reason is BillingReason.PERIOD_ISSUED
     assert prices(history) == [(1_000_000, "3")]

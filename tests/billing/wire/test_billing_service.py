@@ -40,7 +40,7 @@ def test_close__by_contract(closed: pb.CloseMonthResponse) -> None:
 def test_close__again(office: Office, closed: pb.CloseMonthResponse) -> None:
     """A second close names the first one's invoice and issues nothing."""
     del closed
-    request = pb.CloseMonthRequest(month="previous", account="acme")
+    request = pb.CloseMonthRequest(month="previous", account="acme", early=True)
     answer = office.call("CloseMonth", request)
     assert outcomes(answer) == {"acme-2026": "ALREADY_ISSUED"}
     assert (answer.month, answer.cut_id) == ("2026-10", 0)
@@ -52,7 +52,7 @@ def test_close__dry_run(office: Office) -> None:
     toml = contract_toml("of-dry", covers="dry", series="DRY")
     office.call("SetContract", pb.SetContractRequest(toml=toml))
     office.use("dry", at="2026-10-20T00:00:00Z", input=1)
-    request = pb.CloseMonthRequest(month="2026-10", account="dry", dry_run=True)
+    request = pb.CloseMonthRequest(month="2026-10", account="dry", dry_run=True, early=True)
     answer = office.call("CloseMonth", request)
     assert (outcomes(answer), answer.cut_id) == ({"of-dry": "DRAFTED"}, 0)
 
@@ -200,6 +200,35 @@ def test_revenue__by_tier(office: Office) -> None:
     assert read_metric(office.meter, unpriced, tier="high", model="llama-4") >= 2 + 5
 
 
+def test_preview_terms__say_what_they_change(office: Office, closed: pb.CloseMonthResponse) -> None:
+    """Terms are laid on what was used: contracts, months and amounts are told, nothing is kept."""
+    assert closed.periods
+    dear = book_toml('all = "4"', start="2026-10-02T00:00:00")
+    (effect,) = office.call("PreviewTerms", pb.PreviewTermsRequest(book=dear)).effects
+    assert (effect.contract, effect.account, effect.month) == ("acme-2026", "acme", "2026-10")
+    assert (effect.currency, effect.before, effect.after) == ("USD", "10.00", "13.33")
+    assert (effect.difference, effect.closed, effect.unpriced_tokens) == ("3.33", True, 0)
+    discount = contract_toml(extra='[[overrides]]\nfactor = "0.5"\n')
+    (effect,) = office.call("PreviewTerms", pb.PreviewTermsRequest(contract=discount)).effects
+    assert (effect.after, effect.difference) == ("5.00", "-5.00")
+    versions = office.call("ListPriceVersions", pb.ListPriceVersionsRequest(book="list")).versions
+    assert len(versions) == 1
+
+
+def test_diff_prices__on_a_month(office: Office) -> None:
+    """A version and a file that is not imported are laid on a month: who pays how much more."""
+    request = pb.DiffPricesRequest(
+        before=pb.PriceSide(book="list"),
+        after=pb.PriceSide(toml=book_toml('all = "6"', book="idea")),
+        month="2026-10",
+    )
+    answer = office.call("DiffPrices", request)
+    (effect,) = answer.effects
+    assert (effect.contract, effect.before, effect.after) == ("acme-2026", "10.00", "20.00")
+    (total,) = answer.totals
+    assert (total.contract, total.difference, total.currency) == ("", "10.00", "USD")
+
+
 REFUSALS: list[tuple[str, Any, str, str]] = [
     (
         "ImportPriceBook",
@@ -224,6 +253,32 @@ REFUSALS: list[tuple[str, Any, str, str]] = [
         pb.ImportPriceBookRequest(shipped="nothing"),
         "INVALID_ARGUMENT",
         "ARGUMENT_INVALID",
+    ),
+    (
+        "PreviewTerms",
+        pb.PreviewTermsRequest(),
+        "INVALID_ARGUMENT",
+        "ARGUMENT_INVALID",
+    ),
+    (
+        "PreviewTerms",
+        pb.PreviewTermsRequest(contract="contract = 1"),
+        "INVALID_ARGUMENT",
+        "CONTRACT_INVALID",
+    ),
+    (
+        "DiffPrices",
+        pb.DiffPricesRequest(before=pb.PriceSide(book="list"), month="2026-10"),
+        "INVALID_ARGUMENT",
+        "ARGUMENT_INVALID",
+    ),
+    (
+        "DiffPrices",
+        pb.DiffPricesRequest(
+            before=pb.PriceSide(book="none"), after=pb.PriceSide(book="list"), month="2026-10"
+        ),
+        "NOT_FOUND",
+        "BOOK_NOT_FOUND",
     ),
     (
         "ListPriceVersions",
