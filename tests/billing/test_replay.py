@@ -133,7 +133,7 @@ def test_replay__by_the_terms_as_they_were(town: Town) -> None:
 
 def test_replay__of_a_document_that_bears_nothing_of_a_period_that_moved(town: Town) -> None:
     """What came late and was voided is looked at and not borne: no price of it is named."""
-    town.import_book(book_toml('input = "4"', start="2026-11-01T00:00:00"))
+    town.import_book(book_toml('input = "4"', start="2026-10-31T23:00:00"))
     town.record(an_event(4), an_event(5, month=11, input=9_000))
     town.correct(4)
     assert close(town, NOVEMBER) == ["NG-2026-000002"]
