@@ -142,7 +142,8 @@ class DocumentChange:
                 void_time=to_time(self._doing.now_ms),
             )
         )
-        starts = {it.origin.start_ms for it in invoice.lines if it.origin is not None}
+        origins = [it.origin for it in invoice.lines] + [it.origin for it in invoice.charges]
+        starts = {it.start_ms for it in origins if it is not None}
         of_contract = update(billing_periods).where(
             billing_periods.c.contract == invoice.version.contract
         )
