@@ -136,7 +136,7 @@ def test_close__of_void_events_before_a_contract(town: Town) -> None:
 
 
 def test_moved__from_an_issued_month_is_on_both_bills(town: Town) -> None:
-    """An invoiced event that is moved into the next month is billed there; the invoice stays."""
+    """An invoiced event that is moved into the next month is billed and taken back there."""
     town.record(an_event(1), an_event(2))
     town.billing.closing.close_month(OCTOBER, account_id=None, dry_run=False)
     issued = [town.ask(f"SELECT * FROM {table}") for table in TABLES]
@@ -144,7 +144,9 @@ def test_moved__from_an_issued_month_is_on_both_bills(town: Town) -> None:
     (october,) = town.billing.closing.preview("acme", OCTOBER)
     (november,) = town.billing.closing.preview("acme", read_month("2026-11"))
     both = [[it.token_count for it in each.lines] for each in (october, november)]
-    assert both == [[123_457, 7_919], [123_457, 2 * 7_919]]
+    assert both == [[123_457, 7_919], [123_457, 2 * 7_919, -123_457, -2 * 7_919]]
+    assert [it.origin is not None for it in november.lines] == [False, False, True, True]
+    assert november.net == 0
     result = town.billing.closing.close_month(OCTOBER, account_id=None, dry_run=False)
     assert result.closed[0].outcome is Outcome.ALREADY_ISSUED
     assert [town.ask(f"SELECT * FROM {table}") for table in TABLES] == issued
