@@ -8,7 +8,7 @@ from sqlalchemy import Connection, text
 from meter.counting.findings import Drift
 from meter.domain.cell import Cell, cell_at, cells_over
 from meter.domain.times import to_ms, to_time
-from meter.store.folding import SUMMED, folded_until_ms
+from meter.store.folding import TOTALLED, folded_until_ms, of_usage
 
 # A key that one side lacks is compared with zeros.
 _DRIFTS: Final = """
@@ -60,10 +60,10 @@ def read_drifts(
         return []
     one_by_one = account_ids is not None
     statement = _DRIFTS.format(
-        columns=", ".join(f"u.{name}" for name in SUMMED),
-        negative=", ".join(f"-u.{name}" for name in SUMMED),
-        sums=", ".join(f"sum({name}) AS {name}" for name in SUMMED),
-        differs=" OR ".join(f"sum({name}) <> 0" for name in SUMMED),
+        columns=", ".join(f"{of_usage(name, 'u')} AS {name}" for name in TOTALLED),
+        negative=", ".join(f"-u.{name}" for name in TOTALLED),
+        sums=", ".join(f"sum({name}) AS {name}" for name in TOTALLED),
+        differs=" OR ".join(f"sum({name}) <> 0" for name in TOTALLED),
         accounts="CROSS JOIN unnest(CAST(:accounts AS text[])) AS a (account_id)"
         if one_by_one
         else "",
@@ -92,7 +92,7 @@ def find_cells(
 
 
 def _to_drift(row: Any) -> Drift:  # noqa: ANN401
-    apart = {name: int(row[name]) for name in (*SUMMED, "cut_id") if row[name]}
+    apart = {name: int(row[name]) for name in (*TOTALLED, "cut_id") if row[name]}
     return Drift(
         account_id=row["account_id"],
         cell_start_ms=to_ms(row["cell_start"]),

@@ -17,12 +17,13 @@ from meter.domain.cell import cell_at
 from meter.domain.errors import Reason, Unavailable
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
-from meter.domain.tokens import TokenClass
+from meter.domain.tokens import FinishClass, TokenClass
 from meter.runtime.engine import refusals, store_faults
 from meter.store.audit_log import ChangeLog
 
-# What `period_totals` adds up.
+# What usage is billed by, and what else `period_totals` adds up.
 SUMMED: Final = (*(token_class.name.lower() for token_class in TokenClass), "request_count")
+TOTALLED: Final = (*SUMMED, "unfinished_count", "delivered_output_count", "estimated_count")
 # Where folding begins: as the migration has it.
 FIRST_MS: Final = 946_684_800_000
 _INTERVAL: Final = timedelta(milliseconds=INTERVAL_MS)
@@ -31,7 +32,7 @@ _HOUR_MS: Final = 3_600_000
 # Usage is folded by hours, when they have been over for so long: most of what is late is there.
 _SETTLE_MS: Final = 5 * 60_000
 # Rows that one step folds, about: whoever counts waits for less than a second.
-_STEP_ROWS: Final = 50_000
+_STEP_ROWS: Final = 20_000
 # A lock of the table and not of its row: it writes nothing, and it is given in the order of asking.
 # Counting holds it, for its last statement; folding excludes it.
 _HOLD: Final = text("LOCK TABLE totals_fold IN ROW SHARE MODE")
@@ -39,18 +40,12 @@ _EXCLUDE: Final = text("LOCK TABLE totals_fold IN EXCLUSIVE MODE")
 # Whoever counts next waits behind the one who folds: not for long, if a server hangs meanwhile.
 _PATIENCE: Final = text("SET LOCAL lock_timeout = '2s'")
 _FOLDED_UNTIL: Final = text("SELECT folded_until FROM totals_fold")
-_MERGED: Final = ", ".join(f"{name} = t.{name} + EXCLUDED.{name}" for name in SUMMED)
+_MERGED: Final = ", ".join(f"{name} = t.{name} + EXCLUDED.{name}" for name in TOTALLED)
 _MERGE: Final = (
     f" ON CONFLICT ({_KEYS}) DO UPDATE SET {_MERGED},"
     " last_cut_id = greatest(t.last_cut_id, EXCLUDED.last_cut_id)"
 )
-_FOLD: Final = text(
-    f"INSERT INTO period_totals AS t ({_KEYS}, {', '.join(SUMMED)}, last_cut_id)"  # noqa: S608
-    f" SELECT account_id, :cell, sku_id, band, {', '.join(f'sum({it})' for it in SUMMED)},"
-    " max(cut_id)"
-    " FROM usage WHERE interval_start >= :start AND interval_start < :end"
-    f" GROUP BY account_id, sku_id, band ORDER BY account_id, sku_id, band {_MERGE}"
-)
+_INTO: Final = f"INSERT INTO period_totals AS t ({_KEYS}, {', '.join(TOTALLED)}, last_cut_id)"
 _FIRST: Final = text(
     "SELECT min(interval_start) FROM usage WHERE interval_start >= :start AND interval_start < :end"
 )
@@ -116,11 +111,10 @@ def fold_late(
     late = sorted({it for it in starts_ms if it < until_ms})
     if not late:
         return
-    names = [*(it.name.lower() for it in classes), "request_count"]
-    added = ", ".join(f"sum(i.{name})" if name in names else "0" for name in SUMMED)
+    absent = {it.name.lower() for it in set(TokenClass).difference(classes)}
+    added = ", ".join("0" if name in absent else f"sum({of_usage(name, 'i')})" for name in TOTALLED)
     statement = text(
-        f"INSERT INTO period_totals AS t ({_KEYS}, {', '.join(SUMMED)}, last_cut_id)"  # noqa: S608
-        f" SELECT d.account_id, l.cell_start, d.sku_id, i.band, {added},"
+        f"{_INTO} SELECT d.account_id, l.cell_start, d.sku_id, i.band, {added},"  # noqa: S608  own names
         " (SELECT coalesce(max(cut_id), 0) + 1 FROM cuts)"
         " FROM unnest(CAST(:starts AS timestamptz[]), CAST(:cells AS timestamptz[]))"
         " AS l (interval_start, cell_start)"
@@ -132,6 +126,14 @@ def fold_late(
         "cells": [to_time(cell_at(it).start_ms) for it in late],
     }
     connection.execute(statement, values)
+
+
+def of_usage(name: str, alias: str) -> str:
+    """Return what of a row of usage, or of what is to be added to it, a total adds up."""
+    if name == "unfinished_count":
+        delivered = FinishClass.DELIVERED.value
+        return f"CASE WHEN {alias}.finish_class = {delivered} THEN 0 ELSE {alias}.request_count END"
+    return f"{alias}.{name}"
 
 
 def folded_until_ms(connection: Connection) -> int:
@@ -165,6 +167,12 @@ def _fold(connection: Connection, *, begin_ms: int, due_ms: int) -> int:
     if full is not None:
         end = max(full, first + _INTERVAL)
     values = {"cell": to_time(cell.start_ms), "start": first, "end": end}
-    connection.execute(_FOLD, values)
+    added = ", ".join(f"sum({of_usage(name, 'u')})" for name in TOTALLED)
+    statement = text(
+        f"{_INTO} SELECT account_id, :cell, sku_id, band, {added}, max(cut_id)"  # noqa: S608  own names
+        " FROM usage u WHERE interval_start >= :start AND interval_start < :end"
+        f" GROUP BY account_id, sku_id, band ORDER BY account_id, sku_id, band {_MERGE}"
+    )
+    connection.execute(statement, values)
     connection.execute(_ADVANCE, {"end": end})
     return to_ms(end)

@@ -241,6 +241,9 @@ period_totals = Table(
     Column("band", SmallInteger, primary_key=True),
     *(Column(token_class.name.lower(), BigInteger, nullable=False) for token_class in TokenClass),
     Column("request_count", BigInteger, nullable=False),
+    Column("unfinished_count", BigInteger, nullable=False),
+    Column("delivered_output_count", BigInteger, nullable=False),
+    Column("estimated_count", BigInteger, nullable=False),
     # The newest cut among what was added up.
     Column("last_cut_id", Integer, nullable=False),
 )

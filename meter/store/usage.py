@@ -1,10 +1,10 @@
 """Usage in Postgres: the follower's transaction, cuts, and queries."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from sqlalchemy import Connection, Engine, func, select, text, update
@@ -12,11 +12,10 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from meter.counting.aggregate import UsageDelta
 from meter.counting.reports import Report, ReportMemory
-from meter.domain.errors import InvalidArgument, Reason, StoreRefusal
+from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.event import Int64Array
-from meter.domain.limits import QUERY_ROWS_MAX
-from meter.domain.times import to_ms, to_time
-from meter.domain.tokens import FinishClass, TokenClass
+from meter.domain.times import to_ms
+from meter.domain.tokens import TokenClass
 from meter.runtime.engine import (
     SNAPSHOT,
     connection_count,
@@ -31,7 +30,8 @@ from meter.store.installation import installation_time
 from meter.store.pool_usage import add_pool_usage
 from meter.store.reporters import note_reports, select_accounts_of
 from meter.store.tables import counting, cut_positions, journal, shards
-from meter.usage import GroupBy, UsageQuery, UsageRow
+from meter.store.usage_query import read_usage
+from meter.usage import UsageQuery, UsageRow
 
 _CLASS_NAMES: Final = [token_class.name.lower() for token_class in TokenClass]
 _SUMS: Final = [*_CLASS_NAMES, "request_count", "delivered_output_count", "estimated_count"]
@@ -41,8 +41,6 @@ _COPY_END: Final = b"\xff\xff"
 _POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 # Segments that one look reads: bounds the rows held at a time, whatever their size.
 _SEGMENTS_MAX: Final = 2_000
-# The most energy (mJ) that an answer's number holds.
-_SUM_MAX: Final = 2**63 - 1
 
 
 class UsageStore:
@@ -111,25 +109,9 @@ class UsageStore:
 
     def query(self, query: UsageQuery) -> tuple[Sequence[UsageRow], int]:
         """Return rows ordered by their keys, and until when (ms) all is counted."""
-        values = {
-            "root": query.account_id,
-            "start": to_time(query.start_ms),
-            "end": to_time(query.end_ms),
-            "model": query.model,
-            "tier": query.tier,
-        }
         with store_faults(), self._engine.begin() as connection:
             connection.execute(SNAPSHOT)
-            until = select_counted_until_ms(connection)
-            rows = connection.execute(text(_query_text(query)), values).all()
-            if len(rows) > QUERY_ROWS_MAX:
-                raise _too_much(f"at most {QUERY_ROWS_MAX} rows", field="group_by")
-            energy = _select_energy(connection, query, values=values)
-        if max(energy.values(), default=0) > _SUM_MAX:
-            raise _too_much(f"a time with at most {_SUM_MAX} mJ", field="end_time")
-        # A key whose events were all voided has no row; without keys there is one, of nothing too.
-        kept = (row for row in rows if not query.group_by or any(row[len(query.group_by) :]))
-        return [_to_usage_row(row, query, energy=energy) for row in kept], until
+            return read_usage(connection, query), select_counted_until_ms(connection)
 
 
 class CountingStep:
@@ -142,6 +124,8 @@ class CountingStep:
         self._memory = memory
         self.reports: Sequence[Report] = ()
         self._last: tuple[int, datetime] | None = None
+        self._starts_ms: Sequence[int] = ()
+        self._classes: Sequence[TokenClass] = ()
         self._position: int = connection.execute(
             select(counting.c.position).where(counting.c.shard == shard).with_for_update()
         ).scalar_one()
@@ -206,8 +190,8 @@ class CountingStep:
             )
         )
         add_pool_usage(self._connection, classes=delta.tokens)
-        starts_ms = np.unique(delta.interval_start_ms).tolist()
-        fold_late(self._connection, starts_ms=starts_ms, classes=delta.tokens)
+        self._starts_ms = np.unique(delta.interval_start_ms).tolist()
+        self._classes = tuple(delta.tokens)
 
     def note_reports(self, segments: Sequence[Segment]) -> None:
         """Note for which accounts producers have reported, where that is new; after `add`."""
@@ -229,7 +213,7 @@ class CountingStep:
             )
 
     def advance(self) -> None:
-        """Move the watermark over what was read."""
+        """Move the watermark over what was read, and fold what of it is late: last of all."""
         assert self._last is not None, "advance comes after read"
         position, until = self._last
         self._connection.execute(
@@ -237,6 +221,8 @@ class CountingStep:
             .where(counting.c.shard == self._shard)
             .values(position=position, counted_until=until)
         )
+        if self._starts_ms:
+            fold_late(self._connection, starts_ms=self._starts_ms, classes=self._classes)
 
 
 def _copy_rows(delta: UsageDelta) -> bytes:
@@ -268,119 +254,3 @@ def select_counted_until_ms(connection: Connection) -> int:
     ).select_from(counting.join(shards, shards.c.shard == counting.c.shard))
     behind, now = connection.execute(statement).one()
     return to_ms(now if behind is None else behind)
-
-
-_KEY_SQL: Final = {
-    GroupBy.ACCOUNT: "u.account_id",
-    GroupBy.MODEL: "s.model",
-    GroupBy.SERVED_MODEL: "s.served_model",
-    GroupBy.TIER: "s.tier",
-    GroupBy.MODE: "s.mode",
-    GroupBy.REGION: "s.region",
-    GroupBy.BAND: "u.band",
-    GroupBy.INTERVAL: "extract(epoch FROM u.interval_start)::bigint * 1000",
-    GroupBy.DAY: "extract(epoch FROM date_trunc('day', u.interval_start, 'UTC'))::bigint * 1000",
-}
-
-# Who lay below the root in which span of time: edges are followed only while both hold.
-_SUBTREE: Final = """
-WITH RECURSIVE edges AS (
-    SELECT account_id, parent_id,
-           -- Before its first edge an account has its first parent: late usage finds its place.
-           CASE WHEN row_number() OVER (PARTITION BY account_id ORDER BY start_time) = 1
-                THEN '-infinity' ELSE start_time END AS start_time,
-           lead(start_time, 1, 'infinity') OVER (PARTITION BY account_id ORDER BY start_time)
-               AS end_time
-    FROM account_parents
-), below (account_id, start_time, end_time) AS (
-    SELECT CAST(:root AS text) COLLATE "C",
-           '-infinity'::timestamptz, 'infinity'::timestamptz
-    UNION ALL
-    SELECT e.account_id, greatest(e.start_time, b.start_time), least(e.end_time, b.end_time)
-    FROM below b JOIN edges e ON e.parent_id = b.account_id
-    WHERE e.start_time < b.end_time AND e.end_time > b.start_time
-)
-"""
-
-
-def _query_text(query: UsageQuery) -> str:
-    keys = [_KEY_SQL[key] for key in query.group_by]
-    unfinished = (
-        f"sum(u.request_count) FILTER (WHERE u.finish_class <> {FinishClass.DELIVERED.value})"
-    )
-    columns = [*keys, *(f"sum(u.{name})" for name in _SUMS), unfinished]
-    places = ", ".join(str(place + 1) for place in range(len(keys)))
-    return (
-        _select_text(query, columns=columns, table="usage")
-        + (f" GROUP BY {places} ORDER BY {places}" if keys else "")
-        + f" LIMIT {QUERY_ROWS_MAX + 1}"
-    )
-
-
-def _select_energy(
-    connection: Connection, query: UsageQuery, *, values: Mapping[str, object]
-) -> Mapping[tuple[Any, ...], int]:
-    """Return the energy (mJ) of boards by the values of the keys; nothing by band."""
-    if GroupBy.BAND in query.group_by:
-        return {}
-    keys = [_KEY_SQL[key] for key in query.group_by]
-    columns = [*keys, "sum(u.energy_mj)"]
-    places = ", ".join(str(place + 1) for place in range(len(keys)))
-    statement = (
-        _select_text(query, columns=columns, table="energy_shares")
-        + " AND u.boundary = 'board' AND u.sku_id IS NOT NULL"
-        + (f" GROUP BY {places}" if keys else "")
-        + " HAVING sum(u.energy_mj) <> 0"
-    )
-    found = connection.execute(text(statement), values)
-    return {row[:-1]: int(row[-1]) for row in map(tuple, found)}
-
-
-def _too_much(rule: str, *, field: str) -> InvalidArgument:
-    return InvalidArgument(
-        Reason.ARGUMENT_INVALID,
-        f"The answer would be too large: {rule}. Ask for less time or fewer keys.",
-        field=field,
-        rule=rule,
-    )
-
-
-def _select_text(query: UsageQuery, *, columns: Sequence[str], table: str) -> str:
-    """Return the begin of a question to a table that is kept by account, interval and sku."""
-    source = f"{table} u JOIN skus s USING (sku_id)"
-    inside = ""
-    if query.account_id is not None:
-        source += " JOIN below b ON b.account_id = u.account_id"
-        inside = " AND u.interval_start >= b.start_time AND u.interval_start < b.end_time"
-    selected = f"SELECT {', '.join(columns)} FROM {source}"  # noqa: S608  this module's own
-    return (
-        (_SUBTREE if query.account_id is not None else "")
-        + selected
-        + " WHERE u.interval_start >= :start AND u.interval_start < :end"
-        + (" AND s.model = :model" if query.model else "")
-        + (" AND s.tier = :tier" if query.tier else "")
-        + inside
-    )
-
-
-def _to_usage_row(
-    row: Any,  # noqa: ANN401
-    query: UsageQuery,
-    *,
-    energy: Mapping[tuple[Any, ...], int],
-) -> UsageRow:
-    count = len(query.group_by)
-    sums = dict(zip(_SUMS, (int(value or 0) for value in row[count:]), strict=False))
-    return UsageRow(
-        keys=dict(zip(query.group_by, row[:count], strict=True)),
-        tokens={
-            token_class: sums[token_class.name.lower()]
-            for token_class in TokenClass
-            if sums[token_class.name.lower()]
-        },
-        request_count=sums["request_count"],
-        unfinished_count=int(row[-1] or 0),
-        delivered_output_count=sums["delivered_output_count"],
-        estimated_count=sums["estimated_count"],
-        energy_mj=energy.get(tuple(row[:count])),
-    )

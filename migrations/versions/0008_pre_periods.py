@@ -33,6 +33,9 @@ CREATE TABLE period_totals (
     band smallint NOT NULL,
     {classes},
     request_count bigint NOT NULL,
+    unfinished_count bigint NOT NULL,
+    delivered_output_count bigint NOT NULL,
+    estimated_count bigint NOT NULL,
     last_cut_id integer NOT NULL,
     PRIMARY KEY (account_id, cell_start, sku_id, band)
 ) WITH (fillfactor = 90);

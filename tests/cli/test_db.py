@@ -50,7 +50,8 @@ def test_recount__adds_usage_up_anew(cluster: Cluster) -> None:
         )
         connection.execute(
             "INSERT INTO period_totals (account_id, cell_start, sku_id, band, request_count,"
-            " last_cut_id) VALUES ('acme', '2026-09-01T12:00Z', 1, 0, 1, 1)"
+            " unfinished_count, delivered_output_count, estimated_count, last_cut_id)"
+            " VALUES ('acme', '2026-09-01T12:00Z', 1, 0, 1, 0, 0, 0, 1)"
         )
         recounted = _run("recount", "--json", url=url)
         assert recounted.returncode == 0, recounted.stderr

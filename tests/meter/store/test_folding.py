@@ -228,8 +228,12 @@ CHANGES: Final = {
     "total grew": "UPDATE period_totals SET output = 1 WHERE account_id = 'team'",
     "total gone": "DELETE FROM period_totals WHERE account_id = 'team'",
     "total of an older cut": "UPDATE period_totals SET last_cut_id = 0 WHERE account_id = 'team'",
-    "total of nothing": "INSERT INTO period_totals SELECT account_id, cell_start, sku_id, 7, input"
+    "total of nothing": "INSERT INTO period_totals (account_id, cell_start, sku_id, band, input,"
+    " request_count, unfinished_count, delivered_output_count, estimated_count, last_cut_id)"
+    " SELECT account_id, cell_start, sku_id, 7, 1, 1, 0, 0, 0, 1"
     " FROM period_totals WHERE account_id = 'team'",
+    "another way of ending": "UPDATE usage SET finish_class = 3 WHERE account_id = 'team'",
+    "estimated": "UPDATE usage SET estimated_count = 1 WHERE account_id = 'team'",
 }
 
 
@@ -248,8 +252,6 @@ def test_drifted__a_change_by_hand_is_found(
     fold(LATER_MS)
     assert drifted(engine) == frozenset()
     with administrator(database_url) as connection:
-        connection.execute("ALTER TABLE period_totals ALTER last_cut_id SET DEFAULT 1")
-        connection.execute("ALTER TABLE period_totals ALTER request_count SET DEFAULT 0")
         connection.execute(CHANGES[change])
     assert drifted(engine) == {"team"}
     others = SumStore(engine).drifted(

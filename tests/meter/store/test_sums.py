@@ -3,11 +3,13 @@
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from random import Random
 from typing import Any, Final, TypedDict
 
 import pytest
 from sqlalchemy import Engine, func, select
+from sqlalchemy.dialects.postgresql import insert
 
 from meter.corrections import (
     CorrectableEvent,
@@ -25,8 +27,8 @@ from meter.store.facts import FactStore
 from meter.store.folding import FoldStore
 from meter.store.journal import JournalStore
 from meter.store.sums import SumStore
-from meter.store.tables import usage
-from meter.usage import UsageFact
+from meter.store.tables import account_parents, usage
+from meter.usage import GroupBy, UsageFact, UsageQuery, UsageRow
 from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
 from tests.meter.store.recording import (
     ACCOUNTS,
@@ -66,6 +68,19 @@ def add_up(facts: Iterable[UsageFact], edges_ms: Sequence[int]) -> Sums:
     return {key: added for key, added in sums.items() if any(added.values())}
 
 
+def add_up_rows(rows: Iterable[UsageRow], keys: Sequence[GroupBy]) -> Sums:
+    """Add rows up by some of their keys."""
+    sums: Sums = {}
+    for row in rows:
+        added = sums.setdefault(tuple(row.keys[it] for it in keys), Counter())
+        added.update({it.name: count for it, count in row.tokens.items()})
+        added["requests"] += row.request_count
+        added["unfinished"] += row.unfinished_count
+        added["delivered"] += row.delivered_output_count
+        added["estimated"] += row.estimated_count
+    return {key: added for key, added in sums.items() if any(added.values())}
+
+
 class World:
     """A journal, whoever counts it, and whatever happens to them."""
 
@@ -73,7 +88,8 @@ class World:
         self.random = Random(seed)
         self.engine = engine
         self.journal = journal
-        self.follower = follow(counting_of(engine))
+        self.usage = counting_of(engine)
+        self.follower = follow(self.usage)
         self.folding = FoldStore(engine)
         self.cuts = CutStore(engine)
         self.facts = FactStore(engine)
@@ -85,7 +101,7 @@ class World:
 
     def act(self) -> None:
         """Do one thing that may happen to a meter."""
-        acts = [self.report, self.report, self.count, self.cut, self.fold, self.void]
+        acts = [self.report, self.report, self.count, self.cut, self.fold, self.void, self.move]
         self.random.choice(acts)()
 
     def report(self) -> None:
@@ -105,6 +121,7 @@ class World:
             dimension=self.random.randrange(len(TABLE)),
             end_ms=self.random.choice([self.now_ms, self.any_ms()]),
             tokens={INPUT: self.random.choice([0, 1, 50_000]), 7: self.random.randrange(9)},
+            extra={"finish": self.random.randint(1, 4), "quality": self.random.randint(1, 3)},
         )
 
     def count(self) -> None:
@@ -132,6 +149,19 @@ class World:
         batch = taken_back.to_batch(TABLE)
         commit(self.journal, Submission(origin=origin_of(""), batch=batch, corrects=taken_back))
         self.position += 1
+
+    def move(self) -> None:
+        """Move an account below another one, now or at some time."""
+        with self.engine.begin() as connection:
+            connection.execute(
+                insert(account_parents)
+                .values(
+                    account_id="team",
+                    start_time=to_time(self.any_ms()),
+                    parent_id=self.random.choice(["acme", "other"]),
+                )
+                .on_conflict_do_nothing()
+            )
 
     @property
     def end_ms(self) -> int:
@@ -161,6 +191,22 @@ class World:
         assert places == sorted(places)
         assert self.sums.drifted(**span) == frozenset()
         self.check_cuts(span)
+        self.check_query(span)
+
+    def check_query(self, span: Span) -> None:
+        """Compare what a question says with the same one, split by intervals and added up again."""
+        keys = self.random.sample(sorted(set(GroupBy) - {GroupBy.INTERVAL, GroupBy.DAY}), 2)
+        whole = UsageQuery(
+            account_id=self.random.choice([None, *ACCOUNTS]),
+            start_ms=span["start_ms"],
+            end_ms=span["end_ms"],
+            group_by=tuple(keys),
+            tier=self.random.choice(["", "high", "none"]),
+        )
+        split = replace(whole, group_by=(*keys, GroupBy.INTERVAL))
+        rows, _ = self.usage.query(whole)
+        parts, _ = self.usage.query(split)
+        assert add_up_rows(rows, keys) == add_up_rows(parts, keys)
 
     def check_cuts(self, span: "Span") -> None:
         """Compare the newest cuts: never too old, and of the cells around at most."""
