@@ -33,8 +33,9 @@ class Line(NamedTuple):
 
 
 class Charge(NamedTuple):
-    """What was billed beside tokens."""
+    """What was billed beside tokens, for the period that begins at `origin_ms`."""
 
+    origin_ms: int
     charge_id: str
     billed: Fraction
     tax: Tax | None
@@ -67,6 +68,11 @@ class Document:
     cancels: int | None = None
 
     @property
+    def is_payable(self) -> bool:
+        """Whether somebody has to pay it, so that it may be credited or taken back."""
+        return not self.is_void and self.kind in {"invoice", "supplementary_invoice"}
+
+    @property
     def total(self) -> Fraction:
         """What is to be paid."""
         return self.net + sum((amount for _, amount in self.taxes.values()), Fraction())
@@ -93,16 +99,20 @@ class Extras(NamedTuple):
 
 @dataclass(kw_only=True)
 class Own:
-    """What a period comes to: tokens by line, and whether some have no price."""
+    """What a period comes to: tokens by line, and those without a price."""
 
     tokens: Counter[Key] = field(default_factory=Counter)
     unpriced: Counter[object] = field(default_factory=Counter)
-    has_usage: bool = False
 
     @property
     def is_unpriced(self) -> bool:
         """Whether tokens without a price are left."""
         return any(self.unpriced.values())
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether any tokens are left."""
+        return self.is_unpriced or any(self.tokens.values())
 
 
 def read_tax(written: Mapping[str, Any] | None) -> Tax | None:

@@ -4,20 +4,18 @@ Every question is answered from scratch, event by event, in fractions: nothing i
 reported, what the files say, and what was issued. Instants are ms since 1970, UTC.
 """
 
-import tomllib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable
 from datetime import date, datetime
 from fractions import Fraction
-from typing import Any
 
 from tests.acceptance.oracle_accounts import Tree, parent_at
+from tests.acceptance.oracle_agreed import Agreed
 from tests.acceptance.oracle_bills import (
     PRICE_UNIT_TOKENS,
     Event,
     Period,
     Rated,
-    Terms,
     covered_accounts,
     interval_start_ms,
     line_key,
@@ -31,19 +29,16 @@ from tests.acceptance.oracle_documents import (
     Closed,
     Credit,
     Document,
-    Extras,
     Key,
     Line,
     Own,
+    Tax,
     read_tax,
     taxes_on,
 )
 from tests.acceptance.oracle_terms import (
     ContractVersion,
     first_instant_ms,
-    read_books,
-    read_contracts,
-    wall_time,
 )
 
 
@@ -53,16 +48,13 @@ class Life:
     def __init__(self, tree: Tree) -> None:
         self.tree = tree
         self.documents: list[Document] = []
-        self.closed: set[Period] = set()
-        self._voided: dict[Period, int] = {}
-        self._books: list[str] = []
-        self._contracts: dict[tuple[str, object], str] = {}
+        # What came of each period that is closed.
+        self.closed: dict[Period, str] = {}
+        self.agreed = Agreed(tree)
         self._events: list[tuple[int, Event]] = []
-        self._terms: Terms | None = None
         self._own: dict[Period, Own] | None = None
-        # Of the terms as they are: what events are priced at, and what files say beside prices.
+        # What events are priced at, by the terms as they are.
         self._rated: dict[str, list[Rated]] = {}
-        self._extras: dict[ContractVersion, Extras] = {}
 
     def report(self, *events: Event) -> None:
         """Count events."""
@@ -76,42 +68,26 @@ class Life:
 
     def set_book(self, text: str) -> None:
         """Agree on a version of a book."""
-        self._books.append(text)
-        self._terms = self._own = None
+        self.agreed.set_book(text)
+        self._own, self._rated = None, {}
 
     def set_contract(self, text: str) -> None:
         """Agree on a version of a contract, or on another text of it."""
-        written = tomllib.loads(text)
-        self._contracts[written["contract"], written["from"]] = text
-        self._terms = self._own = None
-
-    @property
-    def terms(self) -> Terms:
-        """All that is agreed on."""
-        if self._terms is None:
-            self._rated, self._extras = {}, {}
-            contracts = read_contracts(self._contracts.values())
-            self._terms = Terms(self.tree, books=read_books(self._books), contracts=contracts)
-        return self._terms
-
-    def periods(self, month: str) -> list[tuple[ContractVersion, Period, int]]:
-        """Return version, period and its end for each that a month is billed as, in order."""
-        found = []
-        for contract in self.terms.contracts:
-            start_ms, end_ms = period_ms(contract, month=month)
-            if start_ms < end_ms:
-                found.append((contract, Period(contract.name, start_ms), end_ms))
-        return found
+        self.agreed.set_contract(text)
+        self._own, self._rated = None, {}
 
     def close(self, month: str, *, months: Iterable[str]) -> list[Closed]:
         """Close a month; `months` are all before it that may be open, oldest first."""
         found = []
-        for contract, period, _ in self.periods(month):
+        for contract, period, _ in self.agreed.periods(month):
             if period in self.closed:
                 found.append(Closed(period, "already issued", None))
                 continue
             earlier = (
-                it for before in months for _, it, _ in self.periods(before) if before < month
+                it
+                for before in months
+                for _, it, _ in self.agreed.periods(before)
+                if before < month
             )
             if any(
                 it.contract == period.contract and it not in self.closed and self._of(it).has_usage
@@ -122,22 +98,32 @@ class Life:
             found.append(self._close(contract, period, month=month))
         return found
 
-    def correct(
-        self, contract: ContractVersion, period: Period, *, write_off: bool
-    ) -> Document | None:
-        """Issue what a closed period comes to beyond what was billed, or write it off."""
-        lines = self._difference(period)
-        if not lines:
+    def correct(self, period: Period, *, write_off: bool) -> Document | None:
+        """Issue what a closed period comes to beyond what was billed, or write it off.
+
+        None where nothing is left, or where some of it has no price.
+        """
+        lines, charges = self._late(period)
+        amounts = [*(it.billed for it in lines), *(it.billed for it in charges)]
+        if self._of(period).is_unpriced or not amounts or not (write_off or any(amounts)):
             return None
-        net = sum((line.billed for line in lines), Fraction())
+        net = sum(amounts, Fraction())
         first = self._first_document(period)
-        if write_off:
-            credit = Credit(-1, 0, -net, self.extras(contract).tax)
-            return self._issue(
-                "write_off", period, contract, lines=lines, credited=(credit,), refers_to=first
-            )
         kind = "credit_note" if net < 0 else "supplementary_invoice"
-        return self._issue(kind, period, contract, lines=lines, refers_to=first)
+        credited: tuple[Credit, ...] = ()
+        if write_off:
+            kind = "write_off"
+            tax = self.agreed.extras(self.agreed.contract_of(period)).tax
+            taxed: dict[Tax | None, Fraction] = defaultdict(Fraction)
+            for own, amount in [
+                *((tax, it.billed) for it in lines),
+                *((it.tax or tax, it.billed) for it in charges),
+            ]:
+                taxed[own] += amount
+            credited = tuple(Credit(-1, 0, -amount, own) for own, amount in taxed.items())
+        return self._issue(
+            kind, period, lines=lines, charges=charges, credited=credited, refers_to=first
+        )
 
     def left(self, document: Document, line: int) -> Fraction:
         """Return what credits have left of a line of tokens, counted from 1."""
@@ -152,23 +138,20 @@ class Life:
             Fraction(),
         )
 
-    def credit(
-        self, contract: ContractVersion, document: Document, line: int, *, amount: Fraction
-    ) -> Document:
+    def credit(self, document: Document, line: int, *, amount: Fraction) -> Document:
         """Credit some of a line of tokens."""
         assert 0 < amount <= self.left(document, line)
-        tax = self.extras(contract).tax
+        tax = self.agreed.extras(self.agreed.contract_of(document.period)).tax
         return self._issue(
             "credit_note",
             document.period,
-            contract,
             credited=(Credit(document.index, line, -amount, tax),),
             refers_to=document.index,
         )
 
-    def void(self, contract: ContractVersion, document: Document) -> Document:
+    def void(self, document: Document) -> Document:
         """Take a document back, and open its period."""
-        tax = self.extras(contract).tax
+        tax = self.agreed.extras(self.agreed.contract_of(document.period)).tax
         taken = [
             Credit(document.index, number, -self.left(document, number), tax)
             for number, _ in enumerate(document.lines, 1)
@@ -181,90 +164,78 @@ class Life:
         note = self._issue(
             "credit_note",
             document.period,
-            contract,
             credited=tuple(it for it in taken if it.amount),
             refers_to=document.index,
         )
         note.cancels = document.index
         document.is_void = True
-        self.closed.discard(document.period)
-        self._voided[document.period] = document.index
+        self.closed.pop(document.period, None)
         return note
 
-    def extras(self, contract: ContractVersion) -> Extras:
-        """Return what the contract's file says beside prices."""
-        terms = self.terms
-        if contract not in self._extras:
-            self._extras[contract] = self._read_extras(contract, terms.contracts)
-        return self._extras[contract]
-
-    def _read_extras(
-        self, contract: ContractVersion, contracts: Iterable[ContractVersion]
-    ) -> Extras:
-        written = next(
-            it
-            for it in map(tomllib.loads, self._contracts.values())
-            if it["contract"] == contract.name
-            and read_contracts([self._text_of(it)])[0].start_ms == contract.start_ms
-        )
-        document = written.get("document", {})
-        later = any(
-            it.name == contract.name and it.start_ms > contract.start_ms for it in contracts
-        )
-        return Extras(
-            document.get("group_by") == "account",
-            Fraction(document.get("minimum", "0")),
-            document.get("zero", False),
-            read_tax(written.get("tax")),
-            tuple(written.get("charges", ())),
-            wall_time(contract.end_ms, zone=contract.zone).year < 9990 and not later,
-        )
-
-    def _text_of(self, written: Mapping[str, Any]) -> str:
-        return self._contracts[written["contract"], written["from"]]
-
     def _close(self, contract: ContractVersion, period: Period, *, month: str) -> Closed:
-        extras = self.extras(contract)
-        before = sorted(it for it in self.closed if it.contract == period.contract and it != period)
-        own = self._difference(period)
-        late = [line for it in before for line in self._difference(it)]
+        extras = self.agreed.extras(contract)
+        before = sorted(
+            it
+            for it in self.closed
+            if it.contract == period.contract and it.start_ms < period.start_ms
+        )
         if any(self._of(it).is_unpriced for it in (period, *before)):
             return Closed(period, "held", None)
-        charges = tuple(self._charges(contract, month=month, extras=extras))
-        lines = [*own, *late]
+        lines = self._difference(period)
+        charges: list[Charge] = []
+        for it in before:
+            late, carried = self._late(it)
+            lines += late
+            charges += carried
+        charges += self._charges(period, charges)
         amounts = [*(it.billed for it in lines), *(it.billed for it in charges)]
         net = sum(amounts, Fraction())
-        self.closed.add(period)
-        replaces = self._voided.get(period)
-        if not lines and not charges and not self._of(period).has_usage:
-            return Closed(period, "no usage", None)
-        if not any(amounts) and not extras.wants_zero:
-            return Closed(period, "zero", None)
         end_ms = period_ms(contract, month=month)[1]
         is_final = extras.is_last and end_ms == contract.end_ms
-        if 0 <= net < extras.minimum and not is_final:
-            return Closed(period, "carried", None)
-        self._voided.pop(period, None)
-        kind = "credit_note" if net < 0 else "invoice"
-        document = self._issue(
-            kind, period, contract, lines=lines, charges=charges, replaces=replaces
+        if not any(amounts) and not extras.wants_zero:
+            self.closed[period] = "zero" if lines or charges else "no usage"
+        elif 0 < net < extras.minimum and not is_final:
+            self.closed[period] = "carried"
+        else:
+            self.closed[period] = "issued"
+            document = self._issue(
+                "credit_note" if net < 0 else "invoice",
+                period,
+                lines=lines,
+                charges=charges,
+                replaces=self._replaceable(period),
+            )
+            return Closed(period, "issued", document)
+        return Closed(period, self.closed[period], None)
+
+    def _replaceable(self, period: Period) -> int | None:
+        """Return the newest void document of a period that none replaces."""
+        replaced = {it.replaces for it in self.documents}
+        return max(
+            (
+                it.index
+                for it in self.documents
+                if it.period == period and it.is_void and it.index not in replaced
+            ),
+            default=None,
         )
-        return Closed(period, "issued", document)
 
     def _issue(
         self,
         kind: str,
         period: Period,
-        contract: ContractVersion,
         *,
         lines: Iterable[Line] = (),
-        charges: tuple[Charge, ...] = (),
+        charges: Iterable[Charge] = (),
         credited: tuple[Credit, ...] = (),
         refers_to: int | None = None,
         replaces: int | None = None,
     ) -> Document:
+        contract = self.agreed.contract_of(period)
+        tax = self.agreed.extras(contract).tax
+        # What has no tax of its own bears that of the contract as it is when it is billed.
         lines = tuple(lines)
-        tax = self.extras(contract).tax
+        charges = tuple(it if it.tax else it._replace(tax=tax) for it in charges)
         taxed = [(tax, it.billed) for it in lines]
         taxed += [(it.tax, it.billed) for it in charges]
         taxed += [(it.tax, it.amount) for it in credited]
@@ -283,39 +254,46 @@ class Life:
         self.documents.append(document)
         return document
 
-    def _charges(
-        self, contract: ContractVersion, *, month: str, extras: Extras
-    ) -> Iterator[Charge]:
-        """Return what the month bears beside tokens and no document has billed yet."""
+    def _charges(self, period: Period, borne: Iterable[Charge] = ()) -> list[Charge]:
+        """Return what a period bears beside tokens and no document, nor `borne`, has billed."""
+        contract = self.agreed.contract_of(period)
+        extras = self.agreed.extras(contract)
+        month = self.agreed.month_of(period)
         start_ms, end_ms = period_ms(contract, month=month)
-        billed = {
-            charge.charge_id
+        billed = [
+            charge
             for document in self.documents
-            if not document.is_void
-            and document.period.contract == contract.name
-            and self._month_of(document.period) == month
+            if not document.is_void and document.period.contract == contract.name
             for charge in document.charges
+        ]
+        billed += borne
+        ever = {it.charge_id for it in billed}
+        this_month = {
+            it.charge_id
+            for it in billed
+            if self.agreed.month_of(Period(contract.name, it.origin_ms)) == month
         }
+        found = []
         for written in extras.charges:
             on = written.get("on")
-            if on is not None:
-                at_ms = _midnight_ms(on, contract)
-                if not start_ms <= at_ms < end_ms:
-                    continue
-            if written["id"] in billed:
-                continue
-            exact = Fraction(written.get("quantity", "1")) * Fraction(written["price"])
-            tax = read_tax(written.get("tax")) or extras.tax
-            yield Charge(written["id"], round_half_up(exact, currency=contract.currency), tax)
+            is_borne = written["id"] in (this_month if on is None else ever)
+            is_due = on is None or start_ms <= _midnight_ms(on, contract) < end_ms
+            if is_due and not is_borne:
+                exact = Fraction(written.get("quantity", "1")) * Fraction(written["price"])
+                amount = round_half_up(exact, currency=contract.currency)
+                tax = read_tax(written.get("tax"))
+                found.append(Charge(period.start_ms, written["id"], amount, tax))
+        return found
 
-    def _month_of(self, period: Period) -> str:
-        contract = next(
+    def _late(self, period: Period) -> tuple[list[Line], list[Charge]]:
+        """Return what a closed period has left over: what moves no money is not there."""
+        lines = [
             it
-            for it in self.terms.contracts
-            if it.name == period.contract and it.start_ms <= period.start_ms < it.end_ms
-        )
-        wall = wall_time(period.start_ms, zone=contract.zone)
-        return f"{wall:%Y-%m}"
+            for it in self._difference(period)
+            if it.billed or it.quantity * it.key.line.unit_price
+        ]
+        carried = self._charges(period) if self.closed[period] == "carried" else []
+        return lines, carried
 
     def _difference(self, period: Period) -> list[Line]:
         """Return what a period comes to by now, less what was billed for it, line by line."""
@@ -334,12 +312,12 @@ class Life:
             )
             quantity = now[key] - sum(it.quantity for it in billed[key])
             rest = whole - sum((it.billed for it in billed[key]), Fraction())
-            if rest or quantity * key.line.unit_price or (quantity and not billed[key]):
+            if rest or quantity:
                 found.append(Line(period.start_ms, key, quantity, rest))
         return found
 
     def _currency(self, period: Period) -> str:
-        return next(it.currency for it in self.terms.contracts if it.name == period.contract)
+        return next(it.currency for it in self.agreed.terms.contracts if it.name == period.contract)
 
     def _first_document(self, period: Period) -> int | None:
         return next(
@@ -364,14 +342,13 @@ class Life:
 
     def _count(self, event: Event, *, sign: int) -> None:
         assert self._own is not None
-        terms = self.terms
+        terms = self.agreed.terms
         if event.request_id not in self._rated:
             self._rated[event.request_id] = price_event(event, terms=terms) or []
         for rated in self._rated[event.request_id]:
             own = self._own[rated.period]
-            own.has_usage = True
             group = ""
-            if self.extras(rated.setting.contract).by_account:
+            if self.agreed.extras(rated.setting.contract).by_account:
                 group = self._group(event, rated.setting.contract)
             if rated.price is None:
                 own.unpriced[rated.key] += sign * rated.quantity

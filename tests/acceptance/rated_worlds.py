@@ -10,8 +10,9 @@ from billing.books import PriceBooks
 from billing.contract_file import read_contract
 from billing.contracts import BillingPeriod, Contracts, billing_periods
 from billing.coverage import Coverage
+from billing.difference import find_left
 from billing.invoicing import Invoice as Drafted
-from billing.invoicing import draft
+from billing.invoicing import Made, draft
 from billing.money import Currency
 from billing.periods import read_month
 from billing.ports import Terms
@@ -21,8 +22,17 @@ from meter.domain.account import Account, AccountTree, ParentEdge
 from meter.domain.interval import interval_start_ms
 from meter.domain.tokens import BAND_EDGES, PROMPT_CLASSES, FinishClass, Mode, TokenClass
 from meter.usage import UsageFact
-from tests.acceptance.oracle_accounts import find_account
-from tests.acceptance.oracle_bills import Bills, Invoice, Line, LineKey, Period, Unpriced
+from tests.acceptance.oracle_accounts import Tree, find_account
+from tests.acceptance.oracle_bills import (
+    Bills,
+    Event,
+    Invoice,
+    Line,
+    LineKey,
+    Period,
+    Unpriced,
+    to_event,
+)
 from tests.acceptance.worlds import World
 
 _MODES = {name: mode for mode, name in MODE_NAMES.items()}
@@ -46,8 +56,8 @@ def read_terms(world: World) -> Terms:
     return Terms(version=1, books=books, contracts=contracts)
 
 
-def tree_of(world: World) -> AccountTree:
-    """Return a world's accounts as the product has them."""
+def tree_of(tree: Tree) -> AccountTree:
+    """Return accounts as the product has them."""
     return AccountTree(
         Account(
             account_id=account_id,
@@ -59,13 +69,13 @@ def tree_of(world: World) -> AccountTree:
                 for start_ms, parent in account.parents
             ),
         )
-        for account_id, account in world.tree.items()
+        for account_id, account in tree.items()
     )
 
 
 def facts_by_event(world: World) -> list[UsageFact]:
     """Return usage that was never added up: a fact for each event."""
-    return [_to_fact(event) for event in world.events]
+    return [fact_of(to_event(event), sign=1) for event in world.events]
 
 
 def facts_by_interval(world: World) -> list[UsageFact]:
@@ -97,7 +107,7 @@ def bill_by_product(
     world: World, facts: Iterable[UsageFact], *, terms: Terms
 ) -> dict[Period, Drafted]:
     """Return the drafts of the world's month that have any line or key, by what they are for."""
-    coverage = Coverage(terms.contracts, tree_of(world))
+    coverage = Coverage(terms.contracts, tree_of(world.tree))
     known = list(facts)
     drafts = {}
     for period in _periods(world, terms):
@@ -106,7 +116,9 @@ def bill_by_product(
             fact for fact in known if period.span.holds(fact.interval_start_ms) and is_billed(fact)
         ]
         rating = rate(billed, version=period.version, books=terms.books)
-        invoice = draft(period, rating, cut_id=1, counted_until_ms=0, is_sandbox=True)
+        lines = find_left(rating.lines, (), currency=period.version.currency)
+        made = Made(cut_id=1, counted_until_ms=0, is_sandbox=True)
+        invoice = draft(period, lines, made=made, unpriced=rating.unpriced)
         if invoice.lines or invoice.unpriced:
             drafts[Period(period.version.contract, period.span.start_ms)] = invoice
     return drafts
@@ -174,25 +186,26 @@ def is_exact(drafted: Drafted) -> bool:
     return is_whole and is_bounded
 
 
+def fact_of(event: Event, *, sign: int) -> UsageFact:
+    """Return the fact of one event that was counted (1), or counted off (-1)."""
+    tokens = {TokenClass[name.upper()]: count for name, count in event.classes.items()}
+    prompt = sum(tokens.get(token_class, 0) for token_class in PROMPT_CLASSES)
+    return UsageFact(
+        account_id=event.account,
+        interval_start_ms=interval_start_ms(event.end_ms),
+        model=event.model,
+        served_model=event.served_model or event.model,
+        tier=event.tier,
+        mode=Mode(_MODES[event.mode]),
+        region="",
+        band=sum(1 for edge in BAND_EDGES if edge <= prompt),
+        finish_class=FinishClass.DELIVERED,
+        tokens={token_class: sign * count for token_class, count in tokens.items()},
+        request_count=sign,
+    )
+
+
 def _periods(world: World, terms: Terms) -> Iterator[BillingPeriod]:
     month = read_month(world.month)
     for version in terms.contracts:
         yield from billing_periods(version, month)
-
-
-def _to_fact(event: Mapping[str, Any]) -> UsageFact:
-    tokens = {TokenClass[name.upper()]: count for name, count in event["classes"].items()}
-    prompt = sum(tokens.get(token_class, 0) for token_class in PROMPT_CLASSES)
-    return UsageFact(
-        account_id=event["account"],
-        interval_start_ms=interval_start_ms(event["end_time_ms"]),
-        model=event["model"],
-        served_model=event["served_model"] or event["model"],
-        tier=event["tier"],
-        mode=Mode(_MODES[event["mode"]]),
-        region="",
-        band=sum(1 for edge in BAND_EDGES if edge <= prompt),
-        finish_class=FinishClass.DELIVERED,
-        tokens=tokens,
-        request_count=1,
-    )

@@ -109,8 +109,9 @@ def _with_extras(contract: str, random: Random) -> str:
         ids = 'tax_id = "DE1"\n'
         text = text.replace('name = "Nimbus GmbH"\n', f'name = "Nimbus GmbH"\n{ids}')
         text = text.replace('name = "ACME SA"\n', f'name = "ACME SA"\n{ids}')
-        category, rate = random.choice((("S", "19"), ("S", "7.7"), ("AE", "0"), ("Z", "0")))
-        tables.append(f'[tax]\ncategory = "{category}"\nrate = "{rate}"')
+        category, rate = random.choice((("S", "19"), ("S", "7.7"), ("AE", ""), ("Z", "")))
+        tables.append(f'[tax]\ncategory = "{category}"')
+        tables += [f'rate = "{rate}"'] if rate else []
     for number in range(random.choice((0, 0, 0, 1, 2))):
         price = random.choice(("500", "0.5", "2.345"))
         lines = [f'[[charges]]\nid = "charge-{number}"\ntext = "Support"\nunit = "month"']

@@ -55,7 +55,7 @@ def test_traces__billed_as_the_oracle_does(
     for name in ("north", "south"):
         shell.run("contracts", "set", str(files[name]))
     shell.run("billing", "clock", "--to", AFTERWARDS)
-    closed = shell.run_json("billing", "close", "2026-10")
+    closed = shell.run_json("billing", "close", "2026-10", "--early")
     assert [it["outcome"] for it in closed["periods"]] == ["ISSUED", "ISSUED"]
 
     assert _ask_oracle(meter, tmp_path, files) == 0

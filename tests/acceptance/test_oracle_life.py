@@ -120,8 +120,7 @@ def test_credit__is_not_clawed_back_by_late_usage() -> None:
     life.report(used(1_000_000))
     _, document = close(life, "2026-10")
     assert document is not None
-    [contract] = life.terms.contracts
-    note = life.credit(contract, document, 1, amount=Fraction(1))
+    note = life.credit(document, 1, amount=Fraction(1))
     assert (note.net, life.left(document, 1)) == (Fraction(-1), Fraction(2))
     life.report(used(1_000_000))
     _, later = close(life, "2026-11")
@@ -135,8 +134,7 @@ def test_void__is_issued_again_by_all_usage_now() -> None:
     life.report(used(1_000_000))
     _, first = close(life, "2026-10")
     assert first is not None
-    [contract] = life.terms.contracts
-    note = life.void(contract, first)
+    note = life.void(first)
     assert first.total + note.total == 0
     assert first.total == Fraction("3.57")
     life.report(used(1_000_000))
@@ -152,8 +150,7 @@ def test_correct__new_terms_of_a_closed_month_are_the_difference() -> None:
     _, first = close(life, "2026-10")
     assert first is not None
     life.set_contract(f'{CONTRACT}[[overrides]]\nmodels = ["m"]\nprices = {{ all = "2" }}')
-    [contract] = life.terms.contracts
-    document = life.correct(contract, first.period, write_off=False)
+    document = life.correct(first.period, write_off=False)
     assert document is not None
     assert (document.kind, document.net, document.refers_to) == (
         "credit_note",
@@ -161,7 +158,7 @@ def test_correct__new_terms_of_a_closed_month_are_the_difference() -> None:
         first.index,
     )
     assert sorted(tokens_and_cents(document.lines)) == [(-1_000_000, -300), (1_000_000, 200)]
-    assert life.correct(contract, first.period, write_off=False) is None
+    assert life.correct(first.period, write_off=False) is None
 
 
 def test_correct__what_is_written_off_is_not_billed_later() -> None:
@@ -171,8 +168,7 @@ def test_correct__what_is_written_off_is_not_billed_later() -> None:
     _, first = close(life, "2026-10")
     assert first is not None
     life.report(used(1_000_000))
-    [contract] = life.terms.contracts
-    document = life.correct(contract, first.period, write_off=True)
+    document = life.correct(first.period, write_off=True)
     assert document is not None
     assert (document.kind, document.net) == ("write_off", Fraction())
     assert close(life, "2026-11") == ("no usage", None)

@@ -1,0 +1,47 @@
+"""Random stories: months that are closed, and what comes late, back or otherwise, to the cent."""
+
+from collections import Counter
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+import pytest
+
+from tests.acceptance.compared_stories import compare
+from tests.acceptance.stories import random_story
+
+PARTS = 10
+# What stories are for: each of these is met, or the generator has gone blind.
+MEETS = (
+    *("issued", "already issued", "held", "held earlier", "carried", "zero", "no usage"),
+    *("invoice", "credit_note", "supplementary_invoice", "write_off", "adjustment", "charge"),
+    *("tax", "credit", "void", "correct", "take back", "replace", "book"),
+)
+
+
+def lived(seeds: Iterable[int]) -> tuple[list[str], Counter[str]]:
+    """Return the stories in which product and oracle differ, and how, and what all have met."""
+    found, met = [], Counter[str]()
+    for seed in seeds:
+        compared = compare(random_story(seed))
+        # From the first difference on, everything is.
+        fault = next(compared.live(), None)
+        if fault is not None:
+            found.append(f"seed {seed}, {fault}")
+        met.update(compared.met)
+    return found, met
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1_200)
+@pytest.mark.parametrize("stories", [60, pytest.param(1_000, marks=pytest.mark.stacks)])
+def test_story__documents_are_those_of_the_oracle(stories: int) -> None:
+    """Whatever comes late, is taken back, credited, voided or agreed on later: each document is."""
+    parts = [range(part, stories, PARTS) for part in range(PARTS)]
+    # Spawned, not forked: gRPC, which other tests have used, does not like forks.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        results = list(pool.map(lived, parts))
+    found = [fault for faults, _ in results for fault in faults]
+    assert not found, found[:3]
+    met = sum((each for _, each in results), Counter[str]())
+    assert not set(MEETS) - met.keys(), set(MEETS) - met.keys()
