@@ -13,13 +13,13 @@ from tests.peers.customers import Customer
 def test_killbill_1060__new_terms_leave_what_was_used_before_them(town: Town) -> None:
     """Usage of before a version of a contract is priced by the version of then, in one month."""
     moved = Customer(town, "moved")
-    moved.use("2026-10-14T23:59:59", input=100)
-    moved.use("2026-10-15T00:00:00", input=7)
+    moved.use("2026-10-14T23:59:59", input=1_000_000)
+    moved.use("2026-10-15T00:00:00", input=70_000)
     half = '[[overrides]]\nfactor = "0.5"\n'
     moved.set_contract(start="2026-10-15T00:00:00", extra=half)
     invoices = [it.invoice for it in moved.close() if it.invoice is not None]
     found = [(it.token_count, str(it.price.unit_price)) for each in invoices for it in each.lines]
-    assert sorted(found) == [(7, "1.5"), (100, "3")]
+    assert sorted(found) == [(70_000, "1.5"), (1_000_000, "3")]
 
 
 def test_any_llm_995__document_names_the_prices_that_it_was_made_by(town: Town) -> None:
