@@ -106,7 +106,7 @@ def _live(client: Client, *, to: datetime) -> tuple[list[tuple[str, str | int]],
 
 def _to_line(closed: Closed) -> str:
     invoice = closed.period.invoice
-    words = [f"{closed.time:%Y-%m-%d %H:%M}", closed.month, invoice.contract, _outcome(closed)]
+    words = [f"{closed.time:%Y-%m-%d %H:%M}", invoice.month, invoice.contract, _outcome(closed)]
     if invoice.number:
         words.append(invoice.number)
     if invoice.currency:
@@ -120,7 +120,7 @@ def _to_json(closed: Closed) -> dict[str, object]:
     invoice = closed.period.invoice
     return {
         "time": closed.time.isoformat().replace("+00:00", "Z"),
-        "month": closed.month,
+        "month": invoice.month,
         "contract": invoice.contract,
         "outcome": _outcome(closed).replace(" ", "_"),
         "number": invoice.number,

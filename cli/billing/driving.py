@@ -1,6 +1,6 @@
 """The way of a sandbox's clock with its closes: it stops wherever a period may be closed."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Final
@@ -12,6 +12,8 @@ from tokenworks.meter.v1 import clock_service_pb2 as pb
 # A month with a hundred energy sources to read at each of its edges, and a close of it.
 _STEP_SECONDS_MAX: Final = 3_600.0
 _PAGE_SIZE: Final = 1_000
+# All that may be closed, whichever month it is of.
+_DUE: Final = "due"
 # When the month has begun in every zone there is.
 _EVERYWHERE: Final = timedelta(hours=15)
 # Whoever is waited for may be heard meanwhile: a period that waits is looked at so often.
@@ -32,7 +34,6 @@ class Closed:
 
     time: datetime
     period: billing_pb.ClosedPeriod
-    month: str
 
 
 @dataclass(slots=True)
@@ -50,6 +51,8 @@ class Driver:
         `to` is aware. Raises grpc.RpcError when a call fails; the clock then stands at its last
         stop or after it, and another drive goes on from there.
         """
+        # Clocks stand on milliseconds: what lies between two is never reached.
+        to = to.replace(microsecond=to.microsecond // 1000 * 1000)
         now = self._now()
         while True:
             yield from self._close_at(now)
@@ -81,27 +84,15 @@ class Driver:
         return min(stops)
 
     def _close_at(self, now: datetime) -> Iterator[Closed]:
-        """Close what may be closed; the month before is asked for so that new periods open."""
-        months = {
-            period.month
-            for period in self._open_periods()
-            if period.collected_time.ToDatetime(UTC) <= now
-        }
-        months.add(f"{(now - _EVERYWHERE).replace(day=1) - timedelta(days=1):%Y-%m}")
-        for month in sorted(months):
-            request = billing_pb.CloseMonthRequest(month=month)
-            answer = self.client.billing.CloseMonth(request, timeout=_STEP_SECONDS_MAX)
-            yield from self._new(answer.periods, month=month, time=now)
-
-    def _new(
-        self, periods: Iterable[billing_pb.ClosedPeriod], *, month: str, time: datetime
-    ) -> Iterator[Closed]:
-        for period in periods:
+        """Close what may be closed; periods that have begun open by that."""
+        request = billing_pb.CloseMonthRequest(month=_DUE)
+        answer = self.client.billing.CloseMonth(request, timeout=_STEP_SECONDS_MAX)
+        for period in answer.periods:
             start = period.invoice.start_time.ToMilliseconds()
             key = (period.invoice.contract, start, period.outcome)
             if period.outcome not in _STILL and key not in self._told:
                 self._told.add(key)
-                yield Closed(time=time, period=period, month=month)
+                yield Closed(time=now, period=period)
 
     def _open_periods(self) -> Iterator[billing_pb.Period]:
         request = billing_pb.ListPeriodsRequest(page_size=_PAGE_SIZE)
