@@ -82,6 +82,8 @@ class Typesetter:
                 self._layout,
                 format="pdf",
                 pdf_standards=_STANDARD,
+                # Its structure for readers aloud is eight times the page; HTML has it for nothing.
+                pdf_tags=False,
                 sys_inputs=values,
                 timestamp=made_ms // 1000,
             )

@@ -25,7 +25,6 @@ from billing.documents.format import (
     notes,
     subtotal,
     title,
-    total_label,
     word_counted,
     word_due,
     word_held,
@@ -33,9 +32,26 @@ from billing.documents.format import (
     word_source,
 )
 from billing.documents.markup import Markup, element
+from billing.documents.sections import (
+    CHARGES,
+    CREDITS,
+    GIVEN_UP,
+    PAYMENT,
+    Item,
+    Section,
+    charge_items,
+    credit_items,
+    payment_rows,
+    section_notes,
+    sections,
+    sums,
+    tax_notes,
+    total_row,
+    word_files,
+)
 from billing.documents.style import style_sheet
 from billing.energy import InvoiceEnergy
-from billing.invoicing import Invoice, InvoiceLine
+from billing.invoicing import DocumentKind, Invoice, InvoiceLine
 from billing.money import Currency
 from meter.domain.tokens import Mode
 
@@ -58,6 +74,7 @@ def to_html(invoice: Invoice) -> bytes:
         running_head=name,
         warning=" · ".join(warnings),
         has_energy=invoice.energy is not None,
+        has_parts=_has_parts(invoice),
     )
     page = element(
         "html",
@@ -81,15 +98,80 @@ def _sections(invoice: Invoice) -> Iterator[Markup]:
     yield _parties(invoice)
     yield _sum("due", word_due(invoice), invoice)
     yield from _Tables(invoice)
-    if not invoice.lines:
+    yield from _items(invoice)
+    if not (invoice.lines or invoice.charges or invoice.credits):
         yield element("p", NO_LINES, class_="nothing")
-    yield _sum("total", total_label(invoice), invoice)
+    if invoice.taxes:
+        yield _pairs(sums(invoice), class_="sums")
+    yield _sum("total", total_row(invoice)[0], invoice)
+    for note in tax_notes(invoice):
+        yield element("p", _name(note), class_="tax-notes")
+    if payment_rows(invoice):
+        rows = [element("p", _name(it)) for it in payment_rows(invoice)]
+        yield element("div", element("h2", PAYMENT), *rows, class_="payment")
     if invoice.unpriced:
         yield _held(invoice)
     if invoice.energy is not None:
         yield _energy(invoice.energy)
     last = (word_rounding(invoice), *word_source(invoice))
-    yield element("footer", *(element("p", it) for it in last))
+    files = (element("p", it, class_="file") for it in word_files(invoice))
+    yield element("footer", *(element("p", it) for it in last), *files)
+
+
+def _has_parts(invoice: Invoice) -> bool:
+    """Tell whether there is more than usage, its models and a total."""
+    parts = (invoice.charges, invoice.credits, invoice.taxes, invoice.groups, invoice.terms)
+    return any((*parts, *payment_rows(invoice), *(it.title for it in sections(invoice))))
+
+
+def _pairs(rows: Sequence[tuple[str, str]], *, class_: str) -> Markup:
+    pairs = [
+        it
+        for label, text in rows
+        for it in (
+            element("dt", _name(label.replace(" -", f" {_MINUS}"))),
+            element("dd", text.replace("-", _MINUS)),
+        )
+    ]
+    return element("dl", *pairs, class_=class_)
+
+
+def _items(invoice: Invoice) -> Iterator[Markup]:
+    """Yield the charges and the credits, a table for each."""
+    code = invoice.currency.code
+    if invoice.charges:
+        titles = ("Quantity", f"{code} each", f"Amount {code}")
+        yield _item_table(CHARGES, titles, charge_items(invoice))
+    if invoice.credits:
+        heading = GIVEN_UP if invoice.kind is DocumentKind.WRITE_OFF else CREDITS
+        yield _item_table(heading, ("Tokens", "", f"Amount {code}"), credit_items(invoice))
+
+
+def _item_table(heading: str, titles: Sequence[str], items: Sequence[Item]) -> Markup:
+    head = [
+        element("th", heading, class_="model", colspan="2", scope="colgroup"),
+        *(element("th", it, class_="number", scope="col") for it in titles),
+    ]
+    rows = [
+        element(
+            "tr",
+            element("td", str(it.line), class_="line"),
+            element("td", _name(it.text), it.note and element("span", it.note, class_="note")),
+            element("td", it.count, class_="number quantity"),
+            element("td", it.price, class_="number price"),
+            element("td", it.amount.replace("-", _MINUS), class_="number billed"),
+        )
+        for it in items
+    ]
+    widths = ["5ch", "", "24ch", "16ch", "16ch"]
+    group = [element("col", style=f"width: {it}" if it else "") for it in widths]
+    return element(
+        "table",
+        element("colgroup", *group),
+        element("thead", element("tr", *head)),
+        element("tbody", *rows),
+        class_="items",
+    )
 
 
 def _banners(invoice: Invoice) -> Iterator[Markup]:
@@ -143,11 +225,20 @@ class _Tables:
 
     def __init__(self, invoice: Invoice) -> None:
         self._invoice = invoice
-        self._notes = notes(invoice)
+        self._notes = _all_notes(invoice)
         self._columns = columns_of(invoice)
 
     def __iter__(self) -> Iterator[Markup]:
-        models = list(group_by_model(self._invoice.lines))
+        for section in sections(self._invoice):
+            if section.title:
+                yield element("h2", _name(section.title), class_="part")
+            yield from self._models(section)
+            if section.subtotal_label and len(section.lines) > 1:
+                amount = group_money(section.subtotal, self._invoice.currency)
+                yield _pairs([(section.subtotal_label, amount)], class_="part-sum")
+
+    def _models(self, section: Section) -> Iterator[Markup]:
+        models = list(group_by_model(section.lines))
         # Models of one line each stand in one table, so that heads are not half of the page.
         for is_alone, group in groupby(models, key=lambda model: len(model[1]) == 1):
             if is_alone:
@@ -236,6 +327,14 @@ class _Tables:
             yield from (whole, element("span", point + fraction, class_="fraction"))
         else:
             yield whole + point + fraction
+
+
+def _all_notes(invoice: Invoice) -> dict[int, str]:
+    of_sections = section_notes(invoice)
+    return {
+        line: " · ".join(filter(None, (note, of_sections.get(line, ""))))
+        for line, note in notes(invoice).items()
+    }
 
 
 def _held(invoice: Invoice) -> Markup:

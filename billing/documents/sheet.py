@@ -84,7 +84,9 @@ def to_sheet(invoice: Invoice, *, unshown: str = "") -> str:
         "dense": columns_of(invoice).is_dense,
         "tables": list(_tables(invoice)),
         "nothing": "" if _has_rows(invoice) else NO_LINES,
-        "sums": [[label, _minus(amount)] for label, amount in sums(invoice)],
+        "sums": [
+            [label.replace(" -", f" {_MINUS}"), _minus(amount)] for label, amount in sums(invoice)
+        ],
         "total": [total_row(invoice)[0], _minus(total_row(invoice)[1])],
         "tax_notes": [_fit(it, _WIDE_CHARS) for it in tax_notes(invoice)],
         "payment": {

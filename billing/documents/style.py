@@ -13,15 +13,18 @@ _FACES: Final = (
 )
 
 
-def style_sheet(*, running_head: str, warning: str, has_energy: bool) -> str:
+def style_sheet(
+    *, running_head: str, warning: str, has_energy: bool, has_parts: bool = False
+) -> str:
     """Return the sheet; on paper the head runs from the second page on, a warning on every page.
 
-    What only energy needs is left out without it: such pages stay as they always were.
+    What only energy needs, or documents of more than one part, is left out without them: such
+    pages stay as they always were.
     """
     sheet = _SHEET.substitute(
         faces=_FACES, running_head=css_text(running_head), warning=css_text(warning)
     )
-    return sheet + _ENERGY if has_energy else sheet
+    return sheet + (_ENERGY if has_energy else "") + (_PARTS if has_parts else "")
 
 
 _SHEET: Final = Template(r"""
@@ -138,5 +141,27 @@ _ENERGY: Final = """
   .energy { margin-top: 26px; padding: 10px 14px 11px; }
   .energy dl { gap: 2px 20px; }
   .energy + footer { margin-top: 34px; }
+}
+"""
+_PARTS: Final = """
+.part { margin-top: 44px; font-size: 17px; font-weight: 600; color: var(--ink);
+  break-after: avoid; }
+.part + table { margin-top: 18px; }
+.part-sum, .sums { display: grid; grid-template-columns: minmax(0, 1fr) max-content; gap: 4px 28px;
+  text-align: right; align-items: baseline; }
+.part-sum { margin-top: 10px; font-weight: 600; break-before: avoid; break-inside: avoid; }
+.part-sum dt { text-align: right; }
+.sums { margin-top: 36px; padding-top: 14px; border-top: 1px solid var(--ink);
+  break-inside: avoid; break-after: avoid; }
+.sums + .total { margin-top: 4px; padding-top: 0; border-top: 0; }
+.tax-notes { margin-top: 14px; }
+.payment { margin-top: 36px; break-inside: avoid; }
+.payment h2 { margin-bottom: 4px; }
+footer .file { font-size: 10px; }
+@media print {
+  .part { margin-top: 30px; }
+}
+@media screen and (max-width: 700px) {
+  .item { grid-column: 1 / 3; }
 }
 """

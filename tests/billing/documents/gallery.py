@@ -23,6 +23,8 @@ from billing.price_book import ModelPrices, Window
 from billing.rating import Unpriced
 from meter.domain.boundary import Boundary
 from meter.domain.tokens import Mode, TokenClass
+from tests.billing.documents.grid import TIERS, grid
+from tests.billing.documents.whole_documents import WHOLE_DOCUMENTS
 from tests.billing.invoices import (
     BHD,
     CACHE_READ,
@@ -47,7 +49,6 @@ WRITERS: Final[Mapping[str, Callable[[Invoice], bytes]]] = {
     "html": to_html,
     "csv": to_csv,
 }
-TIERS: Final = ("free", "medium", "high", "premium", "ultra")
 LONG_MODEL: Final = (
     "lora/acme-corporation-customer-service/glm-5.1-fp8-instruct-long-context-2026-09-17"
     "-finetuned-on-tickets-and-calls-r64-alpha128-v3"
@@ -126,18 +127,18 @@ def sixty_lines() -> Invoice:
         "llama-5-maverick",
         "qwen4-max",
     )
-    return make_invoice(_grid(models, classes=(INPUT, OUTPUT)))
+    return make_invoice(grid(models, classes=(INPUT, OUTPUT)))
 
 
 def one_long_model() -> Invoice:
     """One model with sixty lines: its head has to come again on the next page."""
     classes = tuple(TokenClass)[:12]
-    return make_invoice(_grid(("glm-5.1",), classes=classes))
+    return make_invoice(grid(("glm-5.1",), classes=classes))
 
 
 def many_models() -> Invoice:
     """Sixty models with one line each."""
-    return make_invoice(_grid([f"model-{place:02d}" for place in range(60)], TIERS[2:3], (OUTPUT,)))
+    return make_invoice(grid([f"model-{place:02d}" for place in range(60)], TIERS[2:3], (OUTPUT,)))
 
 
 def long_names() -> Invoice:
@@ -162,7 +163,7 @@ def long_names() -> Invoice:
         overrides=(override(factor=Decimal("0.123456789")),),
     )
     sold = [
-        *_grid(("glm-5.1", LONG_MODEL), TIERS[:3], (INPUT, TokenClass.CACHE_WRITE_12H)),
+        *grid(("glm-5.1", LONG_MODEL), TIERS[:3], (INPUT, TokenClass.CACHE_WRITE_12H)),
         Sold(CJK_MODEL, "medium", TokenClass.AUDIO_CACHE_READ, 999_999_999_999_999),
         Sold(CJK_MODEL, "high", OUTPUT, 12_345_678, mode=Mode.BATCH),
         Sold("한국어-모델", "ultra", OUTPUT, 7_771),
@@ -176,7 +177,7 @@ def long_names() -> Invoice:
 
 def all_free() -> Invoice:
     """Used, but only for free."""
-    return make_invoice(_grid(("glm-5.1", "kimi-k2.6"), TIERS[:1], (INPUT, OUTPUT)))
+    return make_invoice(grid(("glm-5.1", "kimi-k2.6"), TIERS[:1], (INPUT, OUTPUT)))
 
 
 def no_lines() -> Invoice:
@@ -192,20 +193,20 @@ def preview() -> Invoice:
         _unpriced(CJK_MODEL, "ultra", TokenClass.REASONING, 771),
     )
     return make_draft(
-        _grid(("glm-5.1", "kimi-k2.6"), TIERS[1:4], (INPUT, OUTPUT)), unpriced=unpriced
+        grid(("glm-5.1", "kimi-k2.6"), TIERS[1:4], (INPUT, OUTPUT)), unpriced=unpriced
     )
 
 
 def sandbox() -> Invoice:
     """An invoice that no real month stands behind, of more than one page."""
     return make_invoice(
-        _grid(("glm-5.1", "kimi-k2.6"), classes=(INPUT, CACHE_READ, OUTPUT)), is_sandbox=True
+        grid(("glm-5.1", "kimi-k2.6"), classes=(INPUT, CACHE_READ, OUTPUT)), is_sandbox=True
     )
 
 
 def sandbox_preview() -> Invoice:
     """Both banners."""
-    return make_draft(_grid(("glm-5.1",), TIERS[1:3], (INPUT, OUTPUT)), is_sandbox=True)
+    return make_draft(grid(("glm-5.1",), TIERS[1:3], (INPUT, OUTPUT)), is_sandbox=True)
 
 
 def taken_back() -> Invoice:
@@ -220,7 +221,7 @@ def yen() -> Invoice:
     models = {"glm-5.1": ModelPrices(table=prices(input="210", output="660.5"), tiers={})}
     version = replace(VERSION, currency=JPY)
     return make_invoice(
-        _grid(("glm-5.1",), TIERS[:4], (INPUT, OUTPUT)),
+        grid(("glm-5.1",), TIERS[:4], (INPUT, OUTPUT)),
         version=version,
         books=(book(models, currency=JPY),),
     )
@@ -231,24 +232,10 @@ def dinar() -> Invoice:
     models = {"glm-5.1": ModelPrices(table=prices(input="0.52", output="1.6585"), tiers={})}
     version = replace(VERSION, currency=BHD)
     return make_invoice(
-        _grid(("glm-5.1",), TIERS[:4], (INPUT, OUTPUT)),
+        grid(("glm-5.1",), TIERS[:4], (INPUT, OUTPUT)),
         version=version,
         books=(book(models, currency=BHD),),
     )
-
-
-def _grid(
-    models: Sequence[str],
-    tiers: Sequence[str] = TIERS,
-    classes: Sequence[TokenClass] = (INPUT, OUTPUT),
-) -> list[Sold]:
-    """Return every combination, with counts that look like counts."""
-    places = [(model, tier, it) for model in models for tier in tiers for it in classes]
-    # A multiple of a prime modulo another one: spread, and the same at every run.
-    return [
-        Sold(model, tier, it, 7 + (place + 1) * 7_919_771_113 % 999_999_937)
-        for place, (model, tier, it) in enumerate(places)
-    ]
 
 
 def _unpriced(
@@ -327,6 +314,7 @@ SAMPLES: Final[Mapping[str, Callable[[], Invoice]]] = {
         ),
         *(preview, sandbox, sandbox_preview, taken_back, yen, dinar),
         *(with_energy, energy_of_little),
+        *WHOLE_DOCUMENTS,
     )
 }
 

@@ -24,6 +24,13 @@ SCHEMA: Final = json.loads(
     (Path(__file__).parents[3] / "billing/schemas/invoice.schema.json").read_text("utf-8")
 )
 VALIDATOR: Final = Draft202012Validator(SCHEMA)
+OPTIONAL_IN_DOCUMENT: Final = (
+    *("charges", "credits", "energy", "groups", "net", "preview_of", "reason", "refers_to"),
+    *("replaces", "taxes", "terms", "usage_sha256"),
+)
+OPTIONAL_IN_CONTRACT: Final = (
+    *("bank", "by_account", "charges", "closing", "energy", "minimum", "tax", "zero_documents"),
+)
 Document = dict[str, Any]
 
 
@@ -90,6 +97,30 @@ def test_to_json__without_energy() -> None:
     assert b"energy" not in to_json(SAMPLES["month"]())
 
 
+@pytest.mark.parametrize("key", OPTIONAL_IN_DOCUMENT)
+def test_to_json__of_engine_1(key: str) -> None:
+    """A document of before has none of the keys that came since: it is the same bytes."""
+    document = json.loads(to_json(SAMPLES["month"]()))
+    assert key not in document
+    assert not set(document["contract"]) & set(OPTIONAL_IN_CONTRACT)
+    assert all({"group", "origin"}.isdisjoint(line) for line in document["lines"])
+
+
+def test_to_json__of_a_draft_that_is_no_invoice() -> None:
+    """The draft of a credit note says of what it is one, and is read back as that."""
+    draft = replace(SAMPLES["credit_note"](), issue=None)
+    document = json.loads(to_json(draft))
+    assert (document["kind"], document["preview_of"]) == ("preview", "credit_note")
+    assert from_json(to_json(draft)) == draft
+
+
+def test_to_json__net() -> None:
+    """The net total is written where there are taxes, and is the total without them."""
+    document = json.loads(to_json(SAMPLES["whole"]()))
+    taxes = [Decimal(it["amount"]) for it in document["taxes"]]
+    assert Decimal(document["net"]) + sum(taxes) == Decimal(document["total"])
+
+
 def test_to_json__energy() -> None:
     """Energy is exact in millijoules, and in kilowatt-hours that tell each of them."""
     invoice = SAMPLES["with_energy"]()
@@ -115,11 +146,16 @@ def test_schema__is_one() -> None:
     """The schema is itself valid, and refuses what it does not name, at every place."""
     Draft202012Validator.check_schema(SCHEMA)
     objects = [it for it in _objects(SCHEMA) if "properties" in it and "type" in it]
-    assert len(objects) == 12
+    assert len(objects) == 21
     assert all(it["additionalProperties"] is False for it in objects)
-    # Documents that were written before there was any energy have none.
+    # What a document has none of is left out, as in those of before there was any.
     missing = [set(it["properties"]) - set(it["required"]) for it in objects]
-    assert [it for it in missing if it] == [{"energy"}, {"energy"}]
+    assert [sorted(it) for it in missing if it] == [
+        sorted(OPTIONAL_IN_DOCUMENT),
+        sorted(OPTIONAL_IN_CONTRACT),
+        ["group", "origin"],
+        ["origin"],
+    ]
     assert all(set(it["required"]) <= set(it["properties"]) for it in objects)
     fields = [it for of in objects for it in of["properties"].values()]
     assert all({"description", "$ref"} & set(it) for it in fields)
@@ -185,6 +221,10 @@ def _drop(*path: str | int) -> Callable[[Document], None]:
         _set("lines", 0, "price", "factors", 0, "value", to=""),
         _set("lines", 0, "line", to=0),
         _set("unpriced", to=[{}]),
+        _set("preview_of", to="credit_note"),
+        _set("taxes", to=[]),
+        _set("usage_sha256", to="3F"),
+        _set("terms", to=[{"kind": "letter"}]),
         _drop("sandbox"),
         _drop("buyer"),
         _drop("lines", 0, "exact"),
