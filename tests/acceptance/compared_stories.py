@@ -48,8 +48,8 @@ class Compared:
                 yield from self._void(step)
             case "correct" | "write off":
                 yield from self._correct(step)
-            case "book":
-                yield from self._book(step.texts[0])
+            case "book" | "contract":
+                yield from self._agree(step)
 
     def _report(self, *events: Event) -> None:
         self.life.report(*events)
@@ -132,14 +132,15 @@ class Compared:
             self.met.add("write off" if write_off else "correct")
             yield from self._same(expected, found)
 
-    def _book(self, text: str) -> Iterator[str]:
-        """Agree on a book late; what was billed for closed months is corrected at once."""
-        self.life.set_book(text)
-        self.told.set_book(text)
+    def _agree(self, step: Step) -> Iterator[str]:
+        """Agree on a file late; what was billed for closed months is corrected at once."""
+        for each in (self.life, self.told):
+            set_terms = each.set_book if step.kind == "book" else each.set_contract
+            set_terms(step.texts[0])
         for period in sorted(self.life.closed):
             if self.life.closed[period] == "issued":
                 yield from self._correct_period(period, write_off=False)
-        self.met.add("book")
+        self.met.add(step.kind)
 
     def _same(self, expected: Document, found: Invoice) -> Iterator[str]:
         """Yield what of a document is not as the oracle has it."""

@@ -18,7 +18,7 @@ _DAY_MS: Final = 86_400_000
 # What a step is, but for reports and closes, and how often it is drawn.
 _TURNS: Final = (
     *("late", "late", "late", "take back", "take back", "replace", "release", "credit", "credit"),
-    *("void", "correct", "write off", "book"),
+    *("void", "correct", "write off", "book", "contract"),
 )
 
 
@@ -52,13 +52,15 @@ def random_story(seed: int) -> Story:
     late_book = _late_book(world.books, random)
     events = [*map(to_event, world.events), *_later_events(world, random)]
     random.shuffle(events)
+    contracts = tuple(_with_extras(it, random) for it in world.contracts)
+    changes = {"book": [late_book] if late_book else [], "contract": [_otherwise(contracts[0])]}
     return Story(
         seed=seed,
         months=months,
         books=tuple(it for it in world.books if it != late_book),
-        contracts=tuple(_with_extras(it, random) for it in world.contracts),
+        contracts=contracts,
         tree=world.tree,
-        steps=tuple(_steps(events, months=months, late_book=late_book, random=random)),
+        steps=tuple(_steps(events, months=months, changes=changes, random=random)),
     )
 
 
@@ -120,15 +122,28 @@ def _with_extras(contract: str, random: Random) -> str:
     return "\n".join([text, *tables])
 
 
+def _otherwise(contract: str) -> str:
+    """Write a contract that sells by the other name of a model."""
+    served, requested = 'price_by = "served"', 'price_by = "requested"'
+    if served in contract:
+        return contract.replace(served, requested)
+    if requested in contract:
+        return contract.replace(requested, served)
+    return contract.replace("\nseller = ", f"\n{served}\nseller = ")
+
+
 def _steps(
-    events: Sequence[Event], *, months: Sequence[str], late_book: str | None, random: Random
+    events: Sequence[Event],
+    *,
+    months: Sequence[str],
+    changes: Mapping[str, list[str]],
+    random: Random,
 ) -> Iterator[Step]:
     """Yield what happens: most is reported before its month is closed, and some after."""
     held_back = [it for it in events if random.random() < 0.25]
     # An event that was set aside counts from its release, whenever it was reported.
     aside = [it for it in events if it not in held_back and random.random() < 0.1]
     first = [it for it in events if it not in held_back and it not in aside]
-    books = [late_book] if late_book else []
     for part in range(2):
         yield Step("report", events=tuple(first[part::2]))
     for month in months:
@@ -137,18 +152,19 @@ def _steps(
             kind = random.choice(_TURNS)
             waiting = {"late": held_back, "release": aside}.get(kind, [])
             taken = tuple(waiting.pop() for _ in range(min(len(waiting), random.randint(1, 6))))
-            texts = (books.pop(),) if kind == "book" and books else ()
+            agreed = changes.get(kind, [])
+            texts = (agreed.pop(),) if agreed else ()
             if taken:
                 yield Step("report", events=taken)
-            elif kind == "book" and texts:
-                yield Step("book", texts=texts)
-            elif kind not in {"late", "release", "book"}:
+            elif texts:
+                yield Step(kind, texts=texts)
+            elif kind not in {"late", "release", *changes}:
                 numbers = tuple(random.randrange(2**30) for _ in range(3))
                 yield Step(kind, month=month, numbers=numbers)
         if random.random() < 0.3:
             yield Step("close", month=month)
-    if books:
-        yield Step("book", texts=tuple(books))
+    if changes["book"]:
+        yield Step("book", texts=tuple(changes["book"]))
     for month in months:
         yield Step("close", month=month)
 

@@ -15,7 +15,7 @@ PARTS = 10
 MEETS = (
     *("issued", "already issued", "held", "held earlier", "carried", "zero", "no usage"),
     *("invoice", "credit_note", "supplementary_invoice", "write_off", "adjustment", "charge"),
-    *("tax", "credit", "void", "correct", "take back", "replace", "book"),
+    *("tax", "credit", "void", "correct", "take back", "replace", "book", "contract"),
 )
 
 

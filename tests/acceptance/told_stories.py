@@ -1,5 +1,7 @@
 """Stories lived by the product without a database: its own rules over a memory of it all."""
 
+import hashlib
+import tomllib
 from dataclasses import dataclass, field, replace
 
 from billing.book_file import read_book
@@ -31,6 +33,7 @@ class Told:
     story: Story
     memory: Memory
     books: list[str] = field(default_factory=list)
+    contracts: dict[tuple[str, object], str] = field(default_factory=dict)
     issue_ms: int = 0
     _drafting: Drafting | None = None
 
@@ -50,6 +53,12 @@ class Told:
     def set_book(self, text: str) -> None:
         """Agree on a version of a book."""
         self.books.append(text)
+        self._drafting = None
+
+    def set_contract(self, text: str) -> None:
+        """Agree on a version of a contract, or on another text of it."""
+        written = tomllib.loads(text)
+        self.contracts[written["contract"], written["from"]] = text
         self._drafting = None
 
     def close(self, month: str) -> list[tuple[Period, str, Invoice | None]]:
@@ -184,12 +193,17 @@ class Told:
             versions = books.versions(book)
             return versions[0].currency if versions else None
 
-        contracts = Contracts(
+        versions = [
             read_contract(text, tiers=None, find_account=find, find_currency_of_book=find_currency)
-            for text in self.story.contracts
-        )
+            for text in self.contracts.values()
+        ]
+        contracts = Contracts(versions)
         # Each version of a book has one text: its name and begin say which.
         digests = {("book", it.book, it.start_ms): f"{it.book} {it.start_ms}" for it in books}
+        digests |= {
+            ("contract", it.contract, it.start_ms): hashlib.sha256(text.encode()).hexdigest()
+            for it, text in zip(versions, self.contracts.values(), strict=True)
+        }
         return Terms(version=len(self.books), books=books, contracts=contracts, digests=digests)
 
 
@@ -198,4 +212,6 @@ def tell(story: Story) -> Told:
     told = Told(story=story, memory=Memory(tree_of(story.tree)))
     for text in story.books:
         told.set_book(text)
+    for text in story.contracts:
+        told.set_contract(text)
     return told
