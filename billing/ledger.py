@@ -54,7 +54,7 @@ class Ledger(Protocol):
         ...
 
     def last_nets(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, Decimal]:
-        """Return what the contract's last invoice before each period came to, without taxes.
+        """Return what the invoices of the contract's last month before each came to, without taxes.
 
         There is none for a period that has no invoice before it that is not void.
         """

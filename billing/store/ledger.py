@@ -70,14 +70,18 @@ _NUMBERS: Final = f"""
     {_STANDS}
     ORDER BY p.contract, p.start, i.issue_order DESC
 """  # noqa: S608  own parts
+# A month in parts is compared with a month in parts, whole with whole.
 _LAST_NETS: Final = f"""
     SELECT p.contract, p.start, last.net
     FROM {_ASKED}
+    JOIN billing_periods own ON own.contract = p.contract AND own.period_start = p.start
     CROSS JOIN LATERAL (
-        SELECT i.total - i.tax AS net FROM issued_invoices i
-        WHERE i.contract = p.contract AND i.period_start < p.start AND i.kind = 'invoice'
+        SELECT sum(i.total - i.tax) AS net
+        FROM billing_periods b
+        JOIN issued_invoices i ON i.contract = b.contract AND i.period_start = b.period_start
+        WHERE b.contract = p.contract AND b.period_start < p.start AND i.kind = 'invoice'
         {_STANDS}
-        ORDER BY i.period_start DESC, i.issue_order DESC LIMIT 1
+        GROUP BY b.month ORDER BY b.month < own.month DESC, b.month DESC LIMIT 1
     ) AS last
 """  # noqa: S608  own parts
 
@@ -152,7 +156,7 @@ class LedgerStore:
         return {_key(row): row.number for row in self._ask(_NUMBERS, _asked(periods))}
 
     def last_nets(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, Decimal]:
-        """Return what the contract's last invoice before each period came to, without taxes."""
+        """Return what the contract's month before each period came to, without taxes."""
         return {_key(row): row.net for row in self._ask(_LAST_NETS, _asked(periods))}
 
     def _order(self, number: str) -> int:
