@@ -98,22 +98,21 @@ class TermEffects:
     def of_contract(self, before: Terms, after: Terms, version: ContractVersion) -> Touched | None:
         """Return what a version of a contract may touch; None: it has not begun.
 
-        That is its own contract, and whoever bills what it covers without it.
+        That is its own contract, and those further up, one of which bills what it does not.
         """
         later = [it.start_ms for it in after.contracts.versions(version.contract)]
         span = self._begun(version.start_ms, [it for it in later if it > version.start_ms])
         if span is None:
             return None
-        tree, contracts = self.tree(), {version.contract}
         was = [it for it in before.contracts.versions(version.contract) if _meets(it, span)]
-        covers = {it for each in (version, *was) for it in each.covers}
-        moves = tree.later_moves_ms(span.start_ms, end_ms=span.end_ms)
-        for account_id in covers:
-            for at_ms in (span.start_ms, *moves):
-                billing = before.contracts.find_billing(tree, account_id, at_ms)
-                if billing is not None:
-                    contracts.add(billing.contract)
-        return Touched(contracts=frozenset(contracts), span=span)
+        above = _ever_above(self.tree(), {it for each in (version, *was) for it in each.covers})
+        others = (
+            it.contract
+            for terms in (before, after)
+            for it in terms.contracts.among(above)
+            if _meets(it, span)
+        )
+        return Touched(contracts=frozenset({version.contract, *others}), span=span)
 
     def find(self, before: Terms, after: Terms, touched: Touched | None) -> tuple[TermsEffect, ...]:
         """Return what changes, by contract and month; only where another amount comes of it."""
@@ -126,25 +125,24 @@ class TermEffects:
         }
         # Of a closed period nothing but the terms is told: what came late is the next invoice's.
         moved = [
-            key
-            for key in sorted({*old, *new})
-            if _net(old.get(key)) != _net(new.get(key))
-            or (key not in closed_keys and key in new and new[key].unpriced_tokens)
+            key for key in sorted({*old, *new}) if _worth(old.get(key)) != _worth(new.get(key))
         ]
         billed = self.ledger.billed([it for it in moved if it in closed_keys])
         numbers = self.ledger.numbers([it for it in moved if it in closed_keys])
-        return join(
+        found = join(
             _effect(
                 new.get(key) or old[key],
                 before=add_up(it.billed for it in billed.get(key, ()))
                 if key in closed_keys
-                else _net(old.get(key)),
-                after=_net(new.get(key)),
+                else _worth(old.get(key))[0],
+                worth=_worth(new.get(key)),
                 is_closed=key in closed_keys,
                 number=numbers.get(key, ""),
             )
             for key in moved
         )
+        # In another zone a month has other periods, which may come to the same all the same.
+        return tuple(it for it in found if it.difference or it.numbers or it.unpriced_tokens)
 
     def closed_periods(self, touched: Touched | None) -> Mapping[str, Sequence[StoredPeriod]]:
         """Return the closed periods of all contracts that are touched: what a look depends on."""
@@ -246,14 +244,16 @@ def join(effects: Iterable[TermsEffect]) -> tuple[TermsEffect, ...]:
     return tuple(sums[key] for key in sorted(sums))
 
 
-def _net(amount: Amount | None) -> Decimal:
-    return _ZERO if amount is None else amount.net
+def _worth(amount: Amount | None) -> tuple[Decimal, int]:
+    """Return what a period comes to, and how many tokens have no price; nothing where it is not."""
+    return (_ZERO, 0) if amount is None else (amount.net, amount.unpriced_tokens)
 
 
 def _effect(
-    amount: Amount, *, before: Decimal, after: Decimal, is_closed: bool, number: str
+    amount: Amount, *, before: Decimal, worth: tuple[Decimal, int], is_closed: bool, number: str
 ) -> TermsEffect:
     version = amount.period.version
+    after, unpriced_tokens = worth
     return TermsEffect(
         contract=version.contract,
         account_id=version.covers[0],
@@ -262,9 +262,22 @@ def _effect(
         before=before,
         after=after,
         is_closed=is_closed,
-        unpriced_tokens=amount.unpriced_tokens,
+        unpriced_tokens=unpriced_tokens,
         numbers=(number,) if number else (),
     )
+
+
+def _ever_above(tree: AccountTree, account_ids: Iterable[str]) -> frozenset[str]:
+    """Return accounts, and all that they were ever below."""
+    found: set[str] = set()
+    open_ids = list(account_ids)
+    while open_ids:
+        each = open_ids.pop()
+        if each not in found:
+            found.add(each)
+            parents = (edge.parent_id for edge in tree.get(each).parents)
+            open_ids += [it for it in parents if it is not None]
+    return frozenset(found)
 
 
 def _key(period: BillingPeriod) -> PeriodKey:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
+from typing import NoReturn
 
 import pytest
 
@@ -10,7 +11,7 @@ from billing.errors import BillingReason
 from billing.periods import read_month
 from billing.setting_terms import BookTaken, ContractTaken
 from billing.term_effects import TermsEffect
-from meter.domain.errors import InvalidArgument, Refused
+from meter.domain.errors import InvalidArgument, Reason, Refused, Unavailable
 from tests.billing.store.test_terms import ms
 from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
 from tests.postgres import Cluster
@@ -174,6 +175,26 @@ def test_set_contract__corrects_what_was_billed(town: Town) -> None:
     assert (document.kind.value, document.net) == ("credit_note", Decimal("-1.50"))
 
 
+def test_import_book__stopped_before_it_corrects(town: Town) -> None:
+    """Terms that were kept stay when their corrections fail; what is left over is issued later."""
+    house = House(town, "stopped")
+    house.use("2026-10-20")
+    house.close()
+
+    def stop(*_: object, **__: object) -> NoReturn:
+        raise Unavailable(Reason.STORE_UNAVAILABLE, "Gone.")
+
+    stopped = replace(house.setting, correct=stop)
+    dear = house.book(DEAR, start=MIDDLE)
+    with pytest.raises(Unavailable):
+        stopped.import_book(dear, key_id="key_1", correct_issued=True)
+    assert not house.take_book(dear).is_new
+    correct = house.setting.correct
+    (document,) = correct("stopped", OCTOBER, reason="New prices", key_id="key_1")
+    assert document.net == 2
+    assert correct("stopped", OCTOBER, reason="New prices", key_id="key_1") == ()
+
+
 def test_import_book__closed_month_of_the_same_amount(town: Town) -> None:
     """Prices of which nothing was used in a closed month are taken in."""
     house = House(town, "same")
@@ -235,11 +256,33 @@ def test_set_contract__takes_usage_from_an_invoice(town: Town) -> None:
 
 
 def test_set_contract__ends_earlier(town: Town) -> None:
-    """A contract that is to end earlier bills nothing that was used afterwards."""
+    """What is used after a contract's end, set earlier, is billed by the one above, or nobody."""
     house = House(town, "ended")
-    house.use("2026-11-10")
+    below = house.below(start="2026-10-01T00:00:00")
+    house.take_contract(below)
+    house.use("2026-11-10", by_team=True)
+    house.use("2026-11-10", count=2_000_000)
+    ended = below.replace("zone =", "until = 2026-11-05T00:00:00\nzone =")
+    assert told(house.take_contract(ended).effects) == [
+        ("ended", "2026-11", "6.00", "9.00", False),
+        ("ended-team", "2026-11", "3.00", "0", False),
+    ]
     taken = house.take_contract(house.contract(until="2026-11-05T00:00:00"))
-    assert told(taken.effects) == [("ended", "2026-11", "3.00", "0", False)]
+    assert told(taken.effects) == [("ended", "2026-11", "9.00", "0", False)]
+
+
+def test_set_contract__in_another_zone(town: Town) -> None:
+    """A month of another zone has other periods; only what moves from one to the other is told."""
+    house = House(town, "zone")
+    house.use("2026-10-10")
+    auckland = house.contract().replace('"UTC"', '"Pacific/Auckland"')
+    begun = auckland.replace("2026-10-01T00", "2026-10-01T13")
+    assert told(house.setting.preview_contract(begun)) == []
+    house.use("2026-10-31T23:00:00", count=2_000_000)
+    assert told(house.setting.preview_contract(begun)) == [
+        ("zone", "2026-10", "9.00", "3.00", False),
+        ("zone", "2026-11", "0", "6.00", False),
+    ]
 
 
 def test_preview_contract__charges_and_unpriced_tokens(town: Town) -> None:

@@ -26,6 +26,8 @@ CALLS: list[tuple[str, Any]] = [
     ("GetInvoice", pb.GetInvoiceRequest(number="NG-2026-000001")),
     ("ExplainInvoiceLine", pb.ExplainInvoiceLineRequest(number="NG-2026-000001", line=1)),
     ("QueryRevenue", pb.QueryRevenueRequest()),
+    ("PreviewTerms", pb.PreviewTermsRequest(contract=contract_toml())),
+    ("DiffPrices", pb.DiffPricesRequest(month="2026-10")),
 ]
 
 
@@ -69,7 +71,7 @@ def test_call__of_one_of_two_covered_accounts(office: Office) -> None:
     toml = toml.replace('["id:left"]', '["id:left", "id:right"]')
     office.call("SetContract", pb.SetContractRequest(toml=toml))
     office.use("left", at="2026-10-20T00:00:00Z", input=1_000_000)
-    closed = office.call("CloseMonth", pb.CloseMonthRequest(month="2026-10", account="left"))
+    closed = office.call("CloseMonth", pb.CloseMonthRequest(month="2026-10", account="left", early=True))
     number = closed.periods[0].invoice.number
     listed = pb.ListInvoicesRequest(account="left")
     assert [it.number for it in office.call("ListInvoices", listed).invoices] == [number]
