@@ -172,7 +172,11 @@ def _listening(
     return insecure_channel
 
 
-class _Listener(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterceptor):
+class _Listener(
+    grpc.UnaryUnaryClientInterceptor,
+    grpc.UnaryStreamClientInterceptor,
+    grpc.StreamStreamClientInterceptor,
+):
     """Passes calls on unchanged and writes down how they went."""
 
     def __init__(self, evidence: Evidence) -> None:
@@ -183,6 +187,10 @@ class _Listener(grpc.UnaryUnaryClientInterceptor, grpc.StreamStreamClientInterce
         call = continuation(details, request)
         call.add_done_callback(lambda done: self._take_unary(details.method, done))
         return call
+
+    def intercept_unary_stream(self, continuation: Any, details: Any, request: Any) -> Any:  # noqa: ANN401
+        """A call with many answers, each written down when the test reads it."""
+        return _HeardStream(continuation(details, request), details.method, self)
 
     def intercept_stream_stream(self, continuation: Any, details: Any, requests: Any) -> Any:  # noqa: ANN401
         """A stream of answers, each written down when the test reads it."""
