@@ -157,7 +157,7 @@ def test_import_book__corrects_what_was_billed(town: Town) -> None:
     taken = house.take_book(dear, correct=True)
     assert told(taken.effects) == [("dearer", "2026-10", "3.00", "5.00", True)]
     (document,) = taken.corrections
-    assert (document.kind.value, document.net) == ("supplementary_invoice", 2)
+    assert (document.kind.value, str(document.net)) == ("supplementary_invoice", "2.00")
     assert document.reason == "New prices of dearer"
     assert number != (document.issue and document.issue.number)
     again = house.take_book(dear, correct=True)
@@ -297,7 +297,7 @@ def test_preview_contract__charges_and_unpriced_tokens(town: Town) -> None:
     town.import_book(book_toml('output = "1"', book="thin"))
     thin = house.contract().replace('book = "charged"', 'book = "thin"')
     (effect,) = house.setting.preview_contract(thin)
-    assert (effect.after, effect.unpriced_tokens) == (0, 1_000_000)
+    assert (str(effect.after), effect.unpriced_tokens) == ("0", 1_000_000)
 
 
 def test_import_book__a_month_closed_meanwhile(town: Town) -> None:
