@@ -6,6 +6,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from google.protobuf import json_format
 
 from meter.audit_log import JOB, Action
 from tests.postgres import Cluster
@@ -120,7 +121,7 @@ def do_events(session: Session) -> None:
 def do_factory(session: Session) -> None:
     """Describe the factory, and mark a pool's software."""
     stub = EnergyServiceStub(session.channel)
-    options = {"metadata": session.metadata, "timeout": CALL_SECONDS_MAX}
+    options: dict[str, Any] = {"metadata": session.metadata, "timeout": CALL_SECONDS_MAX}
     stub.SetFactory(energy_service_pb2.SetFactoryRequest(toml=FACTORY), **options)
     mark = energy_service_pb2.MarkSoftwareRequest(pool="h100", software="vllm 0.11")
     stub.MarkSoftware(mark, **options)
@@ -169,7 +170,7 @@ def test_entry__of_a_key_has_no_secret(auditor: Auditor) -> None:
     (made,) = [it for it in auditor.list(action=Action.KEY_CREATE) if it.key_id != JOB]
     (rotated,) = auditor.list(action=Action.KEY_ROTATE)
     (revoked,) = auditor.list(action=Action.KEY_REVOKE)
-    scopes = [dict(it.items()) for it in made.detail["scopes"]]  # type: ignore[union-attr]
+    scopes = json_format.MessageToDict(made.detail)["scopes"]
     assert scopes == [{"permission": "report", "account": "acme"}]
     assert rotated.subject == made.subject
     assert rotated.detail["successor"] == revoked.subject
