@@ -157,14 +157,14 @@ def _steps(
             if taken:
                 yield Step("report", events=taken)
             elif texts:
-                yield Step(kind, texts=texts)
+                yield Step(kind, texts=texts, numbers=(random.randrange(2),))
             elif kind not in {"late", "release", *changes}:
                 numbers = tuple(random.randrange(2**30) for _ in range(3))
                 yield Step(kind, month=month, numbers=numbers)
         if random.random() < 0.3:
             yield Step("close", month=month)
     if changes["book"]:
-        yield Step("book", texts=tuple(changes["book"]))
+        yield Step("book", texts=tuple(changes["book"]), numbers=(0,))
     for month in months:
         yield Step("close", month=month)
 
