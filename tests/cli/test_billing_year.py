@@ -1,6 +1,7 @@
 """`tokenworks billing clock --to TIME --close`: months go by and are closed on the way."""
 
 import contextlib
+import json
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -45,6 +46,8 @@ seller = "nimbus"
 buyer = "acme"
 """
 DOLLAR = "333334"
+# The tests' own Postgres does without what makes it survive a lost disk.
+UNSAFE = "disk"
 
 
 @contextlib.contextmanager
@@ -166,9 +169,7 @@ def test_clock__a_year(cluster: Cluster, tmp_path: Path) -> None:
         lines = shell.run_json("invoices", "show", closed[-2]["number"])
         assert lines
         assert billed_tokens(meter, "berlin") == tokens["berlin"]
-        environment = {"TOKENWORKS_DATABASE_URL": meter.database_url}
-        audited = CliRunner().invoke(tokenworks, ["doctor", "--audit"], env=environment)
-        assert audited.exit_code == 0, audited.output
+        assert failed_checks(meter) <= {UNSAFE}
         entries = shell.run_json("audit", "list", "--action", "invoice.issue", "--limit", "1000")
         assert entries
 
@@ -178,6 +179,13 @@ def drive(shell: Shell, to: str) -> list[dict[str, Any]]:
     told = shell.run_json("billing", "clock", "--to", to, "--close")["closed"]
     assert isinstance(told, list)
     return told
+
+
+def failed_checks(meter: RunningMeter) -> set[str]:
+    """Return what doctor finds wrong when it adds all up again."""
+    environment = {"TOKENWORKS_DATABASE_URL": meter.database_url}
+    page = CliRunner().invoke(tokenworks, ["doctor", "--audit", "--json"], env=environment)
+    return {it["name"] for it in json.loads(page.stdout)["checks"] if it["mark"] == "fail"}
 
 
 def billed_tokens(meter: RunningMeter, contract: str) -> int:
