@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Final
 
-from cli.accounts import format_time, print_table
+from cli.accounts import print_table
 from cli.process import report_progress
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 
@@ -16,9 +16,7 @@ _STATES: Final = {
     number: name.removeprefix("DOCUMENT_STATE_").lower() if number else None
     for name, number in pb.DocumentState.items()
 }
-_COLUMNS: Final = (
-    *("number", "account", "buyer", "month", "kind", "total", "lines", "issued", "due", "state"),
-)
+_COLUMNS: Final = (*("number", "account", "buyer", "month", "kind", "total", "due", "state"),)
 
 
 def print_summaries(found: Iterable[pb.InvoiceSummary]) -> None:
@@ -31,8 +29,6 @@ def print_summaries(found: Iterable[pb.InvoiceSummary]) -> None:
             it.month,
             (_KINDS[it.kind] or "-").replace("_", " "),
             f"{it.total} {it.currency}",
-            str(it.line_count),
-            format_time(it.issue_time) if it.HasField("issue_time") else "-",
             it.due_date or "-",
             _words(it),
         ]

@@ -37,7 +37,8 @@ def client(town: Town) -> Client:
 
 def pay(client: Client, amount: str, **other: Any) -> tuple[IssuedDocument, bool]:  # noqa: ANN401
     """Record a payment, of the twentieth and in dollars unless told."""
-    asked = {"payment_id": "p-1", "currency": "USD", "receive_date": RECEIVED, "note": ""} | other
+    asked: dict[str, Any] = {"payment_id": "p-1", "currency": "USD", "note": ""}
+    asked |= {"receive_date": RECEIVED} | other
     asked["payment_id"] = f"{client.series}-{asked['payment_id']}"
     number = asked.pop("number", client.invoice)
     return client.town.billing.payments.record(

@@ -38,7 +38,7 @@ class Client:
 
     def credit(self, *, number: str = "", **part: Any) -> pb.CreditInvoiceResponse:  # noqa: ANN401
         """Credit part of the first line."""
-        asked = {"line": 1, "reason": "slow", "credit_id": f"{self.name}-c"} | part
+        asked: dict[str, Any] = {"line": 1, "reason": "slow", "credit_id": f"{self.name}-c"} | part
         request = pb.CreditInvoiceRequest(number=number or self.invoice, **asked)
         answer = self.office.call("CreditInvoice", request)
         assert isinstance(answer, pb.CreditInvoiceResponse)
