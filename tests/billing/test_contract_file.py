@@ -100,6 +100,33 @@ def test_read_contract__everything() -> None:
     )
     assert (contract.series, contract.po, contract.terms_days) == ("NIMBUS-GMBH", "4500017731", 0)
     assert contract.energy is Boundary.FACILITY
+    assert contract.overrides == (
+        Override(
+            index=0,
+            models=("glm-5.1", "lora/*"),
+            tiers=("high",),
+            modes=(Mode.BATCH,),
+            classes=(TokenClass.INPUT, TokenClass.OUTPUT),
+            factor=Decimal("0.85"),
+            prices={},
+            all=None,
+        ),
+        Override(
+            index=1,
+            models=(),
+            tiers=(),
+            modes=(),
+            classes=(),
+            factor=None,
+            prices={TokenClass.OUTPUT: Decimal("3.20")},
+            all=Decimal(0),
+        ),
+    )
+
+
+def test_read_contract__everything_beside_tokens() -> None:
+    """What a contract says of documents, taxes, charges and the close becomes what it says."""
+    contract = a_contract(EVERYTHING)
     assert contract.bank == ("IBAN DE02 1203 0000 0000 2020 51", "BIC BYLADEM1001")
     assert (contract.by_account, contract.minimum, contract.zero_documents) == (
         *(True, Decimal("1.00"), True),
@@ -127,28 +154,6 @@ def test_read_contract__everything() -> None:
     )
     assert contract.closing == ClosingTerms(
         collect_hours=24, hold_first=True, hold_jump=Decimal("2.5")
-    )
-    assert contract.overrides == (
-        Override(
-            index=0,
-            models=("glm-5.1", "lora/*"),
-            tiers=("high",),
-            modes=(Mode.BATCH,),
-            classes=(TokenClass.INPUT, TokenClass.OUTPUT),
-            factor=Decimal("0.85"),
-            prices={},
-            all=None,
-        ),
-        Override(
-            index=1,
-            models=(),
-            tiers=(),
-            modes=(),
-            classes=(),
-            factor=None,
-            prices={TokenClass.OUTPUT: Decimal("3.20")},
-            all=Decimal(0),
-        ),
     )
 
 
