@@ -1,9 +1,10 @@
 """A story lived twice, by the oracle and by the product, and compared document by document."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from fractions import Fraction
+from typing import Protocol
 
 from billing.crediting import Wanted
 from billing.invoicing import ChargeLine, Invoice, InvoiceLine
@@ -14,7 +15,42 @@ from tests.acceptance.oracle_bills import Event, LineKey, Period
 from tests.acceptance.oracle_documents import Charge, Credit, Document, Key, Line, Tax
 from tests.acceptance.oracle_life import Life
 from tests.acceptance.stories import Step, Story
-from tests.acceptance.told_stories import Told, tell
+
+
+class Product(Protocol):
+    """What lives a story by the product's rules."""
+
+    def set_book(self, text: str) -> None:
+        """Agree on a version of a book; nothing is corrected yet."""
+        ...
+
+    def set_contract(self, text: str) -> None:
+        """Agree on a version of a contract, or on another text of it."""
+        ...
+
+    def count(self, event: Event, *, sign: int) -> None:
+        """Count an event, or count it off again."""
+        ...
+
+    def close(self, month: str) -> list[tuple[Period, str, Invoice | None]]:
+        """Close a month; return what came of each period, by contract and time."""
+        ...
+
+    def correct(self, periods: Sequence[Period], *, write_off: bool) -> list[Invoice]:
+        """Issue what all periods of a contract's month have left over."""
+        ...
+
+    def credit(self, number: str, line: int, *, wanted: Wanted) -> Invoice | MeterError:
+        """Credit a line, or return why that is refused."""
+        ...
+
+    def void(self, number: str) -> Invoice:
+        """Take a document back; return the credit note."""
+        ...
+
+    def invoice(self, number: str) -> Invoice:
+        """Return a document."""
+        ...
 
 
 @dataclass(kw_only=True)
@@ -23,7 +59,7 @@ class Compared:
 
     story: Story
     life: Life
-    told: Told
+    told: Product
     numbers: list[str] = field(default_factory=list)
     counted: dict[str, Event] = field(default_factory=dict)
     met: set[str] = field(default_factory=set)
@@ -55,7 +91,7 @@ class Compared:
         self.life.report(*events)
         for event in events:
             self.counted[event.request_id] = event
-            self.told.memory.add(event, sign=1)
+            self.told.count(event, sign=1)
 
     def _take_back(self, step: Step) -> None:
         if not self.counted:
@@ -63,7 +99,7 @@ class Compared:
         names = sorted(self.counted)
         event = self.counted.pop(names[step.numbers[0] % len(names)])
         self.life.take_back(event)
-        self.told.memory.add(event, sign=-1)
+        self.told.count(event, sign=-1)
         self.met.add(step.kind)
         if step.kind == "replace":
             classes = {name: count + step.numbers[1] % 7 for name, count in event.classes.items()}
@@ -90,7 +126,7 @@ class Compared:
         document = documents[first % len(documents)]
         line = second % len(document.lines) + 1
         left = self.life.left(document, line)
-        exponent = self.told.memory.documents[document.index].invoice.currency.exponent
+        exponent = self.told.invoice(self.numbers[document.index]).currency.exponent
         coins = int(left * 10**exponent)
         amount = Fraction(third % coins + 1, 10**exponent) if coins > 0 else Fraction(1)
         wanted = Wanted(amount=_decimal(amount)) if third % 3 else Wanted()
@@ -121,16 +157,25 @@ class Compared:
         periods = sorted(self.life.closed)
         if periods:
             period = periods[step.numbers[0] % len(periods)]
-            yield from self._correct_period(period, write_off=step.kind == "write off")
+            yield from self._correct_month(period, write_off=step.kind == "write off")
 
-    def _correct_period(self, period: Period, *, write_off: bool) -> Iterator[str]:
-        expected = self.life.correct(period, write_off=write_off)
-        found = self.told.correct(period, write_off=write_off)
-        if (expected is None) != (found is None):
+    def _correct_month(self, period: Period, *, write_off: bool) -> Iterator[str]:
+        """Correct all periods of a month of a contract; a month that is not whole is left."""
+        month = self.life.agreed.month_of(period)
+        periods = [
+            it for _, it, _ in self.life.agreed.periods(month) if it.contract == period.contract
+        ]
+        if any(it not in self.life.closed or self.life.is_unpriced(it) for it in periods):
+            return
+        made = (self.life.correct(it, write_off=write_off) for it in periods)
+        expected = [it for it in made if it is not None]
+        found = self.told.correct(periods, write_off=write_off)
+        if len(expected) != len(found):
             yield f"{period}: {found} instead of {expected}"
-        elif expected is not None and found is not None:
+            return
+        for one, other in zip(expected, found, strict=True):
             self.met.add("write off" if write_off else "correct")
-            yield from self._same(expected, found)
+            yield from self._same(one, other)
 
     def _agree(self, step: Step) -> Iterator[str]:
         """Agree on a file late; what was billed for closed months is corrected now, or later."""
@@ -139,7 +184,7 @@ class Compared:
             set_terms(step.texts[0])
         for period in sorted(self.life.closed) if step.numbers[0] else ():
             if self.life.closed[period] == "issued":
-                yield from self._correct_period(period, write_off=False)
+                yield from self._correct_month(period, write_off=False)
         self.met.add(step.kind)
 
     def _same(self, expected: Document, found: Invoice) -> Iterator[str]:
@@ -159,7 +204,7 @@ class Compared:
     def _place_of(self, number: str, line: int) -> int:
         """Return which line of the oracle's document one of the product's is."""
         place = self.numbers.index(number)
-        document, invoice = self.life.documents[place], self.told.memory.documents[place].invoice
+        document, invoice = self.life.documents[place], self.told.invoice(number)
         if line <= len(invoice.lines):
             wanted = to_line(invoice, invoice.lines[line - 1])
             return document.lines.index(wanted) + 1
@@ -167,14 +212,15 @@ class Compared:
         return len(document.lines) + document.charges.index(charge) + 1
 
 
-def compare(story: Story) -> Compared:
+def compare(story: Story, product: Product) -> Compared:
     """Return both lives of a story, at its begin."""
     life = Life(story.tree)
-    for text in story.books:
-        life.set_book(text)
-    for text in story.contracts:
-        life.set_contract(text)
-    return Compared(story=story, life=life, told=tell(story))
+    for each in (life, product):
+        for text in story.books:
+            each.set_book(text)
+        for text in story.contracts:
+            each.set_contract(text)
+    return Compared(story=story, life=life, told=product)
 
 
 def differences(

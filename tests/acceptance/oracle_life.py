@@ -81,7 +81,9 @@ class Life:
         found = []
         for contract, period, _ in self.agreed.periods(month):
             if period in self.closed:
-                found.append(Closed(period, "already issued", None))
+                outcome = self.closed[period]
+                outcome = "already issued" if outcome == "issued" else outcome
+                found.append(Closed(period, outcome, None))
                 continue
             earlier = (
                 it
@@ -124,6 +126,10 @@ class Life:
         return self._issue(
             kind, period, lines=lines, charges=charges, credited=credited, refers_to=first
         )
+
+    def is_unpriced(self, period: Period) -> bool:
+        """Tell whether some of a period's usage has no price."""
+        return self._of(period).is_unpriced
 
     def left(self, document: Document, line: int) -> Fraction:
         """Return what credits have left of a line of tokens, counted from 1."""

@@ -2,6 +2,7 @@
 
 import hashlib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from billing.book_file import read_book
@@ -21,7 +22,7 @@ from billing.verdict import judge
 from meter.domain.errors import MeterError
 from tests.acceptance.memory import Kept, Memory, NoConsumption
 from tests.acceptance.oracle_accounts import find_account
-from tests.acceptance.oracle_bills import Period
+from tests.acceptance.oracle_bills import Event, Period
 from tests.acceptance.rated_worlds import tree_of
 from tests.acceptance.stories import Story
 
@@ -68,7 +69,9 @@ class Told:
         for period in self._periods(month):
             key = PeriodKey(period.version.contract, period.span.start_ms)
             if key in memory.closed:
-                found.append((Period(*key), "already issued", None))
+                outcome = memory.closed[key].outcome
+                outcome = "already issued" if outcome == "issued" else outcome
+                found.append((Period(*key), outcome, None))
                 continue
             if any(
                 it.version.contract == key.contract
@@ -83,8 +86,20 @@ class Told:
             found.append(self._close(period, key))
         return found
 
-    def correct(self, period: Period, *, write_off: bool) -> Invoice | None:
-        """Issue what a closed period has left over."""
+    def correct(self, periods: Sequence[Period], *, write_off: bool) -> list[Invoice]:
+        """Issue what closed periods of a month have left over."""
+        made = (self._correct(it, write_off=write_off) for it in periods)
+        return [it for it in made if it is not None]
+
+    def count(self, event: Event, *, sign: int) -> None:
+        """Count an event, or count it off again."""
+        self.memory.add(event, sign=sign)
+
+    def invoice(self, number: str) -> Invoice:
+        """Return a document."""
+        return self._find(number).invoice
+
+    def _correct(self, period: Period, *, write_off: bool) -> Invoice | None:
         drafting, memory = self.drafting(), self.memory
         stored = memory.closed[PeriodKey(*period)]
         version = next(
@@ -208,10 +223,5 @@ class Told:
 
 
 def tell(story: Story) -> Told:
-    """Return the product at the begin of a story."""
-    told = Told(story=story, memory=Memory(tree_of(story.tree)))
-    for text in story.books:
-        told.set_book(text)
-    for text in story.contracts:
-        told.set_contract(text)
-    return told
+    """Return the product at the begin of a story, before anything is agreed on."""
+    return Told(story=story, memory=Memory(tree_of(story.tree)))
