@@ -78,7 +78,9 @@ def make_auditing(host: Host, *, usage: UsageTotals) -> Auditing:
     return Auditing(
         terms=make_parts(host).terms,
         kept=KeptInvoiceStore(host.engine),
+        ledger=LedgerStore(host.engine),
         usage=usage,
+        facts=host.facts,
         tree=host.tree,
     )
 

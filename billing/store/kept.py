@@ -52,7 +52,7 @@ class KeptInvoiceStore:
                 KeptLine(
                     line=it.line,
                     key=(it.model, it.tier, it.mode, it.token_class),
-                    token_count=it.quantity,
+                    quantity=it.quantity,
                     billed=it.billed,
                 )
                 for it in rows

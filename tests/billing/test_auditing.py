@@ -7,9 +7,11 @@ import pytest
 
 from billing.app import make_auditing
 from billing.auditing import InvoiceAudit
+from billing.crediting import Wanted
+from billing.issued import Doing
 from meter.store.totals import UsageTotals
 from tests.billing.test_closing import close, ms, use
-from tests.billing.town import Town, book_toml, contract_toml, town_on
+from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
 
 
 @pytest.fixture
@@ -19,7 +21,7 @@ def town(database_url: str) -> Iterator[Town]:
         town.add_account("acme")
         town.add_account("team", moves=((0, None), (ms("2026-10-20"), "acme")))
         town.add_account("other")
-        town.import_book(book_toml('input = "3"', 'output = "15"'))
+        town.import_book(book_toml('input = "3"', 'output = "15"', 'tier.free.all = "0"'))
         town.set_contract(contract_toml())
         town.set_contract(contract_toml("of-other", covers="other", zone="UTC", series="OT"))
         use(town, input=1_000_000, output=2)
@@ -27,7 +29,7 @@ def town(database_url: str) -> Iterator[Town]:
         use(town, input=7, at="2026-10-31T23:01")
         use(town, account="team", input=30, at="2026-10-19")
         use(town, account="team", input=400, at="2026-10-20T00:01")
-        use(town, account="other", input=9)
+        use(town, account="other", input=9_000)
         close(town)
         yield town
 
@@ -51,7 +53,7 @@ def test_audit__clean(town: Town) -> None:
     use(town, input=5_000)
     found = audit(town)
     assert (found.invoice_count, found.line_count, found.faults) == (2, 3, [])
-    assert found.billed_tokens == found.used_tokens == 1_000_000 + 2 + 500 + 400 + 9
+    assert found.billed_tokens == found.used_tokens == 1_000_000 + 2 + 500 + 400 + 9_000
 
 
 def test_audit__of_a_span(town: Town) -> None:
@@ -112,3 +114,33 @@ def test_audit__damaged(town: Town, statement: str, said: str) -> None:
     assert found.fault_count >= 1
     assert found.faults[0].says == said
     assert found.faults[0].facts["invoice"] == "NG-2026-000001"
+
+
+def test_audit__of_what_came_late(town: Town) -> None:
+    """What later invoices bill of a month is of that month; free tokens are on none of them."""
+    use(town, input=5_000)
+    free = TownEvent(account="acme", end_ms=ms("2026-10-07"), classes={"input": 3}, tier="free")
+    town.record(free)
+    use(town, at="2026-11-20", input=1_000_000)
+    town.clock.now = ms("2026-12-06")
+    close(town, "2026-11")
+    found = audit(town)
+    assert (found.invoice_count, found.line_count, found.faults) == (3, 5, [])
+    damage(town, _MORE.replace(_LINE, "WHERE kind = 'adjustment'"))
+    tokens, row, _ = audit(town).faults
+    assert tokens.says.startswith(f"{_NUMBER}: acme, llama-4, high, online, input: lines bill")
+    assert row.says.startswith("invoice NG-2026-000002: line 2: its row has")
+
+
+def test_audit__of_void_and_credited(town: Town) -> None:
+    """A void invoice's period is let be until it is issued again; a credit takes no tokens."""
+    notes, doing = town.billing.credit_notes, Doing(key_id="key_1", now_ms=town.clock.now)
+    notes.credit(
+        "OT-2026-000001", line=1, wanted=Wanted(), reason="slow", credit_id="c", doing=doing
+    )
+    notes.void("NG-2026-000001", reason="wrong", doing=doing)
+    found = audit(town)
+    assert (found.invoice_count, found.used_tokens, found.faults) == (4, 9_000, [])
+    close(town)
+    found = audit(town)
+    assert (found.invoice_count, found.used_tokens, found.faults) == (5, 1_009_902, [])
