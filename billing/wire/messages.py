@@ -11,6 +11,7 @@ from billing.invoicing import DocumentKind, Invoice
 from billing.issued import JUST_ISSUED, DocumentState, Standing
 from billing.money import write, write_money
 from billing.periods import Month, Span, read_month
+from billing.previewing import Preview
 from billing.price_book import Price, PriceBook
 from billing.rating import Unpriced
 from meter.domain.account import invalid_argument
@@ -86,6 +87,20 @@ def to_summary(invoice: Invoice, *, standing: Standing = JUST_ISSUED) -> pb.Invo
         message.paid = write_money(standing.paid, invoice.currency)
         message.voided_by = standing.voided_by
     return message
+
+
+def to_preview(preview: Preview, document: bytes) -> pb.Preview:
+    """Return a preview with its document."""
+    invoice, close_ms = preview.invoice, preview.close_ms
+    difference = preview.difference
+    return pb.Preview(
+        invoice=to_summary(invoice),
+        document=document,
+        unpriced=to_unpriced(invoice.unpriced),
+        close_time=None if close_ms is None else to_timestamp(close_ms),
+        number=preview.number,
+        difference="" if difference is None else write_money(difference, invoice.currency),
+    )
 
 
 def to_unpriced(unpriced: Sequence[Unpriced]) -> list[pb.Unpriced]:

@@ -14,8 +14,8 @@ from billing.wire.events_desk import EventsDesk
 from billing.wire.messages import (
     from_month,
     from_span,
+    to_preview,
     to_summary,
-    to_unpriced,
 )
 from billing.wire.rendering import RENDER_EXPLANATION
 from billing.wire.terms_desk import TermsDesk
@@ -52,22 +52,17 @@ class BillingServicer(
         self._door.require(credential, Permission.READ, request.account)
         self._host.tree().get(request.account)
         month = from_month(request.month) if request.month else None
-        found = await asyncio.to_thread(self._parts.closing.preview, request.account, month)
+        found = await asyncio.to_thread(self._parts.closing.previews, request.account, month)
         # A contract's invoice is of all that it covers: who reads one account may not see others.
-        for invoice in found:
-            self._require_all(credential, invoice)
+        for it in found:
+            self._require_all(credential, it.invoice)
         form = _FORMATS[request.format]
         documents = [
-            await asyncio.to_thread(self._parts.papers.render, invoice, form) for invoice in found
+            await asyncio.to_thread(self._parts.papers.render, it.invoice, form) for it in found
         ]
         return pb.PreviewInvoiceResponse(
             previews=[
-                pb.Preview(
-                    invoice=to_summary(invoice),
-                    document=document,
-                    unpriced=to_unpriced(invoice.unpriced),
-                )
-                for invoice, document in zip(found, documents, strict=True)
+                to_preview(it, document) for it, document in zip(found, documents, strict=True)
             ]
         )
 

@@ -25,3 +25,16 @@ def preview(client: Client, *, account: str, month: str | None, form: str) -> No
         write_document(b"[" + documents + b"]\n")
         return
     write_document(b"\n".join(it.document for it in answer.previews))
+    for it in answer.previews:
+        if it.HasField("close_time"):
+            click.echo(_closed(it), err=True)
+
+
+def _closed(preview: pb.Preview) -> str:
+    invoice = preview.invoice
+    closed = preview.close_time.ToDatetime().date().isoformat()
+    document = f"as {preview.number}" if preview.number else "without a document"
+    return (
+        f"{invoice.contract} closed {invoice.month} on {closed} {document}. This is all of it by"
+        f" now: {preview.difference} {invoice.currency} beyond what was billed."
+    )

@@ -1066,8 +1066,15 @@ class Preview(_message.Message):
     INVOICE_FIELD_NUMBER: _builtins.int
     DOCUMENT_FIELD_NUMBER: _builtins.int
     UNPRICED_FIELD_NUMBER: _builtins.int
+    CLOSE_TIME_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_FIELD_NUMBER: _builtins.int
     document: _builtins.bytes
     """The document."""
+    number: _builtins.str
+    """Its newest document that is not void; empty for none."""
+    difference: _builtins.str
+    """What a closed period comes to beyond what was billed for it, without tax; empty for an open one."""
     @_builtins.property
     def invoice(self) -> Global___InvoiceSummary:
         """In short."""
@@ -1076,16 +1083,23 @@ class Preview(_message.Message):
     def unpriced(self) -> _containers.RepeatedCompositeFieldContainer[Global___Unpriced]:
         """What has no price, and would hold the invoice."""
 
+    @_builtins.property
+    def close_time(self) -> _timestamp_pb2.Timestamp:
+        """When the period was closed; absent while it is open. A closed one's preview is of all its usage by now."""
+
     def __init__(
         self,
         *,
         invoice: Global___InvoiceSummary | None = ...,
         document: _builtins.bytes = ...,
         unpriced: _abc.Iterable[Global___Unpriced] | None = ...,
+        close_time: _timestamp_pb2.Timestamp | None = ...,
+        number: _builtins.str = ...,
+        difference: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["invoice", b"invoice"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "invoice", b"invoice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["document", b"document", "invoice", b"invoice", "unpriced", b"unpriced"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["close_time", b"close_time", "difference", b"difference", "document", b"document", "invoice", b"invoice", "number", b"number", "unpriced", b"unpriced"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
