@@ -164,12 +164,14 @@ def word_files(invoice: Invoice) -> Iterator[str]:
 
 
 def _charge_item(line: ChargeLine, invoice: Invoice) -> Item:
-    note = word_tax(line.tax) if line.tax is not None and line.tax != invoice.version.tax else ""
+    words = [] if line.origin is None else [f"of {word_month(line.origin.month)}"]
+    if line.tax is not None and line.tax != invoice.version.tax:
+        words.append(word_tax(line.tax))
     quantity = group_price(line.quantity, _WHOLE)
     return Item(
         line=line.line,
         text=printable(line.text),
-        note=note,
+        note=" · ".join(words),
         count=f"{quantity} {printable(line.unit)}".rstrip(),
         price=group_price(line.unit_price, invoice.currency),
         amount=group_money(line.billed, invoice.currency),

@@ -1,4 +1,4 @@
-"""The lines of an invoice as CSV (RFC 4180): a row for each, with the invoice's own facts on it.
+"""The lines of a document as CSV (RFC 4180): a row for each, with the document's own facts on it.
 
 Rows of many invoices can stand in one table. What has no price follows the lines, with no amounts.
 """
@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from typing import Final
 
 from billing.documents.format import date_of, write_time
-from billing.invoicing import Invoice
+from billing.invoicing import DocumentKind, Invoice, Origin
 from billing.money import write, write_money
 from billing.price_book import MODE_NAMES, class_name
+from billing.tax import Tax
 
 # A spreadsheet takes a cell that begins so for a formula, blanks before it or not; an apostrophe
 # is among them, so that the one that is put before a text can be told from a text's own.
@@ -21,6 +22,8 @@ COLUMNS: Final = (
     *("seller", "buyer", "po", "currency", "zone", "period_start", "period_end", "counted_until"),
     *("line", "priced", "model", "tier", "mode", "token_class", "above", "window_name", "book"),
     *("price_from", "unit_price", "quantity", "exact", "billed", "residue"),
+    *("line_kind", "group", "origin_month", "origin_number", "origin_line", "description", "unit"),
+    *("tax_category", "tax_rate", "refers_to", "replaces"),
 )
 
 
@@ -42,7 +45,7 @@ def harmless(text: str) -> str:
 def _head(invoice: Invoice) -> dict[str, str]:
     version, issue = invoice.version, invoice.issue
     head = {
-        "kind": "preview" if issue is None else "invoice",
+        "kind": "preview" if issue is None else invoice.kind.value,
         "sandbox": _truth(is_true=invoice.is_sandbox),
         "contract": harmless(version.contract),
         "account_id": harmless(invoice.account_id),
@@ -54,6 +57,8 @@ def _head(invoice: Invoice) -> dict[str, str]:
         "period_start": write_time(invoice.span.start_ms),
         "period_end": write_time(invoice.span.end_ms),
         "counted_until": write_time(invoice.counted_until_ms),
+        "refers_to": harmless(invoice.refers_to),
+        "replaces": harmless(invoice.replaces),
     }
     if issue is not None:
         head["number"] = harmless(issue.number)
@@ -63,6 +68,50 @@ def _head(invoice: Invoice) -> dict[str, str]:
 
 
 def _rows(invoice: Invoice) -> Iterator[dict[str, str]]:
+    yield from _usage(invoice)
+    for charge in invoice.charges:
+        yield {
+            "line": str(charge.line),
+            "priced": _truth(is_true=True),
+            "unit_price": write(charge.unit_price),
+            "quantity": write(charge.quantity),
+            "exact": write(charge.exact),
+            "billed": write_money(charge.billed, invoice.currency),
+            "residue": write(charge.residue),
+            "line_kind": "charge",
+            **_origin(charge.origin),
+            "description": harmless(charge.text),
+            "unit": harmless(charge.unit),
+            **_tax(charge.tax),
+        }
+    is_write_off = invoice.kind is DocumentKind.WRITE_OFF
+    for credit in invoice.credits:
+        yield {
+            "line": str(credit.line),
+            "priced": _truth(is_true=True),
+            "quantity": "" if credit.token_count is None else str(credit.token_count),
+            "exact": write(credit.amount),
+            "billed": write_money(credit.amount, invoice.currency),
+            "residue": "0",
+            "line_kind": "write_off" if is_write_off else "credit",
+            "origin_number": harmless(credit.number),
+            "origin_line": str(credit.number_line) if credit.number else "",
+            "description": harmless(credit.text),
+            **_tax(credit.tax),
+        }
+    for key in invoice.unpriced:
+        yield {
+            "priced": _truth(is_true=False),
+            "model": harmless(key.model),
+            "tier": harmless(key.tier),
+            "mode": MODE_NAMES[key.mode],
+            "token_class": class_name(key.token_class),
+            "quantity": str(key.token_count),
+        }
+
+
+def _usage(invoice: Invoice) -> Iterator[dict[str, str]]:
+    """Yield the lines of tokens: of the period, and adjustments of earlier ones."""
     for line in invoice.lines:
         yield {
             "line": str(line.line),
@@ -80,16 +129,25 @@ def _rows(invoice: Invoice) -> Iterator[dict[str, str]]:
             "exact": write(line.exact),
             "billed": write_money(line.billed, invoice.currency),
             "residue": write(line.residue),
+            "line_kind": "usage" if line.origin is None else "adjustment",
+            "group": harmless(line.group),
+            **_origin(line.origin),
+            **_tax(invoice.version.tax),
         }
-    for key in invoice.unpriced:
-        yield {
-            "priced": _truth(is_true=False),
-            "model": harmless(key.model),
-            "tier": harmless(key.tier),
-            "mode": MODE_NAMES[key.mode],
-            "token_class": class_name(key.token_class),
-            "quantity": str(key.token_count),
-        }
+
+
+def _origin(origin: Origin | None) -> dict[str, str]:
+    if origin is None:
+        return {}
+    return {
+        "origin_month": str(origin.month),
+        "origin_number": harmless(origin.number),
+        "origin_line": str(origin.line) if origin.line else "",
+    }
+
+
+def _tax(tax: Tax | None) -> dict[str, str]:
+    return {} if tax is None else {"tax_category": tax.category, "tax_rate": write(tax.rate)}
 
 
 def _truth(*, is_true: bool) -> str:

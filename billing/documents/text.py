@@ -23,13 +23,28 @@ from billing.documents.format import (
     notes,
     printable,
     subtotal,
-    total_label,
     word_counted,
     word_held,
     word_rounding,
     word_source,
 )
-from billing.invoicing import Invoice, InvoiceLine
+from billing.documents.sections import (
+    CHARGES,
+    CREDITS,
+    GIVEN_UP,
+    PAYMENT,
+    Item,
+    charge_items,
+    credit_items,
+    payment_rows,
+    section_notes,
+    sections,
+    sums,
+    tax_notes,
+    total_row,
+    word_files,
+)
+from billing.invoicing import DocumentKind, Invoice, InvoiceLine
 from billing.price_book import MODE_NAMES
 
 WIDTH_MIN: Final = 80
@@ -51,6 +66,7 @@ def to_text(invoice: Invoice) -> bytes:
         *_head(invoice, table.width),
         "",
         *table.rows(),
+        *_payment(invoice, table.width),
         *_unpriced(invoice, table.width),
         *_energy(invoice, table.width),
         *_foot(invoice, table.width),
@@ -63,7 +79,11 @@ class _Table:
 
     def __init__(self, invoice: Invoice) -> None:
         self._invoice = invoice
-        self._notes = notes(invoice)
+        of_sections = section_notes(invoice)
+        self._notes = {
+            line: " · ".join(filter(None, (note, of_sections.get(line, ""))))
+            for line, note in notes(invoice).items()
+        }
         self._has_batch = has_batch(invoice)
         numbers = _numbers(invoice)
         self._cells = {
@@ -83,21 +103,44 @@ class _Table:
         if invoice.lines:
             yield from lay_out(self._titles, self._columns, gap=_GAP)
         yield rule
-        for place, (model, lines) in enumerate(group_by_model(invoice.lines)):
-            if place:
-                yield ""
-            yield from wrap(printable(model), self.width)
-            for line in lines:
-                yield from self._line(line)
-            if len(lines) > 1:
-                amount = group_money(subtotal(lines), invoice.currency)
-                yield pad(f"subtotal  {amount}", self.width, to_right=True)
-        if not invoice.lines:
+        yield from self._sections()
+        yield from _items(invoice, self.width)
+        if not (invoice.lines or invoice.charges or invoice.credits):
             yield NO_LINES
         yield rule
-        label = f"{total_label(invoice)} {invoice.currency.code}"
-        total = group_money(invoice.total, invoice.currency)
-        yield label + pad(total, self.width - width_of(label), to_right=True)
+        for label, amount in sums(invoice):
+            yield from self._sum(label, amount)
+        label, total = total_row(invoice)
+        yield from self._sum(f"{label} {invoice.currency.code}", total)
+        for note in tax_notes(invoice):
+            yield from ("", *wrap(note, self.width))
+
+    def _sections(self) -> Iterator[str]:
+        """Yield the lines of tokens, below their section's title where there is one."""
+        is_first = True
+        for section in sections(self._invoice):
+            if section.title:
+                yield from (*([] if is_first else [""]), *wrap(section.title, self.width))
+                yield "┄" * self.width
+                is_first = True
+            for model, lines in group_by_model(section.lines):
+                if not is_first:
+                    yield ""
+                is_first = False
+                yield from wrap(printable(model), self.width)
+                for line in lines:
+                    yield from self._line(line)
+                if len(lines) > 1:
+                    amount = group_money(subtotal(lines), self._invoice.currency)
+                    yield pad(f"subtotal  {amount}", self.width, to_right=True)
+            if section.subtotal_label and len(section.lines) > 1:
+                amount = group_money(section.subtotal, self._invoice.currency)
+                yield from self._sum(section.subtotal_label, amount)
+
+    def _sum(self, label: str, amount: str) -> Iterator[str]:
+        room = self.width - width_of(amount) - _GAP
+        columns = (Column(width=room), Column(width=width_of(amount), is_number=True))
+        yield from lay_out((label, amount), columns, gap=_GAP)
 
     def _line(self, line: InvoiceLine) -> Iterator[str]:
         yield from lay_out(self._cells[line.line], self._columns, gap=_GAP)
@@ -161,9 +204,11 @@ def _head(invoice: Invoice, width: int) -> Iterator[str]:
     party = Column(width=width - _GAP - _FACTS_WIDTH)
     left = [*_party(seller, party.width), "", "Billed to", *_party(buyer, party.width)]
     fact = (Column(width=_FACT_LABEL_WIDTH), Column(width=_FACTS_WIDTH - _FACT_LABEL_WIDTH))
-    right = [
-        row for label_and_text in facts(invoice) for row in lay_out(label_and_text, fact, gap=0)
-    ]
+    (kind, number), *others = facts(invoice)
+    is_long = width_of(kind) >= _FACT_LABEL_WIDTH
+    right = wrap(kind, _FACTS_WIDTH) if is_long else []
+    named = [("Number" if is_long else kind, number), *others]
+    right += [row for label_and_text in named for row in lay_out(label_and_text, fact, gap=0)]
     for row in zip_longest(left, right, fillvalue=""):
         yield from lay_out(row, (party, Column(width=_FACTS_WIDTH)), gap=_GAP)
 
@@ -173,6 +218,46 @@ def _party(party: Party, width: int) -> Iterator[str]:
         yield from wrap(printable(text), width)
     if party.tax_id:
         yield from wrap(f"Tax ID {printable(party.tax_id)}", width)
+
+
+def _items(invoice: Invoice, width: int) -> Iterator[str]:
+    """Yield the charges and the credits, each with what it is, how much of it, and the amount."""
+    is_given_up = invoice.kind is DocumentKind.WRITE_OFF
+    named = (
+        (CHARGES, charge_items(invoice)),
+        (GIVEN_UP if is_given_up else CREDITS, credit_items(invoice)),
+    )
+    for title, items in named:
+        if not items:
+            continue
+        if invoice.lines or (invoice.charges and title != CHARGES):
+            yield ""
+        yield title
+        places = max(width_of(str(it.line)) for it in items) + _INDENT
+        amounts = max(width_of(it.amount) for it in items)
+        columns = (
+            Column(width=places, is_number=True),
+            Column(width=width - places - amounts - 2 * _GAP),
+            Column(width=amounts, is_number=True),
+        )
+        for item in items:
+            yield from lay_out((str(item.line), item.text, item.amount), columns, gap=_GAP)
+            yield from (" " * (places + _GAP) + row for row in _of_item(item, columns[1].width))
+
+
+def _of_item(item: Item, width: int) -> Iterator[str]:
+    of = f"{item.count} × {item.price}" if item.price else item.count and f"{item.count} tokens"
+    words = " · ".join(filter(None, (of, item.note)))
+    if words:
+        yield from wrap(words, width)
+
+
+def _payment(invoice: Invoice, width: int) -> Iterator[str]:
+    rows = payment_rows(invoice)
+    if rows:
+        yield from ("", PAYMENT)
+        for text in rows:
+            yield from (" " * _INDENT + row for row in wrap(text, width - _INDENT))
 
 
 def _unpriced(invoice: Invoice, width: int) -> Iterator[str]:
@@ -206,5 +291,5 @@ def _energy(invoice: Invoice, width: int) -> Iterator[str]:
 
 def _foot(invoice: Invoice, width: int) -> Iterator[str]:
     yield ""
-    for text in (word_rounding(invoice), *word_source(invoice)):
+    for text in (word_rounding(invoice), *word_source(invoice), *word_files(invoice)):
         yield from wrap(text, width)
