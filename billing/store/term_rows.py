@@ -19,6 +19,7 @@ from meter.domain.times import to_ms, to_time
 
 BOOK: Final = "book"
 CONTRACT: Final = "contract"
+_COVERS: Final = select(contract_covers.c.written, contract_covers.c.account_id)
 
 
 def select_books(
@@ -183,19 +184,12 @@ def _read_file(
     row: Row[Any] = connection.execute(
         select(contracts.c.toml, _digest(contracts.c.toml).label("digest")).where(is_it)
     ).one()
-    covers = dict(
-        connection.execute(
-            select(contract_covers.c.written, contract_covers.c.account_id)
-            .where(
-                contract_covers.c.contract == contract,
-                contract_covers.c.start_time == start_time,
-                contract_covers.c.revision == revision,
-            )
-            .order_by(contract_covers.c.place)
-        )
-        .tuples()
-        .all()
+    is_its = (
+        (contract_covers.c.contract == contract)
+        & (contract_covers.c.start_time == start_time)
+        & (contract_covers.c.revision == revision)
     )
+    covers = {it.written: it.account_id for it in connection.execute(_COVERS.where(is_its))}
     version = read_contract(
         row.toml,
         tiers=None,

@@ -231,3 +231,37 @@ def test_accounts_below__at_any_time_of_a_span() -> None:
     assert "mover" in accounts_below(TREE, ["acme"], both)
     assert "mover" in accounts_below(TREE, ["other"], both)
     assert accounts_below(TREE, ["team", "other"], may) == {"team", "agent", "other"}
+
+
+VERSIONS = st.builds(
+    version,
+    st.sampled_from("abc"),
+    st.sampled_from(["2026-01-01", "2026-02-01", "2026-03-01"]),
+    st.sampled_from([None, "2026-04-01", "2026-05-01"]),
+    covers=st.sampled_from([("acme",), ("team",), ("acme", "team")]),
+)
+
+
+@given(st.lists(VERSIONS, max_size=8), st.integers(0, 8))
+def test_having__as_if_all_had_been_there(versions: list[ContractVersion], known: int) -> None:
+    """Contracts with others taken in later are those that were made of the newest of each."""
+    before = Contracts({(it.contract, it.start_ms): it for it in versions[:known]}.values())
+    kept = list(before)
+    step = before.having(versions[known:])
+    whole = Contracts({(it.contract, it.start_ms): it for it in versions}.values())
+    assert list(step) == list(whole)
+    for contract in "abc":
+        assert step.versions(contract) == whole.versions(contract)
+    for account_id in ("acme", "team"):
+        for day in ("2026-01-15", "2026-02-15", "2026-03-15", "2026-04-15"):
+            found, wanted = (it.covering(account_id, at(day)) for it in (step, whole))
+            assert sorted(map(repr, found)) == sorted(map(repr, wanted))
+    assert list(before) == kept
+
+
+def test_among__all_versions_of_who_names_them() -> None:
+    """Contracts that name some accounts are found with all their versions, and no others."""
+    first, later = version("a"), version("a", "2026-02-01", covers=("team",))
+    contracts = Contracts([first, later, version("b", covers=("other",))])
+    assert list(contracts.among(["team"])) == list(Contracts([first, later]))
+    assert not list(contracts.among(["nobody"]))

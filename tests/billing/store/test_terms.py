@@ -1,5 +1,6 @@
 """Books and contracts on a real Postgres: immutable, dated, one contract an account."""
 
+import hashlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -7,6 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from billing.errors import BillingReason
+from billing.periods import Month, month_span
 from meter.domain.errors import InvalidArgument, MeterError, Refused
 from tests.billing.town import Town, book_toml, contract_toml, town_on
 
@@ -139,3 +141,49 @@ def test_terms__an_account_that_moved_is_still_meant(town: Town) -> None:
     town.accounts.move_account("team", parent_id="other", start_ms=None, by="key_1")
     (version,) = town.billing.terms.load().contracts.versions("acme-2026")
     assert version.covers == ("team",)
+
+
+def test_load__without_what_was_compiled(town: Town, database_url: str) -> None:
+    """A contract that was set before there was anything compiled is read from its file."""
+    town.import_book(book_toml())
+    town.set_contract(contract_toml(extra='minimum = "1.00"\n'))
+    compiled = town.billing.terms.load()
+    town.ask("UPDATE contracts SET compiled = NULL RETURNING contract")
+    with town_on(database_url, now_ms=town.clock.now) as other:
+        read = other.billing.terms.load()
+    assert list(read.contracts) == list(compiled.contracts)
+    assert read.digests == compiled.digests
+
+
+def test_terms__who_changed_them_is_written_down(town: Town) -> None:
+    """Each change is in the audit log, with the hash of its file; what changes nothing is not."""
+    for _ in range(2):
+        town.import_book(book_toml())
+        town.set_contract(contract_toml())
+    town.set_contract(contract_toml(extra='po = "7"\n'))
+    question = (
+        "SELECT key_id, action, subject, detail ->> 'from', detail ->> 'revision',"
+        " length(detail ->> 'sha256') FROM audit_log"
+        " WHERE action IN ('book.import', 'contract.set') ORDER BY entry_id"
+    )
+    assert town.ask(question) == [
+        ("key_1", "book.import", "list", "2026-01-01T00:00Z", None, 64),
+        ("key_1", "contract.set", "acme-2026", "2026-09-30T22:00Z", "1", 64),
+        ("key_1", "contract.set", "acme-2026", "2026-09-30T22:00Z", "2", 64),
+    ]
+
+
+def test_files__of_a_span(town: Town) -> None:
+    """A span is priced by its contract's file and the versions of the book in force in it."""
+    town.import_book(book_toml())
+    for month in ("10", "11", "12"):
+        town.import_book(book_toml('all = "4"', start=f"2026-{month}-15T00:00:00"))
+    town.set_contract(contract_toml())
+    terms = town.billing.terms.load()
+    (version,) = terms.contracts
+    files = terms.files(version, month_span(Month(2026, 11), version.zone))
+    starts = [ms("2026-09-30T22:00"), ms("2026-10-15"), ms("2026-11-15")]
+    assert [(it.kind, it.name, it.start_ms) for it in files] == list(
+        zip(["contract", "book", "book"], ["acme-2026", "list", "list"], starts, strict=True)
+    )
+    assert files[0].sha256 == hashlib.sha256(contract_toml().encode()).hexdigest()

@@ -160,7 +160,7 @@ class BillingServiceServicer(object):
 
     def ImportPriceBook(self, request, context):
         """Takes in a version of a price book. A version never changes: the same file again is no error and changes nothing.
-        Needs the permission to administer the installation.
+        Refused with PERIOD_ISSUED as SetContract is. Needs the permission to administer the installation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -189,8 +189,8 @@ class BillingServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def SetContract(self, request, context):
-        """Takes in a version of a contract. It may be set anew until an invoice was issued under it. Needs the permission to
-        administer the installation.
+        """Takes in a version of a contract, or sets it anew. Refused with PERIOD_ISSUED where a closed month with an invoice
+        would come to another amount, unless that is to be corrected. Needs the permission to administer the installation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -37,7 +37,7 @@ class BillingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> BillingServiceAsyncStub: ...
     ImportPriceBook: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ImportPriceBookRequest, _billing_service_pb2.ImportPriceBookResponse]
     """Takes in a version of a price book. A version never changes: the same file again is no error and changes nothing.
-    Needs the permission to administer the installation.
+    Refused with PERIOD_ISSUED as SetContract is. Needs the permission to administer the installation.
     """
     ListPriceVersions: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ListPriceVersionsRequest, _billing_service_pb2.ListPriceVersionsResponse]
     """Lists the versions of all books, or of one. Needs the permission to read the installation."""
@@ -48,8 +48,8 @@ class BillingServiceStub:
     the installation.
     """
     SetContract: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.SetContractRequest, _billing_service_pb2.SetContractResponse]
-    """Takes in a version of a contract. It may be set anew until an invoice was issued under it. Needs the permission to
-    administer the installation.
+    """Takes in a version of a contract, or sets it anew. Refused with PERIOD_ISSUED where a closed month with an invoice
+    would come to another amount, unless that is to be corrected. Needs the permission to administer the installation.
     """
     ListContracts: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ListContractsRequest, _billing_service_pb2.ListContractsResponse]
     """Lists the versions of all contracts, or of one. Needs the permission to read the installation."""
@@ -122,7 +122,7 @@ class BillingServiceAsyncStub(BillingServiceStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ImportPriceBook: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ImportPriceBookRequest, _billing_service_pb2.ImportPriceBookResponse]  # type: ignore[assignment]
     """Takes in a version of a price book. A version never changes: the same file again is no error and changes nothing.
-    Needs the permission to administer the installation.
+    Refused with PERIOD_ISSUED as SetContract is. Needs the permission to administer the installation.
     """
     ListPriceVersions: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ListPriceVersionsRequest, _billing_service_pb2.ListPriceVersionsResponse]  # type: ignore[assignment]
     """Lists the versions of all books, or of one. Needs the permission to read the installation."""
@@ -133,8 +133,8 @@ class BillingServiceAsyncStub(BillingServiceStub):
     the installation.
     """
     SetContract: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.SetContractRequest, _billing_service_pb2.SetContractResponse]  # type: ignore[assignment]
-    """Takes in a version of a contract. It may be set anew until an invoice was issued under it. Needs the permission to
-    administer the installation.
+    """Takes in a version of a contract, or sets it anew. Refused with PERIOD_ISSUED where a closed month with an invoice
+    would come to another amount, unless that is to be corrected. Needs the permission to administer the installation.
     """
     ListContracts: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ListContractsRequest, _billing_service_pb2.ListContractsResponse]  # type: ignore[assignment]
     """Lists the versions of all contracts, or of one. Needs the permission to read the installation."""
@@ -210,7 +210,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.ImportPriceBookResponse, _abc.Awaitable[_billing_service_pb2.ImportPriceBookResponse]]:
         """Takes in a version of a price book. A version never changes: the same file again is no error and changes nothing.
-        Needs the permission to administer the installation.
+        Refused with PERIOD_ISSUED as SetContract is. Needs the permission to administer the installation.
         """
 
     @_abc_1.abstractmethod
@@ -245,8 +245,8 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.SetContractRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.SetContractResponse, _abc.Awaitable[_billing_service_pb2.SetContractResponse]]:
-        """Takes in a version of a contract. It may be set anew until an invoice was issued under it. Needs the permission to
-        administer the installation.
+        """Takes in a version of a contract, or sets it anew. Refused with PERIOD_ISSUED where a closed month with an invoice
+        would come to another amount, unless that is to be corrected. Needs the permission to administer the installation.
         """
 
     @_abc_1.abstractmethod

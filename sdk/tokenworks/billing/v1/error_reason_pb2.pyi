@@ -39,7 +39,7 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_ACCOUNT_NOT_COVERED: _ErrorReason.ValueType  # 13
     """NOT_FOUND: no contract bills the account in that month."""
     ERROR_REASON_PERIOD_ISSUED: _ErrorReason.ValueType  # 20
-    """FAILED_PRECONDITION: an invoice was issued for a time that the change would touch."""
+    """FAILED_PRECONDITION: an invoice was issued for what the change would make another amount."""
     ERROR_REASON_MONTH_NOT_ENDED: _ErrorReason.ValueType  # 21
     """FAILED_PRECONDITION: the month has not ended under any contract."""
     ERROR_REASON_PERIOD_NOT_FOUND: _ErrorReason.ValueType  # 22
@@ -92,7 +92,7 @@ ERROR_REASON_COVER_TAKEN: ErrorReason.ValueType  # 12
 ERROR_REASON_ACCOUNT_NOT_COVERED: ErrorReason.ValueType  # 13
 """NOT_FOUND: no contract bills the account in that month."""
 ERROR_REASON_PERIOD_ISSUED: ErrorReason.ValueType  # 20
-"""FAILED_PRECONDITION: an invoice was issued for a time that the change would touch."""
+"""FAILED_PRECONDITION: an invoice was issued for what the change would make another amount."""
 ERROR_REASON_MONTH_NOT_ENDED: ErrorReason.ValueType  # 21
 """FAILED_PRECONDITION: the month has not ended under any contract."""
 ERROR_REASON_PERIOD_NOT_FOUND: ErrorReason.ValueType  # 22
