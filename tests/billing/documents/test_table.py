@@ -20,7 +20,8 @@ Rows = list[dict[str, str]]
 def test_to_csv__has_every_line(invoice: Invoice) -> None:
     """Each line is a row with its exact numbers, each key without a price one with no amount."""
     rows = _read(invoice)
-    priced = [row for row in rows if row["priced"] == "true"]
+    is_usage = [row["line_kind"] in {"usage", "adjustment"} for row in rows]
+    priced = [row for row, is_one in zip(rows, is_usage, strict=True) if is_one]
     assert [
         (
             int(row["line"]),
@@ -35,7 +36,11 @@ def test_to_csv__has_every_line(invoice: Invoice) -> None:
         (it.line, it.token_count, it.price.unit_price, it.exact, it.billed, it.residue)
         for it in invoice.lines
     ]
-    unpriced = rows[len(priced) :]
+    others = len(invoice.charges) + len(invoice.credits)
+    assert [row["line"] for row in rows[len(priced) :][:others]] == [
+        str(it.line) for it in (*invoice.charges, *invoice.credits)
+    ]
+    unpriced = rows[len(priced) + others :]
     assert [(row["priced"], int(row["quantity"]), row["billed"]) for row in unpriced] == [
         ("false", it.token_count, "") for it in invoice.unpriced
     ]
@@ -43,9 +48,9 @@ def test_to_csv__has_every_line(invoice: Invoice) -> None:
 
 @given(invoices())
 def test_to_csv__adds_up(invoice: Invoice) -> None:
-    """The billed amounts of the rows are the total, and their residues its residue."""
+    """The billed amounts of the rows are the net total, and their residues its residue."""
     rows = [row for row in _read(invoice) if row["priced"] == "true"]
-    assert add_up(Decimal(row["billed"]) for row in rows) == invoice.total
+    assert add_up(Decimal(row["billed"]) for row in rows) == invoice.net
     assert add_up(Decimal(row["residue"]) for row in rows) == invoice.residue
 
 
@@ -56,6 +61,18 @@ def test_to_csv__has_nothing_to_run(invoice: Invoice) -> None:
         for name in ("seller", "buyer", "po", "model", "tier", "number"):
             assert not row[name].lstrip(" ").startswith(tuple("=+-@\t\r\n"))
         assert row["model"].removeprefix("'") == line.model
+
+
+def test_to_csv__of_all_kinds_of_lines() -> None:
+    """Usage, adjustments, charges and credits say what they are, and what they are for."""
+    heads = ("line_kind", "group", "origin_month", "origin_number", "origin_line", "tax_rate")
+    rows = {row["line"]: tuple(row[it] for it in heads) for row in _read(SAMPLES["whole"]())}
+    assert rows["1"] == ("usage", "research", "", "", "", "19")
+    assert rows["9"] == ("adjustment", "", "2026-09", "NG-2026-000031", "5", "19")
+    assert rows["12"] == ("charge", "", "", "", "", "19")
+    (credit, _) = _read(SAMPLES["credit_note"]())
+    assert tuple(credit[it] for it in heads) == ("credit", "", "", "NG-2026-000042", "4", "19")
+    assert (credit["kind"], credit["refers_to"]) == ("credit_note", "NG-2026-000042")
 
 
 @given(names)
