@@ -218,7 +218,8 @@ def compare(story: Story, product: Product) -> Compared:
     for each in (life, product):
         for text in story.books:
             each.set_book(text)
-        for text in story.contracts:
+        # Later versions first: no period is laid out that a later version then ends.
+        for text in reversed(story.contracts):
             each.set_contract(text)
     return Compared(story=story, life=life, told=product)
 

@@ -13,7 +13,9 @@ from tests.acceptance.oracle_accounts import Tree
 from tests.acceptance.oracle_bills import EXPONENTS, Event, to_event
 from tests.acceptance.worlds import World, random_world
 
-MONTHS: Final = 3
+# A contract may have begun two months before the world's month, by whatever clock.
+MONTHS_BEFORE: Final = 3
+MONTHS: Final = 6
 _DAY_MS: Final = 86_400_000
 # What a step is, but for reports and closes, and how often it is drawn.
 _TURNS: Final = (
@@ -66,7 +68,7 @@ def random_story(seed: int) -> Story:
 
 def _months(first: str) -> Iterator[str]:
     year, number = int(first[:4]), int(first[5:])
-    for place in range(MONTHS):
+    for place in range(-MONTHS_BEFORE, MONTHS - MONTHS_BEFORE):
         years, month = divmod(number - 1 + place, 12)
         yield f"{year + years:04}-{month + 1:02}"
 
@@ -146,7 +148,9 @@ def _steps(
     first = [it for it in events if it not in held_back and it not in aside]
     for part in range(2):
         yield Step("report", events=tuple(first[part::2]))
-    for month in months:
+    for month in months[:MONTHS_BEFORE]:
+        yield Step("close", month=month)
+    for month in months[MONTHS_BEFORE:]:
         yield Step("close", month=month)
         for _ in range(random.randint(0, 4)):
             kind = random.choice(_TURNS)

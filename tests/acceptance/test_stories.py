@@ -4,12 +4,17 @@ from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from zoneinfo import ZoneInfo
 
 import pytest
 
 from tests.acceptance.compared_stories import compare
+from tests.acceptance.lived_stories import Lived
+from tests.acceptance.oracle_terms import month_span_ms
 from tests.acceptance.stories import random_story
 from tests.acceptance.told_stories import tell
+from tests.billing.town import town_on
+from tests.postgres import Cluster
 
 PARTS = 10
 # What stories are for: each of these is met, or the generator has gone blind.
@@ -47,3 +52,18 @@ def test_story__documents_are_those_of_the_oracle(stories: int) -> None:
     assert not found, found[:3]
     met = sum((each for _, each in results), Counter[str]())
     assert not set(MEETS) - met.keys(), set(MEETS) - met.keys()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "seeds",
+    [range(3), *(pytest.param(range(it, it + 20), marks=pytest.mark.stacks) for it in (3, 23))],
+)
+def test_story__lived_on_postgres_as_by_the_oracle(cluster: Cluster, seeds: range) -> None:
+    """The stores keep what the rules need: closes, voids and credits are those of the oracle."""
+    for seed in seeds:
+        story = random_story(seed)
+        now_ms = month_span_ms(story.months[-1], zone=ZoneInfo("UTC"))[1] + 40 * 86_400_000
+        with cluster.database() as url, town_on(url, now_ms=now_ms) as town:
+            fault = next(compare(story, Lived(story, town)).live(), None)
+        assert fault is None, f"seed {seed}, {fault}"
