@@ -9,7 +9,7 @@ from billing.closing import CloseOrder
 from billing.crediting import Wanted
 from billing.documents.explanation import explanation_to_json, explanation_to_text
 from billing.explanation import Explanation
-from billing.invoicing import ChargeLine, CreditLine
+from billing.invoicing import ChargeLine, CreditLine, InvoiceLine
 from billing.issued import Doing
 from billing.periods import Month, read_month
 from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
@@ -89,6 +89,7 @@ def test_explain__of_an_adjustment(town: Town) -> None:
     town.correct(1)
     close(town, NOVEMBER)
     found = explain(town, 2, 2)
+    assert isinstance(found.line, InvoiceLine)
     assert found.line.origin is not None
     assert [it.token_count for it in found.intervals] == [-1_000_000, 7]
     assert found.after_cut_id == 1

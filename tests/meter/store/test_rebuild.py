@@ -1,6 +1,6 @@
 """Usage made again from the journal is the usage that counting kept, to the token."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from random import Random
 
 import pytest
@@ -48,6 +48,13 @@ def added(facts: Iterable[UsageFact]) -> dict[tuple[object, ...], int]:
     return {key: count for key, count in sums.items() if count}
 
 
+def facts_of(
+    usage: RebuiltUsage | FactStore, accounts: Sequence[str], *, cut_id: int | None = None
+) -> dict[tuple[object, ...], int]:
+    """Return what accounts have in all of the span."""
+    return added(usage.facts(account_ids=accounts, start_ms=SPAN[0], end_ms=SPAN[1], cut_id=cut_id))
+
+
 @pytest.fixture
 def filled(journal: JournalStore, usage: UsageStore, engine: Engine) -> Random:
     """Three days of random events under four cuts, some of them late: what drew them."""
@@ -76,9 +83,8 @@ def test_facts__of_the_journal_are_those_of_usage(engine: Engine) -> None:
     rebuilt, kept = rebuild(engine), FactStore(engine)
     for accounts in (ACCOUNTS, ("team",), ("nobody",)):
         for cut_id in (None, 0, 1, 3, 9):
-            asked = {"account_ids": accounts, "start_ms": SPAN[0], "end_ms": SPAN[1]}
-            found = added(rebuilt.facts(**asked, cut_id=cut_id))
-            assert found == added(kept.facts(**asked, cut_id=cut_id))
+            found = facts_of(rebuilt, accounts, cut_id=cut_id)
+            assert found == facts_of(kept, accounts, cut_id=cut_id)
             assert bool(found) == (accounts != ("nobody",) and cut_id != 0)
 
 
@@ -99,18 +105,17 @@ def test_sums__of_the_journal_are_those_of_usage(engine: Engine, filled: Random)
 @pytest.mark.usefixtures("filled")
 def test_rebuild__does_not_look_at_usage(engine: Engine, database_url: str) -> None:
     """A row of usage that was changed by hand is not what is rebuilt."""
-    asked = {"account_ids": ACCOUNTS, "start_ms": SPAN[0], "end_ms": SPAN[1], "cut_id": None}
-    before = added(rebuild(engine).facts(**asked))
+    before = facts_of(rebuild(engine), ACCOUNTS)
     with administrator(database_url) as connection:
         connection.execute("UPDATE usage SET input = input + 1")
-    assert added(rebuild(engine).facts(**asked)) == before
-    assert added(FactStore(engine).facts(**asked)) != before
+    assert facts_of(rebuild(engine), ACCOUNTS) == before
+    assert facts_of(FactStore(engine), ACCOUNTS) != before
 
 
 @pytest.mark.usefixtures("filled")
 def test_latest_cuts__of_the_journal_are_those_of_usage(engine: Engine) -> None:
     """The newest cut of an account's usage is told by the journal too."""
-    asked = {"account_ids": ACCOUNTS, "start_ms": SPAN[0], "end_ms": SPAN[1]}
     rebuilt = rebuild(engine)
-    assert rebuilt.latest_cuts(**asked) == dict.fromkeys(ACCOUNTS, 4)
+    latest = rebuilt.latest_cuts(account_ids=ACCOUNTS, start_ms=SPAN[0], end_ms=SPAN[1])
+    assert latest == dict.fromkeys(ACCOUNTS, 4)
     assert rebuilt.accounts_with_usage(start_ms=SPAN[0], end_ms=SPAN[1]) == set(ACCOUNTS)
