@@ -126,8 +126,9 @@ dashboards: $(INSTALLED) ## Make the Grafana dashboards of the chart from helm/d
 	$(BIN)/python -m helm.dashboards
 
 .PHONY: pictures
-pictures: stacks ## Draw the pictures of the dashboards anew, from a factory that lives a quarter of a year
+pictures: stacks ## Draw the pictures of the dashboards and invoices anew, from what is made up
 	$(BIN)/python -m tests.stacks.pictures
+	$(BIN)/python -m tests.stacks.papers
 
 # The second set holds only what `stacks` adds to the first, in versions that agree with it.
 RESOLVE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
