@@ -10,8 +10,10 @@ from typing import Any
 
 from benchmarks.client import measure_record
 from benchmarks.energy import measure_attribution
+from benchmarks.explain import measure_explain
 from benchmarks.ingest import measure_events, measure_stream, measure_unary
 from benchmarks.measurement import Measurement
+from benchmarks.queries import measure_account_month, measure_preview
 from benchmarks.spool import measure_append, measure_open
 
 # Each row: how it is measured, its unit, and whether a value beside its bound is enough.
@@ -21,6 +23,9 @@ ROWS: dict[str, tuple[Callable[[float], Measurement], str, Callable[[float, floa
     "ingest.events": (measure_events, "events/s", lambda value, _: value >= 100_000),
     "ingest.unary": (measure_unary, "calls/s", lambda value, bound: value >= 0.8 * bound),
     "client.record": (measure_record, "µs p99", lambda value, _: value <= 5),
+    "query.account_month": (measure_account_month, "ms p95", lambda value, _: value <= 50),
+    "billing.preview": (measure_preview, "ms p95", lambda value, _: value <= 100),
+    "billing.explain": (measure_explain, "s", lambda value, _: value <= 2),
     "energy.attribution": (measure_attribution, "s", lambda value, _: value <= 5),
     # Five of these a second are what a flush interval asks for.
     "spool.append": (measure_append, "batches/s", lambda value, _: value >= 50),

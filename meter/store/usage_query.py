@@ -83,15 +83,17 @@ def read_usage(connection: Connection, query: UsageQuery) -> Sequence[UsageRow]:
 def _parts_of(connection: Connection, query: UsageQuery) -> tuple[str, dict[str, object]]:
     """Return where the usage of a question lies, as a table with a row for each part, and values.
 
-    A row's `interval_start` is the begin of its interval, or of its cell.
+    A row's `interval_start` is the begin of its interval, or of its cell. Of a subtree they are the
+    parts of one row of `below`.
     """
     cells, rest = _divide(connection, query)
+    whose = " AND q.account_id = b.account_id" if query.account_id is not None else ""
     keys = "q.account_id, {time} AS interval_start, q.sku_id, q.band"
     used = ", ".join(f"{of_usage(name, 'q')} AS {name}" for name in TOTALLED)
     kept = ", ".join(f"q.{name}" for name in TOTALLED)
     parts = [
         f"SELECT {keys.format(time='q.interval_start')}, {used} FROM usage q"  # noqa: S608
-        f" WHERE q.interval_start >= :start_{place} AND q.interval_start < :end_{place}"
+        f" WHERE q.interval_start >= :start_{place} AND q.interval_start < :end_{place}{whose}"
         for place in range(len(rest))
     ]
     values: dict[str, object] = {}
@@ -100,10 +102,10 @@ def _parts_of(connection: Connection, query: UsageQuery) -> tuple[str, dict[str,
     if cells:
         parts.append(
             f"SELECT {keys.format(time='q.cell_start')}, {kept} FROM period_totals q"  # noqa: S608
-            " WHERE q.cell_start = ANY(CAST(:cells AS timestamptz[]))"
+            f" WHERE q.cell_start = ANY(CAST(:cells AS timestamptz[])){whose}"
         )
         values["cells"] = [to_time(it.start_ms) for it in cells]
-    return f"({' UNION ALL '.join(parts)})", values
+    return f"LATERAL ({' UNION ALL '.join(parts)})", values
 
 
 def _divide(
@@ -166,12 +168,12 @@ def _too_much(rule: str, *, field: str) -> InvalidArgument:
 
 def _select_text(query: UsageQuery, *, columns: Sequence[str], table: str) -> str:
     """Return the begin of a question to a table that is kept by account, interval and sku."""
-    source = f"{table} u JOIN skus s USING (sku_id)"
+    source = f"{table} u"
     inside = ""
     if query.account_id is not None:
-        source += " JOIN below b ON b.account_id = u.account_id"
+        source = f"below b JOIN {source} ON b.account_id = u.account_id"
         inside = " AND u.interval_start >= b.start_time AND u.interval_start < b.end_time"
-    selected = f"SELECT {', '.join(columns)} FROM {source}"  # noqa: S608  this module's own
+    selected = f"SELECT {', '.join(columns)} FROM {source} JOIN skus s USING (sku_id)"  # noqa: S608
     return (
         (_SUBTREE if query.account_id is not None else "")
         + selected

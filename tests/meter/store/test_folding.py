@@ -1,17 +1,19 @@
 """Folding on a real Postgres: totals are their usage in every transaction, whoever is at work."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Final
 
 import psycopg
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from meter.audit_log import JOB, Change
+from meter.counting.aggregate import aggregate
 from meter.domain.cell import cell_at
 from meter.domain.errors import StoreRefusal, Unavailable
 from meter.domain.interval import INTERVAL_MS
+from meter.segment import decode
 from meter.store import folding
 from meter.store.cuts import CutStore
 from meter.store.folding import FIRST_MS, FoldStore
@@ -128,19 +130,16 @@ def test_fold__waits_for_counting_under_way(
 ) -> None:
     """Folding waits behind a transaction that counts, and has what that one has counted."""
     record(journal, 5, end_ms=DAY_MS)
-    counted = follow(usage)
-    with ThreadPoolExecutor() as pool, administrator(database_url) as holder:
-        holder.execute("BEGIN")
-        holder.execute("SELECT 1 FROM counting FOR UPDATE")
-        holder.execute("LOCK TABLE totals_fold IN ROW SHARE MODE")
-        folds = pool.submit(FoldStore(engine).fold_step, now_ms=LATER_MS)
-        wait_for_lock(database_url)
-        assert not folds.done()
-        holder.execute("ROLLBACK")
+    store = FoldStore(engine)
+    with ThreadPoolExecutor() as pool:
+        with usage.counting() as step:
+            step.add(aggregate([decode(body) for body in step.read(events_max=10)]))
+            step.advance()
+            folds = pool.submit(store.fold_step, now_ms=LATER_MS)
+            wait_for_lock(database_url)
+            assert not folds.done()
         assert folds.result(WAIT_SECONDS_MAX) is False
-        counted.count_once()
-    assert drifted(engine) == frozenset()
-    assert input_of(engine) == 5
+    assert ask(database_url, TOTALS) == [("acme", 5, 1, 1)]
 
 
 def test_fold__does_not_wait_for_a_server_that_hangs(
@@ -151,7 +150,7 @@ def test_fold__does_not_wait_for_a_server_that_hangs(
     database_url: str,
 ) -> None:
     """Behind a transaction that stands still it gives up, and others count on meanwhile."""
-    monkeypatch.setattr(folding, "_PATIENCE", folding.text("SET LOCAL lock_timeout = '1ms'"))
+    monkeypatch.setattr(folding, "_PATIENCE", text("SET LOCAL lock_timeout = '1ms'"))
     record(journal, 5, end_ms=DAY_MS)
     store = FoldStore(engine)
     with psycopg.connect(database_url) as hanging:
@@ -210,8 +209,9 @@ def test_fold__servers_that_count_and_fold_at_once(
         serving = [pool.submit(serve, shard) for shard in (0, 1)]
         folds = [pool.submit(fold_on, number) for number in (0, 1)]
         seen = pool.submit(read_on, 0).result(WAIT_SECONDS_MAX)
-        for work in (*serving, *folds):
-            work.result(WAIT_SECONDS_MAX)
+        wait([*serving, *folds], WAIT_SECONDS_MAX)
+    assert [it.result() for it in serving] == [0, 1]
+    assert [it.result() for it in folds] == [None, None]
     assert seen == sorted(seen)
     assert seen[-1] <= input_of(engine) == 2 * 3 * rounds
     assert drifted(engine) == frozenset()

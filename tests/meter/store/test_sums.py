@@ -220,14 +220,13 @@ class World:
 
     def newest_cut(self, account_id: str, start_ms: int, end_ms: int) -> int:
         """Return the newest cut of an account's usage in a span, 0 where there is none."""
+        newest = select(func.coalesce(func.max(usage.c.cut_id), 0)).where(
+            usage.c.account_id == account_id,
+            usage.c.interval_start >= to_time(start_ms),
+            usage.c.interval_start < to_time(end_ms),
+        )
         with self.engine.connect() as connection:
-            return connection.execute(
-                select(func.coalesce(func.max(usage.c.cut_id), 0)).where(
-                    usage.c.account_id == account_id,
-                    usage.c.interval_start >= to_time(start_ms),
-                    usage.c.interval_start < to_time(end_ms),
-                )
-            ).scalar_one()
+            return int(connection.execute(newest).scalar_one())
 
 
 @pytest.mark.parametrize(
