@@ -215,7 +215,7 @@ class Story:
         self._screen.section("The invoices")
         # An invoice tells of the energy that is attributed when it is issued.
         power.wait_until_attributed(client)
-        self._type(installation, "billing", "close", MONTH)
+        self._type(installation, "billing", "close", MONTH, "--early")
         oracle = Oracle(installation.database, terms=self._out / "terms", truth=self._out / "truth")
         try:
             bills = read_bills(client)

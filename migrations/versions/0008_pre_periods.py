@@ -135,12 +135,14 @@ ALTER TABLE issued_invoices
         CHECK (kind IN ('invoice', 'supplementary_invoice', 'credit_note', 'write_off')),
     ADD COLUMN tax numeric NOT NULL DEFAULT 0,
     ADD COLUMN refers_to text COLLATE "C" REFERENCES issued_invoices,
-    ADD COLUMN replaces text COLLATE "C" UNIQUE REFERENCES issued_invoices,
+    ADD COLUMN replaces text COLLATE "C" REFERENCES issued_invoices,
     ADD COLUMN reason text NOT NULL DEFAULT '',
     ADD COLUMN terms_version bigint NOT NULL DEFAULT 0,
     ADD COLUMN issue_order bigint GENERATED ALWAYS AS IDENTITY;
 CREATE UNIQUE INDEX issued_invoices_once ON issued_invoices (contract, period_start)
     WHERE kind = 'invoice' AND replaces IS NULL AND refers_to IS NULL;
+CREATE UNIQUE INDEX issued_invoices_replaced_once ON issued_invoices (replaces)
+    WHERE replaces IS NOT NULL;
 CREATE INDEX issued_invoices_by_contract ON issued_invoices (contract, period_start);
 CREATE INDEX issued_invoices_by_reference ON issued_invoices (refers_to)
     WHERE refers_to IS NOT NULL;

@@ -162,7 +162,7 @@ def test_void__of_an_invoiced_month(sandbox: RunningMeter, tmp_path: Path) -> No
     assert "invoice" not in early.stderr
     wait_until_counted(sandbox.database_url)
     shell.run("billing", "clock", "--to", "2026-11-01T08:00:00Z")
-    assert "9.00 USD" in shell.run("billing", "close", "2026-10").stdout
+    assert "9.00 USD" in shell.run("billing", "close", "2026-10", "--early").stdout
     (number,) = [it["number"] for it in shell.run_json("invoices", "list")]
     before = shell.run("invoices", "show", number, "--format", "json").stdout
     late = shell.run("usage", "void", events[0], "--reason", "r")
@@ -186,5 +186,5 @@ def test_void__of_an_invoiced_month(sandbox: RunningMeter, tmp_path: Path) -> No
     assert row["tokens"] == {"input": 7}
     assert shell.run("invoices", "show", number, "--format", "json").stdout == before
     assert "9.00" in shell.run("invoices", "preview", "acme", "--month", "2026-11").stdout
-    assert "0 drafted" not in shell.run("billing", "close", "2026-10").stdout
+    assert "0 drafted" not in shell.run("billing", "close", "2026-10", "--early").stdout
     assert len(shell.run_json("invoices", "list")) == 1

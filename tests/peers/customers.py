@@ -86,7 +86,7 @@ class Customer:
     def close(self, month: str = OCTOBER) -> tuple[Closed, ...]:
         """Close a month; return what became of its periods."""
         closing = self.town.billing.closing
-        return closing.close_month(read_month(month), account_id=self.name, dry_run=False).closed
+        return closing.close_month(read_month(month), account_id=self.name, early=True).closed
 
     def invoice(self, month: str = OCTOBER) -> Invoice:
         """Close a month; return its one invoice."""

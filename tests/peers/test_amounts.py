@@ -55,11 +55,13 @@ def _no_float(text: str) -> float:
 def test_flexprice_1727__price_of_any_digits_is_exact(town: Town) -> None:
     """Prices have as many decimals as they were written with, and products lose none of them."""
     price = "0.000000123456789012345678901"
-    digits = Customer(town, "digits", prices=[f'input = "{price}"'])
-    digits.use(input=987_654_321)
-    (line,) = digits.invoice().lines
+    digits = Customer(town, "digits", prices=[f'input = "{price}"', 'output = "3"'])
+    digits.use(input=987_654_321, output=1_000_000)
+    line, _ = digits.invoice().lines
     assert Fraction(line.exact) == Fraction(price) * 987_654_321 / 10**6
-    (row,) = town.ask("SELECT exact, unit_price FROM invoice_lines WHERE book = 'digits'")
+    (row,) = town.ask(
+        "SELECT exact, unit_price FROM invoice_lines WHERE book = 'digits' AND line = 1"
+    )
     assert row == (line.exact, Decimal(price))
 
 

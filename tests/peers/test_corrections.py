@@ -48,7 +48,7 @@ def test_lago_105__event_of_an_invoiced_month_is_voided(shared_meter: RunningMet
         for count in (1_000_000, 2_000_000)
     ]
     assert office.session.record(*sent) == [Outcome.RECORDED] * 2
-    close = billing_service_pb2.CloseMonthRequest(month="previous", account="undo")
+    close = billing_service_pb2.CloseMonthRequest(month="previous", account="undo", early=True)
     (closed,) = office.call("CloseMonth", close).periods
     assert closed.invoice.total == "9.00"
     void = meter_service_pb2.CorrectUsageRequest(event_id=sent[1].event_id, reason="a test run")
@@ -79,7 +79,7 @@ def test_killbill_1022__line_leads_to_where_its_events_are(town: Town) -> None:
     """An explanation names the intervals of a line, and the journal's segments with its events."""
     traced = Customer(town, "traced")
     positions = []
-    for at, count in (("2026-10-10T10:00", 5), ("2026-10-10T10:20", 7)):
+    for at, count in (("2026-10-10T10:00", 500_000), ("2026-10-10T10:20", 700_000)):
         traced.use(at, input=count)
         positions.append(town.ask("SELECT position FROM shards")[0][0])
     traced.use("2026-10-10T10:20", output=9)
@@ -87,19 +87,19 @@ def test_killbill_1022__line_leads_to_where_its_events_are(town: Town) -> None:
     found = town.billing.explaining.explain_line(traced.number(1), 1)
     edges = [ms("2026-10-10T10:00"), ms("2026-10-10T10:00") + INTERVAL_MS]
     assert [(it.interval_start_ms, it.token_count) for it in found.intervals] == [
-        (edges[0], 5),
-        (edges[1], 7),
+        (edges[0], 500_000),
+        (edges[1], 700_000),
     ]
     assert [(it.position, it.token_count) for it in found.segments] == [
-        (positions[0], 5),
-        (positions[1], 7),
+        (positions[0], 500_000),
+        (positions[1], 700_000),
     ]
 
 
 def test_stripe_node_725__usage_reported_after_the_month_is_the_month_s(town: Town) -> None:
     """Until a month is closed, what ended in it is billed in it, whenever it is reported."""
     after = Customer(town, "after")
-    after.use("2026-10-31T23:59:59", input=5)
+    after.use("2026-10-31T23:59:59", input=5_000_000)
     after.use("2026-11-01T00:00:00", input=70)
-    assert quantity(after.invoice().lines) == 5
+    assert quantity(after.invoice().lines) == 5_000_000
     assert quantity(after.preview("2026-11").lines) == 70

@@ -50,6 +50,6 @@ def office(meter: RunningMeter) -> Office:
 @pytest.fixture(scope="module")
 def closed(office: Office) -> pb.CloseMonthResponse:
     """October, closed."""
-    answer = office.call("CloseMonth", pb.CloseMonthRequest(month="2026-10"))
+    answer = office.call("CloseMonth", pb.CloseMonthRequest(month="2026-10", early=True))
     assert isinstance(answer, pb.CloseMonthResponse)
     return answer

@@ -28,7 +28,8 @@ def outcomes(answer: pb.CloseMonthResponse) -> dict[str, str]:
 def test_close__by_contract(closed: pb.CloseMonthResponse) -> None:
     """One invoice is issued, one is held with its keys named, who is not covered is named too."""
     assert outcomes(closed) == {"acme-2026": "ISSUED", "of-thin": "HELD_UNPRICED"}
-    issued, held = closed.periods
+    # What waits for somebody comes first.
+    held, issued = closed.periods
     assert (issued.invoice.number, issued.invoice.total) == ("NG-2026-000001", "10.00")
     assert issued.invoice.sandbox
     (unpriced,) = held.unpriced
@@ -49,9 +50,11 @@ def test_close__again(office: Office, closed: pb.CloseMonthResponse) -> None:
 def test_close__dry_run(office: Office) -> None:
     """A dry run drafts and cuts nothing."""
     office.session.create_account("dry")
-    toml = contract_toml("of-dry", covers="dry", series="DRY")
+    book = pb.ImportPriceBookRequest(toml=book_toml(book="dry-book"))
+    office.call("ImportPriceBook", book)
+    toml = contract_toml("of-dry", covers="dry", book="dry-book", series="DRY")
     office.call("SetContract", pb.SetContractRequest(toml=toml))
-    office.use("dry", at="2026-10-20T00:00:00Z", input=1)
+    office.use("dry", at="2026-10-20T00:00:00Z", input=1_000_000)
     request = pb.CloseMonthRequest(month="2026-10", account="dry", dry_run=True, early=True)
     answer = office.call("CloseMonth", request)
     assert (outcomes(answer), answer.cut_id) == ({"of-dry": "DRAFTED"}, 0)
@@ -71,7 +74,7 @@ def test_invoice__in_every_form(
     office: Office, closed: pb.CloseMonthResponse, form: int, check: Callable[[str], bool]
 ) -> None:
     """An invoice is had as text, HTML, JSON and CSV."""
-    number = closed.periods[0].invoice.number
+    number = closed.periods[-1].invoice.number
     request = pb.GetInvoiceRequest(number=number, format=form)  # type: ignore[arg-type]
     answer = office.call("GetInvoice", request)
     assert check(answer.document.decode())
@@ -92,7 +95,7 @@ def test_invoice__is_listed(office: Office, closed: pb.CloseMonthResponse) -> No
 
 def test_explain__a_line(office: Office, closed: pb.CloseMonthResponse) -> None:
     """A line is explained in text and JSON, and adds up."""
-    number = closed.periods[0].invoice.number
+    number = closed.periods[-1].invoice.number
     forms = (pb.DOCUMENT_FORMAT_TEXT, pb.DOCUMENT_FORMAT_JSON)
     answers = [
         office.call(
@@ -118,6 +121,16 @@ def test_preview__of_a_month(office: Office) -> None:
     assert preview.invoice.number == ""
     assert json.loads(preview.document)["kind"] == "preview"
     assert [it.token_count for it in preview.unpriced] == [2]
+
+
+def test_preview__of_a_closed_month(office: Office, closed: pb.CloseMonthResponse) -> None:
+    """It says when the month was closed, as what, and what it comes to beyond that."""
+    assert closed.periods
+    request = pb.PreviewInvoiceRequest(account="acme", month="2026-10")
+    (preview,) = office.call("PreviewInvoice", request).previews
+    assert preview.number == "NG-2026-000001"
+    assert preview.HasField("close_time")
+    assert preview.difference == "0.00"
 
 
 def test_prices__are_kept_as_they_came(office: Office) -> None:
