@@ -165,7 +165,11 @@ def test_read_contract__least() -> None:
     assert contract.energy is None
     assert contract.overrides == ()
     assert (contract.tax, contract.charges, contract.bank) == (None, (), ())
-    assert (contract.by_account, contract.minimum, contract.zero_documents) == (False, 0, False)
+    assert (contract.by_account, contract.minimum, contract.zero_documents) == (
+        False,
+        Decimal(0),
+        False,
+    )
     assert contract.closing == ClosingTerms(
         collect_hours=72, hold_first=False, hold_jump=Decimal(3)
     )
