@@ -90,13 +90,18 @@ class Gathering:
     def accounts(self, period: BillingPeriod) -> frozenset[str]:
         """Return all accounts that may have usage that the period bills, and maybe some more."""
         covers = {it for version in self.versions(period) for it in version.covers}
-        for it in covers - self._below.keys():
-            self._below[it] = self._tree.ever_below(it)
+        for it in covers:
+            if it not in self._below:
+                self._below[it] = self._tree.ever_below(it)
+        if len(covers) == 1:
+            return self._below[covers.pop()]
         return frozenset[str]().union(*(self._below[it] for it in covers))
 
     def versions(self, period: BillingPeriod) -> list[ContractVersion]:
         """Return the versions of a period's contract that are in force in it, by time."""
         known = self._terms.contracts.versions(period.version.contract)
+        if len(known) == 1:
+            return list(known)
         span = period.span
         return [it for it in known if span.meet(it.start_ms, it.end_ms) is not None]
 

@@ -50,17 +50,10 @@ class RatedLine:
     def key(self) -> LineKey:
         """What tells it from other lines; how its price was made up does not."""
         price = self.price
+        # By place, which is half as long as by name; it is asked for each line of each draft.
         return LineKey(
-            group=self.group,
-            model=self.model,
-            tier=self.tier,
-            mode=self.mode,
-            token_class=self.token_class,
-            above=price.above,
-            window=price.window,
-            book=price.book,
-            version_start_ms=price.version_start_ms,
-            unit_price=price.unit_price,
+            *(self.group, self.model, self.tier, self.mode, self.token_class),
+            *(price.above, price.window, price.book, price.version_start_ms, price.unit_price),
         )
 
 

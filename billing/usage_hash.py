@@ -11,32 +11,30 @@ backslash or a bar in a name has a backslash before it.
 """
 
 import hashlib
-from collections import Counter
 from collections.abc import Iterable
 
 from billing.price_book import MODE_NAMES, class_name
-from meter.domain.tokens import Mode, TokenClass
+from meter.domain.tokens import TokenClass
 from meter.usage import UsageFact
-
-_Key = tuple[str, str, str, str, Mode, int, TokenClass]
 
 
 def usage_sha256(facts: Iterable[UsageFact]) -> str:
     """Return the hash of usage, in hexadecimal; however it is cut into facts, it is the same."""
-    counts: Counter[_Key] = Counter()
+    counts: dict[tuple[str, TokenClass], int] = {}
     for fact in facts:
+        names = (fact.account_id, fact.model, fact.served_model, fact.tier)
+        key = "|".join(map(_escaped, names)) + f"|{MODE_NAMES[fact.mode]}|{fact.band}|"
         for token_class, count in fact.tokens.items():
-            key = (fact.account_id, fact.model, fact.served_model, fact.tier)
-            counts[*key, fact.mode, fact.band, token_class] += count
-    lines = sorted(_line(key, count) for key, count in counts.items() if count)
+            counts[key, token_class] = counts.get((key, token_class), 0) + count
+    lines = sorted(
+        f"{key}{class_name(token_class)}|{count}\n".encode()
+        for (key, token_class), count in counts.items()
+        if count
+    )
     return hashlib.sha256(b"".join(lines)).hexdigest()
 
 
-def _line(key: _Key, count: int) -> bytes:
-    account_id, model, served_model, tier, mode, band, token_class = key
-    names = "|".join(_escaped(it) for it in (account_id, model, served_model, tier))
-    return f"{names}|{MODE_NAMES[mode]}|{band}|{class_name(token_class)}|{count}\n".encode()
-
-
 def _escaped(name: str) -> str:
-    return name.replace("\\", "\\\\").replace("|", "\\|")
+    if "|" in name or "\\" in name:
+        return name.replace("\\", "\\\\").replace("|", "\\|")
+    return name
