@@ -8,7 +8,7 @@ import pytest
 from tests.mutants.mutant import ROOT, Mutant, read_mutants
 
 _MUTANTS = read_mutants()
-_GUARANTEES = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G23", "E1")
+_GUARANTEES = ("G1", "G2", "G3", "G4", "G5", "G6", "G7", "G8", "G10", "G15", "G21", "G23", "E1")
 _PAGE = ROOT / "docs" / "operating" / "guarantees.md"
 
 
