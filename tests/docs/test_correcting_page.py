@@ -67,6 +67,7 @@ def shape(text: str) -> str:
     return "\n".join(line for line in lines if line)
 
 
+@pytest.mark.stacks
 def test_commands__do_what_the_page_says(shell: Shell, meter: RunningMeter) -> None:
     """Each command of the page, in order, prints what stands below it."""
     found = BLOCK.findall(PAGE)

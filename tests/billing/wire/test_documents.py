@@ -9,6 +9,7 @@ import pytest
 
 from tests.billing.town import contract_toml
 from tests.billing.wire.office import Office
+from tests.cli.shell import Shell
 from tests.wire.session import reason_of
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.meter.v1 import account_service_pb2
@@ -223,6 +224,34 @@ def test_refusal__of_corrections(client: Client) -> None:
         ("NOT_FOUND", "PERIOD_NOT_FOUND"),
         ("FAILED_PRECONDITION", "USAGE_UNPRICED"),
     ]
+
+
+def test_commands__say_what_came_of_it(client: Client) -> None:
+    """The commands do what the calls do, and say when it was done before."""
+    shell = Shell(client.office.meter.target, client.office.meter.api_key)
+    number, why = client.invoice, ("--reason", "slow")
+    credit = ("invoices", "credit", number, "1", "--tokens", "500000", *why)
+    assert "credit note" in shell.run(*credit).stdout
+    assert "was given before" in shell.run(*credit).stderr
+    told = shell.run_json("invoices", "credit", number, "1", "--amount", "0.50", *why)
+    assert (told["issued"], told["credit_note"]["net"]) == (True, "-0.50")
+    assert "give one" in shell.run(*credit, "--amount", "1", code=2).stderr
+    assert "CREDIT_TOO_HIGH" in shell.run(*credit[:4], "--tokens", "900000", *why, code=3).stderr
+    pay = ("invoices", "pay", number, "1.18", "--id", f"{client.name}-bank", "--date", "2026-11-20")
+    assert "paid" in shell.run(*pay).stdout
+    assert "was recorded before" in shell.run(*pay).stderr
+    assert not shell.run_json(*pay)["recorded"]
+    assert "INVOICE_PAID" in shell.run("invoices", "void", number, *why, code=3).stderr
+    correct = ("invoices", "correct", client.name, "2026-10", *why)
+    assert "nothing is left" in shell.run(*correct).stdout
+    client.office.use(client.name, at=LATE, input=1_000_000)
+    assert [it["net"] for it in shell.run_json(*correct, "--dry-run")] == ["3.00"]
+    assert "supplementary invoice" in shell.run(*correct).stdout
+    second = f"{client.name.upper()}-2026-000002"
+    assert "void, by" in shell.run("invoices", "void", second, *why).stdout
+    assert shell.run_json("invoices", "void", second, *why)["invoice"]["state"] == "void"
+    listed = shell.run_json("invoices", "list", client.name, "--state", "void")
+    assert [it["number"] for it in listed] == [second]
 
 
 ODD: list[tuple[str, Any]] = [
