@@ -77,7 +77,10 @@ def live(shell: Shell, to: str) -> list[tuple[str, str, str, str]]:
 
 
 def test_clock__closes_on_the_way(cluster: Cluster, tmp_path: Path) -> None:
-    """Each month is closed three days after its end in its own zone, and told as it happens."""
+    """Each month is closed three days after its end in its own zone, and told as it happens.
+
+    What is held is told once, and left to a person.
+    """
     with sandbox_at("2026-10-31T00:00:00Z", cluster=cluster, folder=tmp_path) as meter:
         shell = shell_of(meter)
         east = CONTRACT.format(
@@ -88,14 +91,18 @@ def test_clock__closes_on_the_way(cluster: Cluster, tmp_path: Path) -> None:
         )
         set_terms(shell, tmp_path, east, berlin)
         shell.record("--input", DOLLAR)
+        unpriced = ("--account", "other", "--model", "unknown", "--tier", "high", "--input", "5")
+        shell.run("usage", "record", *unpriced)
         said = shell.run("billing", "clock", "--to", "2026-11-04", "--close").stdout.splitlines()
         assert said[:2] == [
-            "2026-11-03 10:00  2026-10  east  no usage  0.00 USD",
+            "2026-11-03 10:00  2026-10  east  held unpriced  0.00 USD",
             "2026-11-03 23:00  2026-10  berlin  issued  NIMBUS-2026-000001  1.00 USD",
         ]
         assert [line.split()[0] for line in said[2:]] == ["now", "clock", "from", "edges", "cuts"]
-        # Closed already, and never told again; between two milliseconds no clock ever stands.
-        assert live(shell, "2026-11-04T00:00:00.0005") == []
+        # Closed already, and not told again; between two milliseconds no clock ever stands.
+        assert live(shell, "2026-11-04T00:00:00.0005") == [
+            ("2026-11-04T00:00:00Z", "2026-10", "east", "held_unpriced")
+        ]
         back = shell.run("billing", "clock", "--to", "2026-11-01", "--close", code=Exit.REFUSED)
         assert "goes forward only" in back.stderr
         assert "needs --to" in shell.run("billing", "clock", "--close", code=Exit.USAGE).stderr
