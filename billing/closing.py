@@ -6,10 +6,10 @@ the next one goes on where it stopped, and what was issued is never issued again
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeVar
 
 from billing.calendar import as_billed
-from billing.close_result import CloseResult, Tally
+from billing.close_result import Closed, CloseResult, Outcome, Tally
 from billing.closers import Chunk, ChunkDone, Closers, MakeClosers, OwnProcess
 from billing.contracts import BillingPeriod
 from billing.drafting import UTC_ZONE, Drafting
@@ -36,6 +36,7 @@ _POLL_SECONDS: Final = 0.1
 _PAGE_SIZE: Final = 1_000
 _CHUNK_SIZE: Final = 300
 _LOOKS_MAX: Final = 10
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,6 +111,7 @@ class Closing:
         run = _Run(self, order, now_ms=now_ms, on_progress=on_progress)
         for month in months:
             run.close(month, contracts=contracts)
+        run.tally.add(_late_after_final(drafting, now_ms=now_ms, contracts=contracts))
         uncovered = {it for month in months for it in drafting.uncovered(month)}
         return CloseResult(
             month=order.month,
@@ -283,6 +285,34 @@ def _contracts(drafting: Drafting, order: CloseOrder) -> Collection[str] | None:
     }
 
 
+def _late_after_final(
+    drafting: Drafting, *, now_ms: int, contracts: Collection[str] | None
+) -> Iterator[Closed]:
+    """Yield closed periods of contracts that have ended with more usage than was billed.
+
+    There is no next invoice that could bring it: somebody has to say what becomes of it.
+    """
+    known = drafting.terms.contracts
+    last_ms = {it.contract: it.end_ms for it in known}
+    ended = {
+        contract: end_ms
+        for contract, end_ms in last_ms.items()
+        if end_ms is not None and end_ms <= now_ms and (contracts is None or contract in contracts)
+    }
+    for some in _chunks(iter(sorted(ended))):
+        closed = drafting.ledger.closed_periods(some)
+        final = [
+            it
+            for contract, periods in closed.items()
+            if periods[-1].span.end_ms >= ended[contract]
+            for it in periods
+        ]
+        for draft in drafting.left_over(final):
+            yield Closed(
+                period=draft.period, outcome=Outcome.LATE_AFTER_FINAL, invoice=draft.invoice
+            )
+
+
 def _with_expected(
     begun: Sequence[BillingPeriod], expected: Sequence[BillingPeriod]
 ) -> list[BillingPeriod]:
@@ -315,9 +345,9 @@ def wait_until_counted(
         pause(_POLL_SECONDS)
 
 
-def _chunks(ready: Iterator[Ready]) -> Iterator[list[Ready]]:
-    some: list[Ready] = []
-    for it in ready:
+def _chunks(every: Iterator[_T]) -> Iterator[list[_T]]:
+    some: list[_T] = []
+    for it in every:
         some.append(it)
         if len(some) == _CHUNK_SIZE:
             yield some

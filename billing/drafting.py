@@ -20,10 +20,10 @@ from billing.energy import InvoiceEnergy, find_energy
 from billing.errors import BillingReason
 from billing.gathering import Gathered, Gathering
 from billing.invoicing import Arrears, DocumentKind, Group, Invoice, Made, draft
-from billing.ledger import Ledger
+from billing.ledger import Ledger, PeriodKey
 from billing.outstanding import Outstanding, bear, key_of
 from billing.periods import Month, Span, month_span
-from billing.ports import Terms
+from billing.ports import StoredPeriod, Terms
 from billing.rating import RatedLine, Rating, Unpriced
 from meter.consumption import Consumption, EnergyFact, SitePue
 from meter.domain.account import AccountTree
@@ -214,6 +214,19 @@ class Drafting:
     def accounts(self, period: BillingPeriod) -> frozenset[str]:
         """Return all accounts that may have usage that a period bills, and maybe some more."""
         return self._gathering.accounts(period)
+
+    def left_over(self, closed: Sequence[StoredPeriod]) -> list[Draft]:
+        """Return what closed periods come to beyond what was billed, of those with any of it."""
+        moved = self._outstanding.moved(closed)
+        periods = [
+            self._outstanding.as_period(it)
+            for it in closed
+            if PeriodKey(it.contract, it.span.start_ms) in moved
+        ]
+        if not periods:
+            return []
+        drafts = self.differences(periods, cut_id=None)
+        return [it for it in drafts if it.invoice.lines or it.invoice.charges]
 
     def has_usage(self, period: BillingPeriod) -> bool:
         """Tell whether there is anything that a period bills."""

@@ -57,7 +57,7 @@ class Outstanding:
             ]
             for contract, first in firsts.items()
         }
-        moved = self._moved([it for each in earlier.values() for it in each])
+        moved = self.moved([it for each in earlier.values() for it in each])
         return {
             key: [
                 Late(period=self.as_period(it), outcome=it.outcome)
@@ -149,7 +149,7 @@ class Outstanding:
         version = next(it for it in versions if it.start_ms == stored.version_start_ms)
         return BillingPeriod(version=version, month=stored.month, span=stored.span)
 
-    def _moved(self, periods: Sequence[StoredPeriod]) -> frozenset[PeriodKey]:
+    def moved(self, periods: Sequence[StoredPeriod]) -> frozenset[PeriodKey]:
         """Return those of closed periods that may come to something else than what was billed."""
         moved: set[PeriodKey] = set()
         # By span: most contracts of an installation have their months together.
