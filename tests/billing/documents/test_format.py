@@ -202,9 +202,9 @@ def test_word_source__has_the_cut_of_an_invoice() -> None:
     """What was billed can be found again: contract, account, book, cut, engine."""
     assert word_source(make_invoice([])) == (
         "Contract acme-2026, version of 1 October 2026 · account acme",
-        "Price book retail · cut 31 · engine 1",
+        "Price book retail · cut 31 · engine 2",
     )
-    assert word_source(make_draft([]))[1] == "Price book retail · engine 1"
+    assert word_source(make_draft([]))[1] == "Price book retail · engine 2"
 
 
 def test_word_counted__has_minute_and_zone() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from billing.documents.canonical import from_json, to_json
 from tests.billing.documents.gallery import SAMPLES, WRITERS, write_all
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -18,6 +19,12 @@ GOLDEN = Path(__file__).parent / "golden"
 def test_document__is_as_it_was(suffix: str) -> None:
     """The documents of an ordinary month are those that were looked at."""
     assert WRITERS[suffix](SAMPLES["month"]()) == (GOLDEN / f"month.{suffix}").read_bytes()
+
+
+def test_document__of_engine_1() -> None:
+    """What was issued before there were kinds, taxes and hashes is read and written as it was."""
+    document = (GOLDEN / "month-engine-1.json").read_bytes()
+    assert to_json(from_json(document)) == document
 
 
 def test_gallery__writes_all(tmp_path: Path) -> None:
