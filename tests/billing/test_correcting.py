@@ -98,10 +98,11 @@ def town(cluster: Cluster) -> Iterator[Town]:
     """A town in December that the tests share; each has a contract of its own."""
     with cluster.database() as url, town_on(url, now_ms=ms("2026-12-10")) as town:
         town.import_book(book_toml())
+        town.import_book(book_toml(book="dear"))
         yield town
 
 
-def new_client(town: Town, *, until: str = "", extra: str = "") -> Client:
+def new_client(town: Town, *, until: str = "", book: str = "list") -> Client:
     """Return a client that nobody else knows."""
     client = Client(town, f"m{next(_SERIES)}")
     town.add_account(client.name)
@@ -111,7 +112,8 @@ def new_client(town: Town, *, until: str = "", extra: str = "") -> Client:
             covers=client.name,
             series=client.name.upper(),
             until=until,
-            extra=extra + TAX,
+            book=book,
+            extra=TAX,
         )
     )
     return client
@@ -321,3 +323,18 @@ def test_correct__killed_at_every_statement(client: Client) -> None:
             break
     name = client.name.upper()
     assert [number for number, *_ in client.documents()] == [client.first, f"{name}-2026-000002"]
+
+
+def test_terms__that_change_what_was_billed(town: Town) -> None:
+    """Prices that are taken in although a month was billed by others issue the difference once."""
+    client = new_client(town, book="dear")
+    client.use()
+    client.close()
+    cheap = book_toml('all = "2"', book="dear", start="2026-10-02T00:00:00")
+    taken = town.import_book(cheap, correct=True)
+    (made,) = taken.corrections
+    assert (made.kind, made.net) == (DocumentKind.CREDIT_NOTE, Decimal("-1.00"))
+    assert made.refers_to == client.first
+    assert sorted(it.token_count for it in made.lines) == [-1_000_000, 1_000_000]
+    assert client.correct() == ()
+    assert client.close(NOVEMBER) is Outcome.NO_USAGE
