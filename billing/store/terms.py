@@ -38,6 +38,7 @@ from meter.domain.account import PATH_SEPARATOR, AccountTree
 from meter.domain.errors import InvalidArgument, Refused
 from meter.domain.times import to_time
 from meter.runtime.engine import store_faults
+from meter.runtime.garbage import uncollected
 from meter.runtime.zones import tzdata_version
 from meter.toml_file import FileFaults
 
@@ -258,15 +259,18 @@ class TermsStore:
 
 def _advance(connection: Connection, known: Terms, version: int) -> Terms:
     """Return the terms of a version, from those of an earlier one and what came since."""
-    books = list(select_books(connection, after=known.version, until=version))
-    all_books = known.books.having(it for it, _ in books) if books else known.books
-    found = list(select_contracts(connection, after=known.version, until=version, books=all_books))
-    return Terms(
-        version=version,
-        books=all_books,
-        contracts=known.contracts.having(it for it, _ in found),
-        digests={**known.digests, **to_digests(books, found)},
-    )
+    with uncollected():
+        books = list(select_books(connection, after=known.version, until=version))
+        all_books = known.books.having(it for it, _ in books) if books else known.books
+        found = list(
+            select_contracts(connection, after=known.version, until=version, books=all_books)
+        )
+        return Terms(
+            version=version,
+            books=all_books,
+            contracts=known.contracts.having(it for it, _ in found),
+            digests={**known.digests, **to_digests(books, found)},
+        )
 
 
 def _with_book(known: Terms, book: PriceBook, toml: str) -> Terms:
