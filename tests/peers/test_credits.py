@@ -112,8 +112,11 @@ def test_killbill_876__late_usage_is_billed_or_given_up_by_choice(town: Town) ->
     chosen.invoice()
     chosen.use(input=2_000_000)
     (billed,) = correct(chosen)
-    assert (billed.kind, billed.total) == (DocumentKind.SUPPLEMENTARY_INVOICE, 6)
+    assert (billed.kind, billed.total) == (
+        DocumentKind.SUPPLEMENTARY_INVOICE,
+        Decimal(6),
+    )
     chosen.use(input=500_000)
     (given_up,) = correct(chosen, write_off=True)
-    assert (given_up.kind, given_up.total) == (DocumentKind.WRITE_OFF, 0)
+    assert (given_up.kind, given_up.total) == (DocumentKind.WRITE_OFF, Decimal(0))
     assert correct(chosen) == ()
