@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -46,6 +47,21 @@ def print_paper(typesetter: Typesetter, invoice: Invoice, folder: Path) -> list[
     (folder / "page.pdf").write_bytes(typesetter.to_pdf(invoice).body)
     text = run("pdftotext", "-raw", "page.pdf", "-", folder=folder)
     return text.removesuffix("\f").split("\f")
+
+
+def stands_in(name: str, text: str) -> bool:
+    """Tell whether a name is in a text without blanks; one from the right is read either way."""
+    squeezed = squeeze(name)
+    if squeezed in text:
+        return True
+    letters = Counter(squeezed)
+    is_from_right = any("\u0590" <= it <= "\u06ff" for it in squeezed)
+    return is_from_right and all(text.count(it) >= count for it, count in letters.items())
+
+
+def squeeze(text: str) -> str:
+    """Return a text without blanks: in which of them rows break is not the point."""
+    return "".join(text.split())
 
 
 def draw(folder: Path) -> None:

@@ -22,7 +22,7 @@ from billing.documents.sections import charge_items, credit_items, payment_rows,
 from billing.invoicing import Invoice
 from billing.typesetting import Typesetter
 from tests.billing.documents.gallery import SAMPLES
-from tests.stacks.papers import SHOWN, print_paper, run
+from tests.stacks.papers import SHOWN, print_paper, run, squeeze, stands_in
 
 TYPESETTER: Final = Typesetter()
 PAGES: Final = {
@@ -59,14 +59,14 @@ def test_paper__has_everything(name: str, tmp_path: Path) -> None:
         assert len(pages) == PAGES[name]
     expected, words = _numbers(invoice), Counter("".join(pages).split())
     assert expected <= words, expected - words
-    text = _squeeze("".join(pages))
-    assert not [it for it in _names(invoice) if not _stands_in(it, text)]
+    text = squeeze("".join(pages))
+    assert not [it for it in _names(invoice) if not stands_in(it, text)]
     for number, page in enumerate(pages, 1):
-        rows = [_squeeze(row) for row in page.splitlines()]
+        rows = [squeeze(row) for row in page.splitlines()]
         assert f"Page{number}of{len(pages)}" in rows
-        assert number == 1 or any(_squeeze(name_of(invoice)) in row for row in rows)
-        assert (_squeeze(SANDBOX) in "".join(rows)) is invoice.is_sandbox
-        assert (_squeeze(PREVIEW) in "".join(rows)) is (invoice.issue is None)
+        assert number == 1 or any(squeeze(name_of(invoice)) in row for row in rows)
+        assert (squeeze(SANDBOX) in "".join(rows)) is invoice.is_sandbox
+        assert (squeeze(PREVIEW) in "".join(rows)) is (invoice.issue is None)
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -75,10 +75,10 @@ def test_paper__has_the_head_on_each_page(name: str, tmp_path: Path) -> None:
     invoice = SAMPLES[name]()
     for page in print_paper(TYPESETTER, invoice, tmp_path):
         plain = MARKS.sub("", page)
-        words, text = set(plain.split()), _squeeze(plain)
+        words, text = set(plain.split()), squeeze(plain)
         lines = [it for it in invoice.lines if _count(it.token_count) in words]
         assert not lines or "Tokens" in words
-        assert not [it for it in lines if not _stands_in(it.model, text)]
+        assert not [it for it in lines if not stands_in(it.model, text)]
 
 
 @pytest.mark.parametrize("name", SAMPLES)
@@ -144,21 +144,6 @@ def _names(invoice: Invoice) -> set[str]:
     names |= {it.tax.note for it in invoice.taxes} | {it.sha256 for it in invoice.terms}
     names |= {invoice.refers_to, invoice.replaces, invoice.usage_sha256}
     return {printable(name) for name in names}
-
-
-def _stands_in(name: str, text: str) -> bool:
-    """Tell whether a name is there; what is written from the right may be read in either way."""
-    squeezed = _squeeze(name)
-    if squeezed in text:
-        return True
-    letters = Counter(squeezed)
-    is_from_right = any("\u0590" <= it <= "\u06ff" for it in squeezed)
-    return is_from_right and all(text.count(it) >= count for it, count in letters.items())
-
-
-def _squeeze(text: str) -> str:
-    """Return a text without blanks: in which of them rows break is not the point."""
-    return "".join(text.split())
 
 
 def _count(token_count: int) -> str:

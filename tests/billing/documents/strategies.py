@@ -55,9 +55,9 @@ unsigned = st.builds(
 )
 
 
-def listed(values: st.SearchStrategy[Any]) -> st.SearchStrategy[tuple[Any, ...]]:
-    """None to three values, no two of them the same."""
-    return st.lists(values, max_size=3, unique=True).map(tuple)
+def listed(values: st.SearchStrategy[Any], most: int = 3) -> st.SearchStrategy[tuple[Any, ...]]:
+    """None to three values, or as many, no two of them the same."""
+    return st.lists(values, max_size=most, unique=True).map(tuple)
 
 
 parties = st.builds(
@@ -263,8 +263,8 @@ def versions(draw: st.DrawFn) -> ContractVersion:
         overrides=draw(listed_overrides),
         energy=draw(st.none() | st.sampled_from(Boundary)),
         tax=draw(st.none() | taxes),
-        charges=draw(listed(charges)),
-        bank=draw(listed(names)),
+        charges=draw(listed(charges, 1)),
+        bank=draw(listed(names, 1)),
         by_account=draw(st.booleans()),
         minimum=draw(unsigned),
         zero_documents=draw(st.booleans()),
@@ -278,10 +278,10 @@ def invoices(draw: st.DrawFn) -> Invoice:
     version = draw(versions())
     (period,) = billing_periods(version, month_of(version.start_ms, version.zone))
     is_issued, currency = draw(st.booleans()), version.currency
-    lines = _numbered(draw(st.lists(lines_in(currency), max_size=4)), after=0)
-    charged = _numbered(draw(st.lists(charge_lines_in(currency), max_size=2)), after=len(lines))
+    lines = _numbered(draw(st.lists(lines_in(currency), max_size=3)), after=0)
+    charged = _numbered(draw(st.lists(charge_lines_in(currency), max_size=1)), after=len(lines))
     credited = _numbered(
-        draw(st.lists(credit_lines_in(currency), max_size=2)), after=len(lines) + len(charged)
+        draw(st.lists(credit_lines_in(currency), max_size=1)), after=len(lines) + len(charged)
     )
     billed = [(version.tax, it.billed) for it in lines] + [(it.tax, it.billed) for it in charged]
     billed += [(it.tax, it.amount) for it in credited]
@@ -302,13 +302,13 @@ def invoices(draw: st.DrawFn) -> Invoice:
         kind=draw(st.sampled_from(DocumentKind)),
         charges=charged,
         credits=credited,
-        groups=draw(listed(groups)),
+        groups=draw(listed(groups, 1)),
         taxes=totals,
         refers_to=draw(st.just("") | numbers),
         replaces=draw(st.just("") | numbers),
         reason=draw(st.just("") | names),
         usage_sha256=draw(st.just("") | hashes),
-        terms=draw(listed(terms_files)),
+        terms=draw(listed(terms_files, 1)),
     )
     if not is_issued:
         return made
@@ -320,4 +320,4 @@ def _numbered(lines: Sequence[_Line], *, after: int) -> tuple[_Line, ...]:
 
 
 _MS: Final = timedelta(milliseconds=1)
-listed_overrides = st.lists(overrides, max_size=2).map(tuple)
+listed_overrides = st.lists(overrides, max_size=1).map(tuple)
