@@ -10,11 +10,14 @@ from meter import segment
 from meter.counting.audit import Window
 from meter.counting.auditor import Audit, Auditor
 from meter.counting.findings import Check
+from meter.domain.cell import cell_at
 from meter.domain.event import Dimensions, DimensionTable
 from meter.domain.interval import INTERVAL_MS
+from meter.domain.times import to_iso
 from meter.journal.commit import Submission, commit_group
 from meter.store.audit import AuditStore
 from meter.store.cuts import CutStore
+from meter.store.folding import FoldStore
 from meter.store.journal import JournalStore
 from meter.store.usage import UsageStore
 from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
@@ -225,6 +228,24 @@ def change_body(filled: str, change: Callable[[bytearray], None]) -> None:
     body = bytearray(ask_one(filled, "SELECT body FROM journal WHERE position = 2"))
     change(body)
     damage(filled, f"UPDATE journal SET body = '\\x{body.hex()}' WHERE position = 2")
+
+
+def test_audit__damaged_total(filled: str, engine: Engine) -> None:
+    """What was added up for a month and is not its usage is named, by how much and of what."""
+    folding = FoldStore(engine)
+    while folding.fold_step(now_ms=BEGIN_MS + 9 * DAY_MS):
+        pass
+    assert audit(engine).findings == []
+    damage(filled, "UPDATE period_totals SET input = input - 3 WHERE account_id = 'team'")
+    found = audit(engine)
+    start = to_iso(cell_at(BEGIN_MS).start_ms)
+    said = f"from {start} team, m, high: usage is not its total (input +3)"
+    assert says(found, Check.TOTALS) == [said]
+    assert found.counts == {Check.TOTALS: 1}
+    late_ms = BEGIN_MS // DAY_MS * DAY_MS + 60 * DAY_MS
+    assert says(audit(engine, since_ms=late_ms), Check.TOTALS) == []
+    damage(filled, "DELETE FROM usage WHERE account_id = 'other'")
+    assert len(says(audit(engine), Check.TOTALS)) == 2
 
 
 def test_audit__changed_body(filled: str, engine: Engine) -> None:
