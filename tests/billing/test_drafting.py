@@ -6,6 +6,7 @@ from decimal import Decimal
 
 import pytest
 
+from billing.crediting import Wanted
 from billing.invoicing import DocumentKind, Invoice
 from billing.issued import Doing
 from billing.periods import read_month
@@ -122,6 +123,66 @@ def test_late__of_what_is_free(town: Town) -> None:
     use(town, input=6, tier="free")
     use(town, at="2026-11-03", input=1_000_000)
     assert lines(issue(town, "2026-11")) == [(1_000_000, "3.00", "")]
+
+
+def test_late__after_a_credit(town: Town) -> None:
+    """A credit gives money and takes no tokens: late usage is billed as if there were none."""
+    town.set_contract(contract_toml())
+    use(town, input=1_000_000)
+    first = issue(town).issue
+    assert first is not None
+    town.billing.credit_notes.credit(
+        first.number,
+        line=1,
+        wanted=Wanted(),
+        reason="slow",
+        credit_id="c-1",
+        doing=Doing(key_id="key_1", now_ms=town.clock.now),
+    )
+    use(town, input=500_000)
+    use(town, at="2026-11-10", input=1_000_000)
+    origin = f"2026-10 {first.number}/1"
+    found = lines(issue(town, "2026-11"))
+    assert found == [(1_000_000, "3.00", ""), (500_000, "1.50", origin)]
+
+
+def test_late__in_a_month_that_was_carried(town: Town) -> None:
+    """What a carried month has left over comes once, also when it comes in two invoices."""
+    town.set_contract(contract_toml(extra='minimum = "5.00"\n'))
+    use(town, input=1_000_000)
+    assert close(town) is None
+    use(town, at="2026-11-10", input=2_000_000)
+    november = issue(town, "2026-11").issue
+    assert november is not None
+    use(town, input=1_000_000)
+    use(town, at="2026-12-10", input=2_000_000)
+    december = issue(town, "2026-12")
+    # The adjustment of November is the first line that billed it.
+    origin = f"2026-10 {november.number}/2"
+    assert lines(december) == [(2_000_000, "6.00", ""), (1_000_000, "3.00", origin)]
+
+
+def test_price__that_moved_in_a_closed_month(town: Town) -> None:
+    """Other prices take back what was billed at the old ones, and bill it at the new."""
+    town.set_contract(contract_toml())
+    use(town, at="2026-10-02", input=1_000_000)
+    use(town, at="2026-10-20", input=1_000_000)
+    first = issue(town).issue
+    assert first is not None
+    dear = book_toml('all = "4"', start="2026-10-15T00:00:00")
+    # As whoever takes terms in leaves it when a crash comes before the corrections.
+    town.billing.terms.add_book(dear, key_id="key_1", now_ms=town.clock.now, judge=lambda *_: None)
+    use(town, at="2026-11-10", input=1_000_000)
+    origin = f"2026-10 {first.number}/1"
+    november = issue(town, "2026-11")
+    assert lines(november) == [
+        (1_000_000, "4.00", ""),
+        (-1_000_000, "-3.00", origin),
+        (1_000_000, "4.00", "2026-10 /0"),
+    ]
+    assert november.lines[1].price.source == 'models."llama-4".all'
+    use(town, at="2026-12-10", input=1_000_000)
+    assert lines(issue(town, "2026-12")) == [(1_000_000, "4.00", "")]
 
 
 def test_void__comes_to_a_credit_note(town: Town) -> None:
