@@ -62,8 +62,8 @@ class FormerLedger(Ledger, Protocol):
 class Proofs(Protocol):
     """Reads documents as they are kept."""
 
-    def count(self, month: Month) -> int:
-        """Return how many documents there are for a month's periods."""
+    def find_span(self, month: Month) -> Span | None:
+        """Return the time that a month's documents bill, that of adjustments with it."""
         ...
 
     def documents(self, month: Month) -> Iterator[KeptDocument]:
@@ -110,12 +110,7 @@ class Replaying:
 
     def find_span(self, month: Month) -> Span | None:
         """Return the time whose usage a month's documents are of; None where there are none."""
-        spans = [span for kept in self.proofs.documents(month) for span in _spans(kept)]
-        if not spans:
-            return None
-        return Span(
-            start_ms=min(it.start_ms for it in spans), end_ms=max(it.end_ms for it in spans)
-        )
+        return self.proofs.find_span(month)
 
     def replay(
         self,
@@ -226,16 +221,6 @@ class Replaying:
         except (NotFound, Refused) as error:
             return f"{kept.number}: {error.message}"
         return credit_note(original, [line], reason=credited.reason)
-
-
-def _spans(kept: KeptDocument) -> Iterator[Span]:
-    """Yield the times of the periods that a document bills; those of earlier ones up to its own."""
-    invoice = kept.invoice
-    if invoice is None:
-        return
-    yield invoice.span
-    for start_ms in _named_ms(invoice):
-        yield Span(start_ms=start_ms, end_ms=invoice.span.end_ms)
 
 
 def _named_ms(invoice: Invoice) -> frozenset[int]:

@@ -9,7 +9,7 @@ from sqlalchemy import Engine, Row, text
 from billing.crediting import TakenOff, Wanted
 from billing.documents.canonical import from_json
 from billing.invoicing import Invoice
-from billing.periods import Month
+from billing.periods import Month, Span
 from billing.proving import Asked, Credited, KeptDocument, RowFault
 from billing.store.issuing import invoice_row, line_rows
 from meter.domain.times import to_ms
@@ -23,7 +23,14 @@ _MONTH: Final = """
     AND i.period_start < CAST(:first AS timestamptz) + interval '1 month 1 day'
     AND date_trunc('month', i.period_start AT TIME ZONE i.zone) = CAST(:first AS timestamp)
 """
-_COUNT: Final = text(f"SELECT count(*) FROM issued_invoices i WHERE {_MONTH}")  # noqa: S608  own
+_SPAN: Final = text(f"""
+    SELECT least(min(i.period_start), min(o.start)) AS start, max(i.period_end) AS until
+    FROM issued_invoices i
+    CROSS JOIN LATERAL (
+        SELECT min(origin_start) AS start FROM issued_lines WHERE number = i.number
+    ) o
+    WHERE {_MONTH}
+""")  # noqa: S608  own parts
 _DOCUMENTS: Final = text(f"""
     SELECT i.*, v.number AS voids, v.reason AS void_reason, c.number AS credits,
            c.line AS credited_line, c.token_count AS credited_tokens, c.amount AS credited_amount,
@@ -57,10 +64,13 @@ class ProofStore:
         """Take the engine."""
         self._engine = engine
 
-    def count(self, month: Month) -> int:
-        """Return how many documents there are for a month's periods."""
+    def find_span(self, month: Month) -> Span | None:
+        """Return the time that a month's documents bill, that of adjustments with it."""
         with store_faults(), self._engine.connect() as connection:
-            return int(connection.execute(_COUNT, _first(month)).scalar_one())
+            row = connection.execute(_SPAN, _first(month)).one()
+        if row.until is None:
+            return None
+        return Span(start_ms=to_ms(row.start), end_ms=to_ms(row.until))
 
     def documents(self, month: Month) -> Iterator[KeptDocument]:
         """Yield the documents of a month's periods, in the order of their issue."""
@@ -161,8 +171,7 @@ def _compare(
             yield RowFault(place=f"line {place}", kept="a row", said="no line")
         else:
             kept_line, said_line = kept_lines[place], said_lines[place]
-            names = said_line.keys()
-            own = {name: kept_line[name] for name in names}
+            own = {name: kept_line[name] for name in said_line}
             yield from _differences(f"line {place}, ", own, said_line)
 
 

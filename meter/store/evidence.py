@@ -38,7 +38,7 @@ from meter.evidence import (
 )
 from meter.runtime.engine import SNAPSHOT, store_faults
 from meter.segment import Segment, decode
-from meter.store.journal_parts import Place, SegmentParts, find_places, read_parts
+from meter.store.journal_parts import Place, SegmentParts, find_places, read_body, read_parts
 from meter.store.tables import dimensions, skus, usage
 
 # Intervals since 1970 stay below this for a hundred thousand years.
@@ -102,12 +102,18 @@ class EvidenceStore:
             ]
 
     def find_events(self, query: EvidenceQuery) -> Iterator[EventEvidence]:
-        """Yield the events themselves, in the order of the journal."""
+        """Yield the events themselves, in the order of the journal.
+
+        Whoever takes them slowly holds no connection: what the journal has never changes.
+        """
         with store_faults(), self._engine.connect() as connection:
             connection.execute(SNAPSHOT)
             known = _select_dimensions(connection, query)
-            for found in _find(connection, _Wanted(query, known)):
-                yield from _events(found, decode(found.parts.body()), known=known)
+            every = list(_find(connection, _Wanted(query, known)))
+        for found in every:
+            with store_faults(), self._engine.connect() as connection:
+                body = read_body(connection, found.place)
+            yield from _events(found, decode(body), known=known)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,7 +130,6 @@ class _Found:
     """A segment's rows of the key, and their tokens of the class."""
 
     place: Place
-    parts: SegmentParts
     rows: Int64Array
     counts: Int64Array
 
@@ -188,7 +193,7 @@ def _find(connection: Connection, wanted: _Wanted) -> Iterator[_Found]:
             continue
         own, counts = wanted.find(parts, rows)
         if len(own):
-            yield _Found(place=parts.place, parts=parts, rows=own, counts=counts)
+            yield _Found(place=parts.place, rows=own, counts=counts)
 
 
 def _select_dimensions(connection: Connection, query: EvidenceQuery) -> dict[int, _Dimension]:

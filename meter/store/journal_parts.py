@@ -70,13 +70,10 @@ class Place:
 class SegmentParts:
     """A segment of which some parts were read."""
 
-    def __init__(
-        self, connection: Connection, place: Place, *, head: Head, start: memoryview
-    ) -> None:
+    def __init__(self, place: Place, *, head: Head, start: memoryview) -> None:
         """Take what the body begins with; `read_parts` adds what more is needed."""
         self.place = place
         self.head = head
-        self._connection = connection
         self._start = start
         self._read: dict[str, Packed] = {}
 
@@ -108,15 +105,6 @@ class SegmentParts:
         """Return the bytes of a column that was read."""
         part = self.head.parts[name]
         return self._read.get(name) or self._start[part.offset : part.offset + part.size_bytes]
-
-    def body(self) -> bytes:
-        """Return the whole body, read now unless it was."""
-        if self.place.event_count and len(self._start) <= _WHOLE_BYTES_MAX:
-            last = max(self.head.parts.values(), key=lambda it: it.offset)
-            if last.offset + last.size_bytes <= len(self._start):
-                return bytes(self._start)
-        (body,) = _ask(self._connection, _BODY, (self.place.shard, self.place.position))
-        return body
 
 
 def find_places(
@@ -167,7 +155,7 @@ def read_parts(
         key = ([it.shard for it in run], [it.position for it in run])
         starts = _ask(connection, _STARTS, (half_bytes, *key))
         for place, start in zip(run, starts, strict=True):
-            parts = SegmentParts(connection, place, head=read_head(start), start=memoryview(start))
+            parts = SegmentParts(place, head=read_head(start), start=memoryview(start))
             rows = find_rows(
                 parts.data("dimension"),
                 parts.head.parts["dimension"].column,
@@ -178,6 +166,12 @@ def read_parts(
                 found.append((parts, rows))
         _read_columns(connection, [parts for parts, _ in found], columns=columns)
         yield from found
+
+
+def read_body(connection: Connection, place: Place) -> bytes:
+    """Return all of a segment's body."""
+    (body,) = _ask(connection, _BODY, (place.shard, place.position))
+    return body
 
 
 def _read_columns(
