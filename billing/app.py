@@ -73,6 +73,11 @@ def make_closing(host: Host, *, make_closers: MakeClosers | None = None) -> Clos
     return make_parts(host, make_closers=make_closers).closing
 
 
+def make_press(host: Host) -> PaperPress:
+    """Return what makes papers of documents, for a job on a meter's database."""
+    return PaperPress(store=PaperStore(host.engine), typesetter=Typesetter())
+
+
 def make_auditing(host: Host, *, usage: UsageTotals) -> Auditing:
     """Return what compares invoices with usage, for a job on a meter's database."""
     return Auditing(
@@ -157,7 +162,7 @@ def make_parts(host: Host, *, make_closers: MakeClosers | None = None) -> Billin
         closing=closing,
         months=Months(closing=closing),
         explaining=explaining,
-        papers=PaperPress(store=PaperStore(host.engine), typesetter=Typesetter()),
+        papers=make_press(host),
         documents=documents,
         credit_notes=CreditNotes(documents=documents),
         payments=Payments(documents=documents),

@@ -101,10 +101,7 @@ class Closing:
         """
         now_ms = self.clock.now_ms()
         drafting = self.lay_out(now_ms=now_ms)
-        contracts = None
-        if order.account_id is not None and order.month is not None:
-            billing = drafting.periods(order.month, account_id=order.account_id)
-            contracts = sorted({it.version.contract for it in billing})
+        contracts = _contracts(drafting, order)
         if order.month is not None:
             self._check_ended(order.month, contracts, now_ms=now_ms)
         months = self.periods.open_months(ended_ms=now_ms) if order.month is None else [order.month]

@@ -30,7 +30,7 @@ from tokenworks.billing.v1 import billing_service_pb2 as pb
 PREVIOUS: Final = "previous"
 _CLOSING_SECONDS_MAX: Final = 3_600.0
 _REFUSALS: Final = (errors.Refused, errors.PermissionDenied)
-# Periods between two lines of progress.
+# Between two lines of progress.
 _TOLD_EVERY: Final = 5_000
 
 
@@ -136,7 +136,19 @@ def _close_here(settings: Settings, wanted: _Wanted) -> pb.CloseMonthResponse:
             early=wanted.early,
             job_count=wanted.job_count,
         )
-        return to_close_response(closing.close(order, on_progress=_Progress()))
+        answer = to_close_response(closing.close(order, on_progress=_Progress("periods")))
+        if not wanted.dry_run:
+            # After all is issued, and again with the next close if this one is stopped.
+            _make_papers(host)
+        return answer
+
+
+def _make_papers(host: Host) -> None:
+    made = billing.app.make_press(host).make_missing(on_progress=_Progress("papers"))
+    for number, characters in sorted(made.unshown.items()):
+        report_progress(f"{number}: no font on this machine shows {characters}")
+    for number, why in sorted(made.failed.items()):
+        report_progress(f"{number}: cannot be printed: {why}")
 
 
 @contextmanager
@@ -161,12 +173,13 @@ def _find_account(host: Host, account: str) -> str:
 
 
 class _Progress:
-    """Says how many periods are looked after, now and then."""
+    """Says how many are done, now and then."""
 
-    def __init__(self) -> None:
+    def __init__(self, what: str) -> None:
+        self._what = what
         self._told = 0
 
     def __call__(self, count: int) -> None:
         if count - self._told >= _TOLD_EVERY:
             self._told = count
-            report_progress(f"{count:,} periods")
+            report_progress(f"{count:,} {self._what}")
