@@ -10,12 +10,14 @@ from typing import Final
 
 import pytest
 
+from billing.app import make_auditing
 from billing.close_result import Outcome
 from billing.crediting import Wanted
 from billing.errors import BillingReason
 from billing.invoicing import DocumentKind, Invoice
 from billing.periods import Month
 from meter.domain.errors import NotFound, Refused
+from meter.store.totals import UsageTotals
 from tests.billing.issued_town import doing, statements
 from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
 from tests.postgres import Cluster
@@ -338,3 +340,28 @@ def test_terms__that_change_what_was_billed(town: Town) -> None:
     assert sorted(it.token_count for it in made.lines) == [-1_000_000, 1_000_000]
     assert client.correct() == ()
     assert client.close(NOVEMBER) is Outcome.NO_USAGE
+
+
+def test_void__of_what_was_credited_and_corrected(client: Client) -> None:
+    """After credits, corrections, write-offs and voids all is billed once; the audit is clean."""
+    town = client.town
+    client.use(input=500_000)
+    client.correct()
+    client.use(input=200_000)
+    client.correct(write_off=True)
+    town.billing.credit_notes.credit(
+        client.first,
+        line=1,
+        wanted=Wanted(token_count=100_000),
+        reason="slow",
+        credit_id=f"{client.name}-slow",
+        doing=doing(town),
+    )
+    for serial in (1, 2):
+        client.void(f"{client.name.upper()}-2026-{serial:06}")
+    assert client.close() is Outcome.ISSUED
+    assert client.net() == Decimal("4.50")
+    assert client.correct() == ()
+    auditing = make_auditing(town.host, usage=UsageTotals(town.engine))
+    found = auditing.audit(start_ms=ms("2026-01-01"), end_ms=ms("2027-01-01"))
+    assert (found.fault_count, found.faults) == (0, [])
