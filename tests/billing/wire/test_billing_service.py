@@ -213,33 +213,49 @@ def test_revenue__by_tier(office: Office) -> None:
     assert read_metric(office.meter, unpriced, tier="high", model="llama-4") >= 2 + 5
 
 
-def test_preview_terms__say_what_they_change(office: Office, closed: pb.CloseMonthResponse) -> None:
+@pytest.fixture(scope="module")
+def payer(office: Office) -> str:
+    """An account with a book and a contract that nobody else here uses, and a million tokens."""
+    office.session.create_account("payer")
+    office.call("ImportPriceBook", pb.ImportPriceBookRequest(toml=book_toml(book="payers")))
+    toml = contract_toml("of-payer", covers="payer", book="payers", series="PA")
+    office.call("SetContract", pb.SetContractRequest(toml=toml))
+    office.use("payer", input=1_000_000)
+    return "payer"
+
+
+def test_preview_terms__say_what_they_change(office: Office, payer: str) -> None:
     """Terms are laid on what was used: contracts, months and amounts are told, nothing is kept."""
-    assert closed.periods
-    dear = book_toml('all = "4"', start="2026-10-02T00:00:00")
+    dear = book_toml('all = "4"', book="payers", start="2026-10-02T00:00:00")
     (effect,) = office.call("PreviewTerms", pb.PreviewTermsRequest(book=dear)).effects
-    assert (effect.contract, effect.account, effect.month) == ("acme-2026", "acme", "2026-10")
-    assert (effect.currency, effect.before, effect.after) == ("USD", "10.00", "13.33")
-    assert (effect.difference, effect.closed, effect.unpriced_tokens) == ("3.33", True, 0)
-    discount = contract_toml(extra='[[overrides]]\nfactor = "0.5"\n')
-    (effect,) = office.call("PreviewTerms", pb.PreviewTermsRequest(contract=discount)).effects
-    assert (effect.after, effect.difference) == ("5.00", "-5.00")
-    versions = office.call("ListPriceVersions", pb.ListPriceVersionsRequest(book="list")).versions
-    assert timestamp("2026-10-02T00:00:00Z") not in [it.start_time for it in versions]
+    assert (effect.contract, effect.account, effect.month) == ("of-payer", payer, "2026-10")
+    assert (effect.currency, effect.before, effect.after) == ("USD", "3.00", "4.00")
+    assert (effect.difference, effect.closed, effect.unpriced_tokens) == ("1.00", False, 0)
+    half = contract_toml(
+        "of-payer",
+        covers="payer",
+        book="payers",
+        series="PA",
+        extra='[[overrides]]\nfactor = "0.5"\n',
+    )
+    (effect,) = office.call("PreviewTerms", pb.PreviewTermsRequest(contract=half)).effects
+    assert (effect.after, effect.difference) == ("1.50", "-1.50")
+    versions = office.call("ListPriceVersions", pb.ListPriceVersionsRequest(book="payers")).versions
+    assert len(versions) == 1
 
 
-def test_diff_prices__on_a_month(office: Office) -> None:
+def test_diff_prices__on_a_month(office: Office, payer: str) -> None:
     """A version and a file that is not imported are laid on a month: who pays how much more."""
     request = pb.DiffPricesRequest(
-        before=pb.PriceSide(book="list"),
+        before=pb.PriceSide(book="payers"),
         after=pb.PriceSide(toml=book_toml('all = "6"', book="idea")),
         month="2026-10",
     )
     answer = office.call("DiffPrices", request)
     (effect,) = answer.effects
-    assert (effect.contract, effect.before, effect.after) == ("acme-2026", "10.00", "20.00")
+    assert (effect.account, effect.before, effect.after) == (payer, "3.00", "6.00")
     (total,) = answer.totals
-    assert (total.contract, total.difference, total.currency) == ("", "10.00", "USD")
+    assert (total.contract, total.difference, total.currency) == ("", "3.00", "USD")
 
 
 REFUSALS: list[tuple[str, Any, str, str]] = [
