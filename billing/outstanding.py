@@ -45,7 +45,8 @@ class Outstanding:
         """Return the closed periods before each that have to be looked at, if any, by time.
 
         They are those with usage behind the cut up to which they are settled, or priced by other
-        files than then. Of several periods of one contract, only the first has any.
+        files than then. Of several periods of one contract, only the first has any, and only in
+        its own currency.
         """
         firsts: dict[str, BillingPeriod] = {}
         for period in sorted(periods, key=lambda it: it.span.start_ms):
@@ -58,14 +59,16 @@ class Outstanding:
             for contract, first in firsts.items()
         }
         moved = self.moved([it for each in earlier.values() for it in each])
-        return {
-            key: [
+        found: dict[PeriodKey, list[Late]] = {}
+        for key, each in earlier.items():
+            late = [
                 Late(period=self.as_period(it), outcome=it.outcome)
                 for it in each
                 if _stored_key(it) in moved
             ]
-            for key, each in earlier.items()
-        }
+            currency = firsts[key.contract].version.currency
+            found[key] = [it for it in late if it.period.version.currency == currency]
+        return found
 
     def stored(self, periods: Sequence[BillingPeriod]) -> Sequence[Late]:
         """Return those of these periods that are closed, as such."""
