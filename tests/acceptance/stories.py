@@ -153,24 +153,36 @@ def _steps(
     for month in months[MONTHS_BEFORE:]:
         yield Step("close", month=month)
         for _ in range(random.randint(0, 4)):
-            kind = random.choice(_TURNS)
-            waiting = {"late": held_back, "release": aside}.get(kind, [])
-            taken = tuple(waiting.pop() for _ in range(min(len(waiting), random.randint(1, 6))))
-            agreed = changes.get(kind, [])
-            texts = (agreed.pop(),) if agreed else ()
-            if taken:
-                yield Step("report", events=taken)
-            elif texts:
-                yield Step(kind, texts=texts, numbers=(random.randrange(2),))
-            elif kind not in {"late", "release", *changes}:
-                numbers = tuple(random.randrange(2**30) for _ in range(3))
-                yield Step(kind, month=month, numbers=numbers)
+            waiting = {"late": held_back, "release": aside}
+            yield from _turn(month, waiting=waiting, changes=changes, random=random)
         if random.random() < 0.3:
             yield Step("close", month=month)
     if changes["book"]:
         yield Step("book", texts=tuple(changes["book"]), numbers=(0,))
     for month in months:
         yield Step("close", month=month)
+
+
+def _turn(
+    month: str,
+    *,
+    waiting: Mapping[str, list[Event]],
+    changes: Mapping[str, list[str]],
+    random: Random,
+) -> Iterator[Step]:
+    """Yield what happens after a close, if anything; what it takes waits no more."""
+    kind = random.choice(_TURNS)
+    if kind in waiting:
+        count = min(len(waiting[kind]), random.randint(1, 6))
+        taken = tuple(waiting[kind].pop() for _ in range(count))
+        if taken:
+            yield Step("report", events=taken)
+    elif kind in changes:
+        if changes[kind]:
+            yield Step(kind, texts=(changes[kind].pop(),), numbers=(random.randrange(2),))
+    else:
+        numbers = tuple(random.randrange(2**30) for _ in range(3))
+        yield Step(kind, month=month, numbers=numbers)
 
 
 def _value_of(text: str, name: str) -> str:
