@@ -304,6 +304,11 @@ def issue_year(version: ContractVersion, issue_ms: int) -> int:
     return to_time(issue_ms).astimezone(version.zone).year
 
 
+def number_of(series: str, year: int, serial: int) -> str:
+    """Return the number of a document, from its place in its series and year."""
+    return f"{series}-{year}-{serial:06d}"
+
+
 def issue(invoice: Invoice, *, number: int, issue_ms: int) -> Invoice:
     """Return the invoice that a draft becomes with the next number of its series and year."""
     assert invoice.issue is None
@@ -316,7 +321,7 @@ def issue(invoice: Invoice, *, number: int, issue_ms: int) -> Invoice:
     return replace(
         invoice,
         issue=Issue(
-            number=f"{series}-{year}-{number:06d}",
+            number=number_of(series, year, number),
             series=series,
             year=year,
             issue_ms=issue_ms,

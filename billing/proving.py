@@ -72,6 +72,12 @@ class Fault:
     facts: Mapping[str, object]
 
 
+def missing_fault(number: str) -> Fault:
+    """Tell of a document whose number was given, and which is not there."""
+    says = f"{number} was issued and is not there"
+    return Fault(kind="document", says=says, facts={"document": number})
+
+
 def row_faults(kept: KeptDocument) -> Iterator[Fault]:
     """Yield the faults of a document's rows."""
     for it in kept.faults:

@@ -23,6 +23,7 @@ from billing.proving import (
     Fault,
     KeptDocument,
     document_faults,
+    missing_fault,
     row_faults,
     terms_faults,
 )
@@ -66,6 +67,10 @@ class Proofs(Protocol):
         """Return the time that a month's documents bill, that of adjustments with it."""
         ...
 
+    def missing_numbers(self) -> Sequence[str]:
+        """Return the numbers whose documents are gone, of any month; some hundred at most."""
+        ...
+
     def documents(self, month: Month) -> Iterator[KeptDocument]:
         """Yield the documents of a month's periods, in the order of their issue."""
         ...
@@ -92,9 +97,13 @@ class Replayed:
         """Take what was found of a document."""
         for fault in faults:
             self.different.add(number)
-            self.fault_count += 1
-            if len(self.faults) < _FAULTS_MAX:
-                self.faults.append(fault)
+            self.note(fault)
+
+    def note(self, fault: Fault) -> None:
+        """Take a fault."""
+        self.fault_count += 1
+        if len(self.faults) < _FAULTS_MAX:
+            self.faults.append(fault)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,6 +121,13 @@ class Replaying:
         """Return the time whose usage a month's documents are of; None where there are none."""
         return self.proofs.find_span(month)
 
+    def look_for_missing(self) -> Replayed:
+        """Begin a replay with the documents that are gone, whatever month they were of."""
+        replayed = Replayed()
+        for number in self.proofs.missing_numbers():
+            replayed.note(missing_fault(number))
+        return replayed
+
     def replay(
         self,
         month: Month,
@@ -120,7 +136,7 @@ class Replaying:
         on_progress: Callable[[int], None] = lambda _: None,
     ) -> Replayed:
         """Make a month's documents again of rebuilt usage; `on_progress` hears how many so far."""
-        replayed = Replayed()
+        replayed = self.look_for_missing()
         known: dict[int | None, Drafting | str] = {}
         for batch in _batches(self.proofs.documents(month)):
             version = batch[0].terms_version

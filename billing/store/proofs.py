@@ -8,7 +8,7 @@ from sqlalchemy import Engine, Row, text
 
 from billing.crediting import TakenOff, Wanted
 from billing.documents.canonical import from_json
-from billing.invoicing import Invoice
+from billing.invoicing import Invoice, number_of
 from billing.periods import Month, Span
 from billing.proving import Asked, Credited, KeptDocument, RowFault
 from billing.store.issuing import invoice_row, line_rows
@@ -31,6 +31,16 @@ _SPAN: Final = text(f"""
     ) o
     WHERE {_MONTH}
 """)  # noqa: S608  own parts
+# Numbers that were given and are not there: each series has all of them, from 1.
+_MISSING: Final = text("""
+    SELECT n.series, n.year, s.serial
+    FROM invoice_numbers n CROSS JOIN LATERAL generate_series(1, n.last) AS s (serial)
+    WHERE NOT EXISTS (
+        SELECT 1 FROM issued_invoices i
+        WHERE i.series = n.series AND i.year = n.year AND i.serial = s.serial
+    )
+    ORDER BY 1, 2, 3 LIMIT :limit
+""")
 _DOCUMENTS: Final = text(f"""
     SELECT i.*, v.number AS voids, v.reason AS void_reason, c.number AS credits,
            c.line AS credited_line, c.token_count AS credited_tokens, c.amount AS credited_amount,
@@ -71,6 +81,12 @@ class ProofStore:
         if row.until is None:
             return None
         return Span(start_ms=to_ms(row.start), end_ms=to_ms(row.until))
+
+    def missing_numbers(self) -> Sequence[str]:
+        """Return the numbers whose documents are gone, of any month; some hundred at most."""
+        with store_faults(), self._engine.connect() as connection:
+            rows = connection.execute(_MISSING, {"limit": _PAGE})
+            return [number_of(row.series, row.year, row.serial) for row in rows]
 
     def documents(self, month: Month) -> Iterator[KeptDocument]:
         """Yield the documents of a month's periods, in the order of their issue."""

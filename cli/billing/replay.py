@@ -93,7 +93,7 @@ def _replay(opened: AuditHost, month: Month) -> _Result:
     replaying = billing.app.make_replaying(opened.host)
     span = replaying.find_span(month)
     if span is None:
-        return _Result(month=month, audit=None, replayed=Replayed())
+        return _Result(month=month, audit=None, replayed=replaying.look_for_missing())
     rebuilding, tell = Rebuilding(), _Teller()
     audit = _read_journal(opened, span, rebuilding=rebuilding, tell=tell)
     replayed = _make(replaying, month, rebuilding=rebuilding, tell=tell)
@@ -144,15 +144,15 @@ class _Teller:
 
 def _print(result: _Result) -> None:
     replayed, audit = result.replayed, result.audit
-    if audit is None:
-        click.echo(f"{result.month}: no documents")
-        return
     found = result.findings()
     for it in found[:_SHOWN_MAX]:
         click.echo(f"{it['kind']}: {it['says']}")
     more = result.finding_count() - min(len(found), _SHOWN_MAX)
     if more:
         click.echo(f"… and {more:,} more")
+    if audit is None:
+        click.echo(f"{result.month}: no documents")
+        return
     same = replayed.document_count - len(replayed.different)
     click.echo(
         f"{result.month}: {same:,} of {replayed.document_count:,} documents come out the same, byte"

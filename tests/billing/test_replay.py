@@ -220,3 +220,13 @@ def test_replay__names_what_was_changed_by_hand(town: Town) -> None:
             assert [it for it in says if told in it], (told, says)
             connection.execute(undo.encode())
     assert replay(town)[1] == []
+
+
+def test_replay__names_a_document_that_is_gone(town: Town) -> None:
+    """A document that was issued and taken away leaves its number, which is named."""
+    assert make_replaying(town.host).look_for_missing().faults == []
+    with psycopg.connect(town.database_url, autocommit=True) as connection:
+        for table in ("papers_due", "issued_lines", "issued_invoices"):
+            connection.execute(f"DELETE FROM {table}".encode())
+    (fault,) = make_replaying(town.host).look_for_missing().faults
+    assert fault.says == "NG-2026-000001 was issued and is not there"
