@@ -37,9 +37,8 @@ def test_to_csv__has_every_line(invoice: Invoice) -> None:
         for it in invoice.lines
     ]
     others = len(invoice.charges) + len(invoice.credits)
-    assert [row["line"] for row in rows[len(priced) :][:others]] == [
-        str(it.line) for it in (*invoice.charges, *invoice.credits)
-    ]
+    numbers = [it.line for it in invoice.charges] + [it.line for it in invoice.credits]
+    assert [int(row["line"]) for row in rows[len(priced) :][:others]] == numbers
     unpriced = rows[len(priced) + others :]
     assert [(row["priced"], int(row["quantity"]), row["billed"]) for row in unpriced] == [
         ("false", it.token_count, "") for it in invoice.unpriced
