@@ -7,11 +7,13 @@ from typing import Final
 
 import pytest
 import typst
+from hypothesis import given, settings
 
 from billing.documents.canonical import to_json
 from billing.invoicing import Invoice
 from billing.typesetting import Typesetter, UnprintableDocument
 from tests.billing.documents.gallery import SAMPLES
+from tests.billing.documents.strategies import invoices
 from tests.billing.invoices import VERSION, with_names
 
 TYPESETTER: Final = Typesetter()
@@ -91,3 +93,10 @@ def test_to_pdf__of_what_cannot_be_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(press, "_compiler", Broken())
     with pytest.raises(UnprintableDocument, match="no page"):
         press.to_pdf(SAMPLES["two_lines"]())
+
+
+@settings(max_examples=40)
+@given(invoices())
+def test_to_pdf__of_any_document(invoice: Invoice) -> None:
+    """Whatever names, numbers and dates a document has, it is set, with its JSON inside."""
+    assert to_json(invoice) in streams(TYPESETTER.to_pdf(invoice).body)
