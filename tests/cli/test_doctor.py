@@ -73,7 +73,7 @@ def test_doctor__all_well(private_cluster: Cluster, tmp_path: Path) -> None:
         lines = page.stdout.splitlines()
         assert lines[-1] == "all well"
         checks = [line.split(maxsplit=1) for line in lines if line.startswith("  ok ")]
-        assert len(checks) == 19
+        assert len(checks) == 20
         assert not [line for line in lines if line.startswith(("  warn", "  fail"))]
         assert re.search(r"^  input +800 +800$", page.stdout, re.MULTILINE)
         # Aligned: what is said begins in one column.
