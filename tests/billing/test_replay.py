@@ -12,10 +12,7 @@ from billing.closing import CloseOrder
 from billing.crediting import Wanted
 from billing.issued import Doing
 from billing.periods import Month, read_month
-from billing.replay import Replayed
-from meter.counting.auditor import Auditor, Read
-from meter.counting.rebuild import Rebuilding
-from meter.store.audit import AuditStore
+from tests.billing.replayed import replay
 from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
 
 OCTOBER, NOVEMBER = read_month("2026-10"), read_month("2026-11")
@@ -64,29 +61,10 @@ def town(database_url: str) -> Iterator[Town]:
         yield town
 
 
-def replay(town: Town, month: Month = OCTOBER) -> tuple[Replayed, list[str]]:
-    """Replay a month; return what came of it, and all that is told."""
-    replaying = make_replaying(town.host)
-    span = replaying.find_span(month)
-    assert span is not None
-    rebuilding = Rebuilding()
-
-    def take(read: Read) -> None:
-        rebuilding.add(
-            read.segment, cut_id=read.cut_id, window=read.window, catalogue=read.catalogue
-        )
-
-    audit = Auditor(AuditStore(town.engine)).audit(
-        since_ms=span.start_ms, until_ms=span.end_ms, on_read=take
-    )
-    replayed = replaying.replay(month, rebuilding.usage())
-    return replayed, [*(it.says for it in audit.findings), *(it.says for it in replayed.faults)]
-
-
 def test_replay__makes_the_same_bytes_of_the_journal(town: Town) -> None:
     """A month that nobody has touched comes out as it was issued, whatever came after it."""
     town.record(an_event(4))
-    replayed, says = replay(town)
+    replayed, says = replay(town, OCTOBER)
     assert says == []
     assert (replayed.document_count, replayed.different) == (1, set())
 
@@ -116,7 +94,7 @@ def test_replay__of_credits_void_and_reissue(town: Town) -> None:
     town.record(an_event(6))
     notes.void("NG-2026-000001", reason="all wrong", doing=doing(town))
     assert close(town, OCTOBER) == ["NG-2026-000002"]
-    replayed, says = replay(town)
+    replayed, says = replay(town, OCTOBER)
     assert says == []
     assert replayed.document_count == 5
 
@@ -126,7 +104,7 @@ def test_replay__by_the_terms_as_they_were(town: Town) -> None:
     town.import_book(
         book_toml('input = "2"', 'output = "8"', start="2026-10-05T00:00:00"), correct=True
     )
-    replayed, says = replay(town)
+    replayed, says = replay(town, OCTOBER)
     assert says == []
     assert replayed.document_count == 2
 
@@ -137,7 +115,7 @@ def test_replay__of_what_is_written_off(town: Town) -> None:
     town.billing.correcting.correct(
         "acme-2026", OCTOBER, reason="a test", key_id="key_1", write_off=True
     )
-    replayed, says = replay(town)
+    replayed, says = replay(town, OCTOBER)
     assert says == []
     assert replayed.document_count == 2
 
@@ -216,10 +194,10 @@ def test_replay__names_what_was_changed_by_hand(town: Town) -> None:
     with psycopg.connect(town.database_url, autocommit=True) as connection:
         for change, undo, told in CHANGES:
             connection.execute(change.encode())
-            says = replay(town)[1]
+            says = replay(town, OCTOBER)[1]
             assert [it for it in says if told in it], (told, says)
             connection.execute(undo.encode())
-    assert replay(town)[1] == []
+    assert replay(town, OCTOBER)[1] == []
 
 
 def test_replay__names_a_document_that_is_gone(town: Town) -> None:
