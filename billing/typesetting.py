@@ -49,7 +49,7 @@ class Typesetter:
         """Take what comes along: the layout and the faces, then those of the machine."""
         self._lock = Lock()
         self._compiler: typst.Compiler | None = None
-        self._layout = (_HERE / "documents/invoice.typ").read_bytes()
+        self._layout = _HERE.joinpath("documents", "invoice.typ").read_bytes()
 
     def to_pdf(self, invoice: Invoice) -> Printed:
         """Return a document as PDF/A-3b; raises UnprintableDocument."""
@@ -76,7 +76,7 @@ class Typesetter:
         }
         with self._lock:
             if self._compiler is None:
-                fonts = typst.Fonts(font_paths=[str(_HERE / "fonts")])
+                fonts = typst.Fonts(font_paths=[str(_HERE.joinpath("fonts"))])
                 self._compiler = typst.Compiler(self._layout, font_paths=fonts)
             made = self._compiler.compile(
                 self._layout,
