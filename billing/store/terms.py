@@ -211,6 +211,7 @@ class TermsStore:
                 find_account=find_account,
                 find_currency_of_book=lambda book: currency_of(known.books, book),
             )
+        _refuse_other_currency(version, known.contracts)
         _refuse_clash(version, known.contracts)
         after = Terms(
             version=known.version + 1,
@@ -316,6 +317,19 @@ def _find_account(tree: AccountTree, written: str, *, at_ms: int) -> str | None:
     else:
         found = tree.find_by_path(written, at_ms=at_ms) or tree.find(written)
     return None if found is None else found.account_id
+
+
+def _refuse_other_currency(version: ContractVersion, known: Contracts) -> None:
+    """Refuse a second currency: what comes late of a month is billed with a later one."""
+    for other in known.versions(version.contract):
+        if other.currency != version.currency:
+            raise InvalidArgument(
+                BillingReason.CONTRACT_INVALID,
+                f"currency: {version.contract} is in {other.currency.code}, and a contract keeps"
+                " its currency. Write a contract of another name.",
+                field="toml",
+                rule="no faults",
+            )
 
 
 def _refuse_clash(version: ContractVersion, known: Contracts) -> None:

@@ -59,6 +59,16 @@ def test_add_book__another_currency(town: Town) -> None:
     assert refusal(error) is BillingReason.BOOK_CHANGED
 
 
+def test_set_contract__another_currency(town: Town) -> None:
+    """A contract keeps its currency: what comes late is billed with a later month."""
+    town.import_book(book_toml())
+    town.import_book(book_toml(book="euros").replace("USD", "EUR"))
+    town.set_contract(contract_toml())
+    later = contract_toml(start="2027-01-01T00:00:00", book="euros").replace("USD", "EUR")
+    with pytest.raises(InvalidArgument, match="is in USD, and a contract keeps its currency"):
+        town.set_contract(later)
+
+
 def test_add_book__faults(town: Town) -> None:
     """A file with faults is refused with all of them, and nothing is kept."""
     with pytest.raises(InvalidArgument) as error:
