@@ -84,7 +84,7 @@ def test_doctor__all_well(private_cluster: Cluster, tmp_path: Path) -> None:
         told = json.loads(doctor("--audit", "--json", url=url).stdout)
     assert (told["ok"], told["audit"]["events"]) == (True, 1)
     assert told["audit"]["journal"] == told["audit"]["usage"]
-    assert [it["mark"] for it in told["checks"]] == ["ok"] * 19
+    assert [it["mark"] for it in told["checks"]] == ["ok"] * 20
 
 
 def test_doctor__unsafe_disk(database_url: str) -> None:
