@@ -29,6 +29,7 @@ _VERSIONS: Final = (VERSION, SIGNED_VERSION)
 _HEADER = struct.Struct("<BI")
 # So many bytes tell how long a body's head is.
 HEAD_START_BYTES: Final = _HEADER.size
+_FIRST_COLUMN: Final = b'"columns":[["dimension",'
 # Values that are compared one after the other; above it, each row's value is looked up.
 _COMPARED_MAX: Final = 16
 # The bytes of a column.
@@ -186,13 +187,31 @@ def read_head(body: bytes) -> Head:
     return Head(event_count=count, parts=parts)
 
 
-def find_rows(data: Packed, column: Column, *, count: int, wanted: Int64Array) -> Int64Array:
-    """Return the rows of a packed column that have one of the wanted values; it has no `start`.
+def read_first(body: bytes, *, count: int) -> Part:
+    """Return where `dimension` lies, the first column, without reading all of the head.
 
-    A byte of each value is compared before any value is put together: few of them match.
+    `count` is how many events the segment has. Raises ValueError as `decode`.
+    """
+    version, size = _HEADER.unpack_from(body)
+    _check(version)
+    # No text of the head has quotes like these: in a text they would be escaped.
+    begin = body.index(_FIRST_COLUMN) + len(_FIRST_COLUMN)
+    half_bytes, base, _ = body[begin : body.index(b"]", begin)].split(b",")
+    column = Column("dimension", int(half_bytes), int(base), None)
+    return Part(
+        column=column,
+        offset=_HEADER.size + size,
+        size_bytes=_packed_bytes(count, column.half_bytes),
+    )
+
+
+def find_rows(data: Packed, column: Column, *, count: int, wanted: Int64Array) -> Int64Array:
+    """Return the rows of a packed column that have one of the wanted values, which rise.
+
+    It has no `start`. A byte of each value is compared before any value is put together: few match.
     """
     assert column.start is None, "steps are no values"
-    offsets = np.unique(wanted) - column.base
+    offsets = wanted - column.base
     offsets = offsets[(offsets >= 0) & (offsets < 16**column.half_bytes)]
     if not len(offsets):
         return np.empty(0, np.int64)

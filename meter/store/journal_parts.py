@@ -14,7 +14,7 @@ from meter.domain.event import DEFAULTS, Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
 from meter.runtime.engine import driver_connection
-from meter.segment import HEAD_START_BYTES, Head, Packed, find_rows, read_head, take
+from meter.segment import HEAD_START_BYTES, Head, Packed, find_rows, read_first, read_head, take
 
 # A body up to this size is read at once: asking again would cost more.
 _WHOLE_BYTES_MAX: Final = 32 * 1024
@@ -155,14 +155,15 @@ def read_parts(
         key = ([it.shard for it in run], [it.position for it in run])
         starts = _ask(connection, _STARTS, (half_bytes, *key))
         for place, start in zip(run, starts, strict=True):
-            parts = SegmentParts(place, head=read_head(start), start=memoryview(start))
+            first = read_first(start, count=place.event_count)
             rows = find_rows(
-                parts.data("dimension"),
-                parts.head.parts["dimension"].column,
-                count=parts.head.event_count,
+                memoryview(start)[first.offset : first.offset + first.size_bytes],
+                first.column,
+                count=place.event_count,
                 wanted=dimension_ids,
             )
             if len(rows):
+                parts = SegmentParts(place, head=read_head(start), start=memoryview(start))
                 found.append((parts, rows))
         _read_columns(connection, [parts for parts, _ in found], columns=columns)
         yield from found

@@ -168,8 +168,9 @@ def test_find_rows__are_those_that_hold_a_wanted_value(
     packed = body[part.offset : part.offset + part.size_bytes]
     wanted = data.draw(st.lists(st.sampled_from(numbers.tolist()), max_size=20)) + others
     rows = segment.find_rows(
-        packed, part.column, count=head.event_count, wanted=np.array(wanted, np.int64)
+        packed, part.column, count=head.event_count, wanted=np.array(sorted(set(wanted)), np.int64)
     )
+    assert segment.read_first(body, count=head.event_count) == part
     assert rows.tolist() == [row for row, it in enumerate(numbers.tolist()) if it in wanted]
     every = np.arange(len(values), dtype=np.int64)[::-1]
     taken = segment.take(packed, part.column, count=head.event_count, rows=every)
