@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.billing import measure_close
 from benchmarks.client import measure_record
 from benchmarks.energy import measure_attribution
 from benchmarks.explain import measure_explain
@@ -25,6 +26,8 @@ ROWS: dict[str, tuple[Callable[[float], Measurement], str, Callable[[float, floa
     "client.record": (measure_record, "µs p99", lambda value, _: value <= 5),
     "query.account_month": (measure_account_month, "ms p95", lambda value, _: value <= 50),
     "billing.preview": (measure_preview, "ms p95", lambda value, _: value <= 100),
+    # A hundred thousand accounts at ten seconds.
+    "billing.close_100k": (measure_close, "s", lambda value, _: value <= 60),
     "billing.explain": (measure_explain, "s", lambda value, _: value <= 2),
     "energy.attribution": (measure_attribution, "s", lambda value, _: value <= 5),
     # Five of these a second are what a flush interval asks for.

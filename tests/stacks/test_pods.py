@@ -144,7 +144,7 @@ def test_db_upgrade__comes_before_the_release(engine: Engine) -> None:
 def test_billing_close__is_never_run_twice_at_a_time(engine: Engine) -> None:
     """The months are closed one after the other, by the clock of a zone that is named."""
     spec = engine.get("CronJob", values=MINIMAL)["spec"]
-    assert (spec["schedule"], spec["timeZone"]) == ("0 6 4 * *", "Etc/UTC")
+    assert (spec["schedule"], spec["timeZone"]) == ("0 6 * * *", "Etc/UTC")
     assert spec["concurrencyPolicy"] == "Forbid"
     assert spec["startingDeadlineSeconds"] == 43_200
     job = spec["jobTemplate"]["spec"]
