@@ -133,7 +133,7 @@ def _fill(url: str, *, count: int, span: Span) -> int:
                 copy.write_row((0, number + 1, 1, _SEGMENT_EVENTS, *ends, ends[1], body))
                 own.append(events.encode(events.of_account(batch), number))
         cursor.execute("UPDATE shards SET position = %s", (count,))
-        cursor.execute("UPDATE counting SET position = %s", (count,))
+        cursor.execute("UPDATE counting SET (position, totalled_position) = (%s, %s)", [count] * 2)
     for first in range(0, count, _COUNTED_AT_ONCE):
         with usage.counting() as step:
             step.add(aggregate([*map(segment.decode, own[first : first + _COUNTED_AT_ONCE])]))

@@ -202,6 +202,8 @@ counting = Table(
     Column("shard", SmallInteger, primary_key=True),
     Column("position", BigInteger, nullable=False),
     Column("counted_until", _Time, nullable=False),
+    # The same again, by whoever adds to `period_totals` what is late: nobody else may count.
+    Column("totalled_position", BigInteger, nullable=False),
 )
 cuts = Table(
     "cuts",

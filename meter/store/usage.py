@@ -61,7 +61,10 @@ class UsageStore:
         older than others, and counting on would count again what a cut has sealed.
         """
         statement = upsert(counting).values(
-            shard=self._shard, position=0, counted_until=installation_time(func.now())
+            shard=self._shard,
+            position=0,
+            counted_until=installation_time(func.now()),
+            totalled_position=0,
         )
         sealed = select(func.max(cut_positions.c.position)).filter_by(shard=self._shard)
         with store_faults(), self._engine.begin() as connection:
@@ -219,7 +222,7 @@ class CountingStep:
         self._connection.execute(
             update(counting)
             .where(counting.c.shard == self._shard)
-            .values(position=position, counted_until=until)
+            .values(position=position, counted_until=until, totalled_position=position)
         )
         if self._starts_ms:
             fold_late(self._connection, starts_ms=self._starts_ms, classes=self._classes)

@@ -25,6 +25,8 @@ _CLASSES = (
 )
 
 # Usage that lies before `folded_until`, added up by parts of months that no zone's month divides.
+# Whoever counts says that totals have it too: a server of an older version, which does not, is
+# refused, and stops counting until it is upgraded.
 _TOTALS = """
 CREATE TABLE period_totals (
     account_id text COLLATE "C" NOT NULL REFERENCES accounts,
@@ -53,6 +55,9 @@ CREATE TABLE producer_accounts (
     PRIMARY KEY (account_id, month, key_account_id, producer)
 );
 ALTER TABLE producers ADD COLUMN edge boolean NOT NULL DEFAULT false;
+ALTER TABLE counting ADD COLUMN totalled_position bigint NOT NULL DEFAULT 0;
+UPDATE counting SET totalled_position = position;
+ALTER TABLE counting ADD CONSTRAINT counting_totalled CHECK (totalled_position = position);
 GRANT SELECT, INSERT, UPDATE ON period_totals TO tokenworks_service;
 GRANT DELETE ON period_totals TO tokenworks_service;
 GRANT SELECT, UPDATE ON totals_fold TO tokenworks_service;
@@ -76,11 +81,14 @@ GRANT SELECT ON audit_log TO tokenworks_reader, tokenworks_service;
 """
 
 # What was known when: an invoice is of the terms up to its `terms_version`. `compiled` is the
-# version as it was read from its file, for whoever reads a hundred thousand of them.
+# version as it was read from its file, for whoever reads a hundred thousand of them. What an older
+# version sets or issues beside this schema is refused: it has no default for what that leaves out.
 _TERMS = """
 ALTER TABLE price_books ADD COLUMN terms_version bigint NOT NULL DEFAULT 0;
 ALTER TABLE contracts ADD COLUMN terms_version bigint NOT NULL DEFAULT 0;
 ALTER TABLE contracts ADD COLUMN compiled text;
+ALTER TABLE price_books ALTER COLUMN terms_version DROP DEFAULT;
+ALTER TABLE contracts ALTER COLUMN terms_version DROP DEFAULT;
 """
 
 _PERIODS = """
@@ -139,6 +147,9 @@ ALTER TABLE issued_invoices
     ADD COLUMN reason text NOT NULL DEFAULT '',
     ADD COLUMN terms_version bigint NOT NULL DEFAULT 0,
     ADD COLUMN issue_order bigint GENERATED ALWAYS AS IDENTITY;
+ALTER TABLE issued_invoices
+    ALTER COLUMN kind DROP DEFAULT,
+    ALTER COLUMN terms_version DROP DEFAULT;
 CREATE UNIQUE INDEX issued_invoices_once ON issued_invoices (contract, period_start)
     WHERE kind = 'invoice' AND replaces IS NULL AND refers_to IS NULL;
 CREATE UNIQUE INDEX issued_invoices_replaced_once ON issued_invoices (replaces)
@@ -199,7 +210,6 @@ CREATE TABLE invoice_papers (
 CREATE TABLE papers_due (
     number text COLLATE "C" PRIMARY KEY REFERENCES issued_invoices
 );
-INSERT INTO papers_due SELECT number FROM issued_invoices;
 CREATE TABLE payments (
     payment_id text COLLATE "C" PRIMARY KEY CHECK (payment_id <> ''),
     number text COLLATE "C" NOT NULL REFERENCES issued_invoices,

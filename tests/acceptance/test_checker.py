@@ -31,7 +31,7 @@ INSERT INTO accounts VALUES ('acme', 'acme', '2026-01-01Z');
 INSERT INTO skus (model, served_model, tier, mode, region) VALUES ('large', 'large', 'high', 1, '');
 INSERT INTO dimensions (account_id, sku_id, pool) SELECT 'acme', sku_id, '' FROM skus;
 INSERT INTO shards VALUES (0, 1, 2);
-INSERT INTO counting VALUES (0, 2, '2026-01-01Z');
+INSERT INTO counting VALUES (0, 2, '2026-01-01Z', 2);
 """
 _USAGE = """
 INSERT INTO usage SELECT 'acme', to_timestamp(%(start_ms)s / 1000.0), sku_id, 0, 1, 0,
@@ -45,7 +45,7 @@ FALSEHOODS = {
     "usage in another interval": "UPDATE usage SET interval_start = '2025-01-01Z' WHERE input = 0",
     "usage at another tier": "UPDATE skus SET tier = 'free'",
     "usage row gone": "DELETE FROM usage WHERE input = 0",
-    "usage not counted to the end": "UPDATE counting SET position = 1",
+    "usage not counted to the end": "UPDATE counting SET position = 1, totalled_position = 1",
     "journal row gone": "DELETE FROM journal WHERE position = 1",
     "last journal row gone": "DELETE FROM journal WHERE position = 2",
     "journal count wrong": "UPDATE journal SET event_count = event_count + 1 WHERE position = 2",
@@ -211,7 +211,8 @@ def test_check__what_was_taken_back(
         "INSERT INTO journal VALUES (0, 3, 1, 1, now(), now(), now(), %s)",
         (_segment([2], dimension_id=dimension_id, sign=-1),),
     )
-    recorded.execute("UPDATE shards SET position = 3; UPDATE counting SET position = 3")
+    recorded.execute("UPDATE shards SET position = 3")
+    recorded.execute("UPDATE counting SET position = 3, totalled_position = 3")
     back = json.dumps({**EVENTS[2], "request_id": "r2", "sign": -1})
     (truth / "2.jsonl").write_text(f"{back}\n", "utf-8")
     assert _check(database_url, truth) == 1

@@ -333,7 +333,7 @@ def test_audit__doubled_segment(
     if is_counted:
         count_all(usage)
     else:
-        damage(filled, "UPDATE counting SET position = 5")
+        damage(filled, "UPDATE counting SET position = 5, totalled_position = 5")
     found = audit(engine)
     assert says(found, Check.NUMBERS) == [
         f"batch {number} of producer p (acme) is recorded again in segment 5 of shard 0"
