@@ -1,7 +1,7 @@
 """Folding on a real Postgres: totals are their usage in every transaction, whoever is at work."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from typing import Final
 
 import psycopg
@@ -209,9 +209,8 @@ def test_fold__servers_that_count_and_fold_at_once(
         serving = [pool.submit(serve, shard) for shard in (0, 1)]
         folds = [pool.submit(fold_on, number) for number in (0, 1)]
         seen = pool.submit(read_on, 0).result(WAIT_SECONDS_MAX)
-        wait([*serving, *folds], WAIT_SECONDS_MAX)
-    assert [it.result() for it in serving] == [0, 1]
-    assert [it.result() for it in folds] == [None, None]
+        assert [it.result(WAIT_SECONDS_MAX) for it in serving] == [0, 1]
+        assert [it.result(WAIT_SECONDS_MAX) for it in folds] == [None, None]
     assert seen == sorted(seen)
     assert seen[-1] <= input_of(engine) == 2 * 3 * rounds
     assert drifted(engine) == frozenset()

@@ -44,7 +44,7 @@ HOUR_MS: Final = 3_600_000
 # From the middle of a month: two begins of months and what lies around them.
 FIRST_MS: Final = cell_at(BEGIN_MS).start_ms + 10 * 24 * HOUR_MS
 SPAN_MS: Final = 60 * 24 * HOUR_MS
-FOLDED = "SELECT (extract(epoch FROM folded_until) * 1000)::bigint FROM totals_fold"
+MOVES_MAX: Final = 6
 Sums = dict[tuple[Any, ...], Counter[str]]
 
 
@@ -97,6 +97,7 @@ class World:
         self.now_ms = FIRST_MS
         self.newest_cut_id = 0
         self.position = 0
+        self.move_count = 0
         self.standing: list[tuple[EventRow, CorrectableEvent]] = []
 
     def act(self) -> None:
@@ -151,7 +152,10 @@ class World:
         self.position += 1
 
     def move(self) -> None:
-        """Move an account below another one, now or at some time."""
+        """Move an account below another one, at some time; not often."""
+        if self.move_count == MOVES_MAX:
+            return
+        self.move_count += 1
         with self.engine.begin() as connection:
             connection.execute(
                 insert(account_parents)
@@ -230,7 +234,7 @@ class World:
 
 
 @pytest.mark.parametrize(
-    ("seed", "questions"), [(1, 150), (2, 150), pytest.param(3, 1_200, marks=pytest.mark.stacks)]
+    ("seed", "questions"), [(1, 200), pytest.param(2, 700, marks=pytest.mark.stacks)]
 )
 def test_sums__are_the_facts_added_up(
     engine: Engine, journal: JournalStore, seed: int, questions: int
