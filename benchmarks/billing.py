@@ -192,7 +192,7 @@ def _make_usage(connection: psycopg.Connection, *, accounts: int) -> int:
     used = {"input": "90000 + j", "cache_read": "40000", "output": "20000"}
     counts = ", ".join(used.get(name, "0") for name in _CLASSES)
     done = connection.execute(
-        "INSERT INTO usage (account_id, interval_start, sku_id, band, finish_class, cut_id,"
+        "INSERT INTO usage (account_id, interval_start, sku_id, band, finish_class, cut_id,"  # noqa: S608
         f" {', '.join(_CLASSES)}, request_count, delivered_output_count, estimated_count)"
         " SELECT 'acct-' || lpad((a - 1)::text, 6, '0'), timestamptz '2026-10-01Z'"
         f" + ((j / (1 + a %% {_SKUS_AN_ACCOUNT})) * 17 %% 2976) * interval '15 min',"

@@ -32,6 +32,15 @@ _STATES: Final = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PeriodsWanted:
+    """Which periods: of a month, of a contract, that stand there; None stands for all."""
+
+    month: Month | None = None
+    contract: str | None = None
+    stage: Stage | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PeriodTold:
     """A period, where it stands, how long it is collected, and its newest document ("": none)."""
 
@@ -56,33 +65,25 @@ class Months:
     closing: Closing
 
     def list_periods(
-        self,
-        *,
-        month: Month | None,
-        contract: str | None,
-        stage: Stage | None,
-        after: PeriodKey | None,
-        limit: int,
+        self, wanted: PeriodsWanted, *, after: PeriodKey | None, limit: int
     ) -> PeriodPage:
-        """Return periods by contract and time, after one of them; None stands for all."""
+        """Return periods by contract and time, after one of them."""
         if after is None:
             self.closing.lay_out(
                 now_ms=self.closing.clock.now_ms(),
-                contracts=None if contract is None else [contract],
+                contracts=None if wanted.contract is None else [wanted.contract],
             )
         found: list[PeriodTold] = []
-        for page in self._pages(month=month, contract=contract, stage=stage, after=after):
+        for page in self._pages(wanted, after=after):
             found += page
             if len(found) > limit:
                 break
         return PeriodPage(periods=found[:limit], more=len(found) > limit)
 
-    def counts(
-        self, *, month: Month | None, contract: str | None, stage: Stage | None
-    ) -> Mapping[Stage, int]:
-        """Return how many periods stand where, of those that are asked for."""
+    def counts(self, wanted: PeriodsWanted) -> Mapping[Stage, int]:
+        """Return how many periods stand where."""
         counts: Counter[Stage] = Counter()
-        for page in self._pages(month=month, contract=contract, stage=stage, after=None):
+        for page in self._pages(wanted, after=None):
             counts.update(it.stage for it in page)
         return counts
 
@@ -158,23 +159,18 @@ class Months:
         return self.closing.closer.triage()
 
     def _pages(
-        self,
-        *,
-        month: Month | None,
-        contract: str | None,
-        stage: Stage | None,
-        after: PeriodKey | None,
+        self, wanted: PeriodsWanted, *, after: PeriodKey | None
     ) -> Iterator[list[PeriodTold]]:
         """Yield all periods that are asked for, some at a time."""
         query = PeriodQuery(
-            month=month,
-            contracts=None if contract is None else [contract],
-            state=None if stage is None else _STATES[stage],
+            month=wanted.month,
+            contracts=None if wanted.contract is None else [wanted.contract],
+            state=None if wanted.stage is None else _STATES[wanted.stage],
         )
         triage = self._triage()
         while page := self.closing.periods.find(query, after=after, limit=_PAGE_SIZE):
             after = key_of(page[-1])
-            yield [it for it in self._told(triage, page) if stage in (None, it.stage)]
+            yield [it for it in self._told(triage, page) if wanted.stage in (None, it.stage)]
 
     def _told(self, triage: Triage, page: Sequence[StoredPeriod]) -> list[PeriodTold]:
         now_ms = self.closing.clock.now_ms()

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from sqlalchemy import (
     ARRAY,
@@ -185,7 +186,7 @@ def _keep(connection: Connection, layouts: Sequence[Layout], *, now_ms: int) -> 
     add_periods(connection, [it for layout in layouts for it in layout.opened], now_ms=now_ms)
 
 
-def _where(statement: Select[tuple[object, ...]], query: PeriodQuery) -> Select[tuple[object, ...]]:
+def _where(statement: Select[Any], query: PeriodQuery) -> Select[Any]:
     if query.month is not None:
         statement = statement.where(billing_periods.c.month == first_day(query.month))
     if query.contracts is not None:

@@ -1,13 +1,16 @@
 """Months: the part of the billing service that closes them, and says where each stands."""
 
 import asyncio
+from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
 import grpc
 
 from billing.closing import CloseOrder
+from billing.collecting import Stage
 from billing.ledger import PeriodKey
 from billing.limits import REASON_CHARS_MAX
+from billing.months import PeriodsWanted
 from billing.wire.closing_messages import (
     DUE,
     STAGES_BY_NUMBER,
@@ -69,21 +72,21 @@ class ClosingDesk(Desk):
             raise invalid_argument("page_size", f"0 to {_PAGE_MAX}")
         if request.state and request.state not in STAGES_BY_NUMBER:
             raise invalid_argument("state", "open, collecting, due or closed")
-        wanted = {
-            "month": from_month(request.month) if request.month else None,
-            "contract": request.contract or None,
-            "stage": STAGES_BY_NUMBER[request.state] if request.state else None,
-        }
+        wanted = PeriodsWanted(
+            month=from_month(request.month) if request.month else None,
+            contract=request.contract or None,
+            stage=STAGES_BY_NUMBER[request.state] if request.state else None,
+        )
         page = await asyncio.to_thread(
             self._parts.months.list_periods,
-            **wanted,
+            wanted,
             after=_from_token(request.page_token),
             limit=request.page_size or _PAGE,
         )
-        counts = {}
+        counts: Mapping[Stage, int] = {}
         if not request.page_token:
             # All that there are, however many pages: said once.
-            counts = await asyncio.to_thread(self._parts.months.counts, **wanted)
+            counts = await asyncio.to_thread(self._parts.months.counts, wanted)
         last = page.periods[-1].stored if page.more else None
         return pb.ListPeriodsResponse(
             periods=[to_period(it) for it in page.periods],

@@ -11,6 +11,7 @@ from billing.closing import CloseOrder
 from billing.collecting import Stage
 from billing.errors import BillingReason
 from billing.holds import Hold
+from billing.months import PeriodsWanted
 from billing.period_closing import PeriodClosing
 from billing.periods import read_month
 from meter.domain.errors import NotFound, Refused
@@ -334,7 +335,7 @@ def test_periods__where_each_stands(town: Town) -> None:
     close(town)
     months = town.billing.months
     found = []
-    page = months.list_periods(month=None, contract=None, stage=None, after=None, limit=4)
+    page = months.list_periods(PeriodsWanted(), after=None, limit=4)
     assert page.more
     found = [(it.stored.contract, str(it.stored.month), it.stage, it.number) for it in page.periods]
     assert found == [
@@ -343,12 +344,12 @@ def test_periods__where_each_stands(town: Town) -> None:
         ("acme-2026", DECEMBER, Stage.OPEN, ""),
         ("west", OCTOBER, Stage.CLOSED, ""),
     ]
-    assert months.counts(month=None, contract=None, stage=None) == {
+    assert months.counts(PeriodsWanted()) == {
         Stage.CLOSED: 2,
         Stage.DUE: 2,
         Stage.OPEN: 2,
     }
-    due = months.list_periods(month=None, contract="west", stage=Stage.DUE, after=None, limit=4)
+    due = months.list_periods(PeriodsWanted(contract="west", stage=Stage.DUE), after=None, limit=4)
     assert [str(it.stored.month) for it in due.periods] == [NOVEMBER]
 
 

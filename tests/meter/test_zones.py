@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-import tzdata
+import tzdata  # type: ignore[import-untyped]
 
 from meter.runtime.zones import UNKNOWN_EDITION, edition_on, tzdata_version
 
