@@ -34,7 +34,7 @@ _COUNTED_SECONDS_MAX: Final = 30.0
 _POLL_SECONDS: Final = 0.1
 # Periods of one look, and of one transaction: what is held in memory, and done again after a kill.
 _PAGE_SIZE: Final = 1_000
-_CHUNK_SIZE: Final = 300
+_CHUNK_SIZE: Final = 500
 _LOOKS_MAX: Final = 10
 _T = TypeVar("_T")
 
