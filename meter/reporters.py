@@ -21,6 +21,8 @@ class Reporters(Protocol):
 
         They are active and not at the edge, have reported for the account in a month (UTC) that
         the span touches, and were not heard after its end, or have batches that are not recorded.
-        In order; accounts that wait for nobody are absent. Raises Unavailable.
+        Of a span that began before it was noted who reports for whom, at an upgrade: those that may
+        have, as they were heard since its begin. In order; accounts that wait for nobody are
+        absent. Raises Unavailable.
         """
         ...

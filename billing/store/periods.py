@@ -145,14 +145,19 @@ class PeriodStore:
         now_ms: int,
     ) -> None:
         rows = connection.execute(text(_NEWEST), {"contracts": list(versions)})
-        newest = {row.contract: to_period(row) for row in rows}
+        stored = {row.contract: [to_period(row)] for row in rows}
+        # From before there were periods it has those of documents, and no edition of zones: months
+        # without an invoice, in between, are open still.
+        former = [contract for contract, (newest,) in stored.items() if not newest.tzdata]
+        stored |= _read_all(connection, former)
+        gapped = frozenset(former)
         layouts = [
             lay_out(
                 own,
-                [newest[contract]] if contract in newest else (),
+                stored.get(contract, ()),
                 now_ms=now_ms,
                 tzdata=self._tzdata,
-                newest_only=True,
+                newest_only=contract not in gapped,
             )
             for contract, own in versions.items()
         ]
@@ -171,14 +176,22 @@ def lay_out_contract(
 
     `versions` are all of them as they are now. The terms are held, and nobody else's.
     """
+    stored = _read_all(connection, [contract])
+    layout = lay_out(versions, stored.get(contract, ()), now_ms=now_ms, tzdata=tzdata)
+    _keep(connection, [layout], now_ms=now_ms)
+
+
+def _read_all(connection: Connection, contracts: Sequence[str]) -> dict[str, list[StoredPeriod]]:
+    """Return all periods of contracts, by time."""
     statement = (
         select(billing_periods)
-        .where(billing_periods.c.contract == contract)
-        .order_by(billing_periods.c.period_start)
+        .where(billing_periods.c.contract == any_(literal(list(contracts), ARRAY(Text))))
+        .order_by(billing_periods.c.contract, billing_periods.c.period_start)
     )
-    stored = [to_period(row) for row in connection.execute(statement)]
-    layout = lay_out(versions, stored, now_ms=now_ms, tzdata=tzdata)
-    _keep(connection, [layout], now_ms=now_ms)
+    found: dict[str, list[StoredPeriod]] = {}
+    for row in connection.execute(statement) if contracts else ():
+        found.setdefault(row.contract, []).append(to_period(row))
+    return found
 
 
 def _keep(connection: Connection, layouts: Sequence[Layout], *, now_ms: int) -> None:

@@ -24,16 +24,31 @@ _NOTE: Final = text(
     ON CONFLICT DO NOTHING
     """
 )
+# Of a span that began before reports were noted: whoever was heard since its begin, and whose keys
+# are of the account or of one that was ever above it.
 _WAITED_FOR: Final = text(
     f"""
-    SELECT DISTINCT a.account_id, a.key_account_id, a.producer
-    FROM producer_accounts a
-        JOIN producers p ON p.account_id = a.key_account_id AND p.producer = a.producer
+    WITH RECURSIVE silent AS (
+        SELECT account_id AS key_account_id, producer, seen_time FROM producers
+        WHERE state = {Standing.ACTIVE} AND NOT edge
+            AND (seen_time IS NULL OR seen_time < :end_time OR announced_sequence > sequence)
+    ), above (account_id, above_id) AS (
+        SELECT a COLLATE "C", it COLLATE "C"
+        FROM unnest(CAST(:accounts AS text[])) AS a, unnest(ARRAY[a, '']) AS it
+        WHERE :start_time < (SELECT since FROM reports_known)
+        UNION
+        SELECT a.account_id, p.parent_id
+        FROM above a JOIN account_parents p ON p.account_id = a.above_id
+        WHERE p.parent_id IS NOT NULL
+    )
+    SELECT a.account_id, a.key_account_id, a.producer
+    FROM producer_accounts a JOIN silent USING (key_account_id, producer)
     WHERE a.account_id = ANY(CAST(:accounts AS text[]))
         AND a.month BETWEEN CAST(:first_month AS date) AND CAST(:last_month AS date)
-        AND p.state = {Standing.ACTIVE} AND NOT p.edge
-        AND (p.seen_time IS NULL OR p.seen_time < :end_time
-            OR p.announced_sequence > p.sequence)
+    UNION
+    SELECT a.account_id, s.key_account_id, s.producer
+    FROM above a JOIN silent s ON s.key_account_id = a.above_id
+    WHERE s.seen_time IS NULL OR s.seen_time >= :start_time
     ORDER BY 1, 2, 3
     """  # noqa: S608
 )
@@ -57,6 +72,7 @@ class ReporterStore:
             "accounts": sorted(account_ids),
             "first_month": month_of(start_ms),
             "last_month": month_of(end_ms - 1),
+            "start_time": to_time(start_ms),
             "end_time": to_time(end_ms),
         }
         found: dict[str, list[Reporter]] = {}

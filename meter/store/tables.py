@@ -135,6 +135,13 @@ producer_accounts = Table(
     Column("key_account_id", Text, primary_key=True),
     Column("producer", Text, primary_key=True),
 )
+# Of months that began before `since` it is not known who has reported for whom.
+reports_known = Table(
+    "reports_known",
+    metadata,
+    Column("singleton", Boolean, primary_key=True),
+    Column("since", _Time, nullable=False),
+)
 producer_instances = Table(
     "producer_instances",
     metadata,

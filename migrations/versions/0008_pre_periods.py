@@ -26,7 +26,8 @@ _CLASSES = (
 
 # Usage that lies before `folded_until`, added up by parts of months that no zone's month divides.
 # Whoever counts says that totals have it too: a server of an older version, which does not, is
-# refused, and stops counting until it is upgraded.
+# refused, and stops counting until it is upgraded. Who had reported for whom before this is not
+# known: of months that began before `since`, a close waits for whoever may have.
 _TOTALS = """
 CREATE TABLE period_totals (
     account_id text COLLATE "C" NOT NULL REFERENCES accounts,
@@ -54,6 +55,14 @@ CREATE TABLE producer_accounts (
     producer text COLLATE "C" NOT NULL,
     PRIMARY KEY (account_id, month, key_account_id, producer)
 );
+CREATE TABLE reports_known (
+    singleton boolean PRIMARY KEY DEFAULT true CHECK (singleton),
+    since timestamptz NOT NULL
+);
+INSERT INTO reports_known
+SELECT true, CASE WHEN EXISTS (SELECT FROM producers)
+             THEN coalesce((SELECT driven_time FROM installation), now())
+             ELSE '2000-01-01T00:00:00Z' END;
 ALTER TABLE producers ADD COLUMN edge boolean NOT NULL DEFAULT false;
 ALTER TABLE counting ADD COLUMN totalled_position bigint NOT NULL DEFAULT 0;
 UPDATE counting SET totalled_position = position;
@@ -62,6 +71,7 @@ GRANT SELECT, INSERT, UPDATE ON period_totals TO tokenworks_service;
 GRANT DELETE ON period_totals TO tokenworks_service;
 GRANT SELECT, UPDATE ON totals_fold TO tokenworks_service;
 GRANT SELECT, INSERT ON producer_accounts TO tokenworks_service;
+GRANT SELECT ON reports_known TO tokenworks_service;
 """
 
 _AUDIT = """
@@ -265,9 +275,10 @@ GRANT SELECT ON invoices, invoice_lines, invoice_payments, periods
 def upgrade() -> None:
     """Only add, but for views that are made anew and the rule of one invoice a period."""
     classes = ",\n    ".join(f"{name} bigint NOT NULL DEFAULT 0" for name in _CLASSES)
-    op.execute(_TOTALS.format(classes=classes))
-    op.execute(_AUDIT)
+    # Last what counting waits for: all before it may take minutes, where there are many documents.
     op.execute(_TERMS)
-    op.execute(_PERIODS)
     op.execute(_DOCUMENTS)
+    op.execute(_PERIODS)
+    op.execute(_AUDIT)
+    op.execute(_TOTALS.format(classes=classes))
     op.execute(_VIEWS)

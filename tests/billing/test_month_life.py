@@ -399,3 +399,25 @@ def test_close__terms_that_move_all_the_time(town: Town) -> None:
     )
     result = replace(closing, closer=moving).close(CloseOrder(month=read_month(OCTOBER)))
     assert only(result).outcome is Outcome.ISSUED
+
+
+def test_lay_out__months_between_invoices_of_before_there_were_periods(town: Town) -> None:
+    """A month that an older version closed without an invoice is open: what is late is billed."""
+    town.set_contract(contract_toml())
+    use(town)
+    use(town, at="2026-12-05")
+    for month in (OCTOBER, NOVEMBER):
+        close(town, month)
+    town.clock.now = ms("2027-01-10")
+    close(town, DECEMBER)
+    # As a migration leaves it: with what documents were issued for, and no edition of the zones.
+    town.ask("DELETE FROM billing_periods WHERE outcome <> 'issued' RETURNING 1")
+    town.ask("UPDATE billing_periods SET tzdata = '' RETURNING 1")
+    use(town, at="2026-11-20")
+    assert [(str(it.period.month), it.outcome) for it in close(town, None).closed] == [
+        (NOVEMBER, Outcome.ISSUED)
+    ]
+    months = [
+        (it[0].month, it[1]) for it in town.ask("SELECT month, state FROM periods ORDER BY 1")
+    ]
+    assert months == [(10, "closed"), (11, "closed"), (12, "closed"), (1, "open")]

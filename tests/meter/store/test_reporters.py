@@ -170,3 +170,30 @@ def test_waited_for__by_account_and_month(
     before["end_ms"] = START_MS
     assert reporters.waited_for(["acme"], **before) == {}
     assert reporters.waited_for([], start_ms=START_MS, end_ms=END_MS) == {}
+
+
+def test_waited_for__before_it_was_noted(
+    journal: JournalStore, usage: UsageStore, database_url: str
+) -> None:
+    """Of a month that had begun at an upgrade, whoever was heard in it may have reported."""
+    execute(database_url, "INSERT INTO account_parents VALUES ('team', now(), 'acme')")
+    open_producer(journal)
+    seen(database_url, START_MS)
+    reporters = reporters_of(usage)
+    accounts = ["acme", "team", "other"]
+    span = {"start_ms": START_MS, "end_ms": END_MS}
+    assert reporters.waited_for(accounts, **span) == {}
+    execute(database_url, f"UPDATE reports_known SET since = to_timestamp({START_MS // 1000 + 1})")
+    # Acme's key reports for acme and for what is below it.
+    assert reporters.waited_for(accounts, **span) == {"acme": [OF_P], "team": [OF_P]}
+    later = {"start_ms": START_MS + 1_000, "end_ms": END_MS}
+    assert reporters.waited_for(accounts, **later) == {}
+    seen(database_url, START_MS - 1)
+    assert reporters.waited_for(accounts, **span) == {}
+    seen(database_url, END_MS)
+    assert reporters.waited_for(accounts, **span) == {}
+    execute(
+        database_url, "UPDATE producers SET account_id = '', seen_time = seen_time - interval '1 s'"
+    )
+    everybody = {it: [Reporter("", "p")] for it in accounts}
+    assert reporters.waited_for(accounts, **span) == everybody
