@@ -13,7 +13,6 @@ from tests.wire.talk import info_of, read_metric, wait_until
 from tokenworks.client.clock import time_ns
 from tokenworks.meter.v1 import energy_service_pb2 as pb
 
-NOW_MS = time_ns() // 1_000_000
 MINUTE_MS = 60_000
 BOARD, HOST, FACILITY = (
     pb.ENERGY_BOUNDARY_BOARD,
@@ -40,6 +39,11 @@ def caller(meter: RunningMeter) -> EnergyCaller:
     return EnergyCaller(meter)
 
 
+def now_ms() -> int:
+    """Return the time as a test begins: it may be long after its module was read."""
+    return time_ns() // 1_000_000
+
+
 def power_of(caller: EnergyCaller, pool: str) -> pb.PoolPower:
     """Return how a pool's power is known."""
     return next(it for it in caller.sources().pools if it.pool == pool)
@@ -54,8 +58,9 @@ def site_reading(counter_mj: int, *, time_ms: int) -> pb.EnergyReading:
 
 def test_record__each_boundary_is_a_label(caller: EnergyCaller) -> None:
     """Boards, hosts and the site are measured apart, and shown apart."""
+    begin_ms = now_ms()
     for step in range(2):
-        time_ms = NOW_MS - 10 * MINUTE_MS + step * MINUTE_MS
+        time_ms = begin_ms - 10 * MINUTE_MS + step * MINUTE_MS
         caller.record(
             reading(step * 1_000, time_ms=time_ms, pool="all", device="board"),
             reading(step * 3_000, time_ms=time_ms, pool="all", device="host", boundary=HOST),
@@ -71,8 +76,9 @@ def test_record__each_boundary_is_a_label(caller: EnergyCaller) -> None:
 def test_record__counter_that_wraps(caller: EnergyCaller) -> None:
     """A counter that came to the end of its range loses nothing."""
     own: dict[str, Any] = {"pool": "rapl", "range_mj": 262_143_328}
+    begin_ms = now_ms() - 5 * MINUTE_MS
     for time_ms, counter_mj in ((0, 262_143_000), (MINUTE_MS, 671)):
-        caller.record(reading(counter_mj, time_ms=NOW_MS - 5 * MINUTE_MS + time_ms, **own))
+        caller.record(reading(counter_mj, time_ms=begin_ms + time_ms, **own))
     meter = caller.session.meter
     assert read_metric(meter, "tokenworks_energy_joules_total", pool="rapl") == 1
     assert read_metric(meter, "tokenworks_energy_counter_resets_total", pool="rapl") == 0
@@ -80,7 +86,7 @@ def test_record__counter_that_wraps(caller: EnergyCaller) -> None:
 
 def test_record__device_of_two_pools(caller: EnergyCaller) -> None:
     """A device belongs to the pool that has it; both say that it is claimed."""
-    time_ms = NOW_MS - 5 * MINUTE_MS
+    time_ms = now_ms() - 5 * MINUTE_MS
     own = {"device": "claimed"}
     assert caller.record(reading(5, time_ms=time_ms, pool="first", **own)) == (1, 0)
     assert caller.record(reading(9, time_ms=time_ms + 1, pool="second", **own)) == (0, 1)
@@ -92,11 +98,12 @@ def test_record__device_of_two_pools(caller: EnergyCaller) -> None:
 
 def test_record__gauge_beside_its_counter(caller: EnergyCaller) -> None:
     """After an hour of both the ratio is known; one that differs too much says so."""
+    begin_ms = now_ms() - 62 * MINUTE_MS
     for pool, factor in (("agree", 1.02), ("lie", 1_000)):
         hour = [
             reading(
                 700 * 2 * MINUTE_MS * step,
-                time_ms=NOW_MS - 62 * MINUTE_MS + 2 * MINUTE_MS * step,
+                time_ms=begin_ms + 2 * MINUTE_MS * step,
                 pool=pool,
                 power_mw=int(700_000 * factor),
             )
@@ -127,9 +134,9 @@ def test_sources__of_each_kind(caller: EnergyCaller) -> None:
 
 def wrong(**changes: Any) -> Callable[[EnergyCaller], object]:  # noqa: ANN401
     """Return a call with a reading that has something wrong."""
-    fields: dict[str, Any] = {"counter_mj": 1, "time_ms": NOW_MS, "pool": "wrong", **changes}
+    fields: dict[str, Any] = {"counter_mj": 1, "pool": "wrong", **changes}
     counter_mj = fields.pop("counter_mj")
-    return lambda caller: caller.record(reading(counter_mj, **fields))
+    return lambda caller: caller.record(reading(counter_mj, time_ms=now_ms(), **fields))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,6 @@ from tokenworks.meter.v1 import energy_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
 from tokenworks.meter.v1.account_service_pb2 import ListAccountsRequest
 
-NOW_MS = time_ns() // 1_000_000
 MINUTE_MS = 60_000
 TOKENS = {usage_pb2.TOKEN_CLASS_INPUT: 1_000, usage_pb2.TOKEN_CLASS_OUTPUT: 100}
 FACTORY = """
@@ -59,7 +58,7 @@ def caller(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             shell.run("prices", "import", "keynote")
             shell.run("contracts", "set", str(folder / "contract.toml"))
             shell.run("factory", "set", str(folder / "factory.toml"))
-            shell.run("factory", "mark", "h100", "vllm 0.11", "--at", to_iso(NOW_MS - MINUTE_MS))
+            shell.run("factory", "mark", "h100", "vllm 0.11", "--at", to_iso(now_ms() - MINUTE_MS))
             wait_until(lambda: read_metric(meter, "tokenworks_pool_info", pool="h100") == 1)
             wait_until(lambda: read_metric(meter, "tokenworks_power_valid", pool="h100") == 1)
             caller.session.record(event(account=acme, pool="h100", tokens=TOKENS))
@@ -67,6 +66,11 @@ def caller(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             wait_until(lambda: read_metric(meter, "tokenworks_report_lag_seconds_count"))
             exporter.boards["GPU-1"] += 40_000
             yield caller
+
+
+def now_ms() -> int:
+    """Return the time as a test begins: it may be long after its module was read."""
+    return time_ns() // 1_000_000
 
 
 def account_of(caller: EnergyCaller) -> str:
@@ -119,7 +123,8 @@ def test_energy__of_a_rating_is_marked(caller: EnergyCaller) -> None:
 def test_energy__of_hosts_and_of_the_site(caller: EnergyCaller) -> None:
     """Hosts are a boundary of their own, a site's meter is apart, and each is counted once."""
     host, facility = pb.ENERGY_BOUNDARY_HOST, pb.ENERGY_BOUNDARY_FACILITY
-    for index, at_ms in enumerate((NOW_MS - MINUTE_MS, NOW_MS)):
+    end_ms = now_ms()
+    for index, at_ms in enumerate((end_ms - MINUTE_MS, end_ms)):
         counter_mj = 90_000 * index
         caller.record(
             reading(counter_mj, time_ms=at_ms, device="host", boundary=host),
@@ -131,7 +136,7 @@ def test_energy__of_hosts_and_of_the_site(caller: EnergyCaller) -> None:
 
 def test_power__faults_are_named(caller: EnergyCaller) -> None:
     """A device that another pool claims is ignored and counted, and both pools say so."""
-    caller.record(reading(5, time_ms=NOW_MS, pool="other", device="GPU-1"))
+    caller.record(reading(5, time_ms=now_ms(), pool="other", device="GPU-1"))
     wait_until(lambda: shown(caller, "power_fault", pool="h100", fault="conflict") == 1)
     assert shown(caller, "energy_readings_ignored_total", pool="other", reason="conflict") == 1
     wait_until(lambda: shown(caller, "power_valid", pool="h100") == 0)
@@ -139,7 +144,7 @@ def test_power__faults_are_named(caller: EnergyCaller) -> None:
 
 def test_crosscheck__of_gauge_and_counter(caller: EnergyCaller) -> None:
     """An hour of gauge and counter that agree is a ratio of 1."""
-    begin_ms = NOW_MS - 59 * MINUTE_MS
+    begin_ms = now_ms() - 59 * MINUTE_MS
     caller.record(
         *(
             reading(60_000 * minute, time_ms=begin_ms + minute * MINUTE_MS, pool="checked",
@@ -154,7 +159,8 @@ def test_crosscheck__of_gauge_and_counter(caller: EnergyCaller) -> None:
 def test_gaps_and_resets__by_source(caller: EnergyCaller) -> None:
     """Samples too far apart, and a counter that went back, are counted by source."""
     own = {"pool": "gaps"}
-    times_ms = (NOW_MS - EDGE_MS - MINUTE_MS, NOW_MS - MINUTE_MS + 1, NOW_MS)
+    end_ms = now_ms()
+    times_ms = (end_ms - EDGE_MS - MINUTE_MS, end_ms - MINUTE_MS + 1, end_ms)
     caller.record(
         *(reading(mj, time_ms=at, **own) for mj, at in zip((900, 1_000, 7), times_ms, strict=True))
     )
@@ -167,7 +173,7 @@ def test_requests__and_their_lag(caller: EnergyCaller) -> None:
     """Requests are counted by how they ended, and how late they came shows."""
     finish = usage_pb2.FINISH_CANCELLED
     acme = account_of(caller)
-    late_ms = NOW_MS - 20 * MINUTE_MS
+    late_ms = now_ms() - 20 * MINUTE_MS
     caller.session.record(event(account=acme, pool="late", finish=finish, end_ms=late_ms))
     wait_until(lambda: shown(caller, "requests_total", pool="late", finish="cancelled") == 1)
     assert shown(caller, "requests_total", pool="h100", finish="delivered", model="m") == 1
