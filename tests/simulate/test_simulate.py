@@ -22,8 +22,8 @@ from tokenworks.client.limits import BATCH_EVENTS_MAX
 TOKENWORKS = Path(sys.executable).parent / "tokenworks"
 COMMAND_SECONDS_MAX = 100
 HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
-# The client sends what has gathered in a fifth of a second: some ten batches from each server, where
-# the machine is not too busy for that.
+# The client sends what has gathered in a fifth of a second: some ten batches from each
+# server, where the machine is not too busy for that.
 PACED = ("--requests", "300", "--speed", "20")
 # More than fits a batch, for each server: two batches at least, however fast the machine is.
 TWO_BATCHES = ("--servers", "2", "--requests", str(2 * (BATCH_EVENTS_MAX + 1)))
