@@ -1,6 +1,7 @@
 """Months: the part of the billing service that closes them, and says where each stands."""
 
 import asyncio
+import re
 from collections.abc import Mapping
 from typing import Any, Final, TypeAlias
 
@@ -20,8 +21,7 @@ from billing.wire.closing_messages import (
     to_period_count,
 )
 from billing.wire.desk import Desk
-from billing.wire.documents_desk import from_text
-from billing.wire.messages import from_month
+from billing.wire.messages import from_filter, from_month, from_name, from_text
 from meter.domain.account import invalid_argument
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 
@@ -32,6 +32,8 @@ _PAGE: Final = 100
 _PAGE_MAX: Final = 1000
 # Between the two parts of a page's token: no name has it.
 _TOKEN_MARK: Final = "\n"
+# Milliseconds since 1970, of a year that there is.
+_TOKEN_START: Final = re.compile("[0-9]{1,14}")
 
 
 class ClosingDesk(Desk):
@@ -74,7 +76,7 @@ class ClosingDesk(Desk):
             raise invalid_argument("state", "open, collecting, due or closed")
         wanted = PeriodsWanted(
             month=from_month(request.month) if request.month else None,
-            contract=request.contract or None,
+            contract=from_filter(request.contract, "contract"),
             stage=STAGES_BY_NUMBER[request.state] if request.state else None,
         )
         page = await asyncio.to_thread(
@@ -103,7 +105,7 @@ class ClosingDesk(Desk):
         credential = self._administrator(context)
         closed = await asyncio.to_thread(
             self._parts.months.approve,
-            request.contract,
+            from_name(request.contract, "contract"),
             from_month(request.month),
             reason=from_text(request.reason, "reason", chars_max=REASON_CHARS_MAX),
             key_id=credential.key_id,
@@ -117,7 +119,7 @@ class ClosingDesk(Desk):
         credential = self._administrator(context)
         told = await asyncio.to_thread(
             self._parts.months.reopen,
-            request.contract,
+            from_name(request.contract, "contract"),
             from_month(request.month),
             reason=from_text(request.reason, "reason", chars_max=REASON_CHARS_MAX),
             key_id=credential.key_id,
@@ -129,6 +131,6 @@ def _from_token(token: str) -> PeriodKey | None:
     if not token:
         return None
     contract, mark, start = token.partition(_TOKEN_MARK)
-    if not mark or not start.isdecimal():
+    if not (mark and from_name(contract, "page_token") and _TOKEN_START.fullmatch(start)):
         raise invalid_argument("page_token", "`next_page_token` of an answer")
     return PeriodKey(contract, int(start))

@@ -17,6 +17,7 @@ from billing.papers import PaperPress
 from billing.payments import Payments
 from billing.ports import InvoiceStore, Terms, TermsStore
 from billing.setting_terms import SettingTerms
+from billing.wire.messages import from_name
 from meter.domain.credential import Credential, Permission
 from meter.domain.errors import NotFound
 from meter.hosting import Door, Host
@@ -55,6 +56,7 @@ class Desk:
 
     async def _readable_invoice(self, number: str, context: _Context) -> Invoice:
         credential = self._door.caller(context)
+        number = from_name(number, "number")
         try:
             invoice = await asyncio.to_thread(self._parts.explaining.get_invoice, number)
         except NotFound:

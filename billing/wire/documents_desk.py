@@ -12,7 +12,7 @@ from billing.crediting import Wanted
 from billing.issued import DocumentState, IssuedDocument
 from billing.limits import AMOUNT_CHARS_MAX, NAME_CHARS_MAX, REASON_CHARS_MAX
 from billing.wire.desk import Desk
-from billing.wire.messages import from_month, to_summary
+from billing.wire.messages import from_filter, from_month, from_name, from_text, to_summary
 from meter.domain.account import invalid_argument
 from meter.domain.credential import Permission
 from tokenworks.billing.v1 import billing_service_pb2 as pb
@@ -56,7 +56,7 @@ class DocumentsDesk(Desk):
             contracts=contracts,
             month=from_month(request.month) if request.month else None,
             state=_STATES[request.state],
-            after=request.page_token,
+            after=from_filter(request.page_token, "page_token") or "",
             limit=size + 1,
         )
         page = found[:size]
@@ -75,7 +75,7 @@ class DocumentsDesk(Desk):
             raise invalid_argument("line", "1 or more")
         note, is_new = await asyncio.to_thread(
             self._parts.credit_notes.credit,
-            request.number,
+            from_name(request.number, "number"),
             line=request.line,
             wanted=_wanted(request),
             reason=from_text(request.reason, "reason", chars_max=REASON_CHARS_MAX),
@@ -91,7 +91,7 @@ class DocumentsDesk(Desk):
         credential = self._administrator(context)
         document, note = await asyncio.to_thread(
             self._parts.credit_notes.void,
-            request.number,
+            from_name(request.number, "number"),
             reason=from_text(request.reason, "reason", chars_max=REASON_CHARS_MAX),
             doing=self._doing(credential),
         )
@@ -104,7 +104,7 @@ class DocumentsDesk(Desk):
         credential = self._administrator(context)
         document, is_new = await asyncio.to_thread(
             self._parts.payments.record,
-            request.number,
+            from_name(request.number, "number"),
             payment_id=from_text(request.payment_id, "payment_id", chars_max=NAME_CHARS_MAX),
             amount=_amount(request.amount),
             currency=request.currency,
@@ -121,7 +121,7 @@ class DocumentsDesk(Desk):
         credential = self._administrator(context)
         found = await asyncio.to_thread(
             self._parts.correcting.correct,
-            request.contract,
+            from_name(request.contract, "contract"),
             from_month(request.month),
             reason=from_text(request.reason, "reason", chars_max=REASON_CHARS_MAX),
             write_off=request.write_off,
@@ -129,14 +129,6 @@ class DocumentsDesk(Desk):
             key_id=credential.key_id,
         )
         return pb.CorrectPeriodResponse(documents=[to_summary(it) for it in found])
-
-
-def from_text(text: str, field: str, *, chars_max: int, may_be_empty: bool = False) -> str:
-    """Return a text of a request, of printable characters; raises InvalidArgument."""
-    if len(text) > chars_max or not text.isprintable() or not (text.strip() or may_be_empty):
-        count = f"at most {chars_max}" if may_be_empty else f"1–{chars_max}"
-        raise invalid_argument(field, f"{count} printable characters")
-    return text
 
 
 def _wanted(request: pb.CreditInvoiceRequest) -> Wanted:

@@ -9,6 +9,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from billing.contracts import ContractVersion
 from billing.invoicing import DocumentKind, Invoice
 from billing.issued import JUST_ISSUED, DocumentState, Standing
+from billing.limits import NAME_CHARS_MAX
 from billing.money import write, write_money
 from billing.periods import Month, Span, read_month
 from billing.previewing import Preview
@@ -30,6 +31,16 @@ _STATES: Final = {
     DocumentState.PAID: pb.DOCUMENT_STATE_PAID,
     DocumentState.VOID: pb.DOCUMENT_STATE_VOID,
 }
+_FORMS: Final = {
+    pb.DOCUMENT_FORMAT_UNSPECIFIED: "text",
+    pb.DOCUMENT_FORMAT_TEXT: "text",
+    pb.DOCUMENT_FORMAT_JSON: "json",
+    pb.DOCUMENT_FORMAT_HTML: "html",
+    pb.DOCUMENT_FORMAT_CSV: "csv",
+    pb.DOCUMENT_FORMAT_PDF: "pdf",
+}
+# One more than a month has: what is longer is none, however long it is, and is not told back.
+_MONTH_CHARS_READ: Final = len("2026-10") + 1
 _LAST_SECONDS: Final = datetime(9999, 1, 1, tzinfo=UTC).timestamp()
 
 
@@ -143,10 +154,36 @@ def to_timestamp(time_ms: int) -> Timestamp:
     return message
 
 
+def from_text(text: str, field: str, *, chars_max: int, may_be_empty: bool = False) -> str:
+    """Return a text of a request, of printable characters; raises InvalidArgument."""
+    if len(text) > chars_max or not text.isprintable() or not (text.strip() or may_be_empty):
+        count = f"at most {chars_max}" if may_be_empty else f"1–{chars_max}"
+        raise invalid_argument(field, f"{count} printable characters")
+    return text
+
+
+def from_name(text: str, field: str) -> str:
+    """Return a name or number of a request, as anything can have; raises InvalidArgument."""
+    return from_text(text, field, chars_max=NAME_CHARS_MAX)
+
+
+def from_filter(text: str, field: str) -> str | None:
+    """Return a name that something is listed by, None where it is empty; raises InvalidArgument."""
+    return from_name(text, field) if text else None
+
+
+def from_form(form: int) -> str:
+    """Return the name of a document's form; raises InvalidArgument."""
+    found = _FORMS.get(form)
+    if found is None:
+        raise invalid_argument("format", "text, JSON, HTML, CSV or PDF")
+    return found
+
+
 def from_month(text: str) -> Month:
     """Return the month of a request; raises InvalidArgument."""
     try:
-        return read_month(text)
+        return read_month(text[:_MONTH_CHARS_READ])
     except ValueError as error:
         raise invalid_argument("month", str(error)) from error
 

@@ -1,7 +1,7 @@
 """BillingService: thin, each method asks who calls, translates, and hands on to a use case."""
 
 import asyncio
-from typing import Any, Final, TypeAlias
+from typing import Any, TypeAlias
 
 import grpc
 
@@ -12,6 +12,7 @@ from billing.wire.closing_desk import ClosingDesk
 from billing.wire.documents_desk import DocumentsDesk
 from billing.wire.events_desk import EventsDesk
 from billing.wire.messages import (
+    from_form,
     from_month,
     from_span,
     to_preview,
@@ -25,14 +26,6 @@ from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.billing.v1 import billing_service_pb2_grpc
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
-_FORMATS: Final = {
-    pb.DOCUMENT_FORMAT_UNSPECIFIED: "text",
-    pb.DOCUMENT_FORMAT_TEXT: "text",
-    pb.DOCUMENT_FORMAT_JSON: "json",
-    pb.DOCUMENT_FORMAT_HTML: "html",
-    pb.DOCUMENT_FORMAT_CSV: "csv",
-    pb.DOCUMENT_FORMAT_PDF: "pdf",
-}
 
 
 class BillingServicer(
@@ -56,7 +49,7 @@ class BillingServicer(
         # A contract's invoice is of all that it covers: who reads one account may not see others.
         for it in found:
             self._require_all(credential, it.invoice)
-        form = _FORMATS[request.format]
+        form = from_form(request.format)
         documents = [
             await asyncio.to_thread(self._parts.papers.render, it.invoice, form) for it in found
         ]
@@ -72,7 +65,7 @@ class BillingServicer(
         """Return an invoice."""
         invoice = await self._readable_invoice(request.number, context)
         document = await asyncio.to_thread(
-            self._parts.papers.render, invoice, _FORMATS[request.format]
+            self._parts.papers.render, invoice, from_form(request.format)
         )
         standings = await asyncio.to_thread(self._parts.documents.standings, [request.number])
         return pb.GetInvoiceResponse(
@@ -84,7 +77,7 @@ class BillingServicer(
     ) -> pb.ExplainInvoiceLineResponse:
         """Explain a line."""
         await self._readable_invoice(request.number, context)
-        form = _FORMATS[request.format]
+        form = from_form(request.format)
         if form not in RENDER_EXPLANATION:
             raise invalid_argument("format", "text or JSON")
         explanation = await asyncio.to_thread(

@@ -14,7 +14,9 @@ from billing.shipped import SHIPPED, read_shipped
 from billing.term_effects import TermsEffect
 from billing.wire.desk import Desk
 from billing.wire.messages import (
+    from_filter,
     from_month,
+    from_name,
     from_timestamp,
     to_contract_version,
     to_explained_price,
@@ -60,11 +62,12 @@ class TermsDesk(Desk):
     ) -> pb.ListPriceVersionsResponse:
         """List versions of books."""
         self._reader(context)
+        book = from_filter(request.book, "book")
         terms = await self._terms()
-        if request.book and request.book not in terms.books:
-            raise _no_book(request.book)
+        if book is not None and book not in terms.books:
+            raise _no_book(book)
         return pb.ListPriceVersionsResponse(
-            versions=[to_price_version(it) for it in terms.books if request.book in ("", it.book)]
+            versions=[to_price_version(it) for it in terms.books if book in (None, it.book)]
         )
 
     async def GetPriceBook(
@@ -72,8 +75,8 @@ class TermsDesk(Desk):
     ) -> pb.GetPriceBookResponse:
         """Return a version of a book."""
         self._reader(context)
-        at_ms = self._at(request)
-        book = _find_book(await self._terms(), request.book, at_ms)
+        name, at_ms = from_name(request.book, "book"), self._at(request)
+        book = _find_book(await self._terms(), name, at_ms)
         stored = await asyncio.to_thread(self._parts.terms.find_book_text, book.book, book.start_ms)
         assert stored is not None, "what was loaded is stored"
         return pb.GetPriceBookResponse(
@@ -91,6 +94,7 @@ class TermsDesk(Desk):
         if bool(request.book) == bool(request.contract):
             raise invalid_argument("book", "given, or else contract, not both")
         name, overrides = request.book, tuple[Override, ...]()
+        from_name(request.book or request.contract, "book" if request.book else "contract")
         if request.contract:
             version = _find_contract(terms, request.contract, at_ms)
             name, overrides = version.book, version.overrides
@@ -120,14 +124,13 @@ class TermsDesk(Desk):
     ) -> pb.ListContractsResponse:
         """List versions of contracts."""
         self._reader(context)
+        contract = from_filter(request.contract, "contract")
         terms = await self._terms()
-        if request.contract and not terms.contracts.versions(request.contract):
-            raise _no_contract(request.contract)
+        if contract is not None and not terms.contracts.versions(contract):
+            raise _no_contract(contract)
         return pb.ListContractsResponse(
             versions=[
-                to_contract_version(it)
-                for it in terms.contracts
-                if request.contract in ("", it.contract)
+                to_contract_version(it) for it in terms.contracts if contract in (None, it.contract)
             ]
         )
 
@@ -138,7 +141,7 @@ class TermsDesk(Desk):
         self._reader(context)
         terms = await self._terms()
         at_ms = from_timestamp(request.at, "at") if request.HasField("at") else None
-        version = _find_contract(terms, request.contract, at_ms)
+        version = _find_contract(terms, from_name(request.contract, "contract"), at_ms)
         stored = await asyncio.to_thread(
             self._parts.terms.find_contract_text, version.contract, version.start_ms
         )
@@ -187,7 +190,8 @@ class TermsDesk(Desk):
         if side.toml:
             return self._parts.terms.read_book(side.toml)
         at_ms = from_timestamp(side.at, field) if side.HasField("at") else None
-        return _find_book(terms, side.book, self._host.clock.now_ms() if at_ms is None else at_ms)
+        name = from_name(side.book, field)
+        return _find_book(terms, name, self._host.clock.now_ms() if at_ms is None else at_ms)
 
     def _at(self, request: pb.GetPriceBookRequest | pb.ExplainPriceRequest) -> int:
         if request.HasField("at"):

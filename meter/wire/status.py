@@ -23,6 +23,9 @@ DOMAIN: Final = "tokenworks"
 DETAILS_KEY: Final = "grpc-status-details-bin"
 REASON_KEY: Final = "tokenworks-error-reason"
 SANDBOX_KEY: Final = "tokenworks-sandbox-clock"
+# A message goes twice, once as base64, and a caller's library takes 8 KiB of metadata: what is
+# larger it throws away with the reason. In bytes as gRPC writes them.
+_WORDS_BYTES_MAX: Final = 3_000
 
 _CODES: Final[dict[type[MeterError], grpc.StatusCode]] = {
     errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
@@ -168,11 +171,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         if not isinstance(error, MeterError) or error.reason is Reason.INTERNAL:
             error = _internal(error)
         self._metrics.calls_failed.labels(error.reason).inc()
+        message = _bounded(error.message)
         await context.abort(
             code_of(error),
-            error.message,
+            message,
             (
-                (DETAILS_KEY, _status(error).SerializeToString()),
+                (DETAILS_KEY, _status(error, message).SerializeToString()),
                 (REASON_KEY, str(error.reason)),
                 *self._marks(),
             ),
@@ -203,12 +207,23 @@ def _internal(error: Exception) -> MeterError:
     )
 
 
-def _status(error: MeterError) -> status_pb2.Status:
+def _bounded(message: str) -> str:
+    """Return as much of a message as arrives."""
+    size_bytes = 0
+    for place, char in enumerate(message):
+        is_plain = " " <= char <= "~" and char != "%"
+        size_bytes += 1 if is_plain else 3 * len(char.encode())
+        if size_bytes > _WORDS_BYTES_MAX:
+            return f"{message[:place]}…"
+    return message
+
+
+def _status(error: MeterError, message: str) -> status_pb2.Status:
     info = any_pb2.Any()
     info.Pack(
         error_details_pb2.ErrorInfo(reason=error.reason, domain=DOMAIN, metadata=error.metadata)
     )
-    status = status_pb2.Status(code=code_of(error).value[0], message=error.message, details=[info])
+    status = status_pb2.Status(code=code_of(error).value[0], message=message, details=[info])
     if error.retry_seconds is not None and error.reason is not Reason.MESSAGE_TOO_LARGE:
         seconds, rest = divmod(error.retry_seconds, 1)
         delay = duration_pb2.Duration(seconds=int(seconds), nanos=round(rest * 1e9))

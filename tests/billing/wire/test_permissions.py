@@ -28,7 +28,31 @@ CALLS: list[tuple[str, Any]] = [
     ("QueryRevenue", pb.QueryRevenueRequest()),
     ("PreviewTerms", pb.PreviewTermsRequest(contract=contract_toml())),
     ("DiffPrices", pb.DiffPricesRequest(month="2026-10")),
+    ("ListPeriods", pb.ListPeriodsRequest()),
+    ("ListPeriods", pb.ListPeriodsRequest(contract="acme-2026")),
+    ("ApproveInvoice", pb.ApproveInvoiceRequest(contract="acme-2026", month="2026-10")),
+    ("ReopenPeriod", pb.ReopenPeriodRequest(contract="acme-2026", month="2026-10")),
+    ("CorrectPeriod", pb.CorrectPeriodRequest(contract="acme-2026", month="2026-10")),
+    ("CreditInvoice", pb.CreditInvoiceRequest(number="NG-2026-000001", line=1)),
+    ("VoidInvoice", pb.VoidInvoiceRequest(number="NG-2026-000001")),
+    ("RecordPayment", pb.RecordPaymentRequest(number="NG-2026-000001")),
+    ("ListLineEvents", pb.ListLineEventsRequest(number="NG-2026-000001", line=1)),
+    ("ListLineEvents", pb.ListLineEventsRequest(number="NG-2026-999999", line=1)),
 ]
+# What a customer may ask for about itself.
+OWN = ("PreviewInvoice", "ListInvoices", "GetInvoice", "ExplainInvoiceLine", "ListLineEvents")
+ANSWERS = pb.DESCRIPTOR.services_by_name["BillingService"].methods_by_name
+
+
+def ask(office: Office, name: str, request: Any) -> list[Any]:  # noqa: ANN401
+    """Make a call, and return all its answers."""
+    answer = office.call(name, request)
+    return list(answer) if ANSWERS[name].server_streaming else [answer]
+
+
+def test_calls__are_all_there() -> None:
+    """Who may make a call is asked of each that there is."""
+    assert {name for name, _ in CALLS} == set(ANSWERS)
 
 
 @pytest.mark.parametrize(("name", "request_"), CALLS)
@@ -44,12 +68,12 @@ def test_call__of_a_foreign_key(
     for account in ("thin", "team"):
         stranger = Office(office.meter, api_key=office.key_for(account, everything))
         with pytest.raises(grpc.RpcError) as error:
-            stranger.call(name, request_)
+            ask(stranger, name, request_)
         assert reason_of(error.value)[1] == "SCOPE_MISSING"
 
 
 def test_call__of_the_customer(office: Office, closed: pb.CloseMonthResponse) -> None:
-    """A key that may read the contract's account sees its invoices, and closes nothing."""
+    """A key that may read the contract's account sees its invoices, and the events behind them."""
     number = closed.periods[-1].invoice.number
     key = office.key_for("acme", [account_service_pb2.PERMISSION_READ])
     customer = Office(office.meter, api_key=key)
@@ -58,8 +82,22 @@ def test_call__of_the_customer(office: Office, closed: pb.CloseMonthResponse) ->
     assert customer.call("PreviewInvoice", pb.PreviewInvoiceRequest(account="acme")).previews
     explained = pb.ExplainInvoiceLineRequest(number=number, line=1)
     assert customer.call("ExplainInvoiceLine", explained).closed
+    assert ask(customer, "ListLineEvents", pb.ListLineEventsRequest(number=number, line=1))
+
+
+@pytest.mark.parametrize(("name", "request_"), [it for it in CALLS if it[0] not in OWN])
+def test_call__of_a_customer_with_all_permissions(
+    office: Office,
+    closed: pb.CloseMonthResponse,
+    name: str,
+    request_: Any,  # noqa: ANN401
+) -> None:
+    """Whatever a key may do to its account, it changes no month, and sees no terms or periods."""
+    del closed
+    everything = list(account_service_pb2.Permission.values())[1:]
+    customer = Office(office.meter, api_key=office.key_for("acme", everything))
     with pytest.raises(grpc.RpcError) as error:
-        customer.call("CloseMonth", pb.CloseMonthRequest(month="2026-10"))
+        ask(customer, name, request_)
     assert reason_of(error.value)[1] == "SCOPE_MISSING"
 
 
