@@ -1,6 +1,7 @@
 """`tokenworks audit list`: who changed what."""
 
 import json
+import re
 from collections.abc import Iterator
 from typing import Final
 
@@ -13,6 +14,9 @@ from cli.usage.span import check_time, to_ms
 from tokenworks.meter.v1 import audit_service_pb2 as pb
 
 _PAGE_SIZE: Final = 1_000
+# In a table a SHA-256 is told apart by its begin; JSON has all of it.
+_HASH: Final = re.compile(r"[0-9a-f]{64}")
+_DIGITS_SHOWN: Final = 12
 
 
 @click.group("audit")
@@ -91,13 +95,17 @@ def _list_all(client: Client, request: pb.ListAuditEntriesRequest) -> Iterator[p
 
 def _to_row(entry: pb.AuditEntry) -> list[str]:
     detail = ", ".join(
-        f"{name} {_shown(value)}" for name, value in _detail(entry).items() if value not in ("", [])
+        f"{name} {_shown(value)}"
+        for name, value in _detail(entry).items()
+        if value not in ("", [], {})
     )
     return [format_time(entry.time), entry.key_id, entry.action, entry.subject, detail or "-"]
 
 
 def _shown(value: object) -> str:
-    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    if not isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False)
+    return f"{value[:_DIGITS_SHOWN]}…" if _HASH.fullmatch(value) else value
 
 
 def _to_json(entry: pb.AuditEntry) -> dict[str, object]:
@@ -112,7 +120,9 @@ def _to_json(entry: pb.AuditEntry) -> dict[str, object]:
 
 
 def _detail(entry: pb.AuditEntry) -> dict[str, object]:
-    return {name: _whole(it) for name, it in json_format.MessageToDict(entry.detail).items()}
+    # The wire keeps no order among them.
+    detail = json_format.MessageToDict(entry.detail)
+    return {name: _whole(detail[name]) for name in sorted(detail)}
 
 
 def _whole(value: object) -> object:

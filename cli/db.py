@@ -10,6 +10,8 @@ from sqlalchemy.exc import DBAPIError
 import meter.examination
 import migrations
 from cli.connection import load_settings
+from cli.postgres.errors import PostgresError
+from cli.postgres.nearest import find_nearest_url
 from cli.process import CommandError, Exit, report_progress
 from cli.settings import Settings
 from meter.domain.errors import MeterError
@@ -78,6 +80,21 @@ def get_database_url(settings: Settings) -> str:
             code=Exit.USAGE,
         )
     return settings.database_url
+
+
+def find_database_url(settings: Settings) -> str:
+    """The database of the settings, else that of the nearest folder in which `up` runs.
+
+    For what only looks. Ends the command when there is none.
+    """
+    if settings.database_url is None:
+        try:
+            nearest = find_nearest_url(pg_bin=settings.pg_bin)
+        except PostgresError as error:
+            raise CommandError(str(error)) from error
+        if nearest is not None:
+            return nearest
+    return get_database_url(settings)
 
 
 def upgrade_schema(database_url: str) -> list[str]:

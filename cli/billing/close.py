@@ -104,7 +104,7 @@ def close(
         print_answer(answer)
     waiting, count = waits(answer)
     if waiting:
-        raise CommandError(f"{waiting:,} of {count:,} wait", code=Exit.REFUSED)
+        raise CommandError(f"waiting: {waiting:,} of {count:,} periods", code=Exit.REFUSED)
 
 
 def _close_there(settings: Settings, wanted: _Wanted) -> pb.CloseMonthResponse:

@@ -5,7 +5,7 @@ from typing import Final
 
 import click
 
-from cli.accounts import print_table
+from cli.accounts import format_time, print_table
 from cli.invoices.summaries import summary_to_json
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
@@ -60,7 +60,8 @@ def print_answer(answer: pb.CloseMonthResponse) -> None:
     if answer.periods:
         print_periods(answer.periods[:_ROWS_MAX], title=answer.month)
     else:
-        click.echo(f"{answer.month}: no contract is in force")
+        nothing = "nothing" if answer.month == DUE else "no contract is in force"
+        click.echo(f"{answer.month}: {nothing}")
     _, count = waits(answer)
     if count > min(len(answer.periods), _ROWS_MAX):
         told = (f"{it.count:,} {OUTCOME_WORDS[it.outcome]}" for it in answer.counts)
@@ -77,9 +78,10 @@ def print_periods(periods: Iterable[pb.ClosedPeriod], *, title: str) -> None:
             it.invoice.contract,
             it.invoice.account,
             f"{it.invoice.total} {it.invoice.currency}" if it.invoice.currency else "-",
-            OUTCOME_WORDS[it.outcome],
+            f"{it.invoice.month}: {word}" if title == DUE else word,
         ]
         for it in periods
+        for word in [OUTCOME_WORDS[it.outcome]]
     ]
     print_table(["number", "contract", "account", "total", title], rows)
     for period in periods:
@@ -108,7 +110,7 @@ def _remarks(period: pb.ClosedPeriod) -> Iterable[str]:
             f" tokenworks invoices approve {contract} {month} --reason WHY"
         )
     if period.outcome == pb.CLOSE_OUTCOME_COLLECTING:
-        yield f"{_waits_for(period)}closed at {period.due_time.ToJsonString()} at the latest"
+        yield f"{_waits_for(period)}closed at {format_time(period.due_time)} at the latest"
     if period.outcome == pb.CLOSE_OUTCOME_LATE_AFTER_FINAL:
         yield (
             "bill it, or write it off:"

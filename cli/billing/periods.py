@@ -20,7 +20,8 @@ _STATES: Final = {
 _NAMES: Final = {number: name for name, number in _STATES.items()}
 _PAGE_SIZE: Final = 1_000
 _COLUMNS: Final = (
-    *("contract", "month", "from", "until", "state", "due", "outcome", "number", "exception"),
+    *("contract", "month", "from", "until", "state", "collected", "at the latest"),
+    *("outcome", "number", "exception"),
 )
 
 
@@ -32,7 +33,8 @@ _COLUMNS: Final = (
 def periods(client: Client, *, month: str | None, contract: str | None, state: str | None) -> None:
     """List the periods that contracts are billed by, of MONTH or of all months.
 
-    A period is open, then collects usage that comes late, then is due, and then closed.
+    A period is open, then collects usage that comes late, then is due, and then closed. It is due
+    when it is `collected` and all who reported for it were heard, or `at the latest`.
     """
     request = pb.ListPeriodsRequest(
         month=month or "",
@@ -85,6 +87,7 @@ def _print(found: Sequence[pb.Period]) -> None:
             format_time(it.start_time),
             format_time(it.end_time),
             _NAMES[it.state],
+            format_time(it.collected_time),
             format_time(it.due_time),
             OUTCOME_WORDS[it.outcome],
             it.number or "-",

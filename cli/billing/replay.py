@@ -12,7 +12,8 @@ import meter.examination
 from billing.periods import Month, Span, read_month
 from billing.replay import Replayed, Replaying
 from cli.connection import load_settings
-from cli.process import CommandError, Exit, format_sandbox, report_progress
+from cli.db import find_database_url
+from cli.process import CommandError, format_sandbox, report_progress
 from meter.counting.auditor import Audit, Progress, Read
 from meter.counting.findings import Check
 from meter.counting.rebuild import Rebuilding
@@ -61,18 +62,17 @@ class _Result:
 def replay(*, month: str, as_json: bool, config: Path | None) -> None:
     """Make all documents of MONTH (2026-10) again from the journal, and compare them to the byte.
 
-    Works on the database of TOKENWORKS_DATABASE_URL, and changes nothing. Names what is not as it
-    was: a price or contract, a row of usage, a segment of the journal, a document or its rows. The
-    exit code is 1 when there is anything.
+    Works on the database of TOKENWORKS_DATABASE_URL, else on that of the nearest folder in which
+    `tokenworks up` runs, and changes nothing. Names what is not as it was: a price or contract, a
+    row of usage, a segment of the journal, a document or its rows. The exit code is 1 when there
+    is anything.
     """
     try:
         wanted = read_month(month)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="MONTH") from error
     settings = load_settings(config, flags={})
-    if settings.database_url is None:
-        raise CommandError("set TOKENWORKS_DATABASE_URL: a replay reads it all", code=Exit.USAGE)
-    options = JobOptions(database_url=settings.database_url, tiers=settings.tiers)
+    options = JobOptions(database_url=find_database_url(settings), tiers=settings.tiers)
     try:
         with meter.examination.open_audit(options) as opened:
             if opened.host.is_driven:

@@ -8,7 +8,7 @@ import click
 
 import meter.examination
 from cli.connection import load_settings
-from cli.db import find_missing_migrations, get_database_url, newest_migration
+from cli.db import find_database_url, find_missing_migrations, newest_migration
 from cli.doctor.audit import Result, run_audit, to_checks
 from cli.doctor.checks import Check, Mark, check_health, check_login, check_role, check_schema
 from cli.doctor.page import write_checks, write_end, write_span, write_sums
@@ -39,6 +39,7 @@ def doctor(
 ) -> None:
     """Look at the database of TOKENWORKS_DATABASE_URL, and say what to do.
 
+    Without it, at that of the nearest folder in which `tokenworks up` runs.
     With --audit every event of the journal is added up again and compared with usage, and usage
     with the invoices. Nothing is changed and nobody waits: it may run beside a meter at any time.
     The exit code is 1 when something failed; a warning leaves it 0.
@@ -46,7 +47,7 @@ def doctor(
     if (since or until) and not with_audit:
         raise click.UsageError("--since and --until belong to --audit")
     settings = load_settings(config, flags={})
-    database_url = get_database_url(settings)
+    database_url = find_database_url(settings)
     checks, is_readable = _examine(settings, database_url=database_url)
     result = None
     if with_audit and is_readable:

@@ -65,7 +65,7 @@ def _tell_events(client: Client, *, number: str, line: int, out: Path | None) ->
                     _print(row)
             count += len(rows)
             tokens += sum(int(row["tokens"]) for row in rows)
-    report_progress(f"{count:,} events, {tokens:,} tokens")
+    report_progress(f"{count:,} event{'' if count == 1 else 's'}, {tokens:,} tokens")
 
 
 def _list_events(client: Client, *, number: str, line: int) -> Iterator[list[Row]]:
