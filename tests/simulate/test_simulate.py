@@ -26,7 +26,7 @@ HEADER = "TIMESTAMP,ContextTokens,GeneratedTokens\n"
 # server, where the machine is not too busy for that.
 PACED = ("--requests", "300", "--speed", "20")
 # More than fits a batch, for each server: two batches at least, however fast the machine is.
-TWO_BATCHES = ("--servers", "2", "--requests", str(2 * (BATCH_EVENTS_MAX + 1)))
+TWO_BATCHES = ("--requests", str(2 * (BATCH_EVENTS_MAX + 1)))
 
 
 def test_simulate__truth_is_what_arrives(tmp_path: Path) -> None:
@@ -244,9 +244,10 @@ def _simulate(meter: FakeMeter, *options: str) -> Any:  # noqa: ANN401 - JSON
 def _run(
     meter: FakeMeter, *options: str, as_json: bool = True, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
-    where = ("--server", meter.target, "--api-key", API_KEY)
+    # Two servers are a fleet; each more is a process that takes a second to start.
+    fleet = ("--server", meter.target, "--api-key", API_KEY, "--servers", "2")
     return subprocess.run(
-        [TOKENWORKS, "simulate", *where, *options, *(["--json"] if as_json else [])],
+        [TOKENWORKS, "simulate", *fleet, *options, *(["--json"] if as_json else [])],
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         capture_output=True,
