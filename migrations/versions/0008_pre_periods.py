@@ -90,13 +90,31 @@ GRANT SELECT, INSERT ON audit_entries TO tokenworks_service;
 GRANT SELECT ON audit_log TO tokenworks_reader, tokenworks_service;
 """
 
-# What was known when: an invoice is of the terms up to its `terms_version`. `compiled` is the
-# version as it was read from its file, for whoever reads a hundred thousand of them. What an older
-# version sets or issues beside this schema is refused: it has no default for what that leaves out.
+# What was known when: an invoice is of the terms up to its `terms_version`. Each change had raised
+# it by one, so that those of before are numbered by their times. `compiled` is the version as it
+# was read from its file, for whoever reads a hundred thousand of them. What an older version sets
+# or issues beside this schema is refused: there is no default for what it leaves out.
 _TERMS = """
 ALTER TABLE price_books ADD COLUMN terms_version bigint NOT NULL DEFAULT 0;
 ALTER TABLE contracts ADD COLUMN terms_version bigint NOT NULL DEFAULT 0;
 ALTER TABLE contracts ADD COLUMN compiled text;
+CREATE TEMPORARY TABLE former_terms ON COMMIT DROP AS
+SELECT *, (SELECT version FROM terms) - count(*) OVER () + row_number() OVER (
+    ORDER BY set_time, contract IS NOT NULL, book, contract, start_time, revision
+) AS version
+FROM (
+    SELECT import_time AS set_time, book, CAST(NULL AS text) COLLATE "C" AS contract, start_time,
+           1 AS revision
+    FROM price_books
+    UNION ALL
+    SELECT set_time, CAST(NULL AS text) COLLATE "C", contract, start_time, revision
+    FROM contracts
+) AS changes;
+CREATE INDEX ON former_terms (set_time, version);
+UPDATE price_books b SET terms_version = f.version FROM former_terms f
+WHERE (f.book, f.start_time) = (b.book, b.start_time);
+UPDATE contracts c SET terms_version = f.version FROM former_terms f
+WHERE (f.contract, f.start_time, f.revision) = (c.contract, c.start_time, c.revision);
 ALTER TABLE price_books ALTER COLUMN terms_version DROP DEFAULT;
 ALTER TABLE contracts ALTER COLUMN terms_version DROP DEFAULT;
 """
@@ -149,14 +167,30 @@ GRANT UPDATE (period_end, month, zone, tzdata, state, outcome, exception, close_
 _DOCUMENTS = """
 ALTER TABLE issued_invoices DROP CONSTRAINT issued_invoices_contract_period_start_key;
 ALTER TABLE issued_invoices
+    ADD COLUMN terms_version bigint NOT NULL DEFAULT 0,
+    ADD COLUMN issue_order bigint;
+UPDATE issued_invoices i
+SET issue_order = o.issue_order, terms_version = coalesce((
+    SELECT f.version FROM former_terms f WHERE f.set_time <= i.issue_time
+    ORDER BY f.set_time DESC, f.version DESC LIMIT 1
+), 0)
+FROM (
+    SELECT number, row_number() OVER (ORDER BY issue_time, series, year, serial) AS issue_order
+    FROM issued_invoices
+) o
+WHERE o.number = i.number;
+ALTER TABLE issued_invoices
+    ALTER COLUMN issue_order SET NOT NULL,
+    ALTER COLUMN issue_order ADD GENERATED ALWAYS AS IDENTITY;
+SELECT setval(pg_get_serial_sequence('issued_invoices', 'issue_order'),
+              coalesce(max(issue_order), 0) + 1, false) FROM issued_invoices;
+ALTER TABLE issued_invoices
     ADD COLUMN kind text COLLATE "C" NOT NULL DEFAULT 'invoice'
         CHECK (kind IN ('invoice', 'supplementary_invoice', 'credit_note', 'write_off')),
     ADD COLUMN tax numeric NOT NULL DEFAULT 0,
     ADD COLUMN refers_to text COLLATE "C" REFERENCES issued_invoices,
     ADD COLUMN replaces text COLLATE "C" REFERENCES issued_invoices,
-    ADD COLUMN reason text NOT NULL DEFAULT '',
-    ADD COLUMN terms_version bigint NOT NULL DEFAULT 0,
-    ADD COLUMN issue_order bigint GENERATED ALWAYS AS IDENTITY;
+    ADD COLUMN reason text NOT NULL DEFAULT '';
 ALTER TABLE issued_invoices
     ALTER COLUMN kind DROP DEFAULT,
     ALTER COLUMN terms_version DROP DEFAULT;
