@@ -11,8 +11,9 @@ INSTALLED := .venv/installed
 STACKS_INSTALLED := .venv/stacks-installed
 # More words for pytest: make test ARGS="-k accounts"
 ARGS ?=
-# Processes that share the tests of `make test`, a file's tests in one; 0 for none beside pytest.
-JOBS ?= 0
+# Processes that share the tests of `make test`, a file's tests in one; 0 for none beside pytest, as
+# a debugger needs it.
+JOBS ?= 2
 
 # The oldest Postgres that is supported; the embedded one is the newest.
 PG_OLDEST := /usr/lib/postgresql/15/bin
