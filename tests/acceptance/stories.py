@@ -15,7 +15,9 @@ from tests.acceptance.worlds import World, random_world
 
 # A contract may have begun two months before the world's month, by whatever clock.
 MONTHS_BEFORE: Final = 3
-MONTHS: Final = 6
+# The world's month, and two more.
+MONTHS_AFTER: Final = 3
+YEAR_MIN: Final = 1980
 _DAY_MS: Final = 86_400_000
 # What a step is, but for reports and closes, and how often it is drawn.
 _TURNS: Final = (
@@ -68,9 +70,10 @@ def random_story(seed: int) -> Story:
 
 def _months(first: str) -> Iterator[str]:
     year, number = int(first[:4]), int(first[5:])
-    for place in range(-MONTHS_BEFORE, MONTHS - MONTHS_BEFORE):
+    for place in range(-MONTHS_BEFORE, MONTHS_AFTER):
         years, month = divmod(number - 1 + place, 12)
-        yield f"{year + years:04}-{month + 1:02}"
+        if year + years >= YEAR_MIN:
+            yield f"{year + years:04}-{month + 1:02}"
 
 
 def _late_book(books: Sequence[str], random: Random) -> str | None:
@@ -148,9 +151,9 @@ def _steps(
     first = [it for it in events if it not in held_back and it not in aside]
     for part in range(2):
         yield Step("report", events=tuple(first[part::2]))
-    for month in months[:MONTHS_BEFORE]:
+    for month in months[:-MONTHS_AFTER]:
         yield Step("close", month=month)
-    for month in months[MONTHS_BEFORE:]:
+    for month in months[-MONTHS_AFTER:]:
         yield Step("close", month=month)
         for _ in range(random.randint(0, 4)):
             waiting = {"late": held_back, "release": aside}
