@@ -33,6 +33,8 @@ WRITERS = {"insert", "upsert", "update", "delete"}
 READERS = {"select", "exists", "select_from", "join", "outerjoin", "returning"}
 WRITTEN_IN_SQL = re.compile(r"\b(?:INSERT INTO|COPY|UPDATE|DELETE FROM)\s+(\w+)", re.IGNORECASE)
 READ_IN_SQL = re.compile(r"(?<!DELETE )\b(?:FROM|JOIN)\s+(\w+)|^(\w+) \w JOIN", re.IGNORECASE)
+# Says of the time of its migration, which fills it, what is true for ever.
+FILLED_ONCE = {"reports_known"}
 # Stands for what a formatted text is given.
 HOLE = "_HOLE_"
 # Reads settings only: that a value is taken says nothing about what it does.
@@ -75,7 +77,8 @@ def test_table__is_written_and_read_by_the_store() -> None:
         read.update(_tables_in_sql(tree, pattern=READ_IN_SQL))
     described = {*meter.store.tables.metadata.tables, *billing.store.tables.metadata.tables}
     assert set(TABLES.values()) == described
-    assert not [name for name in TABLES if not {name, TABLES[name]} & written]
+    never = [name for name in TABLES if not {name, TABLES[name]} & written]
+    assert set(never) == FILLED_ONCE
     assert not [name for name in TABLES if not {name, TABLES[name]} & read]
 
 

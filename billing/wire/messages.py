@@ -31,7 +31,7 @@ _STATES: Final = {
     DocumentState.PAID: pb.DOCUMENT_STATE_PAID,
     DocumentState.VOID: pb.DOCUMENT_STATE_VOID,
 }
-_FORMS: Final = {
+_FORMS: Final[dict[int, str]] = {
     pb.DOCUMENT_FORMAT_UNSPECIFIED: "text",
     pb.DOCUMENT_FORMAT_TEXT: "text",
     pb.DOCUMENT_FORMAT_JSON: "json",

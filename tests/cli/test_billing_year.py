@@ -77,10 +77,7 @@ def live(shell: Shell, to: str) -> list[tuple[str, str, str, str]]:
 
 
 def test_clock__closes_on_the_way(cluster: Cluster, tmp_path: Path) -> None:
-    """Each month is closed three days after its end in its own zone, and told as it happens.
-
-    What is held is told once, and left to a person.
-    """
+    """Each month is closed three days after its end in its own zone; what is held is told once."""
     with sandbox_at("2026-10-31T00:00:00Z", cluster=cluster, folder=tmp_path) as meter:
         shell = shell_of(meter)
         east = CONTRACT.format(

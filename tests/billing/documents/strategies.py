@@ -297,7 +297,7 @@ def invoices(draw: st.DrawFn) -> Invoice:
         lines=lines,
         unpriced=() if is_issued else tuple(draw(st.lists(unpriced_keys, max_size=2))),
         total=add_up([*(it for _, it in billed), *(it.amount for it in totals)]),
-        residue=add_up(it.residue for it in (*lines, *charged)),
+        residue=add_up([*(it.residue for it in lines), *(it.residue for it in charged)]),
         energy=draw(st.none() | energies()),
         kind=draw(st.sampled_from(DocumentKind)),
         charges=charged,

@@ -261,7 +261,9 @@ def _issued(
         total=round_half_up(
             add_up([*(it for _, it in amounts), *(it.amount for it in taxes)]), currency
         ),
-        residue=add_up(it.residue for it in (*placed_lines, *placed_charges)),
+        residue=add_up(
+            [*(it.residue for it in placed_lines), *(it.residue for it in placed_charges)]
+        ),
         usage_sha256=USAGE_SHA256,
         terms=TERMS,
     )
