@@ -28,6 +28,10 @@ def test_list__as_people_read_it(running_meter: RunningMeter) -> None:
     assert shell.run("audit", "list", "--action", "none").stdout == "Nothing was changed.\n"
     refused = shell.run("audit", "list", "--since", "soon", code=Exit.USAGE)
     assert "soon is no time" in refused.stderr
+    shell.run("prices", "import", "keynote")
+    sha256 = shell.run_json("audit", "list", "--action", "book")[0]["detail"]["sha256"]
+    told = shell.run("audit", "list", "--action", "book").stdout.split()
+    assert told[-4:] == ["from", "2026-01-01T00:00Z,", "sha256", f"{sha256[:12]}…"]
     (listed,) = shell.run_json("producers", "list")
     assert listed["edge"] is True
     assert "registered, edge" in shell.run("producers", "list").stdout

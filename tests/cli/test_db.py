@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 from datetime import datetime
+from pathlib import Path
 
 import psycopg
 import pytest
 
+from cli.postgres.nearest import find_nearest_url
 from meter.store.folding import SUMMED
 from tests.postgres import Cluster
 from tests.running_meter import TOKENWORKS
@@ -33,6 +35,21 @@ def test_upgrade__for_people(cluster: Cluster) -> None:
         assert _run("upgrade", url=url).stdout.startswith("applied 0001_pre_meter\n")
         assert _run("upgrade", url=url).stdout == "nothing to do\n"
         assert _run("check", url=url).stdout == "the schema is up to date\n"
+
+
+def test_nearest__where_up_runs(
+    cluster: Cluster, pg_bin: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From below a folder in which Postgres runs it is found; one that was stopped is passed."""
+    below = tmp_path / "below"
+    (below / ".tokenworks/postgres").mkdir(parents=True)
+    monkeypatch.chdir(below)
+    assert find_nearest_url(pg_bin=pg_bin) is None
+    with psycopg.connect(cluster.url()) as connection:
+        (data,) = connection.execute("SHOW data_directory").fetchone() or ("",)
+    (tmp_path / ".tokenworks").mkdir()
+    (tmp_path / ".tokenworks/postgres").symlink_to(Path(data).parent)
+    assert find_nearest_url(pg_bin=pg_bin) == cluster.url("tokenworks")
 
 
 def test_recount__adds_usage_up_anew(cluster: Cluster) -> None:
