@@ -1,4 +1,4 @@
-"""Documents as PDF/A-3b: typst sets them, in faces that come along, with the JSON inside.
+"""Documents as PDF/A-3b: typst sets them, in faces of a package, with the JSON inside.
 
 The same document is the same bytes wherever the same faces are. Characters that no face has are
 never shown as empty boxes: they are written as their numbers, and the page says so.
@@ -16,6 +16,7 @@ from billing.documents.canonical import to_json
 from billing.documents.format import date_of
 from billing.documents.sheet import to_sheet
 from billing.invoicing import Invoice
+from billing.typefaces import load_typefaces
 
 _HERE: Final = Path(__file__).parent
 _STANDARD: Final = "a-3b"
@@ -31,7 +32,7 @@ _NOTE: Final = (
 
 
 class UnprintableDocument(Exception):
-    """A document that cannot be set; its other forms are as good as ever."""
+    """A document that cannot be set, or not here; its other forms are as good as ever."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +47,7 @@ class Typesetter:
     """Sets documents, one after the other; its faces are read at the first one."""
 
     def __init__(self) -> None:
-        """Take what comes along: the layout and the faces, then those of the machine."""
+        """Take the layout."""
         self._lock = Lock()
         self._compiler: typst.Compiler | None = None
         self._layout = _HERE.joinpath("documents", "invoice.typ").read_bytes()
@@ -76,8 +77,7 @@ class Typesetter:
         }
         with self._lock:
             if self._compiler is None:
-                fonts = typst.Fonts(font_paths=[str(_HERE.joinpath("fonts"))])
-                self._compiler = typst.Compiler(self._layout, font_paths=fonts)
+                self._compiler = typst.Compiler(self._layout, font_paths=_load_typefaces())
             made = self._compiler.compile(
                 self._layout,
                 format="pdf",
@@ -89,6 +89,13 @@ class Typesetter:
             )
         assert isinstance(made, bytes), "a PDF is one file"
         return made
+
+
+def _load_typefaces() -> typst.Fonts:
+    try:
+        return load_typefaces()
+    except OSError as error:
+        raise UnprintableDocument(f"no fonts, which a temporary folder takes: {error}") from error
 
 
 def _unshown_in(diagnostic: str) -> set[str]:

@@ -65,7 +65,17 @@ def test_pepper__is_for_the_meter_alone(engine: Engine) -> None:
     for kind in ("Job", "CronJob"):
         pod = find_pod(engine.get(kind))
         assert pod is not None
-        assert "volumes" not in pod
+        assert not [it for it in pod.get("volumes", []) if "secret" in it]
+
+
+def test_scratch__is_where_papers_are_made(engine: Engine) -> None:
+    """Fonts are laid into a temporary folder, and no pod may write to its image."""
+    for kind in ("Deployment", "CronJob"):
+        pod = find_pod(engine.get(kind))
+        assert pod is not None
+        (scratch,) = [it for it in pod["volumes"] if "emptyDir" in it]
+        (container,) = pod["containers"]
+        assert {"name": scratch["name"], "mountPath": "/tmp"} in container["volumeMounts"]  # noqa: S108
 
 
 def test_deployment__is_one_process_at_a_time(engine: Engine) -> None:
@@ -227,7 +237,10 @@ def _environment(
     (container,) = pod["containers"]
     places = {}
     for mount in container.get("volumeMounts", []):
-        (secret,) = [each["secret"] for each in pod["volumes"] if each["name"] == mount["name"]]
+        (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
+        if "emptyDir" in volume:
+            continue
+        secret = volume["secret"]
         place = folder / mount["mountPath"].strip("/")
         place.mkdir(parents=True, exist_ok=True)
         content = secrets[secret["secretName"]]

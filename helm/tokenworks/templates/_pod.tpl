@@ -47,3 +47,16 @@ securityContext:
   {{- end }}
 {{- end }}
 {{- end -}}
+
+{{/* A temporary folder: whoever makes papers lays their fonts into one for a moment. */}}
+{{- define "tokenworks.scratchMount" -}}
+- name: scratch
+  mountPath: /tmp
+{{- end -}}
+
+{{- define "tokenworks.scratchVolume" -}}
+- name: scratch
+  emptyDir:
+    medium: Memory
+    sizeLimit: 16Mi
+{{- end -}}
