@@ -10,11 +10,10 @@ from billing.close_result import Closed, CloseResult, Outcome
 from billing.closing import CloseOrder
 from billing.collecting import Stage
 from billing.errors import BillingReason
-from billing.holds import Hold
 from billing.months import PeriodsWanted
 from billing.period_closing import PeriodClosing
 from billing.periods import read_month
-from meter.domain.errors import NotFound, Refused
+from meter.domain.errors import Refused
 from meter.reporters import Reporter
 from tests.billing.test_closing import issued, ms, outcomes, use
 from tests.billing.town import Town, book_toml, contract_toml, town_on
@@ -139,100 +138,6 @@ def test_close__all_that_is_due(town: Town) -> None:
     assert [str(it.period.month) for it in result.closed if it.invoice] == [OCTOBER, NOVEMBER]
     again = close(town, None)
     assert (again.cut_id, again.closed) == (None, ())
-
-
-def test_hold__first(town: Town) -> None:
-    """The first invoice is held where the contract wants it; approved, it is issued, once."""
-    town.set_contract(contract_toml(extra="[closing]\nhold_first = true\n"))
-    use(town)
-    held = only(close(town))
-    assert (held.outcome, held.holds) == (Outcome.HELD_FIRST, (Hold.FIRST,))
-    assert issued(town) == []
-    approve = town.billing.months.approve
-    (done,) = approve("acme-2026", read_month(OCTOBER), reason="seen", key_id="key_1")
-    assert done.outcome is Outcome.ISSUED
-    assert town.ask("SELECT total, reason, key_id FROM period_approvals") == [
-        (Decimal(3), "seen", "key_1")
-    ]
-    use(town, at="2026-11-10")
-    assert only(close(town, NOVEMBER)).outcome is Outcome.ISSUED
-    actions = [it for (it,) in town.ask("SELECT action FROM audit_log ORDER BY entry_id")]
-    assert actions.count("period.approve") == 1
-
-
-@pytest.mark.parametrize(
-    ("jump", "count", "outcome"),
-    [
-        ("", 3_000_000, Outcome.ISSUED),
-        ("", 3_010_000, Outcome.HELD_JUMP),
-        ('hold_jump = "1.5"\n', 1_510_000, Outcome.HELD_JUMP),
-        ('hold_jump = "0"\n', 300_000_000, Outcome.ISSUED),
-    ],
-)
-def test_hold__jump(town: Town, jump: str, count: int, outcome: Outcome) -> None:
-    """An invoice above three times the last one is held, or above what the contract says."""
-    town.set_contract(contract_toml(extra=f"[closing]\n{jump}" if jump else ""))
-    use(town)
-    use(town, at="2026-11-10", input=count)
-    close(town)
-    assert only(close(town, NOVEMBER)).outcome is outcome
-
-
-def test_hold__approval_is_for_one_total(town: Town) -> None:
-    """What was approved for a total is held again once it comes to another."""
-    town.set_contract(contract_toml(extra="[closing]\nhold_first = true\n"))
-    use(town)
-    close(town)
-    town.ask(
-        "INSERT INTO period_approvals (contract, period_start, total, reason, key_id, approve_time)"
-        " SELECT contract, period_start, 2.99, 'seen', 'key_1', now() FROM billing_periods"
-        " WHERE month = '2026-10-01' RETURNING 1"
-    )
-    assert only(close(town)).outcome is Outcome.HELD_FIRST
-    town.ask(
-        "INSERT INTO period_approvals (contract, period_start, total, reason, key_id, approve_time)"
-        " SELECT contract, period_start, 3, 'seen', 'key_1', now() FROM billing_periods"
-        " WHERE month = '2026-10-01' RETURNING 1"
-    )
-    assert only(close(town)).outcome is Outcome.ISSUED
-
-
-def test_hold__drift_cannot_be_approved(town: Town) -> None:
-    """Sums that are not the usage hold an invoice, and nobody can let it go."""
-    town.set_contract(contract_toml(extra="[closing]\nhold_first = true\n"))
-    use(town)
-    closer = town.billing.closing.closer
-
-    class Drifting:
-        def __getattr__(self, name: str) -> object:
-            return getattr(town.host.sums, name)
-
-        def drifted(self, **_: object) -> frozenset[str]:
-            return frozenset({"acme"})
-
-    closer.sums = Drifting()  # type: ignore[assignment]
-    held = only(close(town))
-    assert held.outcome is Outcome.HELD_DRIFT
-    assert held.holds == (Hold.DRIFT, Hold.FIRST)
-    with pytest.raises(Refused) as error:
-        town.billing.months.approve("acme-2026", read_month(OCTOBER), reason="r", key_id="k")
-    assert error.value.reason is BillingReason.NOT_HELD
-
-
-def test_approve__what_is_not_held(town: Town) -> None:
-    """What can be closed as it is, is closed already, or does not exist, has nothing to approve."""
-    town.set_contract(contract_toml())
-    use(town)
-    approve = town.billing.months.approve
-    for _ in range(2):
-        with pytest.raises(Refused) as refused:
-            approve("acme-2026", read_month(OCTOBER), reason="r", key_id="k")
-        assert refused.value.reason is BillingReason.NOT_HELD
-        close(town)
-    for contract, month in (("acme-2026", "2027-10"), ("none", OCTOBER)):
-        with pytest.raises(NotFound) as unknown:
-            approve(contract, read_month(month), reason="r", key_id="k")
-        assert unknown.value.reason is BillingReason.PERIOD_NOT_FOUND
 
 
 def test_close__carries_what_is_below_the_minimum(town: Town) -> None:
