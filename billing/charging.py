@@ -24,6 +24,8 @@ def due_charges(period: BillingPeriod, billed: Collection[BilledCharge]) -> list
     `billed` are the contract's that documents, or drafts of earlier periods, bear already. One of
     every month is borne whole, by the first period of the month that finds it not billed.
     """
+    if not period.is_in_force:
+        return []
     zone = period.version.zone
     of_month = {it.charge_id for it in billed if month_of(it.start_ms, zone) == period.month}
     ever = {it.charge_id for it in billed}

@@ -106,6 +106,14 @@ class BillingPeriod:
     month: Month
     span: Span
 
+    @property
+    def is_in_force(self) -> bool:
+        """Tell whether the version is in force when the period begins.
+
+        It is not where the version was set to end before, after the period was opened or closed.
+        """
+        return self.version.holds_at(self.span.start_ms)
+
 
 class Contracts:
     """All versions of all contracts; never changes."""

@@ -100,8 +100,6 @@ class Gathering:
     def versions(self, period: BillingPeriod) -> list[ContractVersion]:
         """Return the versions of a period's contract that are in force in it, by time."""
         known = self._terms.contracts.versions(period.version.contract)
-        if len(known) == 1:
-            return list(known)
         span = period.span
         return [it for it in known if span.meet(it.start_ms, it.end_ms) is not None]
 

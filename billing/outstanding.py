@@ -46,10 +46,11 @@ class Outstanding:
 
         They are those with usage behind the cut up to which they are settled, or priced by other
         files than then. Of several periods of one contract, only the first has any, and only in
-        its own currency.
+        its own currency; one in which its contract is not in force has none.
         """
         firsts: dict[str, BillingPeriod] = {}
-        for period in sorted(periods, key=lambda it: it.span.start_ms):
+        in_force = (it for it in periods if it.is_in_force)
+        for period in sorted(in_force, key=lambda it: it.span.start_ms):
             firsts.setdefault(period.version.contract, period)
         stored = self._ledger.closed_periods(firsts)
         earlier = {

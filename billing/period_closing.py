@@ -153,6 +153,7 @@ class PeriodClosing:
                 last_net=last_nets.get(key),
                 is_drifted=key in drifted,
                 is_last=end_ms is not None and each.span.end_ms >= end_ms,
+                is_in_force=draft.period.is_in_force,
             )
             verdict = facts.judge(draft.invoice, approved=approved.get(key, ()))
             judged.append(_Judged(stored=each, draft=draft, facts=facts, verdict=verdict))
@@ -207,6 +208,7 @@ class _Facts:
     last_net: Decimal | None
     is_drifted: bool
     is_last: bool
+    is_in_force: bool
 
     def judge(self, draft: Invoice, *, approved: Collection[Decimal]) -> Verdict:
         return judge(
@@ -214,6 +216,7 @@ class _Facts:
             last_net=self.last_net,
             is_drifted=self.is_drifted,
             is_last=self.is_last,
+            is_in_force=self.is_in_force,
             approved=approved,
         )
 

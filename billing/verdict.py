@@ -29,9 +29,16 @@ def judge(
     last_net: Decimal | None,
     is_drifted: bool,
     is_last: bool,
+    is_in_force: bool = True,
     approved: Collection[Decimal] = (),
 ) -> Verdict:
-    """Return what becomes of a period; see `holds_of`. `is_last`: its contract ends with it."""
+    """Return what becomes of a period; see `holds_of`.
+
+    `is_last`: its contract ends with it. Not `is_in_force`: it ends before it, by now, and nothing
+    comes of a period that was open when its contract was set to end before.
+    """
+    if not is_in_force:
+        return Verdict(outcome=Outcome.NO_USAGE, is_settled=True)
     holds = holds_of(draft, last_net=last_net, is_drifted=is_drifted, approved=approved)
     if holds:
         return Verdict(outcome=HELD[holds[0]], holds=holds)
