@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from alembic import command
 
@@ -42,6 +43,29 @@ def town(cluster: Cluster) -> Iterator[Town]:
         assert ask(url, DOCUMENTS) == before
         with town_on(url, now_ms=ms("2026-09-11T00:30")) as town:
             yield town
+
+
+# What a server and a job of the version before go on writing, as they wrote it.
+OLD_INVOICE = (
+    "number, series, year, serial, contract, version_start, account_id, seller, buyer, currency,"
+    " zone, period_start, period_end, issue_time, due_date, total, residue, line_count, cut_id,"
+    " engine, sandbox, document, sha256"
+)
+OLD_STATEMENTS = (
+    "UPDATE counting SET position = position + 1, counted_until = now()",
+    (
+        f"INSERT INTO issued_invoices ({OLD_INVOICE}) SELECT 'NG-2026-000099', series, 2026, 99,"
+        f" {OLD_INVOICE.split('serial, ')[1]} FROM issued_invoices WHERE contract = 'c-zero' LIMIT 1"
+    ),
+    (
+        "INSERT INTO contracts (contract, start_time, revision, toml, set_time, set_by)"
+        " SELECT contract, start_time, 2, toml, set_time, set_by FROM contracts"
+    ),
+    (
+        "INSERT INTO price_books (book, start_time, currency, toml, import_time, imported_by)"
+        " SELECT 'new', start_time, currency, toml, import_time, imported_by FROM price_books"
+    ),
+)
 
 
 def restore(url: str, kept: Mapping[str, Any]) -> None:
@@ -112,3 +136,10 @@ def test_upgrade__what_was_issued_before_is_replayed(town: Town) -> None:
     town.import_book(book_toml('all = "4"', start="2026-08-01T00:00:00"), correct=True)
     replayed, told = replay(town, months[-1])
     assert (replayed.document_count, told) == (6 + 5, [])
+
+
+@pytest.mark.parametrize("statement", OLD_STATEMENTS)
+def test_upgrade__what_an_older_version_writes_is_refused(town: Town, statement: str) -> None:
+    """It counts past the totals, issues past the periods, and logs nothing: none of it is taken."""
+    with pytest.raises(psycopg.IntegrityError, match=r"counting_totalled|terms_version|\"kind\""):
+        town.ask(statement)
