@@ -55,7 +55,8 @@ OLD_STATEMENTS = (
     "UPDATE counting SET position = position + 1, counted_until = now()",
     (
         f"INSERT INTO issued_invoices ({OLD_INVOICE}) SELECT 'NG-2026-000099', series, 2026, 99,"
-        f" {OLD_INVOICE.split('serial, ')[1]} FROM issued_invoices WHERE contract = 'c-zero' LIMIT 1"
+        f" {OLD_INVOICE.split('serial, ')[1]} FROM issued_invoices WHERE contract = 'c-zero'"
+        " LIMIT 1"
     ),
     (
         "INSERT INTO contracts (contract, start_time, revision, toml, set_time, set_by)"
