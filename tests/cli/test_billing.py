@@ -171,6 +171,10 @@ def test_month__from_preview_to_explained_invoice(
     use_and_end_month(shell, meter)
     assert "PREVIEW" in shell.run("invoices", "preview", "acme", "--month", "2026-10").stdout
     (draft,) = shell.run_json("invoices", "preview", "acme", "--month", "2026-10")
+    preview = tmp_path / "preview.pdf"
+    of_month = ("acme", "--month", "2026-10", "--format", "pdf")
+    shell.run("invoices", "preview", *of_month, "--out", str(preview))
+    assert preview.read_bytes().startswith(b"%PDF-1.7")
     dry = shell.run_json("billing", "close", "2026-10", "--early", "--dry-run")
     assert [it["outcome"] for it in dry["periods"]] == ["DRAFTED"]
     closed = shell.run_json("billing", "close", "2026-10", "--early", "--account", "acme")
@@ -205,9 +209,9 @@ def test_month__from_preview_to_explained_invoice(
 
 def test_show__pdf_on_a_terminal(shell: Shell) -> None:
     """A PDF is no text: a terminal is spared it, and the option that names a file is told."""
-    words = ("invoices", "show", "NG-2026-000001", "--format", "pdf")
-    (line,) = shell.run_in_terminal(*words, columns=100, code=2)
-    assert "--out" in line
+    for words in (("show", "NG-2026-000001"), ("preview", "acme")):
+        (line,) = shell.run_in_terminal("invoices", *words, "--format", "pdf", columns=100, code=2)
+        assert "--out" in line
 
 
 def test_close__as_a_job_on_the_database(shell: Shell, meter: RunningMeter) -> None:
@@ -247,9 +251,7 @@ def test_close__holds_what_has_no_price(shell: Shell, meter: RunningMeter, tmp_p
     result = shell.run("billing", "close", "2026-10", "--early", code=3)
     assert "no price for 333,333 tokens of llama-4, tier high, output" in result.stdout
     assert "no contract bills the usage of: other" in result.stdout
-    told = json.loads(
-        shell.run("billing", "close", "2026-10", "--early", "--json", code=3).stdout
-    )
+    told = json.loads(shell.run("billing", "close", "2026-10", "--early", "--json", code=3).stdout)
     assert told["periods"][0]["unpriced"][0]["token_class"] == "output"
 
 
