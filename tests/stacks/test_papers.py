@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Final
@@ -18,7 +19,14 @@ from billing.documents.format import (
     name_of,
     printable,
 )
-from billing.documents.sections import charge_items, credit_items, payment_rows, sections, sums
+from billing.documents.sections import (
+    charge_items,
+    credit_items,
+    payment_rows,
+    sections,
+    sums,
+    total_row,
+)
 from billing.invoicing import Invoice
 from billing.typesetting import Typesetter
 from tests.billing.documents.gallery import SAMPLES
@@ -94,6 +102,16 @@ def test_paper__has_no_text_on_text(name: str, tmp_path: Path) -> None:
             assert right < A4_WIDTH_PT - MARGIN_PT + 2
             assert 0 < top < bottom < A4_HEIGHT_PT
         assert not [pair for pair in combinations(boxes, 2) if _cover(*pair)]
+
+
+@pytest.mark.parametrize("line_count", [30, 33, 36, 37, 38])
+def test_paper__has_the_last_lines_beside_the_sums(line_count: int, tmp_path: Path) -> None:
+    """However long the table is, the page of its sums has at least its last two lines."""
+    whole = SAMPLES["two_hundred_lines"]()
+    invoice = replace(whole, lines=whole.lines[:line_count])
+    pages = print_paper(TYPESETTER, invoice, tmp_path)
+    (page,) = [it for it in pages if total_row(invoice)[0] in it]
+    assert all(_count(it.token_count) in page.split() for it in invoice.lines[-2:])
 
 
 def test_paper__brings_its_fonts(tmp_path: Path) -> None:
