@@ -37,6 +37,7 @@ READ_IN_SQL = re.compile(r"(?<!DELETE )\b(?:FROM|JOIN)\s+(\w+)|^(\w+) \w JOIN", 
 FILLED_ONCE = {"reports_known"}
 # Stands for what a formatted text is given.
 HOLE = "_HOLE_"
+PLACE = re.compile(r"\{\w+\}")
 # Reads settings only: that a value is taken says nothing about what it does.
 TESTS_OF_READING = ROOT / "tests/cli/test_settings.py"
 
@@ -146,7 +147,7 @@ def _names(*nodes: ast.AST) -> Iterator[str]:
 def _texts(tree: ast.AST) -> Iterator[str]:
     for node in ast.walk(tree):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            yield node.value
+            yield PLACE.sub(HOLE, node.value)
         elif isinstance(node, ast.JoinedStr):
             yield "".join(
                 str(part.value) if isinstance(part, ast.Constant) else HOLE for part in node.values

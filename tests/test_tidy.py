@@ -148,7 +148,7 @@ def _tracked() -> list[str]:
         capture_output=True,
         text=True,
     )
-    paths = [path for path in listed.stdout.splitlines() if not path.endswith(".png")]
+    paths = [path for path in listed.stdout.splitlines() if not path.endswith((".png", ".gz"))]
     return [path for path in paths if (ROOT / path).is_file()]
 
 

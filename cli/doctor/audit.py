@@ -27,8 +27,8 @@ _DO: Final = {
     " tokenworks usage void",
     Looked.SUMS: "usage was changed by hand, or the journal was: find who writes to the database"
     " beside the meter; nothing is repaired by itself",
-    Looked.TOTALS: "usage or its totals were changed by hand: see to sums first, where they fail too;"
-    " then have tokenworks db recount add usage up anew",
+    Looked.TOTALS: "usage or its totals were changed by hand: see to sums first, where they fail"
+    " too; then have tokenworks db recount add usage up anew",
     Looked.EVENT_IDS: "take one of the two back by its place (tokenworks usage void names both),"
     " and let only one of them report such requests",
     Looked.ENERGY: "energy_shares was changed by hand: restore it from a backup",

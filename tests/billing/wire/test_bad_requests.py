@@ -153,13 +153,13 @@ def test_document__unknown_forms(office: Office, closed: pb.CloseMonthResponse) 
     """A form that this server does not know is refused, whatever it is asked of."""
     del closed
     for form in (-1, 6, 2**31 - 1):
-        requests = [
+        requests: list[tuple[str, Any]] = [
             ("GetInvoice", pb.GetInvoiceRequest(number=NUMBER)),
             ("PreviewInvoice", pb.PreviewInvoiceRequest(account="acme")),
             ("ExplainInvoiceLine", pb.ExplainInvoiceLineRequest(number=NUMBER, line=1)),
         ]
         for name, request in requests:
-            request.format = form  # type: ignore[assignment]
+            request.format = form
             assert refused(office, name, request) == "format"
 
 
