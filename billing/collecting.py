@@ -6,7 +6,6 @@ from enum import StrEnum
 from typing import Final
 
 from billing.contracts import ClosingTerms
-from billing.ports import PeriodState, StoredPeriod
 
 _HOUR_MS: Final = 3600 * 1000
 # On the fifth day after its end a period is closed whoever is still waited for.
@@ -66,15 +65,6 @@ def collecting_of(end_ms: int, terms: ClosingTerms) -> Collecting:
         collected_ms=end_ms + terms.collect_hours * _HOUR_MS,
         due_ms=end_ms + _WAIT_MS_MAX,
     )
-
-
-def stage_of(
-    period: StoredPeriod, terms: ClosingTerms, waits_for: Sequence[str], *, now_ms: int
-) -> Stage:
-    """Return where a period stands."""
-    if period.state is PeriodState.CLOSED:
-        return Stage.CLOSED
-    return collecting_of(period.span.end_ms, terms).stage(waits_for, now_ms=now_ms)
 
 
 def _unheard(waits_for: Sequence[str]) -> str:

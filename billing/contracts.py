@@ -13,7 +13,7 @@ from zoneinfo import ZoneInfo
 
 from billing.charges import Charge
 from billing.money import Currency
-from billing.periods import Month, Span, month_of, month_span
+from billing.periods import Month, Span, month_span
 from billing.price_book import Override
 from billing.tax import Tax
 from meter.domain.account import AccountTree
@@ -211,17 +211,6 @@ def billing_periods(version: ContractVersion, month: Month) -> list[BillingPerio
     """Return what a month is billed as under a version: one period, or none outside its time."""
     span = month_span(month, version.zone).meet(version.start_ms, version.end_ms)
     return [] if span is None else [BillingPeriod(version=version, month=month, span=span)]
-
-
-def periods_until(version: ContractVersion, until_ms: int) -> Iterator[BillingPeriod]:
-    """Yield the version's periods that have ended at an instant, oldest first."""
-    month = month_of(version.start_ms, version.zone)
-    while True:
-        found = billing_periods(version, month)
-        if not found or found[0].span.end_ms > until_ms:
-            return
-        yield found[0]
-        month = month.next()
 
 
 def accounts_below(tree: AccountTree, roots: Sequence[str], span: Span) -> frozenset[str]:

@@ -1,6 +1,6 @@
 """What billing's use cases ask of its store."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 from typing import Protocol, TypeAlias
@@ -44,16 +44,6 @@ class Terms:
     def _file(self, kind: str, name: str, start_ms: int) -> TermsFile:
         digest = self.digests.get((kind, name, start_ms), "")
         return TermsFile(kind=kind, name=name, start_ms=start_ms, sha256=digest)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class IssuedPeriod:
-    """A period that an invoice was issued for, and under which book."""
-
-    contract: str
-    version_start_ms: int
-    span: Span
-    number: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -163,25 +153,8 @@ class NotIssued(Enum):
 
 
 class InvoiceStore(Protocol):
-    """Keeps invoices; what was issued never changes."""
-
-    def issue(self, invoice: Invoice, *, terms_version: int, now_ms: int) -> Invoice | NotIssued:
-        """Give a draft the next number of its series and keep it, in one transaction."""
-        ...
-
-    def issued_periods(self) -> Sequence[IssuedPeriod]:
-        """Return all periods that invoices were issued for."""
-        ...
+    """Reads documents; what was issued never changes."""
 
     def find(self, number: str) -> Invoice | None:
         """Return an invoice as it was issued."""
-        ...
-
-    def list_invoices(
-        self, *, contracts: Sequence[str] | None, month: Month | None, after: str, limit: int
-    ) -> Sequence[Invoice]:
-        """Return invoices of these contracts and this month by number, after one of them.
-
-        None stands for all of them.
-        """
         ...

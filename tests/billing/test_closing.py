@@ -14,7 +14,6 @@ from sqlalchemy import event
 from billing.close_result import CloseResult, Outcome
 from billing.errors import BillingReason
 from billing.periods import read_month
-from billing.ports import NotIssued
 from meter.domain.errors import MeterError, NotFound, Refused, Unavailable
 from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
 from tests.meter.store.recording import wait_for_lock
@@ -243,37 +242,22 @@ def test_close__two_jobs_at_once(town: Town) -> None:
     assert [number for number, _ in issued(town)] == [f"NG-2026-{it:06}" for it in (1, 2, 3, 4)]
 
 
-def test_issue__terms_that_changed_are_read_again(town: Town) -> None:
-    """A draft of other terms than those in force is not issued."""
-    use(town)
-    closing = town.billing.closing
-    draft = closing.preview("acme", read_month(OCTOBER))[0]
-    version = town.billing.terms.load().version
-    town.import_book(book_toml(book="more"))
-    issue = town.billing.invoices.issue
-    assert issue(draft, terms_version=version, now_ms=1) is NotIssued.TERMS_CHANGED
-
-
 _HALF_DONE = """
 SELECT count(*) FROM issued_invoices i
 WHERE line_count <> (SELECT count(*) FROM issued_lines l WHERE l.number = i.number)
 """
 
 
-def test_issue__waits_for_a_change_under_way(town: Town) -> None:
+def test_close__waits_for_a_change_under_way(town: Town) -> None:
     """Terms that are being changed are waited for: no invoice slips in beside the change."""
     use(town)
-    (draft,) = town.billing.closing.preview("acme", read_month(OCTOBER))
-    draft = replace(draft, cut_id=town.host.cuts.take_cut(now_ms=town.clock.now).cut_id)
-    version = town.billing.terms.load().version
-    issue = town.billing.invoices.issue
     with psycopg.connect(town.database_url) as change, ThreadPoolExecutor(1) as pool:
         change.execute("UPDATE terms SET version = version + 1")
-        issuing = pool.submit(issue, draft, terms_version=version, now_ms=town.clock.now)
+        closing = pool.submit(close, town)
         wait_for_lock(town.database_url)
+        assert issued(town) == []
         change.commit()
-        assert issuing.result() is NotIssued.TERMS_CHANGED
-    assert issued(town) == []
+        assert outcomes(closing.result()) == {"acme-2026": Outcome.ISSUED}
 
 
 class _Stop(Exception):

@@ -13,11 +13,9 @@ from billing.contracts import (
     PriceBy,
     accounts_below,
     billing_periods,
-    periods_until,
 )
 from billing.periods import Month, Span, month_span
 from meter.domain.account import Account, AccountTree, ParentEdge
-from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms
 from tests.billing.terms import a_contract
 
@@ -185,39 +183,6 @@ def test_billing_periods__month_and_version() -> None:
     ]
     assert found[0][0].month == Month(2026, 1)
     assert found[0][0].version is contract
-
-
-@pytest.mark.parametrize(
-    ("until", "count"),
-    [
-        ("2026-01-31T23:45", 0),
-        ("2026-02-01", 1),
-        ("2026-03-01", 2),
-        ("2026-03-20T06:00", 2),
-        ("2026-03-20T06:15", 3),
-        ("2030-01-01", 3),
-    ],
-)
-def test_periods_until__those_that_have_ended(until: str, count: int) -> None:
-    """The periods of a version that have ended, oldest first, each begins where the last ended."""
-    contract = version(start="2026-01-10", end="2026-03-20T06:15")
-    periods = list(periods_until(contract, at(until)))
-    assert len(periods) == count
-    assert [it.month.number for it in periods] == [1, 2, 3][:count]
-
-
-@given(st.integers(0, 96 * 400), st.integers(1, 96 * 400), st.sampled_from(["UTC", "Cuba", "NZ"]))
-def test_periods_until__fill_the_version(begin: int, length: int, zone: str) -> None:
-    """The periods of a version that has ended are all of its time, and no instant is in two."""
-    start_ms = at("2026-01-01") + begin * INTERVAL_MS
-    end_ms = start_ms + length * INTERVAL_MS
-    contract = replace(a_contract(f'zone = "{zone}"'), start_ms=start_ms, end_ms=end_ms)
-    spans = [it.span for it in periods_until(contract, end_ms)]
-    assert [spans[0].start_ms, *(it.end_ms for it in spans)] == [
-        *(it.start_ms for it in spans),
-        end_ms,
-    ]
-    assert spans[0].start_ms == start_ms
 
 
 def test_accounts_below__at_any_time_of_a_span() -> None:
