@@ -157,7 +157,8 @@ def test_paper__has_ink(name: str, tmp_path: Path) -> None:
     pictures = sorted(tmp_path.glob("page-*.ppm"))
     assert len(pictures) == len(pages)
     for picture in pictures:
-        assert 0.002 < _share_of_ink(picture) < 0.2
+        # A second page may bear a few lines alone; an empty one has none.
+        assert 0.0005 < _share_of_ink(picture) < 0.2
     assert (_share_of_red(pictures[0]) > 0.01) is invoice.is_sandbox
 
 
