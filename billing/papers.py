@@ -14,7 +14,7 @@ from billing.documents.html import to_html
 from billing.documents.table import to_csv
 from billing.documents.text import to_text
 from billing.invoicing import Invoice
-from billing.typesetting import Typesetter
+from billing.typesetting import Typesetter, UnprintableDocument
 
 # Of one transaction: some seconds of work, which is all that a kill can cost.
 _BATCH_SIZE: Final = 50
@@ -140,14 +140,19 @@ class PaperPress:
     def render(self, invoice: Invoice, form: str) -> bytes:
         """Return a document in a form (text, json, html, csv, pdf); papers of issued ones are kept.
 
-        Raises Unavailable, UnprintableDocument.
+        One that cannot be printed has its other forms all the same, which are not kept. Raises
+        Unavailable, and for a PDF UnprintableDocument.
         """
         if form == "text":
             return to_text(invoice)
         if form == "json":
             return to_json(invoice)
         if invoice.issue is not None:
-            return self.get(invoice, PaperForm(form))
+            try:
+                return self.get(invoice, PaperForm(form))
+            except UnprintableDocument:
+                if form == PaperForm.PDF:
+                    raise
         match PaperForm(form):
             case PaperForm.HTML:
                 return to_html(invoice)

@@ -137,6 +137,22 @@ def test_make_missing__one_cannot_be_printed(engine: Engine, database_url: str) 
     assert press.make_missing().made_count == 1
 
 
+def test_render__what_cannot_be_printed(engine: Engine, database_url: str) -> None:
+    """A document that no PDF can be made of is shown in its other forms; nothing is kept."""
+    (invoice,) = issue_some(engine, 1)
+
+    class Faulty(Typesetter):
+        def to_pdf(self, invoice: Invoice) -> Any:  # noqa: ANN401, ARG002
+            raise UnprintableDocument("a fault")
+
+    press = PaperPress(store=PaperStore(engine), typesetter=Faulty())
+    assert press.render(invoice, "html") == to_html(invoice)
+    assert press.render(invoice, "csv")
+    with pytest.raises(UnprintableDocument):
+        press.render(invoice, "pdf")
+    assert ask(database_url, "SELECT count(*) FROM invoice_papers") == [(0,)]
+
+
 def test_get__makes_what_is_missing(engine: Engine, database_url: str) -> None:
     """Who asks first has the papers made and kept, and nobody makes them again."""
     (invoice,) = issue_some(engine, 1)
