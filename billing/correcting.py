@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
-from billing.contracts import BillingPeriod
+from billing.calendar import as_billed
 from billing.drafting import Draft, Drafting
 from billing.errors import BillingReason
 from billing.invoicing import CreditLine, DocumentKind, Invoice
@@ -106,7 +106,8 @@ class Correcting:
             # Before anything is read: whatever is issued from here on makes the draft an old one.
             mark = self.documents.mark(period.contract)
             drafting = self.look()
-            draft = drafting.difference(as_period(drafting, period), cut_id=cut_id)
+            billed = as_billed(period, drafting.terms.contracts)
+            draft = drafting.difference(billed, cut_id=cut_id)
             document = self._document(draft, reason=reason, write_off=write_off)
             if document is None or cut_id is None:
                 return document
@@ -145,16 +146,6 @@ class Correcting:
             reason=reason,
         )
         return written_off(invoice) if write_off else invoice
-
-
-def as_period(drafting: Drafting, stored: StoredPeriod) -> BillingPeriod:
-    """Return a kept period as it is billed by the terms of a look."""
-    version = next(
-        it
-        for it in drafting.terms.contracts.versions(stored.contract)
-        if it.start_ms == stored.version_start_ms
-    )
-    return BillingPeriod(version=version, month=stored.month, span=stored.span)
 
 
 def written_off(invoice: Invoice) -> Invoice:

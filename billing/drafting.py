@@ -11,6 +11,7 @@ from itertools import chain
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from billing.calendar import as_billed
 from billing.charges import Charge
 from billing.charging import BilledCharge
 from billing.contracts import BillingPeriod, billing_periods
@@ -219,7 +220,7 @@ class Drafting:
         """Return what closed periods come to beyond what was billed, of those with any of it."""
         moved = self._outstanding.moved(closed)
         periods = [
-            self._outstanding.as_period(it)
+            as_billed(it, self.terms.contracts)
             for it in closed
             if PeriodKey(it.contract, it.span.start_ms) in moved
         ]

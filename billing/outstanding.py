@@ -5,6 +5,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
+from billing.calendar import as_billed
 from billing.charges import Charge
 from billing.charging import BilledCharge, due_charges
 from billing.contracts import BillingPeriod
@@ -63,7 +64,7 @@ class Outstanding:
         found: dict[PeriodKey, list[Late]] = {}
         for key, each in earlier.items():
             late = [
-                Late(period=self.as_period(it), outcome=it.outcome)
+                Late(period=as_billed(it, self._terms.contracts), outcome=it.outcome)
                 for it in each
                 if _stored_key(it) in moved
             ]
@@ -76,7 +77,7 @@ class Outstanding:
         wanted = {key_of(it) for it in periods}
         closed = self._ledger.closed_periods({it.contract for it in wanted})
         return [
-            Late(period=self.as_period(it), outcome=it.outcome)
+            Late(period=as_billed(it, self._terms.contracts), outcome=it.outcome)
             for each in closed.values()
             for it in each
             if _stored_key(it) in wanted
@@ -147,25 +148,22 @@ class Outstanding:
             self._digests[key] = digest_of(self.files(period))
         return self._digests[key]
 
-    def as_period(self, stored: StoredPeriod) -> BillingPeriod:
-        """Return a stored period with its version of the contract as it is by now."""
-        versions = self._terms.contracts.versions(stored.contract)
-        version = next(it for it in versions if it.start_ms == stored.version_start_ms)
-        return BillingPeriod(version=version, month=stored.month, span=stored.span)
-
     def moved(self, periods: Sequence[StoredPeriod]) -> frozenset[PeriodKey]:
         """Return those of closed periods that may come to something else than what was billed."""
         moved: set[PeriodKey] = set()
         # By span: most contracts of an installation have their months together.
         settled: dict[Span, list[StoredPeriod]] = defaultdict(list)
         for it in periods:
-            if it.settled_cut_id is None or it.settled_terms != self.digest(self.as_period(it)):
+            if it.settled_cut_id is None or it.settled_terms != self.digest(
+                as_billed(it, self._terms.contracts)
+            ):
                 moved.add(_stored_key(it))
             else:
                 settled[it.span].append(it)
         for span, each in settled.items():
             accounts = {
-                _stored_key(it): self._gathering.accounts(self.as_period(it)) for it in each
+                _stored_key(it): self._gathering.accounts(as_billed(it, self._terms.contracts))
+                for it in each
             }
             latest = self._sums.latest_cuts(
                 account_ids=sorted(frozenset[str]().union(*accounts.values())),

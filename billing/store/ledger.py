@@ -10,10 +10,10 @@ from billing.charging import BilledCharge
 from billing.difference import BilledLine
 from billing.documents.canonical import from_json
 from billing.ledger import PeriodKey
-from billing.periods import Month, Span
 from billing.ports import PeriodState, StoredPeriod
 from billing.price_book import MODE_NAMES, Price
 from billing.rating import LineKey
+from billing.store.period_rows import to_period
 from billing.store.tables import billing_periods, issued_invoices
 from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import TokenClass
@@ -106,7 +106,7 @@ class LedgerStore:
         found: dict[str, list[StoredPeriod]] = {}
         with store_faults(), self._engine.connect() as connection:
             for row in connection.execute(statement):
-                found.setdefault(row.contract, []).append(_to_stored(row))
+                found.setdefault(row.contract, []).append(to_period(row))
         return found
 
     def billed(
@@ -181,24 +181,6 @@ def _asked(periods: Collection[PeriodKey]) -> dict[str, Any]:
 
 def _key(row: Row[Any]) -> PeriodKey:
     return PeriodKey(row.contract, to_ms(row.start))
-
-
-def _to_stored(row: Row[Any]) -> StoredPeriod:
-    return StoredPeriod(
-        contract=row.contract,
-        month=Month(row.month.year, row.month.month),
-        span=Span(start_ms=to_ms(row.period_start), end_ms=to_ms(row.period_end)),
-        version_start_ms=to_ms(row.version_start),
-        zone=row.zone,
-        tzdata=row.tzdata,
-        state=PeriodState(row.state),
-        outcome=row.outcome,
-        exception=row.exception,
-        close_ms=None if row.close_time is None else to_ms(row.close_time),
-        cut_id=row.cut_id,
-        settled_cut_id=row.settled_cut_id,
-        settled_terms=None if row.settled_terms is None else bytes(row.settled_terms),
-    )
 
 
 def to_billed(row: Row[Any]) -> BilledLine:
