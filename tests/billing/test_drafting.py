@@ -185,19 +185,6 @@ def test_price__that_moved_in_a_closed_month(town: Town) -> None:
     assert lines(issue(town, "2026-12")) == [(1_000_000, "4.00", "")]
 
 
-def test_late__in_another_currency(town: Town) -> None:
-    """A contract that goes over to another currency bears nothing of its months in the old one."""
-    town.set_contract(contract_toml())
-    use(town, input=1_000_000)
-    issue(town)
-    town.import_book(book_toml(book="euros").replace('"USD"', '"EUR"'))
-    euros = contract_toml(start="2026-11-01T00:00:00", book="euros").replace('"USD"', '"EUR"')
-    town.set_contract(euros)
-    use(town, input=500_000)
-    use(town, at="2026-11-10", input=1_000_000)
-    assert lines(issue(town, "2026-11")) == [(1_000_000, "3.00", "")]
-
-
 def test_void__comes_to_a_credit_note(town: Town) -> None:
     """A month that takes back more than it bills is a credit note, in a series of its own."""
     town.set_contract(contract_toml(extra=TAX))
