@@ -104,6 +104,8 @@ class Closing:
         contracts = _contracts(drafting, order)
         if order.month is not None:
             self._check_ended(order.month, contracts, now_ms=now_ms)
+        # Also what only is looked at, and not closed, is of all that was recorded.
+        wait_until_counted(self.closer.facts, clock=self.clock, pause=self.pause)
         months = self.periods.open_months(ended_ms=now_ms) if order.month is None else [order.month]
         run = _Run(self, order, now_ms=now_ms, on_progress=on_progress)
         for month in months:

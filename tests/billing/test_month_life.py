@@ -16,7 +16,7 @@ from billing.periods import read_month
 from meter.domain.errors import Refused
 from meter.reporters import Reporter
 from tests.billing.test_closing import issued, ms, outcomes, use
-from tests.billing.town import Town, book_toml, contract_toml, town_on
+from tests.billing.town import Town, TownEvent, book_toml, contract_toml, town_on
 
 OCTOBER, NOVEMBER, DECEMBER = "2026-10", "2026-11", "2026-12"
 HOUR_MS = 3_600_000
@@ -204,6 +204,20 @@ def test_close__usage_after_the_final_invoice(town: Town) -> None:
         assert late.invoice is not None
         assert late.invoice.total == 3
     assert len(issued(town)) == 1
+
+
+def test_close__late_usage_that_is_not_counted_yet(town: Town) -> None:
+    """With nothing to close, what was recorded a moment ago is waited for all the same."""
+    town.set_contract(contract_toml(until="2026-11-01T00:00:00"))
+    use(town)
+    close(town)
+    town.record(
+        TownEvent(account="acme", end_ms=ms("2026-10-10"), classes={"input": 1_000_000}),
+        count=False,
+    )
+    closing = replace(town.billing.closing, pause=lambda _: town.count())
+    late = only(closing.close(CloseOrder(month=None)))
+    assert late.outcome is Outcome.LATE_AFTER_FINAL
 
 
 def test_reopen__what_has_no_document(town: Town) -> None:
