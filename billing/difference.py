@@ -63,15 +63,18 @@ def find_left(
         lines = before.get(key, ())
         now = counts.get(key, 0)
         token_count = now - sum(it.token_count for it in lines)
-        amount = round_half_up(amount_of(now, unit_price=key.unit_price), currency)
-        amount = subtract(amount, add_up(it.billed for it in lines))
+        exact = amount_of(now, unit_price=key.unit_price)
+        amount = round_half_up(exact, currency)
+        if lines:
+            amount = subtract(amount, add_up(it.billed for it in lines))
+            exact = amount_of(token_count, unit_price=key.unit_price)
         if token_count or amount:
             left.append(
                 LeftLine(
                     key=key,
                     price=prices.get(key),
                     token_count=token_count,
-                    exact=amount_of(token_count, unit_price=key.unit_price),
+                    exact=exact,
                     billed=amount,
                     first=lines[0] if lines else None,
                 )

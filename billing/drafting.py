@@ -132,11 +132,10 @@ class Drafting:
         drafts = []
         for period in periods:
             key = key_of(period)
-            own = replace(
-                made,
-                energy=self._find_energy(period, by_key[key].rating, consumption=consumption),
-                replaces=replaced.get(key, ""),
-            )
+            energy = self._find_energy(period, by_key[key].rating, consumption=consumption)
+            own = made
+            if energy is not None or key in replaced:
+                own = replace(made, energy=energy, replaces=replaced.get(key, ""))
             arrears = [
                 Arrears(
                     period=it.period,
@@ -157,7 +156,7 @@ class Drafting:
             drafts.append(
                 Draft(
                     period=period,
-                    invoice=replace(invoice, unpriced=tuple(chain(invoice.unpriced, *unpriced))),
+                    invoice=_with_unpriced(invoice, unpriced),
                     settled=tuple(map(self._settled, (period, *(it.period for it in arrears)))),
                 )
             )
@@ -357,6 +356,13 @@ class _Consumed:
     def pues(self) -> Mapping[str, SitePue]:
         """Return the PUE by pool over the period, of the sites whose PUE is known."""
         return self.consumption.pues(start_ms=self.span.start_ms, end_ms=self.span.end_ms)
+
+
+def _with_unpriced(invoice: Invoice, others: Sequence[tuple[Unpriced, ...]]) -> Invoice:
+    """Return a draft that also tells what has no price of the periods whose arrears it bears."""
+    if not any(others):
+        return invoice
+    return replace(invoice, unpriced=tuple(chain(invoice.unpriced, *others)))
 
 
 def _without_free(lines: Sequence[LeftLine]) -> tuple[LeftLine, ...]:

@@ -17,6 +17,7 @@ from decimal import (
     Overflow,
 )
 from fractions import Fraction
+from functools import cache
 from typing import Final
 
 import iso4217
@@ -109,7 +110,12 @@ def share_out(amount: Decimal, *, weights: Sequence[int]) -> list[Decimal]:
 
 def round_half_up(amount: Decimal, currency: Currency) -> Decimal:
     """Return the amount in whole smallest units, halves away from zero: the one rounding."""
-    return _ROUNDING.quantize(amount, Decimal(1).scaleb(-currency.exponent))
+    return _ROUNDING.quantize(amount, _smallest_unit(currency.exponent))
+
+
+@cache
+def _smallest_unit(exponent: int) -> Decimal:
+    return Decimal(1).scaleb(-exponent)
 
 
 def write(amount: Decimal) -> str:

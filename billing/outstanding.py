@@ -19,6 +19,8 @@ from meter.usage import UsageSums
 
 # What became of a closed period whose charges may not be billed yet.
 _CARRIED: Final = "carried"
+# Periods whose files are known at a time: those of a batch, which are asked for more than once.
+_FILES_MAX: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +43,7 @@ class Outstanding:
         self._ledger = ledger
         self._sums = sums
         self._digests: dict[PeriodKey, bytes] = {}
+        self._files: dict[PeriodKey, tuple[TermsFile, ...]] = {}
 
     def late(self, periods: Sequence[BillingPeriod]) -> Mapping[PeriodKey, Sequence[Late]]:
         """Return the closed periods before each that have to be looked at, if any, by time.
@@ -134,12 +137,18 @@ class Outstanding:
 
     def files(self, period: BillingPeriod) -> tuple[TermsFile, ...]:
         """Return the files that a period is priced by, each once."""
+        key = key_of(period)
+        if key in self._files:
+            return self._files[key]
         found: dict[TermsFile, None] = {}
         for version in self._gathering.versions(period):
             span = period.span.meet(version.start_ms, version.end_ms)
             assert span is not None, "a version is in force in its period"
             found.update(dict.fromkeys(self._terms.files(version, span)))
-        return tuple(found)
+        if len(self._files) >= _FILES_MAX:
+            self._files.clear()
+        self._files[key] = tuple(found)
+        return self._files[key]
 
     def digest(self, period: BillingPeriod) -> bytes:
         """Return what moves with any of a period's files."""

@@ -6,6 +6,7 @@ the clocks went over it; where it comes twice, the first time.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
@@ -16,6 +17,8 @@ YEAR_MIN: Final = 1980
 YEAR_MAX: Final = 2200
 _STEP: Final = timedelta(milliseconds=INTERVAL_MS)
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+# Begins of months that are found once for all contracts of a zone.
+_KNOWN_MAX: Final = 4096
 # The longest that clocks ever went over: a whole day, where the date line was moved.
 _GAP_STEPS_MAX: Final = 24 * 4 + 2
 # Of the machine, not of a place; and zones that count leap seconds, whose edges lie on no grid.
@@ -100,6 +103,7 @@ def month_span(month: Month, zone: ZoneInfo) -> Span:
     return Span(start_ms=month_start_ms(month, zone), end_ms=month_start_ms(month.next(), zone))
 
 
+@lru_cache(_KNOWN_MAX)
 def month_start_ms(month: Month, zone: ZoneInfo) -> int:
     """Return the first instant (ms) of a month in a zone; raises OffGrid."""
     midnight = datetime(month.year, month.number, 1, tzinfo=zone)
@@ -111,6 +115,7 @@ def month_start_ms(month: Month, zone: ZoneInfo) -> int:
     return check_edge(to_ms(instant))
 
 
+@lru_cache(_KNOWN_MAX)
 def month_of(at_ms: int, zone: ZoneInfo) -> Month:
     """Return the month in which an instant lies in a zone."""
     local = to_time(at_ms).astimezone(zone)

@@ -17,6 +17,7 @@ from billing.closers import Chunk, ChunkDone, Closers, MakeClosers, close_chunk
 from billing.period_closing import PeriodClosing
 from meter.domain.errors import Reason, Unavailable
 from meter.options import JobOptions
+from meter.runtime.garbage import uncollected
 
 # Chunks that wait for each process: it never stands still, and little is read ahead.
 _AHEAD: Final = 2
@@ -84,4 +85,6 @@ def _start(options: JobOptions) -> None:
 
 def _close(chunk: Chunk) -> ChunkDone:
     assert _Own.closing is not None, "it was started"
-    return close_chunk(_Own.closing, chunk)
+    # What a chunk is made of is let go by its end; a collection in between finds nothing.
+    with uncollected():
+        return close_chunk(_Own.closing, chunk)

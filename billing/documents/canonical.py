@@ -23,7 +23,8 @@ from billing.documents.format import (
 from billing.documents.lines_json import (
     charge_line_to_json,
     credit_line_to_json,
-    line_to_json,
+    dumps,
+    price_to_json,
     read_charge_line,
     read_credit_line,
     read_line,
@@ -31,22 +32,55 @@ from billing.documents.lines_json import (
     read_unpriced,
     tax_total_to_json,
     unpriced_to_json,
+    write_line,
 )
-from billing.invoicing import DocumentKind, Group, Invoice, Issue, TermsFile
-from billing.money import write, write_money
+from billing.invoicing import DocumentKind, Group, Invoice, InvoiceLine, Issue, TermsFile
+from billing.money import Currency, write, write_money
 from billing.periods import Span
+from billing.price_book import Price
 
 FORMAT: Final = 1
 _PREVIEW: Final = "preview"
+_LINES: Final = "lines"
 
 
 class UnknownFormat(ValueError):
     """A document that another version of Tokenworks wrote, or that is no invoice."""
 
 
+class CanonicalWriter:
+    """Writes documents, many after another: what lines of one price have in common, once."""
+
+    def __init__(self) -> None:
+        """Begin with nothing known."""
+        # By the price itself, which is kept so long.
+        self._prices: dict[int, tuple[Price, str]] = {}
+
+    def write(self, invoice: Invoice) -> bytes:
+        """Return the document with every fact of it, in UTF-8."""
+        document = _to_json(invoice)
+        lines = ",".join([self._line(it, invoice.currency) for it in invoice.lines])
+        # Keys are in order: what stands before the lines, and what behind.
+        before = dumps({key: value for key, value in document.items() if key < _LINES})
+        after = dumps({key: value for key, value in document.items() if key > _LINES})
+        return f'{before[:-1]},"{_LINES}":[{lines}],{after[1:]}\n'.encode()
+
+    def _line(self, line: InvoiceLine, currency: Currency) -> str:
+        price = line.price
+        known = self._prices.get(id(price))
+        if known is None:
+            known = self._prices[id(price)] = (price, dumps(price_to_json(price)))
+        return write_line(line, currency, price=known[1])
+
+
 def to_json(invoice: Invoice) -> bytes:
     """Return the document with every fact of it, in UTF-8."""
-    document = {
+    return CanonicalWriter().write(invoice)
+
+
+def _to_json(invoice: Invoice) -> dict[str, Any]:
+    """Return all of a document but its lines of tokens."""
+    return {
         "format": FORMAT,
         "kind": _PREVIEW if invoice.issue is None else invoice.kind.value,
         "sandbox": invoice.is_sandbox,
@@ -61,15 +95,12 @@ def to_json(invoice: Invoice) -> bytes:
         "issue": None if invoice.issue is None else _issue_to_json(invoice.issue, invoice.version),
         "cut_id": invoice.cut_id,
         "counted_until": write_time(invoice.counted_until_ms),
-        "lines": [line_to_json(it, invoice.currency) for it in invoice.lines],
         "unpriced": [unpriced_to_json(it) for it in invoice.unpriced],
         "total": write_money(invoice.total, invoice.currency),
         "residue": write(invoice.residue),
         **({} if invoice.energy is None else {"energy": energy_to_json(invoice.energy)}),
         **_optional(invoice),
     }
-    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
-    return f"{text}\n".encode()
 
 
 def from_json(document: bytes) -> Invoice:

@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime
 from decimal import Decimal
+from functools import lru_cache
 from itertools import groupby
 from typing import Final
 from zoneinfo import ZoneInfo
@@ -37,6 +38,8 @@ _REPLACEMENT: Final = "\N{REPLACEMENT CHARACTER}"
 _CONTROL_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
 # Overrides and isolates of the direction of writing: they can show a name as another one.
 _TURNING: Final = frozenset(map(chr, (*range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+# Instants that are written once for many: most documents of a month have them in common.
+_KNOWN_MAX: Final = 1024
 # So much of a SHA-256 tells any two apart that people compare.
 _SHORT_HASH_CHARS: Final = 12
 # How the sources of a price name the contract.
@@ -68,6 +71,7 @@ def group_price(price: Decimal, currency: Currency) -> str:
     return f"{int(whole):,}.{fraction}" if fraction else f"{int(whole):,}"
 
 
+@lru_cache(_KNOWN_MAX)
 def write_time(at_ms: int) -> str:
     """Return an instant for machines: UTC, with milliseconds where there are any."""
     timespec = "milliseconds" if at_ms % 1000 else "seconds"
@@ -79,6 +83,7 @@ def read_time(text: str) -> int:
     return to_ms(datetime.fromisoformat(text))
 
 
+@lru_cache(_KNOWN_MAX)
 def date_of(at_ms: int, zone: ZoneInfo) -> date:
     """Return the date of an instant in a zone."""
     return to_time(at_ms).astimezone(zone).date()

@@ -1,6 +1,8 @@
 """The lines of a document as JSON, and back: usage and adjustments, charges, credits, taxes."""
 
+import json
 from decimal import Decimal
+from json.encoder import encode_basestring as _quoted
 from typing import Any, Final, overload
 
 from billing.documents.format import read_time, write_time
@@ -12,31 +14,29 @@ from billing.rating import Unpriced
 from billing.tax import Tax, TaxTotal
 from meter.domain.tokens import BAND_NAMES, Mode, TokenClass
 
+# Canonical JSON.
+dumps: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode
 _MODES: Final[dict[str, Mode]] = {name: mode for mode, name in MODE_NAMES.items()}
 
 
-def line_to_json(line: InvoiceLine, currency: Currency) -> dict[str, Any]:
-    """Return a line of usage or an adjustment; group and origin are left out where none are."""
-    group = {"group": line.group} if line.group else {}
-    origin = {} if line.origin is None else {"origin": _origin_to_json(line.origin)}
-    return {
-        "line": line.line,
-        "model": line.model,
-        "tier": line.tier,
-        "mode": MODE_NAMES[line.mode],
-        "token_class": class_name(line.token_class),
-        "price": _price_to_json(line.price),
-        "quantity": line.token_count,
-        "exact": write(line.exact),
-        "billed": write_money(line.billed, currency),
-        "residue": write(line.residue),
-        **group,
-        **origin,
-    }
+def write_line(line: InvoiceLine, currency: Currency, *, price: str) -> str:
+    """Return a line of usage or an adjustment, with its price as it is written.
+
+    Group and origin are left out where none are. Keys are in order: it is part of canonical JSON.
+    """
+    group = f'"group":{_quoted(line.group)},' if line.group else ""
+    origin = "" if line.origin is None else f'"origin":{dumps(_origin_to_json(line.origin))},'
+    return (
+        f'{{"billed":"{write_money(line.billed, currency)}","exact":"{write(line.exact)}",{group}'
+        f'"line":{line.line},"mode":"{MODE_NAMES[line.mode]}","model":{_quoted(line.model)},'
+        f'{origin}"price":{price},"quantity":{line.token_count},'
+        f'"residue":"{write(line.residue)}","tier":{_quoted(line.tier)},'
+        f'"token_class":"{class_name(line.token_class)}"}}'
+    )
 
 
 def read_line(found: dict[str, Any]) -> InvoiceLine:
-    """Return what `line_to_json` wrote."""
+    """Return what `write_line` wrote."""
     return InvoiceLine(
         line=found["line"],
         **_read_key(found),
@@ -190,7 +190,8 @@ def _read_origin(found: dict[str, Any]) -> Origin:
     )
 
 
-def _price_to_json(price: Price) -> dict[str, Any]:
+def price_to_json(price: Price) -> dict[str, Any]:
+    """Return a price with all that it was made of."""
     return {
         "base": write(price.base),
         "source": price.source,

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy import Connection
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from billing.documents.canonical import to_json
+from billing.documents.canonical import CanonicalWriter
 from billing.invoicing import (
     ChargeLine,
     CreditLine,
@@ -64,33 +64,18 @@ _INVOICE_COLUMNS: Final = {
     "reason": "text",
     "terms_version": "int8",
 }
-_LINE_COLUMNS: Final = {
-    "number": "text",
-    "line": "int4",
-    "kind": "text",
-    "model": "text",
-    "tier": "text",
-    "mode": "text",
-    "token_class": "text",
-    "above": "int4",
-    "window_name": "text",
-    "book": "text",
-    "price_from": "timestamptz",
-    "unit_price": "numeric",
-    "quantity": "numeric",
-    "exact": "numeric",
-    "billed": "numeric",
-    "residue": "numeric",
-    "group_account": "text",
-    "origin_start": "timestamptz",
-    "origin_number": "text",
-    "origin_line": "int4",
-    "description": "text",
-    "unit": "text",
-    "charge": "text",
-    "tax_category": "text",
-    "tax_rate": "numeric",
-}
+# What no two lines have in common, and what all lines of one price have.
+_OWN_COLUMNS: Final = ("number", "line", "quantity", "exact", "billed", "residue")
+_SHARED_COLUMNS: Final = (
+    *("kind", "model", "tier", "mode", "token_class", "above", "window_name", "book"),
+    *("price_from", "unit_price", "group_account", "origin_start", "origin_number", "origin_line"),
+    *("description", "unit", "charge", "tax_category", "tax_rate"),
+)
+_COPY_LINES: Final = (
+    f"COPY issued_lines ({', '.join((*_OWN_COLUMNS, *_SHARED_COLUMNS))}) FROM STDIN"
+)
+# What would end a field of COPY's text.
+_ESCAPES: Final = str.maketrans({"\\": r"\\", "\t": r"\t", "\n": r"\n", "\r": r"\r"})
 # What a line has that is not of tokens.
 _NO_TOKENS: Final = {
     "model": "",
@@ -123,13 +108,13 @@ def issue_all(
         serials.append(last[series])
         issued.append(issue(document, number=last[series], issue_ms=now_ms))
     if issued:
+        writer = CanonicalWriter()
         rows = (
-            invoice_row(document, serial=serial, terms_version=terms_version)
+            invoice_row(document, serial=serial, terms_version=terms_version, writer=writer)
             for document, serial in zip(issued, serials, strict=True)
         )
         _copy(connection, "issued_invoices", columns=_INVOICE_COLUMNS, rows=rows)
-        lines = (row for document in issued for row in line_rows(document))
-        _copy(connection, "issued_lines", columns=_LINE_COLUMNS, rows=lines)
+        _copy_lines(connection, issued)
         due = ({"number": it.issue.number} for it in issued if it.issue is not None)
         _copy(connection, "papers_due", columns={"number": "text"}, rows=due)
     return issued
@@ -174,10 +159,58 @@ def _copy(
             copy.write_row([row[name] for name in columns])
 
 
-def invoice_row(invoice: Invoice, *, serial: int, terms_version: int) -> dict[str, Any]:
+def _copy_lines(connection: Connection, documents: Sequence[Invoice]) -> None:
+    """Keep the lines of documents, as text: most of a line is that of others at its price."""
+    shared: dict[object, str] = {}
+    texts = []
+    for document in documents:
+        assert document.issue is not None
+        number = _copied(document.issue.number)
+        for line in document.lines:
+            row = _shared_text(line, document.version.tax, known=shared)
+            own = f"{line.line}\t{line.token_count}\t{line.exact}\t{line.billed}"
+            texts.append(f"{number}\t{own}\t{line.residue}\t{row}\n")
+        for other in _other_rows(document):
+            own = _to_text(other, _OWN_COLUMNS[1:])
+            texts.append(f"{number}\t{own}\t{_to_text(other, _SHARED_COLUMNS)}\n")
+    with (
+        driver_connection(connection).cursor() as cursor,
+        cursor.copy(_COPY_LINES) as copy,
+    ):
+        copy.write("".join(texts))
+
+
+def _shared_text(line: InvoiceLine, tax: Tax | None, *, known: dict[object, str]) -> str:
+    """Return what a line has in common with others, of documents that all live on meanwhile."""
+    if line.origin is not None:
+        return _to_text(_token_line(line, tax=tax), _SHARED_COLUMNS)
+    key = (
+        *(id(line.price), id(tax), line.model, line.tier, line.mode, line.token_class),
+        line.group,
+    )
+    found = known.get(key)
+    if found is None:
+        found = known[key] = _to_text(_token_line(line, tax=tax), _SHARED_COLUMNS)
+    return found
+
+
+def _to_text(row: Mapping[str, Any], columns: Sequence[str]) -> str:
+    return "\t".join(_copied(row[name]) for name in columns)
+
+
+def _copied(value: object) -> str:
+    """Return a value as COPY reads it."""
+    if value is None:
+        return r"\N"
+    return str(value).translate(_ESCAPES)
+
+
+def invoice_row(
+    invoice: Invoice, *, serial: int, terms_version: int, writer: CanonicalWriter | None = None
+) -> dict[str, Any]:
     """Return the row that an issued document is kept as."""
     assert invoice.issue is not None
-    version, document = invoice.version, to_json(invoice)
+    version, document = invoice.version, (writer or CanonicalWriter()).write(invoice)
     return {
         "number": invoice.issue.number,
         "series": invoice.issue.series,
@@ -217,10 +250,15 @@ def line_rows(invoice: Invoice) -> Iterator[dict[str, Any]]:
     number = {"number": invoice.issue.number}
     for line in invoice.lines:
         yield {**number, **_token_line(line, tax=invoice.version.tax)}
+    for row in _other_rows(invoice):
+        yield {**number, **row}
+
+
+def _other_rows(invoice: Invoice) -> Iterator[dict[str, Any]]:
     for charge in invoice.charges:
-        yield {**number, **_charge_line(charge)}
+        yield _charge_line(charge)
     for credit in invoice.credits:
-        yield {**number, **_credit_line(credit, kind=invoice.kind)}
+        yield _credit_line(credit, kind=invoice.kind)
 
 
 def _token_line(line: InvoiceLine, *, tax: Tax | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from jsonschema import Draft202012Validator
 
-from billing.documents.canonical import UnknownFormat, from_json, to_json
+from billing.documents.canonical import CanonicalWriter, UnknownFormat, from_json, to_json
 from billing.invoicing import Invoice
 from billing.price_book import MODE_NAMES, class_name
 from meter.domain.boundary import Boundary
@@ -54,6 +54,14 @@ def test_to_json__is_canonical(invoice: Invoice) -> None:
         json.loads(written), ensure_ascii=False, separators=(",", ":"), sort_keys=True
     )
     assert written == again.encode() + b"\n"
+
+
+@given(invoices(), invoices())
+def test_write__after_others(first: Invoice, second: Invoice) -> None:
+    """Whatever was written before by the same writer, a document is the same bytes."""
+    writer = CanonicalWriter()
+    written = [writer.write(it) for it in (first, second, first)]
+    assert written == [to_json(it) for it in (first, second, first)]
 
 
 def test_to_json__of_equal_invoices() -> None:
