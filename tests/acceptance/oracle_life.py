@@ -50,6 +50,7 @@ class Life:
         self.documents: list[Document] = []
         # What came of each period that is closed.
         self.closed: dict[Period, str] = {}
+        self._carried: dict[Period, set[str]] = {}
         self.agreed = Agreed(tree)
         self._events: list[tuple[int, Event]] = []
         self._own: dict[Period, Own] | None = None
@@ -193,7 +194,8 @@ class Life:
             late, carried = self._late(it)
             lines += late
             charges += carried
-        charges += self._charges(period, charges)
+        own = self._charges(period, charges)
+        charges += own
         amounts = [*(it.billed for it in lines), *(it.billed for it in charges)]
         net = sum(amounts, Fraction())
         end_ms = period_ms(contract, month=month)[1]
@@ -202,6 +204,7 @@ class Life:
             self.closed[period] = "zero" if lines or charges else "no usage"
         elif 0 < net < extras.minimum and not is_final:
             self.closed[period] = "carried"
+            self._carried[period] = {it.charge_id for it in own}
         else:
             self.closed[period] = "issued"
             document = self._issue(
@@ -298,8 +301,9 @@ class Life:
             for it in self._difference(period)
             if it.billed or it.quantity * it.key.line.unit_price
         ]
-        carried = self._charges(period) if self.closed[period] == "carried" else []
-        return lines, carried
+        # What it bore when it was carried forward, and no document bears by now.
+        carried = self._carried.get(period, set()) if self.closed[period] == "carried" else set()
+        return lines, [it for it in self._charges(period) if it.charge_id in carried]
 
     def _difference(self, period: Period) -> list[Line]:
         """Return what a period comes to by now, less what was billed for it, line by line."""
