@@ -31,10 +31,7 @@ def town(database_url: str) -> Iterator[Town]:
 
 @pytest.mark.parametrize("extra", ["", "zero = true\n", FEE])
 def test_close__of_a_month_after_a_new_end(town: Town, extra: str) -> None:
-    """A period that was open when its contract was set to end before it is closed for nothing.
-
-    It bears no charge and no usage that came late for the time before, whatever the terms say.
-    """
+    """A period behind its contract's new end is closed for nothing: no charge, nothing late."""
     town.set_contract(contract_toml("of-other", covers="other"))
     town.set_contract(contract_toml(extra=extra))
     close(town, OCTOBER)
