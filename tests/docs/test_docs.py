@@ -24,6 +24,9 @@ TRIES_MAX = 50
 PLACEHOLDERS = {
     r"\d{4}-\d\d-\d\d(?:[ T]\d\d:\d\d(?::\d\d(?:\.\d+)?)?)?Z?": "TIME",
     r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}": "UUID",
+    # Of what has the ids of accounts in it.
+    r"\b[0-9a-f]{64}\b": "SHA256",
+    r"\busage [0-9a-f]{12}$": "usage SHA256",
     r"\b(?:acc|key|tw)_\w{12,}": "ID",
     r"\S*/\.tokenworks/": "FOLDER/",
     r"127\.0\.0\.1:\d+": "ADDRESS",
@@ -123,6 +126,7 @@ def reader(tmp_path: Path) -> Iterator[Reader]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.parametrize("page", PAGES)
 def test_page__does_what_it_says(page: str, reader: Reader) -> None:
     """Each command of the page works, and prints what the page shows."""
