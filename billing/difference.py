@@ -7,6 +7,7 @@ all of them, less what was billed before. So parts add up to the cent, in any or
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from operator import itemgetter
 
 from billing.money import Currency, add_up, amount_of, round_half_up, subtract
 from billing.price_book import Price
@@ -49,19 +50,19 @@ def find_left(
     `rated` is all its usage by now, `billed` the lines for it in the order of their issue. Keys
     of which nothing is left are not there.
     """
-    prices: dict[LineKey, Price] = {}
-    counts: dict[LineKey, int] = {}
+    by_key: dict[LineKey, tuple[Price | None, int]] = {}
     for line in rated:
         key = line.key
-        prices.setdefault(key, line.price)
-        counts[key] = counts.get(key, 0) + line.token_count
+        price, count = by_key.get(key, (line.price, 0))
+        by_key[key] = (price, count + line.token_count)
     before: dict[LineKey, list[BilledLine]] = {}
     for it in billed:
         before.setdefault(it.key, []).append(it)
+    for key in before:
+        by_key.setdefault(key, (None, 0))
     left = []
-    for key in sorted({*counts, *before}):
-        lines = before.get(key, ())
-        now = counts.get(key, 0)
+    for key, (price, now) in sorted(by_key.items(), key=itemgetter(0)):
+        lines = before.get(key, ()) if before else ()
         token_count = now - sum(it.token_count for it in lines)
         exact = amount_of(now, unit_price=key.unit_price)
         amount = round_half_up(exact, currency)
@@ -72,7 +73,7 @@ def find_left(
             left.append(
                 LeftLine(
                     key=key,
-                    price=prices.get(key),
+                    price=price,
                     token_count=token_count,
                     exact=exact,
                     billed=amount,

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from operator import itemgetter
 from typing import NamedTuple
 
 from billing.books import PriceBooks
@@ -153,7 +154,8 @@ class Tally:
                 group=group,
             )
             key = line.key
-            lines[key] = _join(lines[key], line) if key in lines else line
+            known = lines.get(key)
+            lines[key] = line if known is None else _join(known, line)
         unpriced = tuple(
             Unpriced(
                 model=key[0],
@@ -167,7 +169,8 @@ class Tally:
             for key, count in sorted(self._missing.items())
             if count
         )
-        found = tuple(lines[key] for key in sorted(lines) if lines[key].token_count)
+        in_order = sorted(lines.items(), key=itemgetter(0))
+        found = tuple(line for _, line in in_order if line.token_count)
         return Rating(lines=found, unpriced=unpriced)
 
 

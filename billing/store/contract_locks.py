@@ -23,6 +23,12 @@ JOIN billing_periods p
 ORDER BY p.contract
 FOR NO KEY UPDATE OF p
 """
+# A close fills the tables that it asks, faster than statistics of them are made: by those they are
+# empty, and each batch would walk through all that the batches before have issued.
+BY_INDEX = text(
+    "SELECT set_config('enable_seqscan', 'off', true), set_config('enable_hashjoin', 'off', true),"
+    " set_config('enable_mergejoin', 'off', true)"
+)
 
 
 def hold_terms(connection: Connection) -> int:
@@ -39,5 +45,6 @@ def hold_contracts(
     Waits for whoever holds one, or (`skip_locked`) leaves it out. Call `hold_terms` before.
     """
     statement = text(_FIRST + " SKIP LOCKED" if skip_locked else _FIRST)
+    connection.execute(BY_INDEX)
     found = connection.execute(statement, {"contracts": sorted(contracts)})
     return frozenset(found.scalars())

@@ -13,7 +13,8 @@ from billing.ledger import PeriodKey
 from billing.ports import PeriodState, StoredPeriod
 from billing.price_book import MODE_NAMES, Price
 from billing.rating import LineKey
-from billing.store.period_rows import to_period
+from billing.store.contract_locks import BY_INDEX
+from billing.store.period_rows import instant, to_period
 from billing.store.tables import billing_periods, issued_invoices
 from meter.domain.times import to_ms, to_time
 from meter.domain.tokens import TokenClass
@@ -27,10 +28,16 @@ _STANDS: Final = """
         SELECT 1 FROM invoice_voids v JOIN issued_invoices c ON c.number = v.credit_note
         WHERE v.number = i.number
           AND (CAST(:before AS bigint) IS NULL OR c.issue_order < :before)
+        OFFSET 0
     )
 """
 _ASKED: Final = """
     unnest(CAST(:contracts AS text[]), CAST(:starts AS timestamptz[])) AS p (contract, start)
+"""
+# OFFSET 0 has each contract's documents, and each document's lines, read by their index: a plan
+# that was made while there were few would walk through all of them for each batch.
+_LINES: Final = """
+    CROSS JOIN LATERAL (SELECT * FROM issued_lines n WHERE n.number = i.number OFFSET 0) l
 """
 # Adjustments are borne by documents of later periods, or of the period itself.
 _BILLED: Final = f"""
@@ -38,49 +45,60 @@ _BILLED: Final = f"""
            l.token_class, l.above, l.window_name, l.book, l.price_from, l.unit_price, l.quantity,
            l.billed
     FROM {_ASKED}
-    JOIN issued_invoices i ON i.contract = p.contract AND i.period_start >= p.start
-    JOIN issued_lines l ON l.number = i.number
-    WHERE (
-        (l.kind = 'usage' AND i.period_start = p.start)
-        OR (l.kind = 'adjustment' AND l.origin_start = p.start)
-    )
-    {_STANDS}
+    CROSS JOIN LATERAL (
+        SELECT number, period_start, issue_order FROM issued_invoices i
+        WHERE i.contract = p.contract COLLATE "C" AND i.period_start >= p.start {_STANDS} OFFSET 0
+    ) i
+    {_LINES}
+    WHERE (l.kind = 'usage' AND i.period_start = p.start)
+       OR (l.kind = 'adjustment' AND l.origin_start = p.start)
     ORDER BY i.issue_order, l.line
 """  # noqa: S608  own parts
 _CHARGES: Final = f"""
     SELECT i.contract, l.charge, coalesce(l.origin_start, i.period_start) AS start
-    FROM issued_invoices i JOIN issued_lines l ON l.number = i.number
-    WHERE i.contract = ANY(CAST(:contracts AS text[])) AND i.period_start >= :since
-      AND l.kind = 'charge'
-    {_STANDS}
+    FROM unnest(CAST(:contracts AS text[])) AS p (contract)
+    CROSS JOIN LATERAL (
+        SELECT contract, number, period_start FROM issued_invoices i
+        WHERE i.contract = p.contract COLLATE "C" AND i.period_start >= :since {_STANDS} OFFSET 0
+    ) i
+    {_LINES}
+    WHERE l.kind = 'charge'
 """  # noqa: S608  own parts
 _REPLACEABLE: Final = f"""
     SELECT DISTINCT ON (p.contract, p.start) p.contract, p.start, i.number
     FROM {_ASKED}
-    JOIN issued_invoices i ON i.contract = p.contract AND i.period_start = p.start
+    CROSS JOIN LATERAL (
+        SELECT number, issue_order FROM issued_invoices i
+        WHERE i.contract = p.contract COLLATE "C" AND i.period_start = p.start OFFSET 0
+    ) i
     JOIN invoice_voids v ON v.number = i.number
-    WHERE NOT EXISTS (SELECT 1 FROM issued_invoices r WHERE r.replaces = i.number)
+    WHERE NOT EXISTS (SELECT 1 FROM issued_invoices r WHERE r.replaces = i.number OFFSET 0)
     ORDER BY p.contract, p.start, i.issue_order DESC
 """  # noqa: S608  own parts
 _NUMBERS: Final = f"""
     SELECT DISTINCT ON (p.contract, p.start) p.contract, p.start, i.number
     FROM {_ASKED}
-    JOIN issued_invoices i ON i.contract = p.contract AND i.period_start = p.start
-    WHERE i.refers_to IS NULL
-    {_STANDS}
+    CROSS JOIN LATERAL (
+        SELECT number, issue_order FROM issued_invoices i
+        WHERE i.contract = p.contract COLLATE "C" AND i.period_start = p.start
+          AND i.refers_to IS NULL {_STANDS} OFFSET 0
+    ) i
     ORDER BY p.contract, p.start, i.issue_order DESC
 """  # noqa: S608  own parts
 # A month in parts is compared with a month in parts, whole with whole.
 _LAST_NETS: Final = f"""
     SELECT p.contract, p.start, last.net
     FROM {_ASKED}
-    JOIN billing_periods own ON own.contract = p.contract AND own.period_start = p.start
+    CROSS JOIN LATERAL (
+        SELECT month FROM billing_periods o
+        WHERE o.contract = p.contract COLLATE "C" AND o.period_start = p.start OFFSET 0
+    ) own
     CROSS JOIN LATERAL (
         SELECT sum(i.total - i.tax) AS net
         FROM billing_periods b
         JOIN issued_invoices i ON i.contract = b.contract AND i.period_start = b.period_start
-        WHERE b.contract = p.contract AND b.period_start < p.start AND i.kind = 'invoice'
-        {_STANDS}
+        WHERE b.contract = p.contract COLLATE "C" AND b.period_start < p.start
+          AND i.kind = 'invoice' {_STANDS}
         GROUP BY b.month ORDER BY b.month < own.month DESC, b.month DESC LIMIT 1
     ) AS last
 """  # noqa: S608  own parts
@@ -169,13 +187,14 @@ class LedgerStore:
     ) -> Sequence[Row[Any]]:
         statement = text(question)
         with store_faults(), self._engine.connect() as connection:
+            connection.execute(BY_INDEX)
             return connection.execute(statement, {**values, "before": before}).all()
 
 
 def _asked(periods: Collection[PeriodKey]) -> dict[str, Any]:
     return {
         "contracts": [it.contract for it in periods],
-        "starts": [to_time(it.start_ms) for it in periods],
+        "starts": [instant(it.start_ms) for it in periods],
     }
 
 

@@ -12,7 +12,7 @@ from billing.ledger import PeriodKey
 from billing.period_book import Ending
 from billing.ports import StoredPeriod
 from billing.store.issuing import issue_all
-from billing.store.period_rows import to_period
+from billing.store.period_rows import instant, to_period
 from billing.store.tables import period_approvals
 from meter.audit_log import Change, ChangeLog
 from meter.domain.times import to_ms, to_time
@@ -72,7 +72,7 @@ class PeriodsHeld:
         self._change_log = change_log
         values = {
             "contracts": [it.contract for it in keys],
-            "starts": [to_time(it.start_ms) for it in keys],
+            "starts": [instant(it.start_ms) for it in keys],
         }
         # Read after they are held: as whoever held them before has left them.
         self._periods = [to_period(row) for row in connection.execute(text(_PERIODS), values)]
@@ -113,7 +113,7 @@ class PeriodsHeld:
             {
                 "now": to_time(self._doing.now_ms),
                 "contracts": [it.period.contract for it in endings],
-                "starts": [to_time(it.period.span.start_ms) for it in endings],
+                "starts": [instant(it.period.span.start_ms) for it in endings],
                 "outcomes": [it.outcome for it in endings],
                 "exceptions": [it.exception for it in endings],
                 "cuts": [it.cut_id for it in endings],
@@ -149,7 +149,7 @@ class PeriodsHeld:
                 text(_SETTLE),
                 {
                     "contracts": [it.contract for it, _ in settled],
-                    "starts": [to_time(it.start_ms) for it, _ in settled],
+                    "starts": [instant(it.start_ms) for it, _ in settled],
                     "cuts": [cut_id for _, cut_id in settled],
                     "terms": [it.terms for it, _ in settled],
                 },
