@@ -98,8 +98,8 @@ _LAST_NETS: Final = f"""
         FROM billing_periods b
         JOIN issued_invoices i ON i.contract = b.contract AND i.period_start = b.period_start
         WHERE b.contract = p.contract COLLATE "C" AND b.period_start < p.start
-          AND i.kind = 'invoice' {_STANDS}
-        GROUP BY b.month ORDER BY b.month < own.month DESC, b.month DESC LIMIT 1
+          AND b.month < own.month AND i.kind = 'invoice' {_STANDS}
+        GROUP BY b.month ORDER BY b.month DESC LIMIT 1
     ) AS last
 """  # noqa: S608  own parts
 
