@@ -126,7 +126,7 @@ class Life:
             self._advance()
             self._record(served)
             if months and f"{self.world.now:%Y-%m-%d}" > f"{months[0]}-31":
-                shell.run("billing", "close", months.pop(0))
+                shell.run("billing", "close", months.pop(0), "--early")
 
     def pass_days(self) -> None:
         """Days whose energy is read each quarter of an hour, or more often."""
