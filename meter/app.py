@@ -270,7 +270,9 @@ def _make_stream_parts(
         roster=Roster(
             producers,
             silence_seconds=None if is_driven else options.silence_seconds,
-            monotonic_seconds=clock.monotonic_seconds,
+            monotonic_seconds=(
+                (lambda: clock.now_ms() / 1000) if is_driven else clock.monotonic_seconds
+            ),
             on_summary=ShownProducers(metrics).show,
         ),
         standbys=_make_standbys(options, engine),

@@ -93,7 +93,9 @@ class Roster:
     ) -> None:
         """Take the store; `silence_seconds` None calls nobody silent, as on a driven clock.
 
-        `on_summary` hears how all producers stand, after each round.
+        `monotonic_seconds` are those of the installation: on a driven clock they stand with it, or
+        whoever was cut off would be heard at the time to which it leaps. `on_summary` hears how all
+        producers stand, after each round.
         """
         self._store = store
         self._silence_seconds = silence_seconds
@@ -107,6 +109,10 @@ class Roster:
         self._attentive_since: float | None = None
         self.summary = _NOBODY
         """How all producers stood in the last round."""
+
+    def now_seconds(self) -> float:
+        """Return the time by which streams say when they were heard."""
+        return self._monotonic_seconds()
 
     def join(self, stream: OpenStream) -> None:
         """Watch a stream that has just opened."""

@@ -162,7 +162,7 @@ class Stream:
             except DecodeError as error:
                 raise unreadable() from error
             credential = self._authenticate()
-            self._heard_time = arrival
+            self._heard_time = self._parts.roster.now_seconds()
             kind = message.WhichOneof("message")
             if kind == "open":
                 await self._open(message.open, credential)
