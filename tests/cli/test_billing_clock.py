@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -213,3 +214,23 @@ def test_open_host__real(running_meter: RunningMeter) -> None:
     with meter.lending.open_host(JobOptions(database_url=url, tiers=("high",))) as host:
         assert not host.is_driven
         assert before_ms <= host.clock.now_ms() <= time_ns() // 1_000_000
+
+
+@pytest.mark.stacks
+def test_clock__leaps_right_after_a_producer_was_cut_off(
+    sandbox: RunningMeter, shell: Shell, tmp_path: Path
+) -> None:
+    """It was heard before the leap, however often its server looks afterwards who is there."""
+    gateway = (
+        "import os, sys; from tokenworks.client import Meter;"
+        "meter = Meter(sys.argv[1], api_key=sys.argv[2], producer='gateway', account='acme');"
+        "meter.record(model='m', tier='high', input=1, end_time=1_790_812_800); meter.flush();"
+        "os._exit(0)"
+    )
+    key = [sandbox.target, sandbox.api_key]
+    subprocess.run([sys.executable, "-c", gateway, *key], check=True, cwd=tmp_path)
+    shell.run("billing", "clock", "--to", "2026-11-01")
+    # Each question takes some tenths of a second, and the server looks every two.
+    for _ in range(12):
+        (producer,) = shell.run_json("producers", "list")
+        assert producer["seen_time"] < "2026-10-02"
