@@ -132,7 +132,7 @@ def audit(town: Town) -> tuple[str, str]:
 def test_openmeter_2383__journal_usage_and_invoices_agree(town: Town) -> None:
     """An audit adds all three up by itself, and finds the token that one of them lacks."""
     audited = Customer(town, "audited")
-    audited.use(input=5, output=7)
+    audited.use(input=5_000_000, output=7_000_000)
     audited.invoice()
     assert audit(town) == ("ok", "ok")
     change = "UPDATE usage SET input = input + {} WHERE account_id = 'audited' RETURNING 1"

@@ -14,6 +14,7 @@ from tests.wire.talk import SERVING, health_of, read_http
 
 METER = "tokenworks.meter.v1.MeterService"
 ACCOUNTS = "tokenworks.meter.v1.AccountService"
+AUDIT = "tokenworks.meter.v1.AuditService"
 CLOCK = "tokenworks.meter.v1.ClockService"
 ENERGY = "tokenworks.meter.v1.EnergyService"
 PRODUCERS = "tokenworks.meter.v1.ProducerService"
@@ -62,6 +63,7 @@ def test_reflection__lists_the_services(meter: RunningMeter) -> None:
     assert {service.name for service in answer.service} == {
         METER,
         ACCOUNTS,
+        AUDIT,
         CLOCK,
         ENERGY,
         BILLING,
