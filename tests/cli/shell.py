@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 from cli.main import tokenworks
 from tests.running_meter import TOKENWORKS, RunningMeter
 
-TRIES_MAX = 100
+TRIES_MAX = 300
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
