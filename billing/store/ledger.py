@@ -81,7 +81,7 @@ _NUMBERS: Final = f"""
     CROSS JOIN LATERAL (
         SELECT number, issue_order FROM issued_invoices i
         WHERE i.contract = p.contract COLLATE "C" AND i.period_start = p.start
-          AND i.refers_to IS NULL {_STANDS} OFFSET 0
+          AND i.refers_to IS NULL AND i.kind <> 'write_off' {_STANDS} OFFSET 0
     ) i
     ORDER BY p.contract, p.start, i.issue_order DESC
 """  # noqa: S608  own parts

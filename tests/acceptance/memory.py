@@ -10,7 +10,7 @@ from billing.charging import BilledCharge
 from billing.crediting import TakenOff
 from billing.difference import BilledLine
 from billing.documents.canonical import from_json, to_json
-from billing.invoicing import Invoice, InvoiceLine, issue
+from billing.invoicing import DocumentKind, Invoice, InvoiceLine, issue
 from billing.ledger import PeriodKey
 from billing.ports import StoredPeriod
 from billing.price_book import Price
@@ -205,7 +205,9 @@ class Memory:
         return {
             _key(it.invoice): it.number
             for it in self._standing()
-            if not it.invoice.refers_to and _key(it.invoice) in periods
+            if not it.invoice.refers_to
+            and it.invoice.kind is not DocumentKind.WRITE_OFF
+            and _key(it.invoice) in periods
         }
 
     def last_nets(self, _: Collection[PeriodKey]) -> Mapping[PeriodKey, Decimal]:
