@@ -89,14 +89,6 @@ class Coverage:
 
         return is_billed
 
-    def is_billed_by(self, version: ContractVersion) -> Callable[[Placed], bool]:
-        """Return what tells whether a fact is this version's to bill."""
-
-        def is_billed(fact: Placed) -> bool:
-            return is_same(version, self.find(fact.account_id, fact.interval_start_ms))
-
-        return is_billed
-
 
 def is_same(version: ContractVersion, other: ContractVersion | None) -> bool:
     """Tell whether both are the same version of one contract."""

@@ -13,9 +13,9 @@ from billing.ledger import PeriodKey
 from billing.ports import PeriodState, StoredPeriod
 from billing.price_book import Price
 from billing.replay import Moment
-from billing.store.ledger import LedgerStore, to_billed
+from billing.store.ledger import LedgerStore, asked, key_of_row, to_billed
 from billing.store.period_rows import to_period
-from meter.domain.times import to_ms, to_time
+from meter.domain.times import to_ms
 from meter.runtime.engine import store_faults
 
 # What a document was worth before another one: not what a note took back by then.
@@ -104,7 +104,7 @@ class FormerLedger:
             for start_ms in self._moments[contract].named_ms
         ]
         found: dict[str, list[StoredPeriod]] = {}
-        for row in self._ask(_PERIODS, _values(keys)):
+        for row in self._ask(_PERIODS, asked(keys)):
             period = to_period(row)
             found.setdefault(period.contract, []).append(
                 replace(period, state=PeriodState.CLOSED, settled_cut_id=None, settled_terms=None)
@@ -118,7 +118,7 @@ class FormerLedger:
         assert not before, "it stands before documents already"
         found: dict[PeriodKey, list[BilledLine]] = {}
         for row in self._ask(_BILLED, self._asked(periods)):
-            found.setdefault(_key(row), []).append(to_billed(row))
+            found.setdefault(key_of_row(row), []).append(to_billed(row))
         return found
 
     def billed_charges(
@@ -138,11 +138,13 @@ class FormerLedger:
 
     def replaceable(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, str]:
         """Return for each period the newest document that was void by then, and not replaced."""
-        return {_key(row): row.number for row in self._ask(_REPLACEABLE, self._asked(periods))}
+        return {
+            key_of_row(row): row.number for row in self._ask(_REPLACEABLE, self._asked(periods))
+        }
 
     def numbers(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, str]:
         """Return for each period the newest document of its own that stood."""
-        return {_key(row): row.number for row in self._ask(_NUMBERS, self._asked(periods))}
+        return {key_of_row(row): row.number for row in self._ask(_NUMBERS, self._asked(periods))}
 
     def last_nets(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, Decimal]:
         """Return nothing: whether a document was held does not stand in it."""
@@ -152,19 +154,8 @@ class FormerLedger:
     def _asked(self, periods: Iterable[PeriodKey]) -> dict[str, Any]:
         keys = list(periods)
         befores = [self._moments[it.contract].before for it in keys]
-        return {**_values(keys), "befores": befores}
+        return {**asked(keys), "befores": befores}
 
     def _ask(self, question: Any, values: Mapping[str, Any]) -> Sequence[Row[Any]]:  # noqa: ANN401
         with store_faults(), self._engine.connect() as connection:
             return connection.execute(question, values).all()
-
-
-def _values(keys: Sequence[PeriodKey]) -> dict[str, Any]:
-    return {
-        "contracts": [it.contract for it in keys],
-        "starts": [to_time(it.start_ms) for it in keys],
-    }
-
-
-def _key(row: Row[Any]) -> PeriodKey:
-    return PeriodKey(row.contract, to_ms(row.start))

@@ -136,8 +136,8 @@ class LedgerStore:
         """
         found: dict[PeriodKey, list[BilledLine]] = {}
         order = self._order(before) if before else None
-        for row in self._ask(_BILLED, _asked(periods), before=order):
-            found.setdefault(_key(row), []).append(to_billed(row))
+        for row in self._ask(_BILLED, asked(periods), before=order):
+            found.setdefault(key_of_row(row), []).append(to_billed(row))
         return found
 
     def billed_charges(
@@ -167,15 +167,15 @@ class LedgerStore:
 
     def replaceable(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, str]:
         """Return for each period the newest void document of it that none replaces, if any."""
-        return {_key(row): row.number for row in self._ask(_REPLACEABLE, _asked(periods))}
+        return {key_of_row(row): row.number for row in self._ask(_REPLACEABLE, asked(periods))}
 
     def numbers(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, str]:
         """Return for each period the newest document of its own that is not void, if any."""
-        return {_key(row): row.number for row in self._ask(_NUMBERS, _asked(periods))}
+        return {key_of_row(row): row.number for row in self._ask(_NUMBERS, asked(periods))}
 
     def last_nets(self, periods: Collection[PeriodKey]) -> Mapping[PeriodKey, Decimal]:
         """Return what the contract's month before each period came to, without taxes."""
-        return {_key(row): row.net for row in self._ask(_LAST_NETS, _asked(periods))}
+        return {key_of_row(row): row.net for row in self._ask(_LAST_NETS, asked(periods))}
 
     def _order(self, number: str) -> int:
         statement = select(issued_invoices.c.issue_order).where(issued_invoices.c.number == number)
@@ -191,14 +191,16 @@ class LedgerStore:
             return connection.execute(statement, {**values, "before": before}).all()
 
 
-def _asked(periods: Collection[PeriodKey]) -> dict[str, Any]:
+def asked(periods: Collection[PeriodKey]) -> dict[str, Any]:
+    """Return periods as a question's `contracts` and `starts`."""
     return {
         "contracts": [it.contract for it in periods],
         "starts": [instant(it.start_ms) for it in periods],
     }
 
 
-def _key(row: Row[Any]) -> PeriodKey:
+def key_of_row(row: Row[Any]) -> PeriodKey:
+    """Return the period that a row with `contract` and `start` is for."""
     return PeriodKey(row.contract, to_ms(row.start))
 
 

@@ -111,7 +111,7 @@ def bill_by_product(
     known = list(facts)
     drafts = {}
     for period in _periods(world, terms):
-        is_billed = coverage.is_billed_by(period.version)
+        is_billed = coverage.is_billed_under(period.version.contract)
         billed = [
             fact for fact in known if period.span.holds(fact.interval_start_ms) and is_billed(fact)
         ]
