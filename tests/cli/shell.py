@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 from click.testing import CliRunner, Result
 
 from cli.main import tokenworks
+from tests.acceptance.counted import COUNTED_SECONDS_MAX, wait_until
 from tests.running_meter import TOKENWORKS, RunningMeter
 
-TRIES_MAX = 300
 _STYLE = re.compile(r"\x1b\[[0-9;]*m")
 
 
@@ -64,10 +64,14 @@ class Shell:
 
     def show(self, *words: str, requests: int) -> list[dict[str, Any]]:
         """Return the rows, once so many requests are counted."""
-        for _ in range(TRIES_MAX):
-            rows: list[dict[str, Any]] = self.run_json("usage", "show", *words)["rows"]
-            if sum(row["request_count"] for row in rows) >= requests:
-                break
+        rows: list[dict[str, Any]] = []
+
+        def are_counted() -> bool:
+            nonlocal rows
+            rows = self.run_json("usage", "show", *words)["rows"]
+            return bool(sum(row["request_count"] for row in rows) >= requests)
+
+        wait_until(are_counted, seconds_max=COUNTED_SECONDS_MAX, what="all is counted")
         assert sum(row["request_count"] for row in rows) == requests
         return rows
 

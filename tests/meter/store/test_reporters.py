@@ -12,7 +12,7 @@ from meter.journal.commit import Submission, commit_group
 from meter.producers import Standing
 from meter.reporters import Reporter
 from meter.store.journal import JournalStore
-from meter.store.reporters import ReporterStore
+from meter.store.reporters import ReporterStore, select_accounts_of
 from meter.store.usage import UsageStore
 from tests.meter.store.recording import (
     administrator,
@@ -97,6 +97,16 @@ def test_count__what_is_lost_is_not_known(
     report(journal, "p")
     follow(usage).count_once()
     assert ask_one(database_url, "SELECT count(*) FROM producer_accounts") == 1
+
+
+def test_accounts_of__more_dimensions_than_a_statement_has_parameters(
+    engine: Engine, journal: JournalStore
+) -> None:
+    """A look at the journal that brings 100,000 dimensions is counted: once it never was."""
+    report(journal, "p")
+    with engine.connect() as connection:
+        found = select_accounts_of(connection, range(100_000))
+    assert "acme" in found.values()
 
 
 def test_count__by_two_servers_at_once(engine: Engine, database_url: str) -> None:
