@@ -64,6 +64,7 @@ api_keys = Table(
     Column("end_time", _Time),
     Column("rotated_from", Text),
     Column("description", Text, nullable=False),
+    Column("certificate_name", Text),
 )
 api_key_scopes = Table(
     "api_key_scopes",
@@ -97,6 +98,8 @@ shards = Table(
     Column("shard", SmallInteger, primary_key=True),
     Column("epoch", BigInteger, nullable=False),
     Column("position", BigInteger, nullable=False),
+    Column("owner", Text, nullable=False),
+    Column("lease_until", _Time),
 )
 journal = Table(
     "journal",
