@@ -5,12 +5,13 @@ the next one goes on where it stopped, and what was issued is never issued again
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from billing.calendar import as_billed
 from billing.close_result import Closed, CloseResult, Outcome, Tally
-from billing.closers import Chunk, ChunkDone, Closers, MakeClosers, OwnProcess
+from billing.closers import Chunk, Closers, MakeClosers, OwnProcess
 from billing.contracts import BillingPeriod
 from billing.drafting import UTC_ZONE, Drafting
 from billing.errors import BillingReason
@@ -100,16 +101,18 @@ class Closing:
         NotFound (ACCOUNT_NOT_COVERED), Unavailable when usage is not counted in time.
         """
         now_ms = self.clock.now_ms()
-        drafting = self.lay_out(now_ms=now_ms)
-        contracts = _contracts(drafting, order)
-        if order.month is not None:
-            self._check_ended(order.month, contracts, now_ms=now_ms)
-        # Also what only is looked at, and not closed, is of all that was recorded.
-        wait_until_counted(self.closer.facts, clock=self.clock, pause=self.pause)
-        months = self.periods.open_months(ended_ms=now_ms) if order.month is None else [order.month]
-        run = _Run(self, order, now_ms=now_ms, on_progress=on_progress)
-        for month in months:
-            run.close(month, contracts=contracts)
+        with self._closers(order) as closers:
+            drafting = self.lay_out(now_ms=now_ms)
+            contracts = _contracts(drafting, order)
+            if order.month is not None:
+                self._check_ended(order.month, contracts, now_ms=now_ms)
+            # Also what only is looked at, and not closed, is of all that was recorded.
+            wait_until_counted(self.closer.facts, clock=self.clock, pause=self.pause)
+            month = order.month
+            months = self.periods.open_months(ended_ms=now_ms) if month is None else [month]
+            run = _Run(self, order, closers=closers, now_ms=now_ms, on_progress=on_progress)
+            for month in months:
+                run.close(month, contracts=contracts)
         run.tally.add(_late_after_final(drafting, now_ms=now_ms, contracts=contracts))
         uncovered = {it for month in months for it in drafting.uncovered(month)}
         return CloseResult(
@@ -164,6 +167,15 @@ class Closing:
         wait_until_counted(self.closer.facts, clock=self.clock, pause=self.pause)
         return self.cuts.take_cut(now_ms=now_ms).cut_id
 
+    @contextmanager
+    def _closers(self, order: CloseOrder) -> Iterator[Closers]:
+        """Start what closes: processes read the terms while this one lays the periods out."""
+        if self.make_closers is None or order.job_count <= 1 or order.dry_run:
+            yield OwnProcess(self.closer)
+            return
+        with self.make_closers(order.job_count) as closers:
+            yield closers
+
     def _check_ended(self, month: Month, contracts: Collection[str] | None, *, now_ms: int) -> None:
         ended = PeriodQuery(month=month, contracts=contracts, ended_ms=now_ms)
         if self.periods.find(ended, after=None, limit=1):
@@ -184,6 +196,7 @@ class _Run:
 
     closing: Closing
     order: CloseOrder
+    closers: Closers = field(kw_only=True)
     now_ms: int = field(kw_only=True)
     on_progress: Callable[[int], None] = field(kw_only=True)
     tally: Tally = field(default_factory=Tally)
@@ -210,7 +223,7 @@ class _Run:
                 self.on_progress(self.tally.total())
             return
         left: list[Ready] = []
-        for done in self._run(self._to_chunks(ready)):
+        for done in self.closers.run(self._to_chunks(ready)):
             self.tally.count(done.counts, done.told)
             left += done.left
             self.on_progress(self.tally.total())
@@ -218,18 +231,6 @@ class _Run:
             # Now whoever was at them is waited for.
             assert self.cut_id is not None, "they were in a chunk"
             self.tally.add(self.closing.closer.close(some, cut_id=self.cut_id, doing=self._doing()))
-
-    def _run(self, chunks: Iterator[Chunk]) -> Iterator[ChunkDone]:
-        make, count = self.closing.make_closers, self.order.job_count
-        own: Closers = OwnProcess(self.closing.closer)
-        if make is None or count <= 1:
-            yield from own.run(chunks)
-            return
-        first = next(chunks, None)
-        if first is not None:
-            # Processes cost seconds: where nothing is to be closed, there are none.
-            with make(count) as closers:
-                yield from closers.run(_with_first(first, chunks))
 
     def _to_chunks(self, ready: Iterator[Ready]) -> Iterator[Chunk]:
         for some in _chunks(ready):
@@ -353,8 +354,3 @@ def _chunks(every: Iterator[_T]) -> Iterator[list[_T]]:
             some = []
     if some:
         yield some
-
-
-def _with_first(first: Chunk, others: Iterator[Chunk]) -> Iterator[Chunk]:
-    yield first
-    yield from others

@@ -41,6 +41,9 @@ def _closers(options: JobOptions, count: int) -> Iterator[Closers]:
         initargs=(options,),
     )
     try:
+        for _ in range(count):
+            # A process starts when it is handed something: now, so that it reads the terms by then.
+            pool.submit(_ready)
         yield _Processes(pool, chunk_count_max=count * _AHEAD)
     finally:
         pool.shutdown(cancel_futures=True)
@@ -81,6 +84,11 @@ def _start(options: JobOptions) -> None:
     """Connect, in a process of its own."""
     host = _Own.stack.enter_context(meter.lending.open_host(options))
     _Own.closing = billing.app.make_closing(host).closer
+    _Own.closing.look()
+
+
+def _ready() -> None:
+    """Do nothing, in a process that is started for it."""
 
 
 def _close(chunk: Chunk) -> ChunkDone:
