@@ -1,0 +1,246 @@
+"""How each part of the meter is built; `meter.app` joins them."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from importlib.metadata import version as version_of
+
+from sqlalchemy import Engine
+
+from meter.counted import Counted
+from meter.counting.aggregate import UsageDelta
+from meter.counting.follower import Follower
+from meter.domain.clock import Clock
+from meter.domain.interval import INTERVAL_MS
+from meter.domain.limits import ATTRIBUTE_PAUSE_TIMES
+from meter.energy.described import DescribedFactory
+from meter.energy.live import LiveEnergy
+from meter.energy.reading import Readers, gaps_of
+from meter.energy.recorder import EnergyRecorder
+from meter.hosting import Host
+from meter.http import HttpServer
+from meter.journal.writer import JournalWriter
+from meter.metrics import Metrics
+from meter.options import MeterOptions
+from meter.presence import Roster, ShownProducers
+from meter.registry import Registry
+from meter.runtime.driven_clock import ClockDriver, DrivenClock
+from meter.runtime.ids import random_bytes
+from meter.standbys import Standbys
+from meter.store.accounts import AccountStore
+from meter.store.attribution import AttributionStore
+from meter.store.corrections import CorrectionStore
+from meter.store.cuts import CutStore
+from meter.store.dimensions import DimensionReader
+from meter.store.energy import EnergyStore
+from meter.store.factories import FactoryStore
+from meter.store.facts import FactStore
+from meter.store.installation import InstallationStore
+from meter.store.journal import JournalStore
+from meter.store.marks import SoftwareMarkStore
+from meter.store.power import PowerStore
+from meter.store.producers import ProducerStore
+from meter.store.quarantine import QuarantineStore
+from meter.store.replication import ReplicationStore
+from meter.store.usage import UsageStore
+from meter.wire.account_servicer import AccountServicer
+from meter.wire.correction_desk import CorrectionDesk
+from meter.wire.intake import Intake
+from meter.wire.meter_servicer import MeterServicer
+from meter.wire.stream import StreamParts
+
+# Readiness ends when accounts and keys are older than this.
+_REGISTRY_SECONDS_STALE = 10.0
+
+
+def make_described(
+    metrics: Metrics,
+    *,
+    host: Host,
+    live: LiveEnergy,
+    factories: FactoryStore,
+    marks: SoftwareMarkStore,
+) -> DescribedFactory:
+    """Build what tells the factory as it is described: sites, pools, costs, marks."""
+    return DescribedFactory(
+        metrics,
+        live=live,
+        factories=factories.load,
+        marks=marks.list_marks,
+        pues=host.consumption.pues,
+        version=version_of("tokenworks"),
+        clock=host.clock,
+    )
+
+
+def make_http(metrics: Metrics, *, registry: Registry, reachable: threading.Event) -> HttpServer:
+    """Build the HTTP server: its readiness ends with the database, and with stale accounts."""
+
+    def is_ready() -> bool:
+        return reachable.is_set() and registry.age_seconds() < _REGISTRY_SECONDS_STALE
+
+    return HttpServer(metrics, is_ready=is_ready)
+
+
+def make_writer(
+    options: MeterOptions,
+    journal: JournalStore,
+    *,
+    metrics: Metrics,
+    clock: Clock,
+    follower: Follower,
+) -> JournalWriter:
+    """Build the writer of `journal`; each commit wakes `follower`."""
+    return JournalWriter(
+        journal,
+        observer=metrics,
+        now_ms=clock.now_ms,
+        monotonic_seconds=clock.monotonic_seconds,
+        buffer_bytes_max=options.buffer_bytes_max,
+        on_commit=follower.wake,
+    )
+
+
+def make_stream_parts(
+    options: MeterOptions,
+    writer: JournalWriter,
+    *,
+    engine: Engine,
+    registry: Registry,
+    clock: Clock,
+    metrics: Metrics,
+) -> StreamParts:
+    """Build what a stream of usage needs, and what its producers are known by."""
+    producers = ProducerStore(engine)
+    # A clock that stands still says nothing of silence, and one that leaps would find everyone.
+    is_driven = isinstance(clock, DrivenClock)
+    return StreamParts(
+        intake=Intake(registry=registry, tiers=options.tiers),
+        writer=writer,
+        producers=producers,
+        roster=Roster(
+            producers,
+            silence_seconds=None if is_driven else options.silence_seconds,
+            monotonic_seconds=(
+                (lambda: clock.now_ms() / 1000) if is_driven else clock.monotonic_seconds
+            ),
+            on_summary=ShownProducers(metrics).show,
+        ),
+        standbys=make_standbys(options, engine),
+        clock=clock,
+        metrics=metrics,
+    )
+
+
+def make_standbys(options: MeterOptions, engine: Engine) -> Standbys | None:
+    """Begin to follow the standbys that must hold a batch; None where none is named."""
+    names = options.durable_standbys
+    return Standbys.begin(ReplicationStore(engine, standbys=names), names) if names else None
+
+
+def make_meter_servicer(
+    options: MeterOptions,
+    parts: StreamParts,
+    *,
+    engine: Engine,
+    registry: Registry,
+    usage: UsageStore,
+) -> MeterServicer:
+    """Build the service that takes, shows and corrects usage."""
+    return MeterServicer(
+        parts,
+        registry=registry,
+        reader=usage,
+        quarantine=QuarantineStore(engine),
+        corrections=CorrectionDesk(parts, store=CorrectionStore(engine, shard=options.shard)),
+        clock=parts.clock,
+        key_pepper=options.key_pepper,
+    )
+
+
+def make_account_servicer(
+    options: MeterOptions, accounts: AccountStore, *, registry: Registry, clock: Clock
+) -> AccountServicer:
+    """Build the service of accounts and API keys."""
+    return AccountServicer(
+        store=accounts,
+        registry=registry,
+        clock=clock,
+        key_pepper=options.key_pepper,
+        random_bytes=random_bytes,
+    )
+
+
+def make_energy(
+    options: MeterOptions,
+    *,
+    engine: Engine,
+    factories: FactoryStore,
+    live: LiveEnergy,
+    clock: Clock,
+) -> EnergyRecorder:
+    """Build what reads the counters of energy, and shares it out."""
+    is_driven = isinstance(clock, DrivenClock)
+    gaps_ms = gaps_of(
+        cadence_ms=INTERVAL_MS if is_driven else options.energy_scrape_seconds * 1000,
+        collect_ms=options.energy_collect_seconds * 1000,
+    )
+    return EnergyRecorder(
+        EnergyStore(engine, factories=factories),
+        attribution=AttributionStore(engine, factories=factories),
+        readers=Readers(options.energy_sources, gaps_ms=gaps_ms, clock=clock),
+        live=live,
+        power=PowerStore(engine),
+        factories=factories.load,
+        counted=FactStore(engine),
+        clock=clock,
+        pause_times=0 if is_driven else ATTRIBUTE_PAUSE_TIMES,
+    )
+
+
+def make_driver(
+    clock: Clock,
+    *,
+    engine: Engine,
+    wake_counting: Callable[[], None],
+    on_edge: Sequence[Callable[[int], None]],
+) -> ClockDriver | None:
+    """Build what advances a sandbox's clock; None where the clock is the machine's."""
+    if not isinstance(clock, DrivenClock):
+        return None
+    return ClockDriver(
+        clock,
+        kept=InstallationStore(engine),
+        counted=FactStore(engine),
+        cuts=CutStore(engine),
+        wake_counting=wake_counting,
+        on_edge=on_edge,
+    )
+
+
+def make_follower(
+    usage: UsageStore,
+    *,
+    listeners: Sequence[Callable[[Counted], None]],
+    names: DimensionReader,
+    clock: Clock,
+    dying: asyncio.Event,
+) -> Follower:
+    """Build what counts the journal; `dying` is set when it ends by itself."""
+    loop = asyncio.get_running_loop()
+
+    def counted(delta: UsageDelta) -> None:
+        found = names.counted(delta)
+        for listen in listeners:
+            listen(found)
+
+    def lost() -> None:
+        loop.call_soon_threadsafe(dying.set)
+
+    return Follower(
+        usage,
+        now_ms=clock.now_ms,
+        monotonic_seconds=clock.monotonic_seconds,
+        on_counted=counted,
+        on_death=lost,
+    )
