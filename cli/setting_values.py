@@ -9,6 +9,10 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from psycopg import ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
+from sqlalchemy.exc import ArgumentError
+
 from meter.domain.limits import (
     ENERGY_SOURCES_MAX,
     FACILITY_WATTS_MAX,
@@ -16,6 +20,7 @@ from meter.domain.limits import (
     TIER_CHARS_MAX,
 )
 from meter.options import EnergySource
+from meter.runtime.database_url import engine_url
 
 _TIER = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}")
 # What Postgres keeps of an application_name.
@@ -47,10 +52,20 @@ def read_existing_file(value: object) -> Path:
 
 
 def read_database_url(value: object) -> str:
-    """Return a Postgres URL that begins with postgresql://."""
+    """Return a Postgres URL that begins with postgresql://; it may name several hosts."""
     if not re.match(r"postgres(ql)?://", read_text(value)):
         raise ValueError("must begin with postgresql://")
-    return read_text(value).replace("postgres://", "postgresql://", 1)
+    url = read_text(value).replace("postgres://", "postgresql://", 1)
+    try:
+        engine_url(url)
+        conninfo_to_dict(url)
+    except (ArgumentError, ProgrammingError, ValueError):
+        # Their words repeat parts of the URL, which has a password in it.
+        raise ValueError(
+            "must be a URL like postgresql://user:password@host:port/database, with several"
+            " host:port separated by commas or one, and no setting that libpq does not know"
+        ) from None
+    return url
 
 
 def read_address(value: object) -> str:

@@ -12,6 +12,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from meter.domain.errors import Reason, StoreRefusal, Unavailable
+from meter.runtime.database_url import engine_url
 
 # A database host that vanishes without a word is noticed in ten seconds, on both sides: else the
 # committing thread would wait for hours, and a server cut off would hold its locks as long.
@@ -21,9 +22,12 @@ _CONNECTION: Final = {
     "keepalives_interval": 2,
     "keepalives_count": 3,
     "tcp_user_timeout": 10_000,
-    "options": "-c timezone=UTC -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=2"
-    " -c tcp_keepalives_count=3 -c idle_in_transaction_session_timeout=60s",
 }
+# Said once the session stands: a pooler in between refuses to be told so in its first message.
+_SESSION: Final = (
+    "SET timezone = 'UTC'; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 2;"
+    " SET tcp_keepalives_count = 3; SET idle_in_transaction_session_timeout = '60s'"
+)
 # Begins a transaction whose answers are all of one moment.
 SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
 # Facts are append-only by privilege: this role cannot update or delete them.
@@ -35,27 +39,25 @@ _CONNECTIONS: Final = "tokenworks_connections"
 def make_engine(database_url: str, *, pool_size: int = 5, as_service: bool = True) -> Engine:
     """Return an engine whose connections act as the service's role in UTC.
 
-    Without `as_service` they stay what the login is.
+    Without `as_service` they stay what the login is. A URL may name several hosts.
     """
     engine = create_engine(
-        database_url,
+        engine_url(database_url),
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=5.0,
         connect_args=_CONNECTION,
     )
 
-    if not as_service:
-        return engine
-
+    role = f"; SET ROLE {SERVICE_ROLE}" if as_service else ""
     made: list[None] = []
     engine.update_execution_options(**{_CONNECTIONS: made})
 
     @event.listens_for(engine, "connect")
-    def become_service(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
+    def settle(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         made.append(None)
         cursor = connection.cursor()
-        cursor.execute(f"SET ROLE {SERVICE_ROLE}")
+        cursor.execute(_SESSION + role)
         cursor.close()
         connection.commit()
 
