@@ -11,12 +11,15 @@ from cli.connection import Client, client_command
 from tokenworks.meter.v1 import account_service_pb2 as pb
 from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
 
-_PERMISSIONS: Final = {
-    "report": pb.PERMISSION_REPORT,
-    "read": pb.PERMISSION_READ,
-    "administer": pb.PERMISSION_ADMINISTER,
+_ROLES: Final = {
+    "producer": pb.ROLE_PRODUCER,
+    "reader": pb.ROLE_READER,
+    "admin": pb.ROLE_ADMIN,
+    "biller": pb.ROLE_BILLER,
+    "price-editor": pb.ROLE_PRICE_EDITOR,
+    "operator": pb.ROLE_OPERATOR,
 }
-_NAMES: Final = {number: name for name, number in _PERMISSIONS.items()}
+_NAMES: Final = {number: name for name, number in _ROLES.items()}
 _UNITS_SECONDS: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 
@@ -31,21 +34,22 @@ def keys() -> None:
 @keys.command("create")
 @click.argument("account")
 @click.option(
-    "--scope",
-    "scopes",
+    "--role",
+    "roles",
     multiple=True,
-    metavar="PERMISSION[:ACCOUNT]",
-    help="What the key may do: report, read or administer, for ACCOUNT and all below it unless"
-    " another one is named. May be given several times; without it: report.",
+    metavar="ROLE[:ACCOUNT]",
+    help="What the key is: producer, reader, admin, biller, price-editor or operator, of ACCOUNT"
+    " and all below it unless another one is named. May be given several times; without it:"
+    " producer.",
 )
 @click.option("--description", default="", help="For the reader, at most 200 characters.")
 @client_command
-def create(client: Client, *, account: str, scopes: tuple[str, ...], description: str) -> None:
+def create(client: Client, *, account: str, roles: tuple[str, ...], description: str) -> None:
     """Create an API key of ACCOUNT; it is printed this once, on the last line."""
     owner = resolve_or_top(client.accounts, account)
     request = pb.CreateApiKeyRequest(
         account=owner,
-        scopes=[_parse_scope(client.accounts, each, owner=owner) for each in scopes or ["report"]],
+        scopes=[_parse_scope(client.accounts, each, owner=owner) for each in roles or ["producer"]],
         description=description,
     )
     answer = client.accounts.CreateApiKey(request)
@@ -56,7 +60,7 @@ def create(client: Client, *, account: str, scopes: tuple[str, ...], description
 @click.argument("account", required=False)
 @client_command
 def list_keys(client: Client, *, account: str | None) -> None:
-    """List the API keys of ACCOUNT, or all that this API key may administer."""
+    """List the API keys of ACCOUNT, or all that this API key is admin of."""
     owner = resolve(client.accounts, account) if account else ""
     found = client.accounts.ListApiKeys(pb.ListApiKeysRequest(account=owner)).keys
     if client.as_json:
@@ -136,10 +140,7 @@ def _key_to_json(key: pb.ApiKey) -> dict[str, object]:
         "key_id": key.key_id,
         "account": key.account,
         "prefix": key.prefix,
-        "scopes": [
-            {"permission": _NAMES[scope.permission], "account": scope.account}
-            for scope in key.scopes
-        ],
+        "scopes": [{"role": _NAMES[scope.role], "account": scope.account} for scope in key.scopes],
         "create_time": key.create_time.ToJsonString(),
         "end_time": key.end_time.ToJsonString() if key.HasField("end_time") else None,
         "rotated_from": key.rotated_from or None,
@@ -148,7 +149,7 @@ def _key_to_json(key: pb.ApiKey) -> dict[str, object]:
 
 
 def _scopes(key: pb.ApiKey) -> str:
-    return " ".join(f"{_NAMES[scope.permission]}:{scope.account or TOP}" for scope in key.scopes)
+    return " ".join(f"{_NAMES[scope.role]}:{scope.account or TOP}" for scope in key.scopes)
 
 
 def _end(key: pb.ApiKey) -> str:
@@ -157,12 +158,12 @@ def _end(key: pb.ApiKey) -> str:
 
 def _parse_scope(stub: AccountServiceStub, text: str, *, owner: str) -> pb.Scope:
     name, colon, account = text.partition(":")
-    if name not in _PERMISSIONS:
+    if name not in _ROLES:
         raise click.BadParameter(
-            f"{text}: begin with one of {', '.join(_PERMISSIONS)}", param_hint="--scope"
+            f"{text}: begin with one of {', '.join(_ROLES)}", param_hint="--role"
         )
     account_id = resolve_or_top(stub, account) if colon else owner
-    return pb.Scope(permission=_PERMISSIONS[name], account=account_id)
+    return pb.Scope(role=_ROLES[name], account=account_id)
 
 
 def _parse_grace(text: str) -> int:

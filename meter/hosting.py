@@ -15,7 +15,7 @@ from meter.consumption import Consumption
 from meter.counted import Counted
 from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
-from meter.domain.credential import Credential, Permission
+from meter.domain.credential import Credential, Role
 from meter.evidence import Evidence
 from meter.reporters import Reporters
 from meter.series import Exposition
@@ -53,9 +53,7 @@ class Door(Protocol):
         """Return what the call's API key stands for; raises Unauthenticated."""
         ...
 
-    def require(
-        self, credential: Credential, permission: Permission, account_id: str | None
-    ) -> None:
+    def require(self, credential: Credential, role: Role, account_id: str | None) -> None:
         """Refuse what no scope covers; None is the whole installation. Raises PermissionDenied."""
         ...
 

@@ -18,7 +18,7 @@ from billing.payments import Payments
 from billing.ports import InvoiceStore, Terms, TermsStore
 from billing.setting_terms import SettingTerms
 from billing.wire.messages import from_name
-from meter.domain.credential import Credential, Permission
+from meter.domain.credential import Credential, Role
 from meter.domain.errors import NotFound
 from meter.hosting import Door, Host
 
@@ -61,7 +61,7 @@ class Desk:
             invoice = await asyncio.to_thread(self._parts.explaining.get_invoice, number)
         except NotFound:
             # Which numbers there are is nobody's business who may not read them all.
-            self._door.require(credential, Permission.READ, None)
+            self._door.require(credential, Role.READER, None)
             raise
         self._require_all(credential, invoice)
         return invoice
@@ -69,21 +69,21 @@ class Desk:
     def _may_read(self, credential: Credential, invoice: Invoice) -> bool:
         tree, now_ms = self._host.tree(), self._host.clock.now_ms()
         return all(
-            credential.may(Permission.READ, account_id, tree=tree, at_ms=now_ms)
+            credential.may(Role.READER, account_id, tree=tree, at_ms=now_ms)
             for account_id in invoice.version.covers
         )
 
     def _require_all(self, credential: Credential, invoice: Invoice) -> None:
         for account_id in invoice.version.covers:
-            self._door.require(credential, Permission.READ, account_id)
+            self._door.require(credential, Role.READER, account_id)
 
     def _administrator(self, context: _Context) -> Credential:
         credential = self._door.caller(context)
-        self._door.require(credential, Permission.ADMINISTER, None)
+        self._door.require(credential, Role.ADMIN, None)
         return credential
 
     def _doing(self, credential: Credential) -> Doing:
         return Doing(key_id=credential.key_id, now_ms=self._host.clock.now_ms())
 
     def _reader(self, context: _Context) -> None:
-        self._door.require(self._door.caller(context), Permission.READ, None)
+        self._door.require(self._door.caller(context), Role.READER, None)

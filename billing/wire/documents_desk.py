@@ -14,7 +14,7 @@ from billing.limits import AMOUNT_CHARS_MAX, NAME_CHARS_MAX, REASON_CHARS_MAX
 from billing.wire.desk import Desk
 from billing.wire.messages import from_filter, from_month, from_name, from_text, to_summary
 from meter.domain.account import invalid_argument
-from meter.domain.credential import Permission
+from meter.domain.credential import Role
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -40,7 +40,7 @@ class DocumentsDesk(Desk):
         """List documents."""
         account_id = request.account or None
         credential = self._door.caller(context)
-        self._door.require(credential, Permission.READ, account_id)
+        self._door.require(credential, Role.READER, account_id)
         if not 0 <= request.page_size <= _PAGE_MAX:
             raise invalid_argument("page_size", f"0 to {_PAGE_MAX}")
         if request.state not in _STATES:

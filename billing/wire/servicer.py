@@ -21,7 +21,7 @@ from billing.wire.messages import (
 from billing.wire.rendering import RENDER_EXPLANATION
 from billing.wire.terms_desk import TermsDesk
 from meter.domain.account import invalid_argument
-from meter.domain.credential import Permission
+from meter.domain.credential import Role
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.billing.v1 import billing_service_pb2_grpc
 
@@ -42,7 +42,7 @@ class BillingServicer(
     ) -> pb.PreviewInvoiceResponse:
         """Draft invoices of all that is counted."""
         credential = self._door.caller(context)
-        self._door.require(credential, Permission.READ, request.account)
+        self._door.require(credential, Role.READER, request.account)
         self._host.tree().get(request.account)
         month = from_month(request.month) if request.month else None
         found = await asyncio.to_thread(self._parts.closing.previews, request.account, month)

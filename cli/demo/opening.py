@@ -8,7 +8,7 @@ from cli.demo.teams import Team
 from cli.demo.world import BOOKS, CUSTOMERS, FACTORY, MOVE, NEW_BOOK, read_terms
 from tokenworks.billing.v1.billing_service_pb2 import ImportPriceBookRequest, SetContractRequest
 from tokenworks.meter.v1.account_service_pb2 import (
-    PERMISSION_REPORT,
+    ROLE_PRODUCER,
     CreateAccountRequest,
     CreateApiKeyRequest,
     MoveAccountRequest,
@@ -65,7 +65,7 @@ def import_book(client: Client, name: str, *, folder: Path) -> None:
 def create_server_key(client: Client) -> str:
     """Create the servers' API key, which may report for everybody and do nothing else."""
     request = CreateApiKeyRequest(
-        scopes=[Scope(permission=PERMISSION_REPORT)], description="the factory's servers"
+        scopes=[Scope(role=ROLE_PRODUCER)], description="the factory's servers"
     )
     return client.accounts.CreateApiKey(request).secret
 

@@ -37,19 +37,25 @@ _KEY_ID = re.compile(rf"key_[{_DIGITS}]{{{_ID_CHARS}}}")
 RandomBytes = Callable[[int], bytes]
 
 
-class Permission(IntEnum):
-    """What an API key may do; numbered as on the wire. None of them implies another."""
+class Role(IntEnum):
+    """What an API key is let do; numbered as on the wire. None of them implies another.
 
-    REPORT = 1
-    READ = 2
-    ADMINISTER = 3
+    Which calls each of them makes is written in `meter.access` and `billing.access`.
+    """
+
+    PRODUCER = 1
+    READER = 2
+    ADMIN = 3
+    BILLER = 4
+    PRICE_EDITOR = 5
+    OPERATOR = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:
-    """A permission on the subtree of an account; None is the whole installation."""
+    """A role on the subtree of an account; None is the whole installation."""
 
-    permission: Permission
+    role: Role
     account_id: str | None
 
 
@@ -65,15 +71,13 @@ class Credential:
     scopes: tuple[Scope, ...]
     end_ms: int | None
 
-    def may(
-        self, permission: Permission, account_id: str | None, *, tree: AccountTree, at_ms: int
-    ) -> bool:
+    def may(self, role: Role, account_id: str | None, *, tree: AccountTree, at_ms: int) -> bool:
         """Tell whether a scope covers the account at that time; None: the whole installation.
 
         An account that does not exist is covered by the whole installation alone.
         """
         for scope in self.scopes:
-            if scope.permission != permission:
+            if scope.role != role:
                 continue
             if scope.account_id is None:
                 return True
@@ -81,9 +85,9 @@ class Credential:
                 return True
         return False
 
-    def roots(self, permission: Permission) -> list[str | None]:
-        """Return the tops of the subtrees that it has this permission on."""
-        return [scope.account_id for scope in self.scopes if scope.permission == permission]
+    def roots(self, role: Role) -> list[str | None]:
+        """Return the tops of the subtrees that it has this role on."""
+        return [scope.account_id for scope in self.scopes if scope.role == role]
 
     def is_ended_at(self, at_ms: int) -> bool:
         """Tell whether it was revoked, or its grace over, at that time."""
@@ -141,7 +145,7 @@ class RegistrySnapshot:
         reporting = {
             credential.account_id or ""
             for credential in self.credentials.values()
-            for top in credential.roots(Permission.REPORT)
+            for top in credential.roots(Role.PRODUCER)
             if top is None or top in kin
         }
         return frozenset({"", *kin, *reporting})

@@ -8,7 +8,7 @@ import numpy as np
 
 from meter.domain import limits
 from meter.domain.account import AccountTree
-from meter.domain.credential import Credential, Permission
+from meter.domain.credential import Credential, Role
 from meter.domain.event import BoolArray, Dimensions, DimensionTable, EventBatch, Uint8Array
 from meter.domain.outcome import Outcome
 from meter.domain.tokens import OUTPUT_CLASSES, PROMPT_CLASSES, Finish, Mode, Quality, TokenClass
@@ -70,7 +70,7 @@ class Verdicts:
         if not _are_fields_valid(dimensions):
             return Outcome.FIELD_INVALID
         account_id = dimensions.account
-        may = self.credential.may(Permission.REPORT, account_id, tree=self.tree, at_ms=now_ms)
+        may = self.credential.may(Role.PRODUCER, account_id, tree=self.tree, at_ms=now_ms)
         if self.tree.find(account_id) is None:
             return Outcome.ACCOUNT_UNKNOWN
         if not may:

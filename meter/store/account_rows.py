@@ -18,7 +18,7 @@ from sqlalchemy import (
 )
 
 from meter.domain.account import Account, ParentEdge
-from meter.domain.credential import ApiKey, Credential, Permission, Scope
+from meter.domain.credential import ApiKey, Credential, Role, Scope
 from meter.store.tables import account_parents, accounts, api_key_scopes, api_keys
 
 # Keys of one answer: of more than these only the newest are listed.
@@ -118,8 +118,8 @@ def _select_scopes(
         .where(wanted)
         .order_by(columns.key_id, columns.permission, columns.account_id.nulls_first())
     )
-    for key_id, permission, account_id in rows:
-        scope = Scope(permission=Permission(permission), account_id=account_id)
+    for key_id, role, account_id in rows:
+        scope = Scope(role=Role(role), account_id=account_id)
         scopes[key_id] = (*scopes.get(key_id, ()), scope)
     return scopes
 

@@ -23,9 +23,9 @@ from meter.domain.credential import (
     ApiKey,
     Credential,
     MintedKey,
-    Permission,
     RandomBytes,
     RegistrySnapshot,
+    Role,
     Scope,
     check_key,
     check_rotation,
@@ -157,7 +157,7 @@ class AccountStore:
     ) -> str:
         """Draw and keep an API key that may do everything; return its text."""
         minted = mint_key(random_bytes, pepper=pepper)
-        scopes = tuple(Scope(permission=it, account_id=None) for it in Permission)
+        scopes = tuple(Scope(role=it, account_id=None) for it in Role)
         self.create_key(minted, account_id=None, scopes=scopes, description=description, by=JOB)
         return minted.text
 
@@ -322,7 +322,7 @@ class _Change:
             [
                 {
                     "key_id": credential.key_id,
-                    "permission": scope.permission,
+                    "permission": scope.role,
                     "account_id": scope.account_id,
                 }
                 for scope in credential.scopes
@@ -352,10 +352,7 @@ def _key_detail(key: ApiKey) -> dict[str, object]:
     scopes = key.credential.scopes
     return {
         "account": key.credential.account_id or "",
-        "scopes": [
-            {"permission": it.permission.name.lower(), "account": it.account_id or ""}
-            for it in scopes
-        ],
+        "scopes": [{"role": it.role.name.lower(), "account": it.account_id or ""} for it in scopes],
         "description": key.description,
     }
 

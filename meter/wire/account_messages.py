@@ -9,7 +9,7 @@ from typing import Final
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meter.domain.account import Account, invalid_argument
-from meter.domain.credential import SCOPES_MAX, ApiKey, Permission, Scope
+from meter.domain.credential import SCOPES_MAX, ApiKey, Role, Scope
 from meter.domain.interval import INTERVAL_MS
 from tokenworks.meter.v1 import account_service_pb2 as pb
 
@@ -46,9 +46,7 @@ def key_to_pb(key: ApiKey) -> pb.ApiKey:
         account=credential.account_id or "",
         prefix=key.prefix,
         scopes=[
-            pb.Scope(
-                permission=pb.Permission.ValueType(scope.permission), account=scope.account_id or ""
-            )
+            pb.Scope(role=pb.Role.ValueType(scope.role), account=scope.account_id or "")
             for scope in credential.scopes
         ],
         create_time=_time_to_pb(key.create_ms),
@@ -63,13 +61,10 @@ def scopes_from_pb(scopes: Iterable[pb.Scope]) -> tuple[Scope, ...]:
     wanted = list(scopes)
     if len(wanted) > SCOPES_MAX:
         raise invalid_argument("scopes", f"1 to {SCOPES_MAX} scopes")
-    known: set[int] = set(Permission)
-    if any(scope.permission not in known for scope in wanted):
-        raise invalid_argument("scopes.permission", "report, read or administer")
-    return tuple(
-        Scope(permission=Permission(scope.permission), account_id=scope.account or None)
-        for scope in wanted
-    )
+    known: set[int] = set(Role)
+    if any(scope.role not in known for scope in wanted):
+        raise invalid_argument("scopes.role", ", ".join(it.name.lower() for it in Role))
+    return tuple(Scope(role=Role(scope.role), account_id=scope.account or None) for scope in wanted)
 
 
 def edge_from_pb(time: Timestamp) -> int:

@@ -17,9 +17,9 @@ from meter.domain.credential import (
     ApiKey,
     Credential,
     MintedKey,
-    Permission,
     RandomBytes,
     RegistrySnapshot,
+    Role,
     Scope,
     draw_account_id,
     is_key_id,
@@ -142,7 +142,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         caller = self._authenticate(context)
         account_id = _required("account", request.account)
         now_ms = self._clock.now_ms()
-        require(caller, Permission.READ, account_id, self._registry, now_ms)
+        require(caller, Role.READER, account_id, self._registry, now_ms)
         account = self._registry.snapshot.tree.get(account_id)
         return pb.GetAccountResponse(account=self._account_to_pb(account))
 
@@ -154,7 +154,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         now_ms = self._clock.now_ms()
         page_size = page_size_from_pb(request.page_size)
         after = place_from_token(request.page_token)
-        roots = self._roots(caller, Permission.READ, account_id=request.account, now_ms=now_ms)
+        roots = self._roots(caller, Role.READER, account_id=request.account, now_ms=now_ms)
         snapshot = self._registry.snapshot
         if request.path:
             order = _find_place(snapshot.tree, request.path, roots=roots, now_ms=now_ms)
@@ -235,9 +235,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         """The keys of an account, or of all that the caller may administer."""
         caller = self._authenticate(context)
         now_ms = self._clock.now_ms()
-        roots = self._roots(
-            caller, Permission.ADMINISTER, account_id=request.account, now_ms=now_ms
-        )
+        roots = self._roots(caller, Role.ADMIN, account_id=request.account, now_ms=now_ms)
         tree = self._registry.snapshot.tree
         owners: Collection[str] | None
         if request.account:
@@ -284,18 +282,18 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
     def _require_administer(self, caller: Credential, accounts: Iterable[str | None]) -> None:
         now_ms = self._clock.now_ms()
         for account_id in accounts:
-            require(caller, Permission.ADMINISTER, account_id, self._registry, now_ms)
+            require(caller, Role.ADMIN, account_id, self._registry, now_ms)
 
     def _roots(
-        self, caller: Credential, permission: Permission, *, account_id: str, now_ms: int
+        self, caller: Credential, role: Role, *, account_id: str, now_ms: int
     ) -> list[str | None]:
         """Return the tops of what the caller sees: of this account, or of all when it is empty."""
         if account_id:
-            require(caller, permission, account_id, self._registry, now_ms)
+            require(caller, role, account_id, self._registry, now_ms)
             return [account_id]
-        roots = caller.roots(permission)
+        roots = caller.roots(role)
         if not roots:
-            raise scope_missing(permission, on_installation=False)
+            raise scope_missing(role, on_installation=False)
         return roots
 
     async def _get_key(self, key_id: str, *, caller: Credential) -> ApiKey:

@@ -9,7 +9,7 @@ from google.protobuf import json_format
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meter.audit_log import AuditEntry, AuditQuery, AuditReader
-from meter.domain.credential import Permission
+from meter.domain.credential import Role
 from meter.journal.check import is_text
 from meter.wire.auth import RegistryDoor
 from meter.wire.status import invalid
@@ -37,7 +37,7 @@ class AuditServicer(pb_grpc.AuditServiceServicer):
         self, request: pb.ListAuditEntriesRequest, context: _Context
     ) -> pb.ListAuditEntriesResponse:
         """Return entries, newest first. Scope: read on the whole installation."""
-        self._door.require(self._door.caller(context), Permission.READ, None)
+        self._door.require(self._door.caller(context), Role.READER, None)
         size = request.page_size or _PAGE
         found = await asyncio.to_thread(self._log.entries, _to_query(request, limit=size + 1))
         more = str(found[size - 1].entry_id) if len(found) > size else ""

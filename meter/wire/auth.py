@@ -6,7 +6,7 @@ from typing import Any, Final
 import grpc
 
 from meter.domain.clock import Clock
-from meter.domain.credential import Credential, Permission, hash_api_key, parse_api_key
+from meter.domain.credential import Credential, Role, hash_api_key, parse_api_key
 from meter.domain.errors import PermissionDenied, Reason, Unauthenticated
 from meter.registry import Registry
 
@@ -39,7 +39,7 @@ def authenticate(
 
 def require(
     credential: Credential,
-    permission: Permission,
+    role: Role,
     account_id: str | None,
     registry: Registry,
     now_ms: int,
@@ -50,8 +50,8 @@ def require(
     PermissionDenied (SCOPE_MISSING).
     """
     tree = registry.snapshot.tree
-    if not credential.may(permission, account_id, tree=tree, at_ms=now_ms):
-        raise scope_missing(permission, on_installation=account_id is None)
+    if not credential.may(role, account_id, tree=tree, at_ms=now_ms):
+        raise scope_missing(role, on_installation=account_id is None)
 
 
 class RegistryDoor:
@@ -68,19 +68,17 @@ class RegistryDoor:
         metadata = context.invocation_metadata()
         return authenticate(metadata, self._registry, self._key_pepper, self._clock.now_ms())
 
-    def require(
-        self, credential: Credential, permission: Permission, account_id: str | None
-    ) -> None:
+    def require(self, credential: Credential, role: Role, account_id: str | None) -> None:
         """Refuse what no scope covers; raises PermissionDenied (SCOPE_MISSING)."""
-        require(credential, permission, account_id, self._registry, self._clock.now_ms())
+        require(credential, role, account_id, self._registry, self._clock.now_ms())
 
 
-def scope_missing(permission: Permission, *, on_installation: bool) -> PermissionDenied:
-    """Return the error for a call that lacks this permission."""
+def scope_missing(role: Role, *, on_installation: bool) -> PermissionDenied:
+    """Return the error for a call that lacks this role."""
     place = "the whole installation" if on_installation else "this account"
-    name = permission.name.lower()
+    name = role.name.lower()
     return PermissionDenied(
-        Reason.SCOPE_MISSING, f"This API key may not {name} on {place}.", permission=name
+        Reason.SCOPE_MISSING, f"This call needs the role {name} on {place}.", role=name
     )
 
 

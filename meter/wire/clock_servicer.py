@@ -10,7 +10,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from meter.domain.clock import Clock
-from meter.domain.credential import Permission
+from meter.domain.credential import Role
 from meter.domain.errors import Reason, Refused
 from meter.runtime.driven_clock import ClockDriver
 from meter.wire.auth import RegistryDoor
@@ -45,7 +45,7 @@ class ClockServicer(clock_service_pb2_grpc.ClockServiceServicer):
         self, request: pb.AdvanceClockRequest, context: _Context
     ) -> pb.AdvanceClockResponse:
         """Move a driven clock. Scope: administer on the whole installation."""
-        self._door.require(self._door.caller(context), Permission.ADMINISTER, None)
+        self._door.require(self._door.caller(context), Role.ADMIN, None)
         if self._driver is None:
             raise Refused(
                 Reason.CLOCK_REFUSED, "This installation lives on the real clock: nobody moves it."

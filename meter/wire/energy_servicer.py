@@ -7,7 +7,7 @@ import grpc
 
 from meter.domain import limits
 from meter.domain.clock import Clock
-from meter.domain.credential import Permission
+from meter.domain.credential import Role
 from meter.energy.efficiency import EfficiencyReader
 from meter.energy.recorder import EnergyRecorder
 from meter.wire.auth import RegistryDoor
@@ -47,7 +47,7 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
         self, request: pb.RecordEnergyRequest, context: _Context
     ) -> pb.RecordEnergyResponse:
         """Record readings. Scope: report on the whole installation."""
-        self._door.require(self._door.caller(context), Permission.REPORT, None)
+        self._door.require(self._door.caller(context), Role.PRODUCER, None)
         if not 1 <= len(request.readings) <= limits.RECORD_READINGS_MAX:
             raise invalid("readings", f"1–{limits.RECORD_READINGS_MAX} readings")
         now_ms = self._clock.now_ms()
@@ -59,7 +59,7 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
         self, request: pb.QueryEfficiencyRequest, context: _Context
     ) -> pb.QueryEfficiencyResponse:
         """Sum tokens and energy. Scope: read on the whole installation."""
-        self._door.require(self._door.caller(context), Permission.READ, None)
+        self._door.require(self._door.caller(context), Role.READER, None)
         query = to_query(request)
         # Asked first: what it names as attributed is in the sums.
         until_ms = self._recorder.attributed_until_ms
@@ -73,7 +73,7 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
         self, _: pb.ListEnergySourcesRequest, context: _Context
     ) -> pb.ListEnergySourcesResponse:
         """List sources and pools. Scope: read on the whole installation."""
-        self._door.require(self._door.caller(context), Permission.READ, None)
+        self._door.require(self._door.caller(context), Role.READER, None)
         pools = await asyncio.to_thread(self._recorder.power)
         silent = await asyncio.to_thread(self._recorder.silent)
         return to_sources(self._recorder.source_states(), pools=pools, silent=silent)
@@ -83,21 +83,21 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
     ) -> pb.SetFactoryResponse:
         """Take in a version of the description. Scope: administer on the whole installation."""
         caller = self._door.caller(context)
-        self._door.require(caller, Permission.ADMINISTER, None)
+        self._door.require(caller, Role.ADMIN, None)
         return await self._factory.set(request, key_id=caller.key_id)
 
     async def ListFactoryVersions(
         self, _: pb.ListFactoryVersionsRequest, context: _Context
     ) -> pb.ListFactoryVersionsResponse:
         """List the versions of the description. Scope: read on the whole installation."""
-        self._door.require(self._door.caller(context), Permission.READ, None)
+        self._door.require(self._door.caller(context), Role.READER, None)
         return await self._factory.list_versions()
 
     async def GetFactory(
         self, request: pb.GetFactoryRequest, context: _Context
     ) -> pb.GetFactoryResponse:
         """Return a version of the description. Scope: read on the whole installation."""
-        self._door.require(self._door.caller(context), Permission.READ, None)
+        self._door.require(self._door.caller(context), Role.READER, None)
         return await self._factory.get(request)
 
     async def MarkSoftware(
@@ -105,7 +105,7 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
     ) -> pb.MarkSoftwareResponse:
         """Say which software serves a pool. Scope: report on the whole installation."""
         caller = self._door.caller(context)
-        self._door.require(caller, Permission.REPORT, None)
+        self._door.require(caller, Role.PRODUCER, None)
         changed = await self._marks.mark(request, key_id=caller.key_id)
         return pb.MarkSoftwareResponse(changed=changed)
 
@@ -113,5 +113,5 @@ class EnergyServicer(energy_service_pb2_grpc.EnergyServiceServicer):
         self, request: pb.ListSoftwareMarksRequest, context: _Context
     ) -> pb.ListSoftwareMarksResponse:
         """List marks. Scope: read on the whole installation."""
-        self._door.require(self._door.caller(context), Permission.READ, None)
+        self._door.require(self._door.caller(context), Role.READER, None)
         return await self._marks.list_marks(request)

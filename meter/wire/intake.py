@@ -10,7 +10,7 @@ from google.protobuf.message import DecodeError
 
 from meter.corrections import NewCorrection
 from meter.domain import limits
-from meter.domain.credential import Credential, Permission, Scope
+from meter.domain.credential import Credential, Role, Scope
 from meter.domain.errors import InvalidArgument, Reason
 from meter.domain.event import (
     REPORTED,
@@ -160,9 +160,7 @@ class Intake:
         except UnusableBatch as error:
             empty, _ = self._translator.from_rows([])
             return empty, error.outcome
-        everywhere = replace(
-            credential, scopes=(Scope(permission=Permission.REPORT, account_id=None),)
-        )
+        everywhere = replace(credential, scopes=(Scope(role=Role.PRODUCER, account_id=None),))
         # Not remembered: the credential's own verdicts are others.
         verdicts = Verdicts(batch.table, everywhere, self._registry.snapshot.tree, self._tiers)
         if wrong[0]:

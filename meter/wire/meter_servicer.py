@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from meter.domain import limits
 from meter.domain.clock import Clock
-from meter.domain.credential import Credential, Permission
+from meter.domain.credential import Credential, Role
 from meter.domain.errors import Reason, Refused
 from meter.domain.event import Origin
 from meter.domain.interval import is_on_edge
@@ -113,7 +113,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         credential = self._caller(context)
         account_id = request.account or None
         now_ms = self._clock.now_ms()
-        require(credential, Permission.READ, account_id, self._registry, now_ms)
+        require(credential, Role.READER, account_id, self._registry, now_ms)
         if account_id is not None:
             self._registry.snapshot.tree.get(account_id)
         query = _to_query(request, account_id=account_id)
@@ -232,14 +232,14 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
 
     def _reporter(self, context: _Context) -> Credential:
         credential = self._caller(context)
-        if not credential.roots(Permission.REPORT):
-            raise scope_missing(Permission.REPORT, on_installation=False)
+        if not credential.roots(Role.PRODUCER):
+            raise scope_missing(Role.PRODUCER, on_installation=False)
         return credential
 
     def _administrator(self, context: _Context) -> Credential:
         credential = self._caller(context)
         now_ms = self._clock.now_ms()
-        require(credential, Permission.ADMINISTER, None, self._registry, now_ms)
+        require(credential, Role.ADMIN, None, self._registry, now_ms)
         return credential
 
     def _origin(self, credential: Credential) -> Origin:

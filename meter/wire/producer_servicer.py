@@ -5,7 +5,7 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from meter.domain.credential import Credential, Permission
+from meter.domain.credential import Credential, Role
 from meter.domain.errors import Reason, Refused
 from meter.producers import Producer, ProducerQuery, Standing
 from meter.registry import Registry
@@ -39,7 +39,7 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         self, request: pb.ListProducersRequest, context: _Context
     ) -> pb.ListProducersResponse:
         """Return producers by account and name. Scope: read."""
-        self._admit(context, Permission.READ, request.account)
+        self._admit(context, Role.READER, request.account)
         if not 0 <= request.page_size <= _PAGE_MAX:
             raise invalid("page_size", f"0–{_PAGE_MAX}")
         if request.state and int(request.state) not in frozenset(Standing):
@@ -64,7 +64,7 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         self, request: pb.RegisterProducerRequest, context: _Context
     ) -> pb.RegisterProducerResponse:
         """Expect a producer from now on. Scope: administer."""
-        caller = self._admit(context, Permission.ADMINISTER, request.account)
+        caller = self._admit(context, Role.ADMIN, request.account)
         _check_name(request.producer)
         producer = await asyncio.to_thread(
             self._store.register,
@@ -80,7 +80,7 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         self, request: pb.RetireProducerRequest, context: _Context
     ) -> pb.RetireProducerResponse:
         """Expect a producer no more. Scope: administer."""
-        caller = self._admit(context, Permission.ADMINISTER, request.account)
+        caller = self._admit(context, Role.ADMIN, request.account)
         _check_name(request.producer)
         if self._roster.has_open(request.account, request.producer):
             raise Refused(
@@ -92,10 +92,10 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         )
         return pb.RetireProducerResponse(producer=_to_pb(producer))
 
-    def _admit(self, context: _Context, permission: Permission, account: str) -> Credential:
+    def _admit(self, context: _Context, role: Role, account: str) -> Credential:
         """Refuse who may not, then an account that is not there; return who may."""
         caller = self._door.caller(context)
-        self._door.require(caller, permission, account or None)
+        self._door.require(caller, role, account or None)
         if account:
             self._registry.snapshot.tree.get(account)
         return caller

@@ -178,7 +178,7 @@ def test_keys_create__secret_alone_on_the_last_line(server: AccountServer, shell
     refused = Shell(server, secret).run("accounts", "list", code=Exit.REFUSED)
     assert "SCOPE_MISSING" in refused.stderr
     listed = shell.run("keys", "list", "acme/team").stdout
-    assert "report:team" in listed
+    assert "producer:team" in listed
     assert "gateway [red]" in listed
     assert secret not in listed
 
@@ -186,15 +186,15 @@ def test_keys_create__secret_alone_on_the_last_line(server: AccountServer, shell
 @pytest.mark.parametrize(
     ("words", "account", "scopes"),
     [
-        (("acme",), "acme", [("report", "acme")]),
-        (("acme", "--scope", "read"), "acme", [("read", "acme")]),
+        (("acme",), "acme", [("producer", "acme")]),
+        (("acme", "--role", "reader"), "acme", [("reader", "acme")]),
         (
-            ("acme", "--scope", "report", "--scope", "administer:acme/team"),
+            ("acme", "--role", "producer", "--role", "admin:acme/team"),
             "acme",
-            [("report", "acme"), ("administer", "team")],
+            [("producer", "acme"), ("admin", "team")],
         ),
-        (("acme", "--scope", "read:/"), "acme", [("read", "")]),
-        (("/", "--scope", "read"), "", [("read", "")]),
+        (("acme", "--role", "reader:/"), "acme", [("reader", "")]),
+        (("/", "--role", "reader"), "", [("reader", "")]),
     ],
 )
 def test_keys_create__scopes(
@@ -203,15 +203,15 @@ def test_keys_create__scopes(
     """A scope is on the key's own account unless it names another; / is everything."""
     made = shell.run_json("keys", "create", *words)
     assert made["account"] == account
-    assert [(each["permission"], each["account"]) for each in made["scopes"]] == scopes
+    assert [(each["role"], each["account"]) for each in made["scopes"]] == scopes
     assert made["secret"].startswith(made["prefix"])
 
 
 @pytest.mark.parametrize(
     ("words", "code", "reason"),
     [
-        (("create", "acme", "--scope", "write"), Exit.USAGE, "--scope"),
-        (("create", "acme", "--scope", "read:nobody"), Exit.FAILED, "ACCOUNT_NOT_FOUND"),
+        (("create", "acme", "--role", "write"), Exit.USAGE, "--role"),
+        (("create", "acme", "--role", "reader:nobody"), Exit.FAILED, "ACCOUNT_NOT_FOUND"),
         (("create", "acme", "--description", "x" * 201), Exit.USAGE, "ARGUMENT_INVALID"),
         (("rotate", "key_0000000000000000"), Exit.FAILED, "API_KEY_NOT_FOUND"),
         (("revoke", "key_0000000000000000"), Exit.FAILED, "API_KEY_NOT_FOUND"),
@@ -258,7 +258,7 @@ def test_keys_rotate__third_key(shell: Shell) -> None:
 
 def test_keys_revoke__again(server: AccountServer, shell: Shell) -> None:
     """A revoked key is refused from then on; revoking it again is harmless."""
-    made = shell.run_json("keys", "create", "acme", "--scope", "read")
+    made = shell.run_json("keys", "create", "acme", "--role", "reader")
     other = Shell(server, made["secret"])
     assert [each["path"] for each in other.run_json("accounts", "list")] == ["acme", "acme/team"]
     revoked = shell.run_json("keys", "revoke", made["key_id"])
@@ -269,16 +269,16 @@ def test_keys_revoke__again(server: AccountServer, shell: Shell) -> None:
 
 def test_resolve__key_that_may_not_read(server: AccountServer, admin: Caller) -> None:
     """Who may not look accounts up names them by id."""
-    made = admin.create_key("acme", (pb.PERMISSION_ADMINISTER, "acme"))
+    made = admin.create_key("acme", (pb.ROLE_ADMIN, "acme"))
     shell = Shell(server, made.secret)
     assert shell.run_json("accounts", "close", "team")["path"] == "acme/team"
     result = shell.run("accounts", "close", "acme/team", code=Exit.REFUSED)
-    assert "may not read" in result.stderr
+    assert "needs the role reader" in result.stderr
 
 
 def test_resolve__account_of_another(server: AccountServer, admin: Caller) -> None:
     """An account that the key may not read is not known to it, whichever way it is named."""
-    made = admin.create_key("acme", (pb.PERMISSION_READ, "acme"))
+    made = admin.create_key("acme", (pb.ROLE_READER, "acme"))
     shell = Shell(server, made.secret)
     for name in ("other", "/other", "nobody"):
         result = shell.run("accounts", "show", name, code=Exit.FAILED)

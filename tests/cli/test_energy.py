@@ -193,9 +193,9 @@ def test_show__wrong_options(lonely_shell: Shell, words: tuple[str, ...], said: 
     assert said in lonely_shell.run("energy", "show", *words, code=Exit.USAGE).stderr
 
 
-def test_show__without_permission(shell: Shell) -> None:
+def test_show__without_role(shell: Shell) -> None:
     """An API key of an account may not ask: pools belong to nobody's account."""
-    key = shell.run_json("keys", "create", "acme", "--scope", "read")["secret"]
+    key = shell.run_json("keys", "create", "acme", "--role", "reader")["secret"]
     said = shell.run("energy", "show", "--api-key", key, code=Exit.REFUSED).stderr
     assert "SCOPE_MISSING" in said
 

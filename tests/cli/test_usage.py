@@ -223,7 +223,7 @@ def test_show__wrong_options(lonely_shell: Shell, words: tuple[str, ...], said: 
     assert said in lonely_shell.run("usage", "show", *words, code=Exit.USAGE).stderr
 
 
-def test_show__without_permission(empty_shell: Shell) -> None:
+def test_show__without_role(empty_shell: Shell) -> None:
     """An API key that may only report may not ask."""
     key = empty_shell.run_json("keys", "create", "acme")["secret"]
     said = empty_shell.run("usage", "show", "acme", "--api-key", key, code=Exit.REFUSED).stderr

@@ -86,9 +86,9 @@ def test_list__of_hostile_text(shell: Shell, running_meter: RunningMeter) -> Non
     assert entry["event"]["finish"] == 77
 
 
-def test_quarantine__without_permission(empty_shell: Shell) -> None:
+def test_quarantine__without_role(empty_shell: Shell) -> None:
     """Who may only read usage may not see what was set aside: it may be anyone's."""
-    key = empty_shell.run_json("keys", "create", "acme", "--scope", "read")["secret"]
+    key = empty_shell.run_json("keys", "create", "acme", "--role", "reader")["secret"]
     refused = empty_shell.run("usage", "quarantine", "list", "--api-key", key, code=Exit.REFUSED)
     assert "SCOPE_MISSING" in refused.stderr
 

@@ -44,10 +44,10 @@ def test_void__by_id(shell: Shell, running_meter: RunningMeter) -> None:
     assert shell.run_json("usage", "corrections") == [told]
     assert (told["after"], told["before"]["tokens"]) == (None, {"output": 70})
     assert told["key_id"].startswith("key_")
-    reader = shell.run_json("keys", "create", "acme", "--scope", "read")["secret"]
+    reader = shell.run_json("keys", "create", "acme", "--role", "reader")["secret"]
     words = ("usage", "corrections", "--api-key", reader)
     assert "SCOPE_MISSING" in shell.run(*words, code=Exit.REFUSED).stderr
-    key = shell.run_json("keys", "create", "/", "--scope", "administer")["secret"]
+    key = shell.run_json("keys", "create", "/", "--role", "admin")["secret"]
     done = shell.run("usage", "void", kept, "--reason", "r", "--api-key", key)
     assert "whether an invoice was issued for that time is not known" in done.stderr
     refused = shell.run("usage", "void", wrong, "--reason", "another", code=Exit.REFUSED)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meter.domain.account import Account, AccountTree, ParentEdge
-from meter.domain.credential import Credential, Permission, RegistrySnapshot, Scope
+from meter.domain.credential import Credential, RegistrySnapshot, Role, Scope
 from meter.domain.event import Dimensions, DimensionTable, Origin
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.outcome import Outcome
@@ -45,8 +45,8 @@ CREDENTIAL: Final = Credential(
     key_id="key_1",
     account_id="acme",
     scopes=(
-        Scope(permission=Permission.READ, account_id=None),
-        Scope(permission=Permission.REPORT, account_id="acme"),
+        Scope(role=Role.READER, account_id=None),
+        Scope(role=Role.PRODUCER, account_id="acme"),
     ),
     end_ms=None,
 )

@@ -15,8 +15,8 @@ from meter.domain.account import Account, AccountTree, ParentEdge
 from meter.domain.credential import (
     ApiKey,
     Credential,
-    Permission,
     RegistrySnapshot,
+    Role,
     Scope,
     check_key,
     check_rotation,
@@ -50,7 +50,7 @@ def tree() -> AccountTree:
 
 def key(name: str, *, end_ms: int | None = None) -> ApiKey:
     """A key of `acme` that may report for it."""
-    scopes = (Scope(permission=Permission.REPORT, account_id="acme"),)
+    scopes = (Scope(role=Role.PRODUCER, account_id="acme"),)
     return ApiKey(
         credential=Credential(key_id=name, account_id="acme", scopes=scopes, end_ms=end_ms),
         prefix="tw_0000000",
@@ -136,37 +136,35 @@ def test_draw_account_id__is_an_id() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scope", "permission", "account_id", "expected"),
+    ("scope", "role", "account_id", "expected"),
     [
-        (Scope(permission=Permission.READ, account_id="acme"), Permission.READ, "acme", True),
-        (Scope(permission=Permission.READ, account_id="acme"), Permission.READ, "team", True),
-        (Scope(permission=Permission.READ, account_id="acme"), Permission.READ, "other", False),
-        (Scope(permission=Permission.READ, account_id="acme"), Permission.READ, None, False),
-        (Scope(permission=Permission.READ, account_id="acme"), Permission.READ, "nobody", False),
-        (Scope(permission=Permission.READ, account_id="team"), Permission.READ, "acme", False),
-        (Scope(permission=Permission.READ, account_id=None), Permission.READ, "other", True),
-        (Scope(permission=Permission.READ, account_id=None), Permission.READ, None, True),
-        (Scope(permission=Permission.READ, account_id=None), Permission.READ, "nobody", True),
-        (Scope(permission=Permission.ADMINISTER, account_id=None), Permission.READ, "acme", False),
-        (Scope(permission=Permission.READ, account_id=None), Permission.REPORT, "acme", False),
+        (Scope(role=Role.READER, account_id="acme"), Role.READER, "acme", True),
+        (Scope(role=Role.READER, account_id="acme"), Role.READER, "team", True),
+        (Scope(role=Role.READER, account_id="acme"), Role.READER, "other", False),
+        (Scope(role=Role.READER, account_id="acme"), Role.READER, None, False),
+        (Scope(role=Role.READER, account_id="acme"), Role.READER, "nobody", False),
+        (Scope(role=Role.READER, account_id="team"), Role.READER, "acme", False),
+        (Scope(role=Role.READER, account_id=None), Role.READER, "other", True),
+        (Scope(role=Role.READER, account_id=None), Role.READER, None, True),
+        (Scope(role=Role.READER, account_id=None), Role.READER, "nobody", True),
+        (Scope(role=Role.ADMIN, account_id=None), Role.READER, "acme", False),
+        (Scope(role=Role.READER, account_id=None), Role.PRODUCER, "acme", False),
     ],
 )
-def test_may__table(
-    scope: Scope, permission: Permission, account_id: str | None, *, expected: bool
-) -> None:
-    """A scope gives its permission, and no other, on its subtree."""
+def test_may__table(scope: Scope, role: Role, account_id: str | None, *, expected: bool) -> None:
+    """A scope gives its role, and no other, on its subtree."""
     credential = Credential(key_id="k", account_id=None, scopes=(scope,), end_ms=None)
-    assert credential.may(permission, account_id, tree=tree(), at_ms=NOW) is expected
+    assert credential.may(role, account_id, tree=tree(), at_ms=NOW) is expected
 
 
 def test_may__any_scope_suffices() -> None:
     """The scopes of a key add up."""
-    scopes = tuple(Scope(permission=Permission.READ, account_id=it) for it in ("other", "team"))
+    scopes = tuple(Scope(role=Role.READER, account_id=it) for it in ("other", "team"))
     credential = Credential(key_id="k", account_id=None, scopes=scopes, end_ms=None)
     allowed = {
         it.account_id
         for it in tree()
-        if credential.may(Permission.READ, it.account_id, tree=tree(), at_ms=NOW)
+        if credential.may(Role.READER, it.account_id, tree=tree(), at_ms=NOW)
     }
     assert allowed == {"other", "team"}
 
@@ -179,8 +177,8 @@ def test_is_ended_at__table(end_ms: int | None, *, ended: bool) -> None:
     assert key("k", end_ms=end_ms).credential.is_ended_at(NOW) is ended
 
 
-ONE = (Scope(permission=Permission.REPORT, account_id="acme"),)
-MANY = tuple(Scope(permission=Permission.REPORT, account_id=f"a{it}") for it in range(21))
+ONE = (Scope(role=Role.PRODUCER, account_id="acme"),)
+MANY = tuple(Scope(role=Role.PRODUCER, account_id=f"a{it}") for it in range(21))
 
 
 @pytest.mark.parametrize(
@@ -252,8 +250,8 @@ def test_rotation_end_ms__out_of_range(grace_seconds: int) -> None:
 
 def test_reporters__are_those_above_below_and_with_a_key() -> None:
     """Of an account report its own kin, the installation, and whoever has a key for it."""
-    scope = Scope(permission=Permission.REPORT, account_id="team")
-    reader = replace(scope, permission=Permission.READ)
+    scope = Scope(role=Role.PRODUCER, account_id="team")
+    reader = replace(scope, role=Role.READER)
     credentials = {
         owner.encode(): Credential(key_id=owner, account_id=owner, scopes=(it,), end_ms=None)
         for owner, it in (("gateway", scope), ("auditor", reader))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from meter import segment
 from meter.domain.account import Account, AccountTree, ParentEdge
-from meter.domain.credential import Credential, Permission, RegistrySnapshot, Scope
+from meter.domain.credential import Credential, RegistrySnapshot, Role, Scope
 from meter.domain.event import Origin
 from meter.journal.commit import Submission
 from meter.registry import Registry
@@ -22,7 +22,7 @@ from tokenworks.meter.v1 import usage_pb2
 CREDENTIAL: Final = Credential(
     key_id="key_1",
     account_id=None,
-    scopes=(Scope(permission=Permission.REPORT, account_id=None),),
+    scopes=(Scope(role=Role.PRODUCER, account_id=None),),
     end_ms=None,
 )
 ORIGIN: Final = Origin(account_id="", key_id="key_1", received_ms=BEGIN_MS)

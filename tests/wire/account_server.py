@@ -74,10 +74,10 @@ class Caller:
         return account
 
     def create_key(self, owner: str, *scopes: tuple[int, str]) -> pb.CreateApiKeyResponse:
-        """Create a key with these permissions on these accounts."""
+        """Create a key with these roles on these accounts."""
         request = pb.CreateApiKeyRequest(account=owner)
-        for permission, account in scopes:
-            request.scopes.add(permission=pb.Permission.ValueType(permission), account=account)
+        for role, account in scopes:
+            request.scopes.add(role=pb.Role.ValueType(role), account=account)
         answer = self.call("CreateApiKey", request)
         assert isinstance(answer, pb.CreateApiKeyResponse)
         return answer

@@ -53,7 +53,7 @@ def admin(account_server: AccountServer) -> Iterator[Caller]:
 @pytest.fixture
 def lead(account_server: AccountServer, admin: Caller) -> Iterator[Caller]:
     """Who may read and administer acme/team and what is below it."""
-    key = admin.create_key("team", (pb.PERMISSION_ADMINISTER, "team"), (pb.PERMISSION_READ, "team"))
+    key = admin.create_key("team", (pb.ROLE_ADMIN, "team"), (pb.ROLE_READER, "team"))
     caller = Caller(account_server, key.secret)
     yield caller
     caller.close()

@@ -58,7 +58,7 @@ def test_stream__number_inside_a_gap_is_not_acknowledged(session: Apart) -> None
 def test_stream__key_that_may_not_report_opens_nothing(session: Apart) -> None:
     """A key that only reads can neither fence a producer nor fill the quarantine."""
     scope = account_service_pb2.Scope(
-        permission=account_service_pb2.PERMISSION_READ, account=session.own("acme")
+        role=account_service_pb2.ROLE_READER, account=session.own("acme")
     )
     request = account_service_pb2.CreateApiKeyRequest(account=scope.account, scopes=[scope])
     reader = session.with_key(session.call("CreateApiKey", request).secret)

@@ -12,7 +12,7 @@ from tests.postgres import Cluster
 from tests.wire.account_server import NOW, AccountServer, Caller
 from tokenworks.meter.v1 import account_service_pb2 as pb
 
-ADMINISTER, READ, REPORT = pb.PERMISSION_ADMINISTER, pb.PERMISSION_READ, pb.PERMISSION_REPORT
+ADMINISTER, READ, REPORT = pb.ROLE_ADMIN, pb.ROLE_READER, pb.ROLE_PRODUCER
 RPCS = [method.name for method in pb.DESCRIPTOR.services_by_name["AccountService"].methods]
 KEY_UNKNOWN = "tw_00000000000000000000000000000000"
 
@@ -115,8 +115,8 @@ def test_revoke_api_key__at_once(admin: Caller, open_caller: Open) -> None:
 def test_create_api_key__is_shown_once(admin: Caller, open_caller: Open) -> None:
     """A new key works at once, and no later answer has more of it than its prefix."""
     request = pb.CreateApiKeyRequest(account="team", description="gateway 1")
-    request.scopes.add(permission=READ, account="team")
-    request.scopes.add(permission=REPORT, account="acme")
+    request.scopes.add(role=READ, account="team")
+    request.scopes.add(role=REPORT, account="acme")
     made = admin.call("CreateApiKey", request)
     assert made.key.prefix == made.secret[:10]
     assert made.key.create_time.ToMilliseconds() == NOW
@@ -135,8 +135,8 @@ def test_create_api_key__is_shown_once(admin: Caller, open_caller: Open) -> None
         ("team", [], "", ("ARGUMENT_INVALID", "scopes")),
         ("team", [(REPORT, "team")] * 2, "", ("ARGUMENT_INVALID", "scopes")),
         ("team", [(REPORT, f"a{it}") for it in range(21)], "", ("ARGUMENT_INVALID", "scopes")),
-        ("team", [(0, "team")], "", ("ARGUMENT_INVALID", "scopes.permission")),
-        ("team", [(99, "team")], "", ("ARGUMENT_INVALID", "scopes.permission")),
+        ("team", [(0, "team")], "", ("ARGUMENT_INVALID", "scopes.role")),
+        ("team", [(99, "team")], "", ("ARGUMENT_INVALID", "scopes.role")),
         ("team", [(REPORT, "team")], "x" * 201, ("ARGUMENT_INVALID", "description")),
         ("team", [(REPORT, "team")], "\x00", ("ARGUMENT_INVALID", "description")),
         ("team", [(REPORT, "nobody")], "", ("ACCOUNT_NOT_FOUND", None)),
@@ -152,8 +152,8 @@ def test_create_api_key__refused(
 ) -> None:
     """A key needs an owner that exists and 1 to 20 scopes on accounts that exist."""
     request = pb.CreateApiKeyRequest(account=account, description=description)
-    for permission, on in scopes:
-        request.scopes.add(permission=pb.Permission.ValueType(permission), account=on)
+    for role, on in scopes:
+        request.scopes.add(role=pb.Role.ValueType(role), account=on)
     refusal = admin.refusal("CreateApiKey", request)
     assert (refusal.reason, refusal.metadata.get("field")) == expected
 
@@ -226,13 +226,13 @@ FOREIGN = [
     (
         "CreateApiKey",
         lambda it: pb.CreateApiKeyRequest(
-            account=it, scopes=[pb.Scope(permission=REPORT, account="team")]
+            account=it, scopes=[pb.Scope(role=REPORT, account="team")]
         ),
     ),
     (
         "CreateApiKey",
         lambda it: pb.CreateApiKeyRequest(
-            account="team", scopes=[pb.Scope(permission=REPORT, account=it)]
+            account="team", scopes=[pb.Scope(role=REPORT, account=it)]
         ),
     ),
 ]
@@ -255,11 +255,11 @@ OWN = [
     ("MoveAccount", pb.MoveAccountRequest(account="team", parent="team")),
     (
         "CreateApiKey",
-        pb.CreateApiKeyRequest(account="team", scopes=[pb.Scope(permission=READ)]),
+        pb.CreateApiKeyRequest(account="team", scopes=[pb.Scope(role=READ)]),
     ),
     (
         "CreateApiKey",
-        pb.CreateApiKeyRequest(scopes=[pb.Scope(permission=READ, account="team")]),
+        pb.CreateApiKeyRequest(scopes=[pb.Scope(role=READ, account="team")]),
     ),
 ]
 
@@ -302,7 +302,7 @@ def test_move_account__into_a_place_promised_to_another(admin: Caller, lead: Cal
 
 
 @pytest.mark.parametrize(
-    ("permission", "rpc"),
+    ("role", "rpc"),
     [
         (REPORT, "ListAccounts"),
         (ADMINISTER, "ListAccounts"),
@@ -310,11 +310,9 @@ def test_move_account__into_a_place_promised_to_another(admin: Caller, lead: Cal
         (READ, "ListApiKeys"),
     ],
 )
-def test_call__with_another_permission(
-    admin: Caller, open_caller: Open, permission: int, rpc: str
-) -> None:
-    """One permission does not stand for another, not even on everything."""
-    caller = open_caller(admin.create_key("", (permission, "")).secret)
+def test_call__with_another_role(admin: Caller, open_caller: Open, role: int, rpc: str) -> None:
+    """One role does not stand for another, not even on everything."""
+    caller = open_caller(admin.create_key("", (role, "")).secret)
     assert caller.refusal(rpc, request_of(rpc)).reason == "SCOPE_MISSING"
 
 

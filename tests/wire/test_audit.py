@@ -25,7 +25,7 @@ from tokenworks.meter.v1.audit_service_pb2_grpc import AuditServiceStub
 from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
 
 INVALID = ("INVALID_ARGUMENT", "ARGUMENT_INVALID", False)
-REPORT = account_service_pb2.PERMISSION_REPORT
+REPORT = account_service_pb2.ROLE_PRODUCER
 FACTORY = """
 format = 1
 from = 2199-01-01T00:00:00Z
@@ -83,7 +83,7 @@ def do_accounts_and_keys(session: Session) -> None:
     call("MoveAccount", account_service_pb2.MoveAccountRequest(account="team", parent="acme"))
     call("CloseAccount", account_service_pb2.CloseAccountRequest(account="gone"))
     request = account_service_pb2.CreateApiKeyRequest(account="acme", description="gateway")
-    request.scopes.add(permission=REPORT, account="acme")
+    request.scopes.add(role=REPORT, account="acme")
     key_id = call("CreateApiKey", request).key.key_id
     rotated = account_service_pb2.RotateApiKeyRequest(key_id=key_id, grace_seconds=60)
     successor = call("RotateApiKey", rotated).key.key_id
@@ -171,7 +171,7 @@ def test_entry__of_a_key_has_no_secret(auditor: Auditor) -> None:
     (rotated,) = auditor.list(action=Action.KEY_ROTATE)
     (revoked,) = auditor.list(action=Action.KEY_REVOKE)
     scopes = json_format.MessageToDict(made.detail)["scopes"]
-    assert scopes == [{"permission": "report", "account": "acme"}]
+    assert scopes == [{"role": "producer", "account": "acme"}]
     assert rotated.subject == made.subject
     assert rotated.detail["successor"] == revoked.subject
     text = str(auditor.list(page_size=1_000))
@@ -246,7 +246,7 @@ def test_list__time_of_no_calendar(auditor: Auditor, seconds: int) -> None:
 def test_list__is_for_who_may_read_everything(meter: RunningMeter, auditor: Auditor) -> None:
     """Who may read one account reads no log: it tells of all of them."""
     request = account_service_pb2.CreateApiKeyRequest(account="acme")
-    request.scopes.add(permission=account_service_pb2.PERMISSION_READ, account="acme")
+    request.scopes.add(role=account_service_pb2.ROLE_READER, account="acme")
     secret = auditor.session.call("CreateApiKey", request).secret
     reader = Auditor(meter, api_key=secret)
     assert failure_of(reader.list) == ("PERMISSION_DENIED", "SCOPE_MISSING", False)

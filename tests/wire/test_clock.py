@@ -263,13 +263,13 @@ def test_advance__refused(still: RunningMeter, delta_ms: int, code: str, reason:
     assert clock.now_ms() == BEGIN_MS
 
 
-def test_advance__without_permission(still: RunningMeter) -> None:
+def test_advance__without_role(still: RunningMeter) -> None:
     """Any API key may ask for the time; only one that administers everything moves it."""
     admin = Session(still)
     admin.create_account("acme")
     request = account_service_pb2.CreateApiKeyRequest(account="acme")
-    for permission in account_service_pb2.Permission.values()[1:]:
-        request.scopes.add(permission=permission, account="acme")
+    for role in account_service_pb2.Role.values()[1:]:
+        request.scopes.add(role=role, account="acme")
     key = admin.call("CreateApiKey", request).secret
     clock = Clock(still, api_key=key)
     assert clock.now_ms() == BEGIN_MS

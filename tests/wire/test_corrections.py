@@ -281,7 +281,7 @@ def test_correct__of_one_of_several(session: Apart) -> None:
 
 def test_correct__in_the_name_space_of_an_account(session: Apart) -> None:
     """Ids are one name space for the keys of an account: whose is said, and asked for if not."""
-    scope = account_service_pb2.Scope(permission=account_service_pb2.PERMISSION_REPORT)
+    scope = account_service_pb2.Scope(role=account_service_pb2.ROLE_PRODUCER)
     scope.account = session.own("beta")
     request = account_service_pb2.CreateApiKeyRequest(account=scope.account, scopes=[scope])
     key = session.call("CreateApiKey", request)
@@ -364,11 +364,11 @@ def test_correct__is_the_administrators(session: Apart) -> None:
     """Whoever may not administer the whole installation corrects and sees nothing; who may, all."""
     session.record(session.event(event_id="e"))
     scopes = [
-        account_service_pb2.Scope(permission=permission, account=account)
-        for permission, account in [
-            (account_service_pb2.PERMISSION_REPORT, ""),
-            (account_service_pb2.PERMISSION_READ, ""),
-            (account_service_pb2.PERMISSION_ADMINISTER, session.own("acme")),
+        account_service_pb2.Scope(role=role, account=account)
+        for role, account in [
+            (account_service_pb2.ROLE_PRODUCER, ""),
+            (account_service_pb2.ROLE_READER, ""),
+            (account_service_pb2.ROLE_ADMIN, session.own("acme")),
         ]
     ]
     key = session.call("CreateApiKey", account_service_pb2.CreateApiKeyRequest(scopes=scopes))
@@ -377,7 +377,7 @@ def test_correct__is_the_administrators(session: Apart) -> None:
     with pytest.raises(grpc.RpcError) as failure:
         listed(other)
     assert reason_of(failure.value)[1] == "SCOPE_MISSING"
-    scope = account_service_pb2.Scope(permission=account_service_pb2.PERMISSION_ADMINISTER)
+    scope = account_service_pb2.Scope(role=account_service_pb2.ROLE_ADMIN)
     key = session.call("CreateApiKey", account_service_pb2.CreateApiKeyRequest(scopes=[scope]))
     office = session.with_key(key.secret)
     assert (

@@ -195,29 +195,27 @@ def test_query__starts_of_times(caller: EnergyCaller) -> None:
 
 
 def key_with(meter: RunningMeter, *scopes: tuple[int, str]) -> str:
-    """Create an API key with these permissions on these accounts."""
+    """Create an API key with these roles on these accounts."""
     request = account_service_pb2.CreateApiKeyRequest()
-    for permission, account in scopes:
-        request.scopes.add(
-            permission=account_service_pb2.Permission.ValueType(permission), account=account
-        )
+    for role, account in scopes:
+        request.scopes.add(role=account_service_pb2.Role.ValueType(role), account=account)
     secret: str = Session(meter).call("CreateApiKey", request).secret
     return secret
 
 
-def test_call__without_permission(shared_meter: RunningMeter) -> None:
-    """Each call needs its permission on the whole installation: on an account is not enough."""
-    report = account_service_pb2.PERMISSION_REPORT
-    read = account_service_pb2.PERMISSION_READ
+def test_call__without_role(shared_meter: RunningMeter) -> None:
+    """Each call needs its role on the whole installation: on an account is not enough."""
+    report = account_service_pb2.ROLE_PRODUCER
+    read = account_service_pb2.ROLE_READER
     calls: list[tuple[int, Callable[[EnergyCaller], object]]] = [
         (report, lambda it: it.record(reading(0, time_ms=NOON_MS, pool="scopes"))),
         (read, lambda it: it.ask(**SPAN)),
         (read, lambda it: it.sources()),
     ]
-    for permission, act in calls:
-        other = read if permission == report else report
-        act(EnergyCaller(shared_meter, api_key=key_with(shared_meter, (permission, ""))))
-        wrong = key_with(shared_meter, (permission, "acme"), (other, ""))
+    for role, act in calls:
+        other = read if role == report else report
+        act(EnergyCaller(shared_meter, api_key=key_with(shared_meter, (role, ""))))
+        wrong = key_with(shared_meter, (role, "acme"), (other, ""))
         refused = EnergyCaller(shared_meter, api_key=wrong)
         assert failure_of(partial(act, refused)) == ("PERMISSION_DENIED", "SCOPE_MISSING", False)
 

@@ -98,7 +98,7 @@ def site_reading(counter_mj: int, *, time_ms: int) -> pb.EnergyReading:
 
 
 def is_denied(act: Callable[[], object]) -> bool:
-    """Tell whether a call fails for want of a permission."""
+    """Tell whether a call fails for want of a role."""
     try:
         act()
     except grpc.RpcError as failure:
@@ -210,14 +210,14 @@ def test_set__faults_come_all_at_once(caller: FactoryCaller) -> None:
 
 @pytest.mark.usefixtures("described")
 def test_factory__scopes(caller: FactoryCaller, meter: RunningMeter) -> None:
-    """Setting needs to administer the installation, reading to read it."""
+    """Setting takes an admin of the installation, reading a reader."""
     calls: dict[str, Callable[[FactoryCaller], object]] = {
-        "ADMINISTER": lambda it: it.set_factory("format = 1"),
-        "READ": lambda it: (it.get_factory(at_ms=NOON_MS), it.versions()),
+        "ADMIN": lambda it: it.set_factory("format = 1"),
+        "READER": lambda it: (it.get_factory(at_ms=NOON_MS), it.versions()),
     }
-    for held in ("ADMINISTER", "READ", "REPORT"):
+    for held in ("ADMIN", "READER", "PRODUCER"):
         request = account_service_pb2.CreateApiKeyRequest()
-        request.scopes.add(permission=f"PERMISSION_{held}")
+        request.scopes.add(role=f"ROLE_{held}")
         secret = caller.session.call("CreateApiKey", request).secret
         holder = FactoryCaller(meter, api_key=secret)
         for needed, call in calls.items():

@@ -132,7 +132,7 @@ def test_record__key_of_a_subtree_reports_only_there(session: Apart) -> None:
     """An account outside the key's subtree is set aside, in calls and on streams."""
     session.create_account("team", parent="acme")
     scope = account_service_pb2.Scope(
-        permission=account_service_pb2.PERMISSION_REPORT, account=session.own("team")
+        role=account_service_pb2.ROLE_PRODUCER, account=session.own("team")
     )
     key = session.call(
         "CreateApiKey",

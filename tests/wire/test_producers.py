@@ -61,14 +61,14 @@ def execute(session: Session, *statements: str) -> None:
 
 
 def key_for(session: Session, *scopes: tuple[int, str]) -> Session:
-    """Return a session with a key of acme with these permissions on accounts."""
+    """Return a session with a key of acme with these roles on accounts."""
     request = account_service_pb2.CreateApiKeyRequest(account="acme")
-    for permission, account in scopes:
-        request.scopes.add(permission=permission, account=account)
+    for role, account in scopes:
+        request.scopes.add(role=role, account=account)
     return Session(session.meter, api_key=session.call("CreateApiKey", request).secret)
 
 
-REPORT = (account_service_pb2.PERMISSION_REPORT, "acme")
+REPORT = (account_service_pb2.ROLE_PRODUCER, "acme")
 
 
 def test_states__follow_a_producers_life(session: Session) -> None:
@@ -298,11 +298,11 @@ def test_query__is_told_of_those_alone_who_may_report(session: Session) -> None:
 
     wait_until(lambda: heard_until(session, "") == long_ago)
     assert heard_until(session, "other") == long_ago
-    reader = key_for(session, (account_service_pb2.PERMISSION_READ, "acme"))
+    reader = key_for(session, (account_service_pb2.ROLE_READER, "acme"))
     assert heard_until(reader, "acme") != long_ago
     # A key of the other account's that may report for acme as well.
     request = account_service_pb2.CreateApiKeyRequest(account="other")
-    request.scopes.add(permission=account_service_pb2.PERMISSION_REPORT, account="acme")
+    request.scopes.add(role=account_service_pb2.ROLE_PRODUCER, account="acme")
     key_id = session.call("CreateApiKey", request).key.key_id
     assert heard_until(reader, "acme") == long_ago
     session.call("RevokeApiKey", account_service_pb2.RevokeApiKeyRequest(key_id=key_id))
@@ -312,7 +312,7 @@ def test_query__is_told_of_those_alone_who_may_report(session: Session) -> None:
 
 def test_call__scopes_and_names(session: Session) -> None:
     """Reading takes read, changing administer, on the account or on everything; names are names."""
-    reader = key_for(session, (account_service_pb2.PERMISSION_READ, "acme"))
+    reader = key_for(session, (account_service_pb2.ROLE_READER, "acme"))
     denied = ("PERMISSION_DENIED", "SCOPE_MISSING", False)
     listing = pb.ListProducersRequest
     reader.call("ListProducers", listing(account="acme"))

@@ -267,11 +267,11 @@ def test_quarantine__is_the_administrators(session: Apart) -> None:
     session.record(session.event("late"))
     (entry,) = session.quarantine()
     scopes = [
-        account_service_pb2.Scope(permission=permission, account=account)
-        for permission, account in [
-            (account_service_pb2.PERMISSION_REPORT, ""),
-            (account_service_pb2.PERMISSION_READ, ""),
-            (account_service_pb2.PERMISSION_ADMINISTER, session.own("acme")),
+        account_service_pb2.Scope(role=role, account=account)
+        for role, account in [
+            (account_service_pb2.ROLE_PRODUCER, ""),
+            (account_service_pb2.ROLE_READER, ""),
+            (account_service_pb2.ROLE_ADMIN, session.own("acme")),
         ]
     ]
     key = session.call("CreateApiKey", account_service_pb2.CreateApiKeyRequest(scopes=scopes))

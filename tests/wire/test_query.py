@@ -261,9 +261,7 @@ def test_query__groups_that_cannot_be(filled: Session, groups: list[int]) -> Non
 
 def test_query__key_sees_its_subtree(filled: Session) -> None:
     """A key that may read a subtree sees it and nothing else, not even that others exist."""
-    scope = account_service_pb2.Scope(
-        permission=account_service_pb2.PERMISSION_READ, account="team"
-    )
+    scope = account_service_pb2.Scope(role=account_service_pb2.ROLE_READER, account="team")
     key = filled.call(
         "CreateApiKey", account_service_pb2.CreateApiKeyRequest(account="acme", scopes=[scope])
     )

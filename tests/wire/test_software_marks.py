@@ -103,17 +103,17 @@ def test_mark__what_makes_no_sense(
 def test_mark__needs_the_whole_installation(shared_meter: RunningMeter, marker: Marker) -> None:
     """A key that may report may mark and not list; one that may read may list and not mark."""
     refused = ("PERMISSION_DENIED", "SCOPE_MISSING", False)
-    reporter = Marker(shared_meter, api_key=key_for(marker, account_service_pb2.PERMISSION_REPORT))
-    reader = Marker(shared_meter, api_key=key_for(marker, account_service_pb2.PERMISSION_READ))
+    reporter = Marker(shared_meter, api_key=key_for(marker, account_service_pb2.ROLE_PRODUCER))
+    reader = Marker(shared_meter, api_key=key_for(marker, account_service_pb2.ROLE_READER))
     assert reporter.mark("scoped", "vllm")
     assert reader.marks("scoped")
     assert failure_of(lambda: reporter.marks("scoped")) == refused
     assert failure_of(lambda: reader.mark("scoped", "other")) == refused
 
 
-def key_for(marker: Marker, permission: account_service_pb2.Permission.ValueType) -> str:
-    """Create an API key with one permission on the whole installation."""
+def key_for(marker: Marker, role: account_service_pb2.Role.ValueType) -> str:
+    """Create an API key with one role on the whole installation."""
     request = account_service_pb2.CreateApiKeyRequest()
-    request.scopes.add(permission=permission)
+    request.scopes.add(role=role)
     secret: str = marker.session.call("CreateApiKey", request).secret
     return secret

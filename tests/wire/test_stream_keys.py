@@ -34,9 +34,7 @@ def session(running_meter: RunningMeter) -> Session:
 
 def create_key(session: Session) -> account_service_pb2.CreateApiKeyResponse:
     """Create a key that may report for acme."""
-    scope = account_service_pb2.Scope(
-        permission=account_service_pb2.PERMISSION_REPORT, account="acme"
-    )
+    scope = account_service_pb2.Scope(role=account_service_pb2.ROLE_PRODUCER, account="acme")
     request = account_service_pb2.CreateApiKeyRequest(account="acme", scopes=[scope])
     response: account_service_pb2.CreateApiKeyResponse = session.call("CreateApiKey", request)
     return response

@@ -72,11 +72,11 @@ class Office:
         assert outcomes == [1], outcomes
         wait_until_counted(self.meter.database_url)
 
-    def key_for(self, account: str, permissions: Sequence[int]) -> str:
-        """Create an API key with these permissions on an account; "" is the installation."""
+    def key_for(self, account: str, roles: Sequence[int]) -> str:
+        """Create an API key with these roles on an account; "" is the installation."""
         scopes = [
-            account_service_pb2.Scope(permission=it, account=account)  # type: ignore[arg-type]
-            for it in permissions
+            account_service_pb2.Scope(role=it, account=account)  # type: ignore[arg-type]
+            for it in roles
         ]
         answer = self.session.call(
             "CreateApiKey", account_service_pb2.CreateApiKeyRequest(account=account, scopes=scopes)

@@ -312,7 +312,7 @@ def test_call__of_who_may_only_read(
 ) -> None:
     """Who may read the whole contract changes none of its documents."""
     del closed
-    key = office.key_for("acme", [account_service_pb2.PERMISSION_READ])
+    key = office.key_for("acme", [account_service_pb2.ROLE_READER])
     reader = Office(office.meter, api_key=key)
     with pytest.raises(grpc.RpcError) as error:
         reader.call(name, getattr(pb, f"{name}Request")(**WHOLE[name]))

@@ -53,7 +53,7 @@ def test_list__of_a_foreign_key(office: Office, closed: pb.CloseMonthResponse) -
     """Who may not read all that the invoice bills sees no event of it; the customer does."""
     number = number_of(closed)
     for account, may in (("thin", False), ("team", False), ("acme", True)):
-        key = office.key_for(account, [account_service_pb2.PERMISSION_READ])
+        key = office.key_for(account, [account_service_pb2.ROLE_READER])
         caller = Office(office.meter, api_key=key)
         if may:
             assert len(list_events(caller, number, 1)) == 2

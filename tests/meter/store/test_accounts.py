@@ -15,8 +15,8 @@ from meter.domain.credential import (
     ApiKey,
     Credential,
     MintedKey,
-    Permission,
     RegistrySnapshot,
+    Role,
     Scope,
     hash_api_key,
     mint_key,
@@ -30,7 +30,7 @@ from tests.clock import FakeClock
 WAIT_SECONDS_MAX = 30.0
 PEPPER = b"p" * 32
 BEGIN = 2_000_000 * INTERVAL_MS
-REPORT_A = (Scope(permission=Permission.REPORT, account_id="a"),)
+REPORT_A = (Scope(role=Role.PRODUCER, account_id="a"),)
 
 
 @pytest.fixture
@@ -262,11 +262,11 @@ def test_create_key__keeps_the_hash_alone(store: AccountStore, database_url: str
 
 
 def test_create_installation_key__may_do_everything(store: AccountStore) -> None:
-    """The first key of an installation has each permission on all of it."""
+    """The first key of an installation has each role on all of it."""
     text = store.create_installation_key(os.urandom, pepper=PEPPER, description="first")
     credential = store.load().credentials[hash_api_key(text, pepper=PEPPER)]
     assert credential.account_id is None
-    assert set(credential.scopes) == {Scope(permission=it, account_id=None) for it in Permission}
+    assert set(credential.scopes) == {Scope(role=it, account_id=None) for it in Role}
 
 
 def test_rotate_key__two_live_keys(store: AccountStore, engine: Engine, clock: FakeClock) -> None:

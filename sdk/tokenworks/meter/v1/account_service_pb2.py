@@ -25,15 +25,15 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)tokenworks/meter/v1/account_service.proto\x12\x13tokenworks.meter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x07parents\x18\x07 \x03(\x0b\x32\x1f.tokenworks.meter.v1.ParentEdge\"L\n\nParentEdge\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x14\x43reateAccountRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\"F\n\x15\x43reateAccountResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.tokenworks.meter.v1.Account\"$\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"C\n\x12GetAccountResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.tokenworks.meter.v1.Account\"[\n\x13ListAccountsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\"_\n\x14ListAccountsResponse\x12.\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1c.tokenworks.meter.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x12MoveAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x13MoveAccountResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.tokenworks.meter.v1.Account\"&\n\x13\x43loseAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"E\n\x14\x43loseAccountResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.tokenworks.meter.v1.Account\"M\n\x05Scope\x12\x33\n\npermission\x18\x01 \x01(\x0e\x32\x1f.tokenworks.meter.v1.Permission\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\"\xef\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12*\n\x06scopes\x18\x04 \x03(\x0b\x32\x1a.tokenworks.meter.v1.Scope\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crotated_from\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\"g\n\x13\x43reateApiKeyRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12*\n\x06scopes\x18\x02 \x03(\x0b\x32\x1a.tokenworks.meter.v1.Scope\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"P\n\x14\x43reateApiKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.tokenworks.meter.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"%\n\x12ListApiKeysRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"@\n\x13ListApiKeysResponse\x12)\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.tokenworks.meter.v1.ApiKey\"<\n\x13RotateApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x05\"P\n\x14RotateApiKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.tokenworks.meter.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"@\n\x14RevokeApiKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.tokenworks.meter.v1.ApiKey*o\n\nPermission\x12\x1a\n\x16PERMISSION_UNSPECIFIED\x10\x00\x12\x15\n\x11PERMISSION_REPORT\x10\x01\x12\x13\n\x0fPERMISSION_READ\x10\x02\x12\x19\n\x15PERMISSION_ADMINISTER\x10\x03\x32\x94\x07\n\x0e\x41\x63\x63ountService\x12\x66\n\rCreateAccount\x12).tokenworks.meter.v1.CreateAccountRequest\x1a*.tokenworks.meter.v1.CreateAccountResponse\x12]\n\nGetAccount\x12&.tokenworks.meter.v1.GetAccountRequest\x1a\'.tokenworks.meter.v1.GetAccountResponse\x12\x63\n\x0cListAccounts\x12(.tokenworks.meter.v1.ListAccountsRequest\x1a).tokenworks.meter.v1.ListAccountsResponse\x12`\n\x0bMoveAccount\x12\'.tokenworks.meter.v1.MoveAccountRequest\x1a(.tokenworks.meter.v1.MoveAccountResponse\x12\x63\n\x0c\x43loseAccount\x12(.tokenworks.meter.v1.CloseAccountRequest\x1a).tokenworks.meter.v1.CloseAccountResponse\x12\x63\n\x0c\x43reateApiKey\x12(.tokenworks.meter.v1.CreateApiKeyRequest\x1a).tokenworks.meter.v1.CreateApiKeyResponse\x12`\n\x0bListApiKeys\x12\'.tokenworks.meter.v1.ListApiKeysRequest\x1a(.tokenworks.meter.v1.ListApiKeysResponse\x12\x63\n\x0cRotateApiKey\x12(.tokenworks.meter.v1.RotateApiKeyRequest\x1a).tokenworks.meter.v1.RotateApiKeyResponse\x12\x63\n\x0cRevokeApiKey\x12(.tokenworks.meter.v1.RevokeApiKeyRequest\x1a).tokenworks.meter.v1.RevokeApiKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n)tokenworks/meter/v1/account_service.proto\x12\x13tokenworks.meter.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xdb\x01\n\x07\x41\x63\x63ount\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06handle\x18\x02 \x01(\t\x12\x0e\n\x06parent\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12.\n\nclose_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x30\n\x07parents\x18\x07 \x03(\x0b\x32\x1f.tokenworks.meter.v1.ParentEdge\"L\n\nParentEdge\x12\x0e\n\x06parent\x18\x01 \x01(\t\x12.\n\nstart_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"G\n\x14\x43reateAccountRequest\x12\x0e\n\x06handle\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x03 \x01(\t\"F\n\x15\x43reateAccountResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.tokenworks.meter.v1.Account\"$\n\x11GetAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"C\n\x12GetAccountResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.tokenworks.meter.v1.Account\"[\n\x13ListAccountsRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x0c\n\x04path\x18\x04 \x01(\t\"_\n\x14ListAccountsResponse\x12.\n\x08\x61\x63\x63ounts\x18\x01 \x03(\x0b\x32\x1c.tokenworks.meter.v1.Account\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"e\n\x12MoveAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12\x0e\n\x06parent\x18\x02 \x01(\t\x12.\n\nstart_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"D\n\x13MoveAccountResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.tokenworks.meter.v1.Account\"&\n\x13\x43loseAccountRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"E\n\x14\x43loseAccountResponse\x12-\n\x07\x61\x63\x63ount\x18\x01 \x01(\x0b\x32\x1c.tokenworks.meter.v1.Account\"S\n\x05Scope\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\'\n\x04role\x18\x03 \x01(\x0e\x32\x19.tokenworks.meter.v1.RoleJ\x04\x08\x01\x10\x02R\npermission\"\xef\x01\n\x06\x41piKey\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61\x63\x63ount\x18\x02 \x01(\t\x12\x0e\n\x06prefix\x18\x03 \x01(\t\x12*\n\x06scopes\x18\x04 \x03(\x0b\x32\x1a.tokenworks.meter.v1.Scope\x12/\n\x0b\x63reate_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x14\n\x0crotated_from\x18\x07 \x01(\t\x12\x13\n\x0b\x64\x65scription\x18\x08 \x01(\t\"g\n\x13\x43reateApiKeyRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\x12*\n\x06scopes\x18\x02 \x03(\x0b\x32\x1a.tokenworks.meter.v1.Scope\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\"P\n\x14\x43reateApiKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.tokenworks.meter.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"%\n\x12ListApiKeysRequest\x12\x0f\n\x07\x61\x63\x63ount\x18\x01 \x01(\t\"@\n\x13ListApiKeysResponse\x12)\n\x04keys\x18\x01 \x03(\x0b\x32\x1b.tokenworks.meter.v1.ApiKey\"<\n\x13RotateApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x15\n\rgrace_seconds\x18\x02 \x01(\x05\"P\n\x14RotateApiKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.tokenworks.meter.v1.ApiKey\x12\x0e\n\x06secret\x18\x02 \x01(\t\"%\n\x13RevokeApiKeyRequest\x12\x0e\n\x06key_id\x18\x01 \x01(\t\"@\n\x14RevokeApiKeyResponse\x12(\n\x03key\x18\x01 \x01(\x0b\x32\x1b.tokenworks.meter.v1.ApiKey*\x8b\x01\n\x04Role\x12\x14\n\x10ROLE_UNSPECIFIED\x10\x00\x12\x11\n\rROLE_PRODUCER\x10\x01\x12\x0f\n\x0bROLE_READER\x10\x02\x12\x0e\n\nROLE_ADMIN\x10\x03\x12\x0f\n\x0bROLE_BILLER\x10\x04\x12\x15\n\x11ROLE_PRICE_EDITOR\x10\x05\x12\x11\n\rROLE_OPERATOR\x10\x06\x32\x94\x07\n\x0e\x41\x63\x63ountService\x12\x66\n\rCreateAccount\x12).tokenworks.meter.v1.CreateAccountRequest\x1a*.tokenworks.meter.v1.CreateAccountResponse\x12]\n\nGetAccount\x12&.tokenworks.meter.v1.GetAccountRequest\x1a\'.tokenworks.meter.v1.GetAccountResponse\x12\x63\n\x0cListAccounts\x12(.tokenworks.meter.v1.ListAccountsRequest\x1a).tokenworks.meter.v1.ListAccountsResponse\x12`\n\x0bMoveAccount\x12\'.tokenworks.meter.v1.MoveAccountRequest\x1a(.tokenworks.meter.v1.MoveAccountResponse\x12\x63\n\x0c\x43loseAccount\x12(.tokenworks.meter.v1.CloseAccountRequest\x1a).tokenworks.meter.v1.CloseAccountResponse\x12\x63\n\x0c\x43reateApiKey\x12(.tokenworks.meter.v1.CreateApiKeyRequest\x1a).tokenworks.meter.v1.CreateApiKeyResponse\x12`\n\x0bListApiKeys\x12\'.tokenworks.meter.v1.ListApiKeysRequest\x1a(.tokenworks.meter.v1.ListApiKeysResponse\x12\x63\n\x0cRotateApiKey\x12(.tokenworks.meter.v1.RotateApiKeyRequest\x1a).tokenworks.meter.v1.RotateApiKeyResponse\x12\x63\n\x0cRevokeApiKey\x12(.tokenworks.meter.v1.RevokeApiKeyRequest\x1a).tokenworks.meter.v1.RevokeApiKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'tokenworks.meter.v1.account_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_PERMISSION']._serialized_start=1987
-  _globals['_PERMISSION']._serialized_end=2098
+  _globals['_ROLE']._serialized_start=1994
+  _globals['_ROLE']._serialized_end=2133
   _globals['_ACCOUNT']._serialized_start=100
   _globals['_ACCOUNT']._serialized_end=319
   _globals['_PARENTEDGE']._serialized_start=321
@@ -59,25 +59,25 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_CLOSEACCOUNTRESPONSE']._serialized_start=1054
   _globals['_CLOSEACCOUNTRESPONSE']._serialized_end=1123
   _globals['_SCOPE']._serialized_start=1125
-  _globals['_SCOPE']._serialized_end=1202
-  _globals['_APIKEY']._serialized_start=1205
-  _globals['_APIKEY']._serialized_end=1444
-  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1446
-  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1549
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1551
-  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1631
-  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1633
-  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1670
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1672
-  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1736
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1738
-  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1798
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1800
-  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1880
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1882
-  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1919
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1921
-  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1985
-  _globals['_ACCOUNTSERVICE']._serialized_start=2101
-  _globals['_ACCOUNTSERVICE']._serialized_end=3017
+  _globals['_SCOPE']._serialized_end=1208
+  _globals['_APIKEY']._serialized_start=1211
+  _globals['_APIKEY']._serialized_end=1450
+  _globals['_CREATEAPIKEYREQUEST']._serialized_start=1452
+  _globals['_CREATEAPIKEYREQUEST']._serialized_end=1555
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_start=1557
+  _globals['_CREATEAPIKEYRESPONSE']._serialized_end=1637
+  _globals['_LISTAPIKEYSREQUEST']._serialized_start=1639
+  _globals['_LISTAPIKEYSREQUEST']._serialized_end=1676
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_start=1678
+  _globals['_LISTAPIKEYSRESPONSE']._serialized_end=1742
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_start=1744
+  _globals['_ROTATEAPIKEYREQUEST']._serialized_end=1804
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_start=1806
+  _globals['_ROTATEAPIKEYRESPONSE']._serialized_end=1886
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_start=1888
+  _globals['_REVOKEAPIKEYREQUEST']._serialized_end=1925
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_start=1927
+  _globals['_REVOKEAPIKEYRESPONSE']._serialized_end=1991
+  _globals['_ACCOUNTSERVICE']._serialized_start=2136
+  _globals['_ACCOUNTSERVICE']._serialized_end=3052
 # @@protoc_insertion_point(module_scope)

@@ -20,33 +20,45 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
-class _Permission:
+class _Role:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
 
-class _PermissionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Permission.ValueType], _builtins.type):
+class _RoleEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Role.ValueType], _builtins.type):
     DESCRIPTOR: _descriptor.EnumDescriptor
-    PERMISSION_UNSPECIFIED: _Permission.ValueType  # 0
+    ROLE_UNSPECIFIED: _Role.ValueType  # 0
     """Refused."""
-    PERMISSION_REPORT: _Permission.ValueType  # 1
-    """Report usage."""
-    PERMISSION_READ: _Permission.ValueType  # 2
-    """Ask for usage."""
-    PERMISSION_ADMINISTER: _Permission.ValueType  # 3
-    """Change accounts and API keys."""
+    ROLE_PRODUCER: _Role.ValueType  # 1
+    """Reports usage and energy."""
+    ROLE_READER: _Role.ValueType  # 2
+    """Asks: for usage, energy, terms, documents, the audit log."""
+    ROLE_ADMIN: _Role.ValueType  # 3
+    """Changes accounts and API keys."""
+    ROLE_BILLER: _Role.ValueType  # 4
+    """Closes months, approves, corrects, credits and voids invoices, records payments."""
+    ROLE_PRICE_EDITOR: _Role.ValueType  # 5
+    """Sets price books and contracts."""
+    ROLE_OPERATOR: _Role.ValueType  # 6
+    """Runs the installation: producers, quarantine, corrections of events, the factory, a sandbox's clock."""
 
-class Permission(_Permission, metaclass=_PermissionEnumTypeWrapper):
-    """What an API key may do."""
+class Role(_Role, metaclass=_RoleEnumTypeWrapper):
+    """What an API key is let do. None implies another; docs/reference/access.md has which call takes which."""
 
-PERMISSION_UNSPECIFIED: Permission.ValueType  # 0
+ROLE_UNSPECIFIED: Role.ValueType  # 0
 """Refused."""
-PERMISSION_REPORT: Permission.ValueType  # 1
-"""Report usage."""
-PERMISSION_READ: Permission.ValueType  # 2
-"""Ask for usage."""
-PERMISSION_ADMINISTER: Permission.ValueType  # 3
-"""Change accounts and API keys."""
-Global___Permission: _TypeAlias = Permission  # noqa: Y015
+ROLE_PRODUCER: Role.ValueType  # 1
+"""Reports usage and energy."""
+ROLE_READER: Role.ValueType  # 2
+"""Asks: for usage, energy, terms, documents, the audit log."""
+ROLE_ADMIN: Role.ValueType  # 3
+"""Changes accounts and API keys."""
+ROLE_BILLER: Role.ValueType  # 4
+"""Closes months, approves, corrects, credits and voids invoices, records payments."""
+ROLE_PRICE_EDITOR: Role.ValueType  # 5
+"""Sets price books and contracts."""
+ROLE_OPERATOR: Role.ValueType  # 6
+"""Runs the installation: producers, quarantine, corrections of events, the factory, a sandbox's clock."""
+Global___Role: _TypeAlias = Role  # noqa: Y015
 
 @_typing.final
 class Account(_message.Message):
@@ -396,25 +408,25 @@ Global___CloseAccountResponse: _TypeAlias = CloseAccountResponse  # noqa: Y015
 
 @_typing.final
 class Scope(_message.Message):
-    """A permission on a subtree."""
+    """A role on a subtree."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    PERMISSION_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
-    permission: Global___Permission.ValueType
-    """What."""
+    ROLE_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Account id at the top of the subtree; empty means the whole installation."""
+    role: Global___Role.ValueType
+    """What."""
     def __init__(
         self,
         *,
-        permission: Global___Permission.ValueType = ...,
         account: _builtins.str = ...,
+        role: Global___Role.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "permission", b"permission"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "role", b"role"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -64,7 +64,7 @@ def test_call__of_a_foreign_key(
 ) -> None:
     """A key of another account, and one of an account below the contract's, are let in nowhere."""
     del closed
-    everything = list(account_service_pb2.Permission.values())[1:]
+    everything = list(account_service_pb2.Role.values())[1:]
     for account in ("thin", "team"):
         stranger = Office(office.meter, api_key=office.key_for(account, everything))
         with pytest.raises(grpc.RpcError) as error:
@@ -75,7 +75,7 @@ def test_call__of_a_foreign_key(
 def test_call__of_the_customer(office: Office, closed: pb.CloseMonthResponse) -> None:
     """A key that may read the contract's account sees its invoices, and the events behind them."""
     number = closed.periods[-1].invoice.number
-    key = office.key_for("acme", [account_service_pb2.PERMISSION_READ])
+    key = office.key_for("acme", [account_service_pb2.ROLE_READER])
     customer = Office(office.meter, api_key=key)
     assert customer.call("GetInvoice", pb.GetInvoiceRequest(number=number)).document
     assert customer.call("ListInvoices", pb.ListInvoicesRequest(account="acme")).invoices
@@ -86,7 +86,7 @@ def test_call__of_the_customer(office: Office, closed: pb.CloseMonthResponse) ->
 
 
 @pytest.mark.parametrize(("name", "request_"), [it for it in CALLS if it[0] not in OWN])
-def test_call__of_a_customer_with_all_permissions(
+def test_call__of_a_customer_with_all_roles(
     office: Office,
     closed: pb.CloseMonthResponse,
     name: str,
@@ -94,7 +94,7 @@ def test_call__of_a_customer_with_all_permissions(
 ) -> None:
     """Whatever a key may do to its account, it changes no month, and sees no terms or periods."""
     del closed
-    everything = list(account_service_pb2.Permission.values())[1:]
+    everything = list(account_service_pb2.Role.values())[1:]
     customer = Office(office.meter, api_key=office.key_for("acme", everything))
     with pytest.raises(grpc.RpcError) as error:
         ask(customer, name, request_)
@@ -114,7 +114,7 @@ def test_call__of_one_of_two_covered_accounts(office: Office) -> None:
     number = closed.periods[-1].invoice.number
     listed = pb.ListInvoicesRequest(account="left")
     assert [it.number for it in office.call("ListInvoices", listed).invoices] == [number]
-    key = office.key_for("left", [account_service_pb2.PERMISSION_READ])
+    key = office.key_for("left", [account_service_pb2.ROLE_READER])
     half = Office(office.meter, api_key=key)
     assert not half.call("ListInvoices", listed).invoices
     for unknown in (number, "BO-2026-000099"):
