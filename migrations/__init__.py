@@ -17,6 +17,8 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 from sqlalchemy.exc import DBAPIError
 
+from meter.runtime.database_url import engine_url
+
 # A lock that is not there within half a second is asked for again after as long, for ten minutes:
 # traffic queues behind whoever waits for a lock, and a report that reads for minutes holds one.
 _TRIES_MAX: Final = 600
@@ -93,7 +95,7 @@ def look(database_url: str) -> Standing:
     """Return how the database's schema stands to this version's."""
     script = ScriptDirectory.from_config(_config(database_url))
     known = [each.revision for each in script.walk_revisions()][::-1]
-    engine = create_engine(database_url)
+    engine = create_engine(engine_url(database_url))
     try:
         with engine.connect() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
@@ -131,7 +133,7 @@ def _count_to_newest_pre(names: Sequence[str]) -> int:
 
 
 def _pause(database_url: str) -> None:
-    engine = create_engine(database_url)
+    engine = create_engine(engine_url(database_url))
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": _PAUSE_SECONDS})

@@ -6,6 +6,8 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from sqlalchemy import create_engine, text
 
+from meter.runtime.database_url import engine_url
+
 # Any constant does; it must only be the same in every release.
 _MIGRATION_LOCK = 7_411
 
@@ -13,7 +15,7 @@ _MIGRATION_LOCK = 7_411
 def _run() -> None:
     url = context.config.get_main_option("sqlalchemy.url")
     assert url is not None
-    engine = create_engine(url)
+    engine = create_engine(engine_url(url))
     try:
         with engine.connect() as connection:
             connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
