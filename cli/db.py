@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 
 import click
-from alembic.script.revision import RevisionError
 from sqlalchemy.exc import DBAPIError
 
 import meter.examination
@@ -16,6 +15,13 @@ from cli.process import CommandError, Exit, report_progress
 from cli.settings import Settings
 from meter.domain.errors import MeterError
 from meter.domain.times import to_iso
+from migrations import Stage, Standing, stage_of
+
+_in_stage = click.option(
+    "--stage",
+    type=click.Choice([it.value for it in Stage]),
+    help="pre: what this version's servers need. post: what is left when no older one runs.",
+)
 
 
 @click.group("db")
@@ -24,11 +30,18 @@ def db() -> None:
 
 
 @db.command("upgrade")
+@_in_stage
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
-def upgrade(*, as_json: bool, config: Path | None) -> None:
-    """Bring the schema to this version's; doing it again changes nothing."""
-    applied = upgrade_schema(get_database_url(load_settings(config, flags={})))
+def upgrade(*, stage: str | None, as_json: bool, config: Path | None) -> None:
+    """Bring the schema to this version's; doing it again changes nothing.
+
+    --stage pre may run while servers of the version before go on, and must before those of this
+    one start. --stage post, or none, takes away what only the older ones needed.
+    """
+    applied = upgrade_schema(
+        get_database_url(load_settings(config, flags={})), stage=_to_stage(stage)
+    )
     if as_json:
         click.echo(json.dumps({"applied": applied}))
     else:
@@ -36,15 +49,23 @@ def upgrade(*, as_json: bool, config: Path | None) -> None:
 
 
 @db.command("check")
+@_in_stage
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
-def check(*, as_json: bool, config: Path | None) -> None:
-    """Exit 0 when the schema is this version's, 1 when migrations are missing."""
-    missing = find_missing_migrations(get_database_url(load_settings(config, flags={})))
+def check(*, stage: str | None, as_json: bool, config: Path | None) -> None:
+    """Exit 0 when the schema is this version's, 1 when migrations are missing.
+
+    With --stage pre: 0 when this version's servers can start.
+    """
+    standing = look_at_schema(get_database_url(load_settings(config, flags={})))
+    missing = _of_stage(standing, _to_stage(stage))
     if as_json:
-        click.echo(json.dumps({"missing": missing}))
+        click.echo(json.dumps({"missing": missing, "newer": [*standing.newer]}))
+    elif standing.newer:
+        click.echo(f"a newer version's, with which this one serves: {standing.newer[-1]}")
     else:
-        click.echo("\n".join(f"missing {name}" for name in missing) or "the schema is up to date")
+        lines = [f"missing {name}{_when(name, standing)}" for name in missing]
+        click.echo("\n".join(lines) or "the schema is up to date")
     if missing:
         raise SystemExit(Exit.FAILED)
 
@@ -97,25 +118,59 @@ def find_database_url(settings: Settings) -> str:
     return get_database_url(settings)
 
 
-def upgrade_schema(database_url: str) -> list[str]:
-    """Apply the missing migrations; returns their names. Raises CommandError."""
-    missing = find_missing_migrations(database_url)
+def upgrade_schema(database_url: str, *, stage: Stage | None = None) -> list[str]:
+    """Apply the missing migrations, up to a stage; returns their names. Raises CommandError."""
+    missing = _of_stage(look_at_schema(database_url), stage)
     if missing:
         try:
-            migrations.upgrade(database_url)
+            migrations.upgrade(
+                database_url,
+                stage=stage,
+                on_wait=lambda: report_progress("waits for a lock that somebody holds"),
+            )
         except DBAPIError as error:
             raise CommandError(f"the schema cannot be upgraded: {error.orig}") from error
     return missing
 
 
-def find_missing_migrations(database_url: str) -> list[str]:
-    """The names of the migrations that the database lacks, oldest first. Raises CommandError."""
+def is_schema_behind(database_url: str) -> bool:
+    """Whether migrations are missing without which this version's servers do not start.
+
+    What only older servers needed may still be there, and what a newer version added. Raises
+    CommandError.
+    """
+    return bool(look_at_schema(database_url).missing_pre)
+
+
+def look_at_schema(database_url: str) -> Standing:
+    """How the schema stands to this version's.
+
+    Raises CommandError when nobody answers, or when a newer version has taken away what this one
+    needs.
+    """
     try:
-        return migrations.pending(database_url)
+        standing = migrations.look(database_url)
     except DBAPIError as error:
         raise CommandError(f"the database does not answer: {error.orig}") from error
-    except RevisionError as error:
-        raise CommandError(f"the database is of a newer version of Tokenworks: {error}") from error
+    if standing.is_too_new:
+        raise CommandError(
+            f"the database is of a newer version of Tokenworks: {', '.join(standing.newer)}"
+        )
+    return standing
+
+
+def _to_stage(name: str | None) -> Stage | None:
+    return None if name is None else Stage(name)
+
+
+def _of_stage(standing: Standing, stage: Stage | None) -> list[str]:
+    return [*(standing.missing_pre if stage is Stage.PRE else standing.missing)]
+
+
+def _when(name: str, standing: Standing) -> str:
+    if stage_of(name) is Stage.POST and name in standing.missing_post:
+        return ": for when no server of an older version runs any more"
+    return ""
 
 
 def newest_migration() -> str:

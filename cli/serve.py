@@ -7,7 +7,7 @@ import click
 
 from cli.connection import load_settings
 from cli.credentials import read_pepper
-from cli.db import find_missing_migrations, get_database_url
+from cli.db import get_database_url, is_schema_behind
 from cli.logs import configure_logging
 from cli.meter_process import StopRequest, check_ports, make_options, refuse_exposure, run_meter
 from cli.process import CommandError, Exit
@@ -50,7 +50,7 @@ def serve(
         settings, database_url=database_url, key_pepper=read_pepper(settings.key_pepper_file)
     )
     check_ports(settings)
-    if find_missing_migrations(database_url):
+    if is_schema_behind(database_url):
         raise CommandError("the database's schema is not up to date: run `tokenworks db upgrade`")
     configure_logging(settings.log_level)
 

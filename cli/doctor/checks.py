@@ -69,20 +69,32 @@ def check_role(login: Login) -> Check:
     )
 
 
-def check_schema(missing: Sequence[str], *, newest: str) -> Check:
-    """Return whether the schema is this version's."""
-    if not missing:
-        says = f"at {newest}, as this version needs it"
-        return Check(name="schema", mark=Mark.OK, says=says, facts={"missing": []})
-    named = missing[0] if len(missing) == 1 else f"{missing[0]} to {missing[-1]}"
-    are_missing = "migration is" if len(missing) == 1 else "migrations are"
-    return Check(
-        name="schema",
-        mark=Mark.FAIL,
-        says=f"{len(missing)} {are_missing} missing: {named}",
-        do="tokenworks db upgrade",
-        facts={"missing": list(missing)},
-    )
+def check_schema(missing: Sequence[str], *, left: Sequence[str] = (), newest: str) -> Check:
+    """Return whether the schema is this version's.
+
+    `missing` is what its servers need; `left` is what waits until no older one runs any more.
+    """
+    facts = {"missing": list(missing), "left": list(left)}
+    if missing:
+        named = missing[0] if len(missing) == 1 else f"{missing[0]} to {missing[-1]}"
+        are_missing = "migration is" if len(missing) == 1 else "migrations are"
+        return Check(
+            name="schema",
+            mark=Mark.FAIL,
+            says=f"{len(missing)} {are_missing} missing: {named}",
+            do="tokenworks db upgrade",
+            facts=facts,
+        )
+    if left:
+        return Check(
+            name="schema",
+            mark=Mark.WARN,
+            says=f"as servers of this version need it; {left[-1]} is left",
+            do="when no server of an older version runs: tokenworks db upgrade --stage post",
+            facts=facts,
+        )
+    says = f"at {newest}, as this version needs it"
+    return Check(name="schema", mark=Mark.OK, says=says, facts=facts)
 
 
 def check_health(

@@ -8,7 +8,7 @@ import click
 
 import meter.examination
 from cli.connection import load_settings
-from cli.db import find_database_url, find_missing_migrations, newest_migration
+from cli.db import find_database_url, look_at_schema, newest_migration
 from cli.doctor.audit import Result, run_audit, to_checks
 from cli.doctor.checks import Check, Mark, check_health, check_login, check_role, check_schema
 from cli.doctor.page import write_checks, write_end, write_span, write_sums
@@ -82,13 +82,15 @@ def _examine(settings: Settings, *, database_url: str) -> tuple[list[Check], boo
     if not login.may_serve:
         return checks, False
     try:
-        missing = find_missing_migrations(database_url)
+        schema = look_at_schema(database_url)
     except CommandError as error:
         do = "upgrade tokenworks here: an older one does not touch a newer database"
         checks.append(Check(name="schema", mark=Mark.FAIL, says=error.message, do=do))
         return checks, False
-    checks.append(check_schema(missing, newest=newest_migration()))
-    if missing:
+    checks.append(
+        check_schema(schema.missing_pre, left=schema.missing_post, newest=newest_migration())
+    )
+    if schema.missing_pre:
         return checks, False
     try:
         health = meter.examination.look_at_health(

@@ -25,7 +25,7 @@ def test_upgrade__empty_database(cluster: Cluster) -> None:
         assert json.loads(_run("upgrade", "--json", url=url).stdout) == {"applied": names}
         assert json.loads(_run("upgrade", "--json", url=url).stdout) == {"applied": []}
         checked = _run("check", "--json", url=url)
-        assert (checked.returncode, json.loads(checked.stdout)) == (0, {"missing": []})
+        assert (checked.returncode, json.loads(checked.stdout)) == (0, {"missing": [], "newer": []})
 
 
 def test_upgrade__for_people(cluster: Cluster) -> None:
@@ -35,6 +35,36 @@ def test_upgrade__for_people(cluster: Cluster) -> None:
         assert _run("upgrade", url=url).stdout.startswith("applied 0001_pre_meter\n")
         assert _run("upgrade", url=url).stdout == "nothing to do\n"
         assert _run("check", url=url).stdout == "the schema is up to date\n"
+
+
+def test_upgrade__in_two_stages(cluster: Cluster) -> None:
+    """`pre` is what servers need before they start, `post` what waits for the last older one."""
+    with cluster.database(template="template0") as url:
+        names = json.loads(_run("check", "--json", url=url).stdout)["missing"]
+        first = json.loads(_run("upgrade", "--stage", "pre", "--json", url=url).stdout)["applied"]
+        left = names[len(first) :]
+        assert first
+        assert "_pre_" in first[-1]
+        assert left
+        assert all("_post_" in name for name in left)
+        assert _run("check", "--stage", "pre", url=url).returncode == 0
+        whole = _run("check", url=url)
+        assert (whole.returncode, "when no server of an older" in whole.stdout) == (1, True)
+        rest = json.loads(_run("upgrade", "--stage", "post", "--json", url=url).stdout)
+        assert rest == {"applied": left}
+        assert _run("check", url=url).returncode == 0
+
+
+def test_check__of_a_newer_version(cluster: Cluster) -> None:
+    """What a newer version has added is told and let be, until it has taken something away."""
+    with cluster.database() as url, psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("INSERT INTO schema_history VALUES ('9998_pre_later')")
+        connection.execute("UPDATE alembic_version SET version_num = '9998_pre_later'")
+        assert _run("check", url=url).stdout.startswith("a newer version's")
+        assert json.loads(_run("upgrade", "--json", url=url).stdout) == {"applied": []}
+        connection.execute("INSERT INTO schema_history VALUES ('9997_post_gone')")
+        refused = _run("check", url=url)
+        assert (refused.returncode, "9997_post_gone" in refused.stderr) == (1, True)
 
 
 def test_nearest__where_up_runs(

@@ -129,6 +129,11 @@ def test_doctor__unmigrated(cluster: Cluster) -> None:
         assert found["schema"]["mark"] == "fail"
         assert found["schema"]["facts"]["missing"][0] == "0004_pre_installation"
         assert set(found) == {"database", "role", "schema"}
+        execute(url, "UPDATE alembic_version SET version_num = '0011_pre_parts'")
+        found = marks(url=url)
+        assert (found["schema"]["mark"], found["schema"]["facts"]["missing"]) == ("warn", [])
+        assert found["schema"]["do"].endswith("tokenworks db upgrade --stage post")
+        assert "clock" in found
 
 
 def test_doctor__newer_schema(cluster: Cluster) -> None:
