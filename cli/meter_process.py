@@ -5,18 +5,22 @@ import errno
 import logging
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from functools import partial
 from types import FrameType, TracebackType
 from typing import Self
 
+from alembic.script.revision import RevisionError
+from sqlalchemy.exc import DBAPIError
+
 import billing.app
 import meter.app
+import migrations
 from cli.closers import make_closers
 from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings, is_loopback
-from meter.domain.errors import MeterError, Refused
+from meter.domain.errors import MeterError, Reason, Refused, Unavailable
 from meter.domain.times import to_iso, to_ms
 from meter.hosting import MakeResident
 from meter.options import Addresses, JobOptions, MeterOptions
@@ -161,6 +165,7 @@ async def _serve(
             stopping=stopping,
             ready=addresses.set_result,
             residents=[make_billing],
+            find_missing=partial(_find_missing, options.database_url),
         )
     )
     announcing = asyncio.ensure_future(announce())
@@ -174,6 +179,17 @@ async def _serve(
         announcing.cancel()
     if announcing.done() and not announcing.cancelled():
         announcing.result()
+
+
+def _find_missing(database_url: str) -> Sequence[str]:
+    """Return the migrations that the schema lacks; raises Unavailable."""
+    try:
+        return migrations.pending(database_url)
+    except DBAPIError as error:
+        raise Unavailable(Reason.STORE_UNAVAILABLE, "The database does not answer.") from error
+    except RevisionError:
+        # It is of a newer version, whose `pre` migrations this one does not mind.
+        return ()
 
 
 def _sandbox_banner(driven_ms: int) -> str:

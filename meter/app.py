@@ -4,6 +4,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from sqlalchemy import Engine
 
@@ -13,7 +14,6 @@ from meter.assembly import (
     make_driver,
     make_energy,
     make_follower,
-    make_http,
     make_meter_servicer,
     make_stream_parts,
     make_writer,
@@ -21,14 +21,16 @@ from meter.assembly import (
 from meter.domain.errors import MeterError, Reason
 from meter.energy.live import LiveEnergy
 from meter.hosting import MakeResident
+from meter.http import HttpServer
 from meter.lending import clock_at, make_host
 from meter.metrics import Metrics
 from meter.options import Addresses, MeterOptions
 from meter.production import Production
+from meter.readiness import Readiness, SchemaLook
 from meter.registry import Registry
 from meter.running import Meter
 from meter.runtime.driven_clock import DrivenClock
-from meter.runtime.engine import make_engine
+from meter.runtime.engine import connection_count, make_engine
 from meter.runtime.ids import random_bytes
 from meter.store.accounts import AccountStore
 from meter.store.audit_log import AuditStore
@@ -60,10 +62,12 @@ async def serve(
     stopping: asyncio.Event,
     ready: Callable[[Addresses], None],
     residents: Sequence[MakeResident] = (),
+    find_missing: Callable[[], Sequence[str]] = tuple,
 ) -> None:
     """Run a meter until `stopping` is set; `ready` hears the addresses once it listens.
 
-    `residents` make the services that run beside the meter's own.
+    `residents` make the services that run beside the meter's own. `find_missing` returns the
+    migrations that the schema lacks, or raises Unavailable; while there are any it is not ready.
 
     Raises `AddressTaken` or OSError when a port is taken, `Refused` when the database lives on the
     other clock, and `Unavailable` when it cannot be reached at the start. Later, an absent database
@@ -74,7 +78,7 @@ async def serve(
     sys.setswitchinterval(_SWITCH_SECONDS)
     engine = make_engine(options.database_url, pool_size=12)
     try:
-        meter = _build(options, engine, residents=residents)
+        meter = _build(options, engine, residents=residents, find_missing=find_missing)
         async with meter.running():
             grpc_address = await meter.server.start(options)
             http_address = meter.http.start(options.http_address)
@@ -82,6 +86,7 @@ async def serve(
             ready(Addresses(grpc=grpc_address, http=http_address, driven_ms=driven_ms))
             await _first(stopping, meter.dying)
             # Whoever waits is answered within the grace; nothing more is taken.
+            meter.readiness.stop()
             meter.writer.stop()
             if meter.driver is not None:
                 meter.driver.stop()
@@ -118,7 +123,13 @@ def create_installation_key(
         engine.dispose()
 
 
-def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeResident]) -> Meter:
+def _build(
+    options: MeterOptions,
+    engine: Engine,
+    *,
+    residents: Sequence[MakeResident],
+    find_missing: Callable[[], Sequence[str]],
+) -> Meter:
     driven_ms = InstallationStore(engine).settle(sandbox_clock_ms=options.sandbox_clock_ms)
     clock = clock_at(driven_ms)
     metrics, reachable, dying = Metrics(), threading.Event(), asyncio.Event()
@@ -126,6 +137,8 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
     registry = Registry(accounts, clock)
     registry.refresh()
     reachable.set()
+    # The registry is asked each second; what it is asked of is the database.
+    readiness = Readiness(database_seconds=registry.age_seconds)
     journal = JournalStore(engine, shard=options.shard)
     journal.take_ownership()
     usage = UsageStore(engine, shard=options.shard)
@@ -183,7 +196,9 @@ def _build(options: MeterOptions, engine: Engine, *, residents: Sequence[MakeRes
             driven=clock if isinstance(clock, DrivenClock) else None,
             residents={resident.name: resident.add_to for resident in lodged},
         ),
-        http=make_http(metrics, registry=registry, reachable=reachable),
+        http=HttpServer(metrics, find_obstacles=readiness.obstacles),
+        readiness=readiness,
+        schema=SchemaLook(find_missing, connection_count=partial(connection_count, engine)),
         reachable=reachable,
         dying=dying,
     )

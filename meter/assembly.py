@@ -1,7 +1,6 @@
 """How each part of the meter is built; `meter.app` joins them."""
 
 import asyncio
-import threading
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 
@@ -18,7 +17,6 @@ from meter.energy.live import LiveEnergy
 from meter.energy.reading import Readers, gaps_of
 from meter.energy.recorder import EnergyRecorder
 from meter.hosting import Host
-from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
 from meter.metrics import Metrics
 from meter.options import MeterOptions
@@ -49,9 +47,6 @@ from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
 from meter.wire.stream import StreamParts
 
-# Readiness ends when accounts and keys are older than this.
-_REGISTRY_SECONDS_STALE = 10.0
-
 
 def make_described(
     metrics: Metrics,
@@ -71,15 +66,6 @@ def make_described(
         version=version_of("tokenworks"),
         clock=host.clock,
     )
-
-
-def make_http(metrics: Metrics, *, registry: Registry, reachable: threading.Event) -> HttpServer:
-    """Build the HTTP server: its readiness ends with the database, and with stale accounts."""
-
-    def is_ready() -> bool:
-        return reachable.is_set() and registry.age_seconds() < _REGISTRY_SECONDS_STALE
-
-    return HttpServer(metrics, is_ready=is_ready)
 
 
 def make_writer(

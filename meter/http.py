@@ -1,6 +1,6 @@
 """The HTTP port: metrics, liveness, readiness."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from socketserver import ThreadingMixIn
 from threading import Thread
 from typing import Any
@@ -14,10 +14,10 @@ from meter.metrics import Metrics
 class HttpServer:
     """Serves /metrics, /healthz (the process lives) and /readyz (reports can be recorded)."""
 
-    def __init__(self, metrics: Metrics, *, is_ready: Callable[[], bool]) -> None:
-        """Take what it shows."""
+    def __init__(self, metrics: Metrics, *, find_obstacles: Callable[[], Sequence[str]]) -> None:
+        """Take what it shows; a server is ready while there are no obstacles."""
         self._metrics_app = make_wsgi_app(metrics.registry)
-        self._is_ready = is_ready
+        self._find_obstacles = find_obstacles
         self._server: WSGIServer | None = None
 
     def start(self, address: str) -> str:
@@ -40,11 +40,11 @@ class HttpServer:
         if path == "/metrics":
             page: Iterable[bytes] = self._metrics_app(environ, start_response)
             return page
-        ready = path == "/healthz" or (path == "/readyz" and self._is_ready())
+        obstacles = self._find_obstacles() if path == "/readyz" else ()
         known = path in ("/healthz", "/readyz")
-        status = "200 OK" if ready else "503 Service Unavailable" if known else "404 Not Found"
+        status = "503 Service Unavailable" if obstacles else "200 OK" if known else "404 Not Found"
         start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-        return [f"{status[4:]}\n".encode()]
+        return ["".join(f"{line}\n" for line in (status[4:], *obstacles)).encode()]
 
 
 class _Threading(ThreadingMixIn, WSGIServer):

@@ -17,6 +17,7 @@ from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
 from meter.metrics import Metrics
 from meter.presence import Roster
+from meter.readiness import Readiness, SchemaLook
 from meter.registry import Registry
 from meter.runtime.driven_clock import ClockDriver
 from meter.standbys import Standbys
@@ -56,6 +57,8 @@ class Meter:
     energy_scrape_seconds: int
     server: Server
     http: HttpServer
+    readiness: Readiness
+    schema: SchemaLook
     reachable: threading.Event
     dying: asyncio.Event
 
@@ -71,6 +74,7 @@ class Meter:
             asyncio.create_task(self._measure()),
             asyncio.create_task(_every(_WATCH_SECONDS, self._attribute)),
             asyncio.create_task(_every(_WATCH_SECONDS, self._fold)),
+            asyncio.create_task(_every(_WATCH_SECONDS, self._look_at_schema)),
         ]
         if self.standbys is not None:
             watching.append(asyncio.create_task(_every(_LOOK_SECONDS, self.standbys.round)))
@@ -114,9 +118,15 @@ class Meter:
             self.metrics.counting_lag.set(lag)
             behind_ms = 0 if oldest_ms is None else max(0, self.clock.now_ms() - oldest_ms)
             self.metrics.counting_behind.set(behind_ms / 1000)
+            # A driven clock leaps: what was recorded before is a day behind for a moment.
+            self.readiness.note_counting(0.0 if self.driver is not None else behind_ms / 1000)
             held = await asyncio.to_thread(self.quarantine.held_count)
             self.metrics.quarantine_held.set(held)
             await asyncio.to_thread(self.described.look)
+
+    async def _look_at_schema(self) -> None:
+        with _absent_store():
+            self.readiness.note_schema(await asyncio.to_thread(self.schema))
 
     async def _forget(self) -> None:
         with _absent_store():

@@ -82,7 +82,8 @@ def test_postgres__stopped_in_mid_stream(private_cluster: Cluster, tmp_path: Pat
         assert failure_of(lambda: session.record(late)) == STORE_AWAY
         assert failure_of(lambda: session.exchange(opening())) == STORE_AWAY
         wait_until(lambda: health_of(session) == NOT_SERVING)
-        assert read_http(meter, "/readyz")[0] == 503
+        wait_until(lambda: read_http(meter, "/readyz")[0] == 503)
+        assert "database: has not answered for " in read_http(meter, "/readyz")[1]
         assert read_http(meter, "/healthz")[0] == 200
         private_cluster.start()
         wait_until(lambda: health_of(session) == SERVING)
