@@ -11,7 +11,6 @@ from functools import partial
 from types import FrameType, TracebackType
 from typing import Self
 
-from alembic.script.revision import RevisionError
 from sqlalchemy.exc import DBAPIError
 
 import billing.app
@@ -182,14 +181,14 @@ async def _serve(
 
 
 def _find_missing(database_url: str) -> Sequence[str]:
-    """Return the migrations that the schema lacks; raises Unavailable."""
+    """Return what this version needs and the schema lacks; raises Unavailable."""
     try:
-        return migrations.pending(database_url)
+        standing = migrations.look(database_url)
     except DBAPIError as error:
         raise Unavailable(Reason.STORE_UNAVAILABLE, "The database does not answer.") from error
-    except RevisionError:
-        # It is of a newer version, whose `pre` migrations this one does not mind.
-        return ()
+    if standing.is_too_new:
+        return [f"what was taken away by {', '.join(standing.newer)}"]
+    return standing.missing_pre
 
 
 def _sandbox_banner(driven_ms: int) -> str:

@@ -15,7 +15,8 @@ class Signs:
     """What readiness is judged by.
 
     `database_seconds` is how long ago the database last answered, `counting_seconds` the age of the
-    oldest batch that is recorded and not counted, `missing` the migrations that the schema lacks.
+    oldest batch that is recorded and not counted, `missing` what of the schema this version needs
+    and does not find.
     """
 
     is_stopping: bool = False
@@ -32,7 +33,7 @@ def find_obstacles(signs: Signs) -> tuple[str, ...]:
     if signs.database_seconds > DATABASE_SECONDS_MAX:
         found.append(f"database: has not answered for {signs.database_seconds:.0f} s")
     if signs.missing:
-        found.append(f"schema: behind this version, {', '.join(signs.missing)} is missing")
+        found.append(f"schema: this version needs {', '.join(signs.missing)}")
     if signs.counting_seconds > COUNTING_SECONDS_MAX:
         found.append(f"counting: {signs.counting_seconds:.0f} s behind")
     return tuple(found)
@@ -57,7 +58,7 @@ class SchemaLook:
         self._missing: Sequence[str] = ()
 
     def __call__(self) -> Sequence[str]:
-        """Return the migrations that are missing; raises Unavailable."""
+        """Return what this version needs and the schema lacks; raises Unavailable."""
         count = self._connection_count()
         if count != self._looked_at or self._missing:
             self._missing = self._find_missing()
@@ -84,7 +85,7 @@ class Readiness:
         self._counting_seconds = behind_seconds
 
     def note_schema(self, missing: Sequence[str]) -> None:
-        """Note the migrations that this version needs and the schema lacks."""
+        """Note what this version needs and the schema lacks, such as migrations."""
         self._missing = missing
 
     def obstacles(self) -> tuple[str, ...]:

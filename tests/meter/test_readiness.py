@@ -13,7 +13,7 @@ CASES: list[tuple[Signs, list[str]]] = [
     (Signs(counting_seconds=60.1), ["counting: 60 s behind"]),
     (
         Signs(missing=["0010_pre_roles", "0011_pre_parts"]),
-        ["schema: behind this version, 0010_pre_roles, 0011_pre_parts is missing"],
+        ["schema: this version needs 0010_pre_roles, 0011_pre_parts"],
     ),
     (Signs(is_stopping=True), ["stopping: what was taken is answered, nothing more is taken"]),
 ]

@@ -48,7 +48,7 @@ def test_readyz__while_the_schema_is_behind(meter: RunningMeter) -> None:
         # As whoever restores it does.
         connection.execute(f"{others} AND datname = current_database()")
         wait_until(lambda: read_http(meter, "/readyz")[0] == 503)
-        assert "schema: behind this version, 0009_pre_leases, " in read_http(meter, "/readyz")[1]
+        assert "schema: this version needs 0009_pre_leases, " in read_http(meter, "/readyz")[1]
         assert read_http(meter, "/healthz") == READY
         connection.execute("UPDATE alembic_version SET version_num = %s", [newest])
         wait_until(lambda: read_http(meter, "/readyz") == READY)
