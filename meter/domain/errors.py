@@ -58,6 +58,8 @@ class MeterError(Exception):
     """A call failed."""
 
     retry_seconds: ClassVar[float | None] = None
+    cause: str = ""
+    """What lies behind it, for the log alone: no caller hears of it."""
 
     def __init__(self, reason: StrEnum, message: str, **metadata: str) -> None:
         """Take the reason, a sentence that says what to do, and facts for the caller.

@@ -7,12 +7,13 @@ from typing import Any, Final
 import psycopg
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from meter.domain.errors import Reason, StoreRefusal, Unavailable
+from meter.domain.errors import Reason, StoreRefusal
 from meter.runtime.database_url import engine_url
+from meter.runtime.store_fault import find_unavailable
 
 # A database host that vanishes without a word is noticed in ten seconds, on both sides: else the
 # committing thread would wait for hours, and a server cut off would hold its locks as long.
@@ -26,7 +27,7 @@ _CONNECTION: Final = {
 # Said once the session stands: a pooler in between refuses to be told so in its first message.
 _SESSION: Final = (
     "SET timezone = 'UTC'; SET tcp_keepalives_idle = 10; SET tcp_keepalives_interval = 2;"
-    " SET tcp_keepalives_count = 3; SET idle_in_transaction_session_timeout = '60s'"
+    " SET tcp_keepalives_count = 3; SET idle_in_transaction_session_timeout = '{idle_seconds}s'"
 )
 # Begins a transaction whose answers are all of one moment.
 SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -36,10 +37,13 @@ SERVICE_ROLE = "tokenworks_service"
 _CONNECTIONS: Final = "tokenworks_connections"
 
 
-def make_engine(database_url: str, *, pool_size: int = 5, as_service: bool = True) -> Engine:
+def make_engine(
+    database_url: str, *, pool_size: int = 5, as_service: bool = True, idle_seconds: int = 60
+) -> Engine:
     """Return an engine whose connections act as the service's role in UTC.
 
-    Without `as_service` they stay what the login is. A URL may name several hosts.
+    Without `as_service` they stay what the login is. A URL may name several hosts. The database
+    ends who stays in a transaction for longer than `idle_seconds` without a word, and holds locks.
     """
     engine = create_engine(
         engine_url(database_url),
@@ -47,6 +51,8 @@ def make_engine(database_url: str, *, pool_size: int = 5, as_service: bool = Tru
         max_overflow=0,
         pool_timeout=5.0,
         connect_args=_CONNECTION,
+        # What callers send is nobody's business who reads the log.
+        hide_parameters=True,
     )
 
     role = f"; SET ROLE {SERVICE_ROLE}" if as_service else ""
@@ -57,7 +63,7 @@ def make_engine(database_url: str, *, pool_size: int = 5, as_service: bool = Tru
     def settle(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         made.append(None)
         cursor = connection.cursor()
-        cursor.execute(_SESSION + role)
+        cursor.execute(_SESSION.format(idle_seconds=idle_seconds) + role)
         cursor.close()
         connection.commit()
 
@@ -75,19 +81,17 @@ def connection_count(engine: Engine) -> int:
 
 @contextmanager
 def store_faults() -> Iterator[None]:
-    """Turn a lost or refused connection into `Unavailable`; other faults pass."""
+    """Turn what is nobody's fault who sent something into `Unavailable`; other faults pass.
+
+    A lost or refused connection, a disk without room, a deadlock. The error's `cause` tells which.
+    """
     try:
         yield
-    except (InterfaceError, OperationalError, PoolTimeoutError) as error:
-        raise Unavailable(
-            Reason.STORE_UNAVAILABLE, "The database is away; nothing was recorded. Send again."
-        ) from error
-    except DBAPIError as error:
-        if not error.connection_invalidated:
+    except (DBAPIError, PoolTimeoutError) as error:
+        unavailable = find_unavailable(error)
+        if unavailable is None:
             raise
-        raise Unavailable(
-            Reason.STORE_UNAVAILABLE, "The database connection was lost. Send again."
-        ) from error
+        raise unavailable from error
 
 
 @contextmanager
