@@ -19,6 +19,7 @@ import migrations
 from cli.closers import make_closers
 from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings, is_loopback
+from meter.certificates import CertificateFault
 from meter.domain.errors import MeterError, Reason, Refused, Unavailable
 from meter.domain.times import to_iso, to_ms
 from meter.hosting import MakeResident
@@ -87,6 +88,9 @@ def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) ->
         http_address=settings.http_address,
         tls_certificate=settings.tls_certificate,
         tls_key=settings.tls_key,
+        tls_client_ca=settings.tls_client_ca,
+        http_tls=settings.http_tls,
+        connection_age_seconds=settings.connection_age_seconds,
         key_pepper=key_pepper,
         tiers=settings.tiers,
         shard=settings.shard,
@@ -132,6 +136,8 @@ def run_meter(
         raise CommandError(error.message, code=Exit.REFUSED) from error
     except MeterError as error:
         raise CommandError(error.message) from error
+    except CertificateFault as error:
+        raise CommandError(str(error)) from error
     except OSError as error:
         flags = "--grpc-address or --http-address"
         raise CommandError(f"{error}: choose another place with {flags}") from error

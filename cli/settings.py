@@ -5,8 +5,6 @@ A flag goes before the environment, the environment before the file, the file be
 
 import ipaddress
 import os
-import re
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from datetime import datetime
@@ -14,14 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from cli import setting_values as kinds
-from meter.domain.limits import GAP_SCRAPES, RATE_WINDOW_SECONDS
-from meter.options import EnergySource
+from cli.setting_sources import find_faults, pick_environment, pick_flags, read_file
+from meter.domain.limits import RATE_WINDOW_SECONDS
+from meter.options import CONNECTION_AGE_SECONDS, EnergySource
 
 PREFIX = "TOKENWORKS_"
 CONFIG = "TOKENWORKS_CONFIG"
-# Kubernetes puts the address of each Service into every container's environment, and a Service may
-# be called tokenworks.
-_OF_KUBERNETES = re.compile(r"TOKENWORKS(_\w+)?_(SERVICE_HOST|(SERVICE_)?PORT(_\w+)?)")
 _MEBIBYTE = 1024 * 1024
 
 
@@ -77,7 +73,8 @@ class Settings:
         metadata=_told(
             "tls_certificate",
             kinds.read_existing_file,
-            meaning="File with the server's certificate chain (PEM); gRPC is then TLS only.",
+            meaning="File with the server's certificate chain (PEM); gRPC is then TLS only. It and"
+            " its key are read again when they change. [TLS](../operating/tls.md).",
         ),
     )
     tls_key: Path | None = field(
@@ -86,6 +83,33 @@ class Settings:
             "tls_key",
             kinds.read_existing_file,
             meaning="File with the certificate's private key (PEM).",
+        ),
+    )
+    tls_client_ca: Path | None = field(
+        default=None,
+        metadata=_told(
+            "tls_client_ca",
+            kinds.read_existing_file,
+            meaning="File with the authorities (PEM) of clients: who speaks gRPC has to show a"
+            " certificate of theirs. [Clients' certificates](../operating/tls.md#mutual-tls).",
+        ),
+    )
+    http_tls: bool = field(
+        default=False,
+        metadata=_told(
+            "http_tls",
+            kinds.read_boolean,
+            meaning="Whether metrics and health are served over TLS too, with the same certificate"
+            " and without one of the client's.",
+        ),
+    )
+    connection_age_seconds: int = field(
+        default=CONNECTION_AGE_SECONDS,
+        metadata=_told(
+            "connection_age_seconds",
+            kinds.read_integer(minimum=2, maximum=86_400),
+            meaning="For how long a gRPC connection lives, in seconds, until its client has to come"
+            " anew and show a certificate that is valid then.",
         ),
     )
     insecure: bool = field(
@@ -250,6 +274,23 @@ class Settings:
             meaning="File with the certificates (PEM) that commands trust instead of the system's.",
         ),
     )
+    client_certificate: Path | None = field(
+        default=None,
+        metadata=_told(
+            "client_certificate",
+            kinds.read_existing_file,
+            meaning="File with the certificate chain (PEM) that commands show a meter which asks"
+            " for one. An API key that is bound to its name need not be sent then.",
+        ),
+    )
+    client_key: Path | None = field(
+        default=None,
+        metadata=_told(
+            "client_key",
+            kinds.read_existing_file,
+            meaning="File with that certificate's private key (PEM).",
+        ),
+    )
 
 
 def read_settings(
@@ -264,10 +305,11 @@ def read_settings(
     if config is None and config_name is not None:
         config = Path(config_name)
     faults: list[str] = []
+    names = {each.metadata["env"]: each.name for each in fields(Settings)}
     given = {
-        **_read_file(config, faults=faults),
-        **_read_environment(environment, faults=faults),
-        **_read_flags(flags or {}),
+        **read_file(config, known=names.values(), faults=faults),
+        **pick_environment(environment, known=names, faults=faults),
+        **pick_flags(flags or {}),
     }
     values: dict[str, Any] = {}
     for each in fields(Settings):
@@ -278,9 +320,7 @@ def read_settings(
                 values[each.name] = each.metadata["parse"](value)
             except ValueError as error:
                 faults.append(f"{source}: {error}")
-    if ("tls_certificate" in given) != ("tls_key" in given):
-        faults.append("tls_certificate and tls_key: set both or neither")
-    faults.extend(_rate_faults(values))
+    faults.extend(find_faults(values, given=given))
     if faults:
         raise SettingsError("\n".join(faults))
     return Settings(**values)
@@ -295,49 +335,3 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def _rate_faults(values: Mapping[str, Any]) -> list[str]:
-    """Return what is wrong with how often energy is read, by what the recording rules need."""
-    limit = RATE_WINDOW_SECONDS // GAP_SCRAPES
-    return [
-        f"{name}: must be at most {limit}: the recording rules look back {RATE_WINDOW_SECONDS}"
-        f" seconds, and a rate needs {GAP_SCRAPES} samples in them"
-        for name in ("energy_scrape_seconds", "energy_collect_seconds")
-        if values.get(name, 0) * GAP_SCRAPES > RATE_WINDOW_SECONDS
-    ]
-
-
-# The place that a value comes from, for whoever must correct it, and the value.
-Given = tuple[str, object]
-
-
-def _read_file(path: Path | None, *, faults: list[str]) -> dict[str, Given]:
-    if path is None:
-        return {}
-    try:
-        content = tomllib.loads(path.read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        faults.append(f"{path}: {error}")
-        return {}
-    known = {each.name for each in fields(Settings)}
-    faults.extend(f"{path}: {name}: no such setting" for name in content if name not in known)
-    return {name: (f"{path}: {name}", value) for name, value in content.items()}
-
-
-def _read_environment(environment: Mapping[str, str], *, faults: list[str]) -> dict[str, Given]:
-    known = {each.metadata["env"]: each.name for each in fields(Settings)}
-    faults.extend(
-        f"{name}: no such setting"
-        for name in sorted(environment)
-        if name not in known and not _OF_KUBERNETES.fullmatch(name)
-    )
-    return {known[name]: (name, text) for name, text in environment.items() if name in known}
-
-
-def _read_flags(flags: Mapping[str, object]) -> dict[str, Given]:
-    return {
-        name: (f"--{name.replace('_', '-')}", value)
-        for name, value in flags.items()
-        if value is not None
-    }

@@ -10,6 +10,7 @@ from sqlalchemy import Engine
 
 from meter.assembly import (
     make_account_servicer,
+    make_certificates,
     make_described,
     make_driver,
     make_energy,
@@ -69,9 +70,9 @@ async def serve(
     `residents` make the services that run beside the meter's own. `find_missing` returns the
     migrations that the schema lacks, or raises Unavailable; while there are any it is not ready.
 
-    Raises `AddressTaken` or OSError when a port is taken, `Refused` when the database lives on the
-    other clock, and `Unavailable` when it cannot be reached at the start. Later, an absent database
-    is waited for.
+    Raises `AddressTaken` or OSError when a port is taken, `CertificateFault`, `Refused` when the
+    database lives on the other clock, and `Unavailable` when it cannot be reached at the start.
+    Later, an absent database is waited for.
     """
     # The committing thread asks the database five times a group, and each answer waits for the
     # loop's turn to end: at the usual 5 ms the commits of single calls would mostly be waiting.
@@ -81,7 +82,10 @@ async def serve(
         meter = _build(options, engine, residents=residents, find_missing=find_missing)
         async with meter.running():
             grpc_address = await meter.server.start(options)
-            http_address = meter.http.start(options.http_address)
+            http_address = meter.http.start(
+                options.http_address,
+                certificates=meter.certificates if options.http_tls else None,
+            )
             driven_ms = None if meter.driver is None else meter.clock.now_ms()
             ready(Addresses(grpc=grpc_address, http=http_address, driven_ms=driven_ms))
             await _first(stopping, meter.dying)
@@ -133,6 +137,7 @@ def _build(
     driven_ms = InstallationStore(engine).settle(sandbox_clock_ms=options.sandbox_clock_ms)
     clock = clock_at(driven_ms)
     metrics, reachable, dying = Metrics(), threading.Event(), asyncio.Event()
+    certificates = make_certificates(options, metrics)
     accounts = AccountStore(engine, clock)
     registry = Registry(accounts, clock)
     registry.refresh()
@@ -194,11 +199,14 @@ def _build(
             audit=AuditServicer(AuditStore(engine), door=door),
             metrics=metrics,
             driven=clock if isinstance(clock, DrivenClock) else None,
+            certificates=certificates,
+            connection_age_seconds=options.connection_age_seconds,
             residents={resident.name: resident.add_to for resident in lodged},
         ),
         http=HttpServer(metrics, find_obstacles=readiness.obstacles),
         readiness=readiness,
         schema=SchemaLook(find_missing, connection_count=partial(connection_count, engine)),
+        certificates=certificates,
         reachable=reachable,
         dying=dying,
     )

@@ -6,6 +6,7 @@ from importlib.metadata import version as version_of
 
 from sqlalchemy import Engine
 
+from meter.certificates import CertificateFiles, Certificates, KeptCertificates
 from meter.counted import Counted
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import Follower
@@ -22,6 +23,7 @@ from meter.metrics import Metrics
 from meter.options import MeterOptions
 from meter.presence import Roster, ShownProducers
 from meter.registry import Registry
+from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import ClockDriver, DrivenClock
 from meter.runtime.ids import random_bytes
 from meter.standbys import Standbys
@@ -66,6 +68,26 @@ def make_described(
         version=version_of("tokenworks"),
         clock=host.clock,
     )
+
+
+def make_certificates(options: MeterOptions, metrics: Metrics) -> KeptCertificates | None:
+    """Read the server's certificate, if it has one; raises CertificateFault.
+
+    The world's certificates live on the real clock, in a sandbox too.
+    """
+    if options.tls_certificate is None or options.tls_key is None:
+        return None
+
+    def show(found: Certificates) -> None:
+        metrics.certificate_expiry.labels("server").set(found.expiry_seconds)
+        if found.client_ca_expiry_seconds is not None:
+            metrics.certificate_expiry.labels("client_ca").set(found.client_ca_expiry_seconds)
+
+    files = CertificateFiles(
+        certificate=options.tls_certificate, key=options.tls_key, client_ca=options.tls_client_ca
+    )
+    clock = SystemClock()
+    return KeptCertificates(files, now_seconds=lambda: clock.now_ms() / 1000, on_read=show)
 
 
 def make_writer(

@@ -172,6 +172,15 @@ BUILD_INFO: Final = Entry(
     meaning="1, with this server's version, and that of the factory's description in force (0"
     " without any).",
 )
+CERTIFICATE_EXPIRY: Final = Entry(
+    name="tokenworks_certificate_expiry_timestamp_seconds",
+    kind="gauge",
+    unit="seconds",
+    labels=("certificate",),
+    meaning="When a certificate in use expires, in seconds since 1970: the first of the server's"
+    " chain (server), the last of the clients' authorities (client_ca). A new one on disk that"
+    " cannot be used leaves it as it is.",
+)
 SANDBOX: Final = Entry(
     name="tokenworks_sandbox",
     kind="gauge",
@@ -200,6 +209,7 @@ CATALOGUE: Final = (
     BACKLOG,
     FENCED,
     ROLLBACKS,
+    CERTIFICATE_EXPIRY,
     SANDBOX,
     BUILD_INFO,
     TRUNCATED,
@@ -233,6 +243,7 @@ class Metrics:
         self.producer_backlog = page.plain_gauge(BACKLOG)
         self.streams_fenced = page.plain_counter(FENCED)
         self.rollbacks = page.plain_counter(ROLLBACKS)
+        self.certificate_expiry = page.gauge(CERTIFICATE_EXPIRY)
         self.build_info = page.gauge(BUILD_INFO)
         self.sandbox = page.plain_gauge(SANDBOX)
         self.energy = EnergyMetrics(page)

@@ -2,8 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from meter.domain.times import to_iso
+
+# For how long a connection goes on with a certificate that is revoked meanwhile.
+CONNECTION_AGE_SECONDS: Final = 600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +38,9 @@ class EnergySource:
 class MeterOptions:
     """Values that `meter.app.serve` runs on; read from environment and file by the command.
 
-    Addresses are `host:port`, port 0 for any free one. `key_pepper` keys the hash of API keys.
+    Addresses are `host:port`, port 0 for any free one. Without a certificate both ports are plain;
+    with one `http_tls` says whether HTTP is too. Of `tls_client_ca` clients need a certificate. A
+    gRPC connection lives for `connection_age_seconds`. `key_pepper` keys the hash of API keys.
     `tiers` are the names that this installation sells. `shard` is the journal shard that this
     process owns. `buffer_bytes_max` bounds what waits for its commit. `sandbox_clock_ms` asks for a
     driven clock, and is where one begins that is new; None asks for the real one. A producer that
@@ -49,6 +55,9 @@ class MeterOptions:
     http_address: str
     tls_certificate: Path | None
     tls_key: Path | None
+    tls_client_ca: Path | None
+    http_tls: bool
+    connection_age_seconds: int
     key_pepper: bytes
     tiers: tuple[str, ...]
     shard: int

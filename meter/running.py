@@ -7,6 +7,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 
+from meter.certificates import KeptCertificates
 from meter.counting.follower import Follower
 from meter.domain.clock import Clock
 from meter.domain.errors import MeterError
@@ -32,6 +33,8 @@ _log = logging.getLogger(__name__)
 _REGISTRY_SECONDS = 1.0
 _WATCH_SECONDS = 2.0
 _FORGET_SECONDS = 3600.0
+# Within this a certificate that was renewed is in use.
+_CERTIFICATE_SECONDS = 1.0
 # How long what is recorded waits at least before it is known to be durable.
 _LOOK_SECONDS = 0.1
 
@@ -57,6 +60,7 @@ class Meter:
     energy_scrape_seconds: int
     server: Server
     http: HttpServer
+    certificates: KeptCertificates | None
     readiness: Readiness
     schema: SchemaLook
     reachable: threading.Event
@@ -78,6 +82,9 @@ class Meter:
         ]
         if self.standbys is not None:
             watching.append(asyncio.create_task(_every(_LOOK_SECONDS, self.standbys.round)))
+        if self.certificates is not None:
+            look = self.certificates.look
+            watching.append(asyncio.create_task(_every_in_thread(_CERTIFICATE_SECONDS, look)))
         for task in (writing, *watching):
             task.add_done_callback(self._ended)
         self.follower.start()
@@ -164,6 +171,12 @@ async def _every(seconds: float, act: Callable[[], object]) -> None:
         result = act()
         if asyncio.iscoroutine(result):
             await result
+        await asyncio.sleep(seconds)
+
+
+async def _every_in_thread(seconds: float, act: Callable[[], object]) -> None:
+    while True:
+        await asyncio.to_thread(act)
         await asyncio.sleep(seconds)
 
 

@@ -7,10 +7,12 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
+from meter.certificates import KeptCertificates
 from meter.domain.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX
 from meter.metrics import Metrics
 from meter.options import MeterOptions
 from meter.runtime.driven_clock import DrivenClock
+from meter.wire.credentials import to_credentials
 from meter.wire.status import StatusInterceptor
 from tokenworks.meter.v1 import (
     account_service_pb2,
@@ -40,12 +42,12 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
     ("grpc.max_metadata_size", METADATA_BYTES_MAX),
     ("grpc.so_reuseport", 0),
-    # A connection does not outlive a revoked certificate or an old server for long.
-    ("grpc.max_connection_age_ms", 3_600_000),
-    ("grpc.max_connection_age_grace_ms", 10_000),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_time_ms", 30_000),
 )
+# How long calls that are open may go on when their connection is of age. Streams of usage end
+# before, by themselves.
+_GRACE_SECONDS: Final = 10
 
 
 class AddressTaken(OSError):
@@ -66,14 +68,23 @@ class Server:
         audit: audit_service_pb2_grpc.AuditServiceServicer,
         metrics: Metrics,
         driven: DrivenClock | None,
+        certificates: KeptCertificates | None,
+        connection_age_seconds: int,
         residents: Mapping[str, Callable[[grpc.aio.Server], None]],
     ) -> None:
         """Take the servicers, and by full name what registers further services.
 
-        `driven` is a sandbox's clock, which every answer tells. `start` opens the port.
+        `driven` is a sandbox's clock, which every answer tells. Without `certificates` it speaks
+        in the clear. A connection does not outlive a revoked certificate, or an old server, for
+        longer than `connection_age_seconds` and a grace. `start` opens the port.
         """
+        self._certificates = certificates
+        age = [
+            ("grpc.max_connection_age_ms", connection_age_seconds * 1000),
+            ("grpc.max_connection_age_grace_ms", _GRACE_SECONDS * 1000),
+        ]
         self._server = grpc.aio.server(
-            interceptors=[StatusInterceptor(metrics, driven=driven)], options=list(_OPTIONS)
+            interceptors=[StatusInterceptor(metrics, driven=driven)], options=[*_OPTIONS, *age]
         )
         meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meter, self._server)
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, self._server)
@@ -113,9 +124,8 @@ class Server:
         await self._server.stop(grace_seconds)
 
     def _bind(self, options: MeterOptions) -> int:
-        if options.tls_certificate is None or options.tls_key is None:
+        if self._certificates is None:
             return self._server.add_insecure_port(options.grpc_address)
-        pair = (options.tls_key.read_bytes(), options.tls_certificate.read_bytes())
         return self._server.add_secure_port(
-            options.grpc_address, grpc.ssl_server_credentials([pair])
+            options.grpc_address, to_credentials(self._certificates)
         )

@@ -1,0 +1,163 @@
+"""TLS as clients see it: certificates are renewed under a meter, and who shows none stays out."""
+
+import socket
+import ssl
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.authority import Authority, needs_openssl, put
+from tests.postgres import Cluster
+from tests.running_meter import RunningMeter, running_meter_on
+from tests.wire.talk import call_of, wait_until
+from tokenworks.meter.v1 import account_service_pb2 as pb
+from tokenworks.meter.v1 import account_service_pb2_grpc as pb_grpc
+
+pytestmark = needs_openssl
+_CALL_SECONDS_MAX = 20
+_HERE = ("DNS:localhost", "IP:127.0.0.1")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The authority of servers and clients, and a stranger's client."""
+    made = Authority(tmp_path_factory.mktemp("authority"))
+    made.sign("first", *_HERE)
+    made.sign("second", *_HERE)
+    made.sign("gateway", "URI:spiffe://factory/ns/gateway")
+    return made
+
+
+@pytest.fixture(scope="module")
+def place(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Where the meter's certificate and key lie, which tests renew."""
+    folder = tmp_path_factory.mktemp("tls")
+    put(authority.paths("first"), (folder / "tls.crt", folder / "tls.key"))
+    return folder / "tls.crt", folder / "tls.key"
+
+
+@pytest.fixture(scope="module")
+def tls_meter(
+    cluster: Cluster, authority: Authority, place: tuple[Path, Path]
+) -> Iterator[RunningMeter]:
+    """A meter that asks clients for a certificate, with TLS on its HTTP port too."""
+    settings = {
+        "tls_certificate": str(place[0]),
+        "tls_key": str(place[1]),
+        "tls_client_ca": str(authority.certificate),
+        "http_tls": "true",
+    }
+    with (
+        cluster.database() as url,
+        running_meter_on(url, folder=place[0].parent, settings=settings) as running,
+    ):
+        yield running
+
+
+def test_call__with_a_certificate(tls_meter: RunningMeter, authority: Authority) -> None:
+    """Who shows a certificate of the authority, and sends an API key, is answered."""
+    assert _ask(tls_meter, authority, pair="gateway") is None
+
+
+def test_call__without_a_certificate(tls_meter: RunningMeter, authority: Authority) -> None:
+    """Where clients need a certificate an API key alone does not get them in."""
+    assert _ask(tls_meter, authority, pair=None) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_call__a_strangers_certificate(
+    tls_meter: RunningMeter, authority: Authority, tmp_path: Path
+) -> None:
+    """A certificate of another authority is none."""
+    stranger = Authority(tmp_path, name="stranger")
+    pair = stranger.sign("gateway", "URI:spiffe://factory/ns/gateway")
+    assert _ask(tls_meter, authority, pair=pair) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_certificate__renewed_while_it_runs(
+    tls_meter: RunningMeter, authority: Authority, place: tuple[Path, Path]
+) -> None:
+    """Both ports serve the new certificate without a restart; a broken one changes nothing."""
+    served = {"grpc": _served(tls_meter.target), "http": _served(tls_meter.http)}
+    assert set(served.values()) == {_der(authority, "first")}
+    place[0].write_text("half a certifi")
+    wait_until(lambda: "certificate_broken" in tls_meter.log.read_text("utf-8"))
+    assert _served(tls_meter.target) == _served(tls_meter.http) == _der(authority, "first")
+    put(authority.paths("second"), place)
+    second = _der(authority, "second")
+    wait_until(lambda: _served(tls_meter.target) == second)
+    wait_until(lambda: _served(tls_meter.http) == second)
+    assert _ask(tls_meter, authority, pair="gateway") is None
+
+
+def test_http__over_tls(tls_meter: RunningMeter, authority: Authority) -> None:
+    """Metrics and readiness come over TLS, without a client's certificate, and say the expiry."""
+    context = ssl.create_default_context(cafile=authority.certificate)
+    for path, words in (
+        ("readyz", b"OK"),
+        ("metrics", b'tokenworks_certificate_expiry_timestamp_seconds{certificate="client_ca"} 1'),
+    ):
+        url = f"https://{tls_meter.http}/{path}"
+        with urllib.request.urlopen(url, context=context, timeout=_CALL_SECONDS_MAX) as answer:
+            assert words in answer.read()
+
+
+def test_http__plain_to_the_tls_port(tls_meter: RunningMeter) -> None:
+    """Who does not speak TLS gets no answer and holds up nobody, however long it says nothing."""
+    host, _, port = tls_meter.http.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=_CALL_SECONDS_MAX) as silent:
+        with socket.create_connection((host, int(port)), timeout=_CALL_SECONDS_MAX) as plain:
+            plain.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+            assert b"tokenworks" not in plain.recv(1000)
+        assert _served(tls_meter.http)
+        silent.close()
+    assert "Traceback" not in tls_meter.log.read_text("utf-8")
+
+
+def test_start__with_half_a_pair(cluster: Cluster, authority: Authority, tmp_path: Path) -> None:
+    """A key that is another certificate's keeps the meter from starting, in plain words."""
+    settings = {
+        "tls_certificate": str(authority.paths("first")[0]),
+        "tls_key": str(authority.paths("second")[1]),
+    }
+    with (
+        cluster.database() as url,
+        pytest.raises(AssertionError, match="are no pair of a certificate and its key"),
+        running_meter_on(url, folder=tmp_path, settings=settings),
+    ):
+        pass
+
+
+def _ask(
+    running: RunningMeter, authority: Authority, *, pair: str | tuple[Path, Path] | None
+) -> grpc.StatusCode | None:
+    """Ask for the accounts with an API key, and the certificate of this name; how it failed."""
+    shown: tuple[bytes, bytes] | tuple[()] = ()
+    if pair is not None:
+        certificate, key = authority.paths(pair) if isinstance(pair, str) else pair
+        shown = (key.read_bytes(), certificate.read_bytes())
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), *shown)
+    with grpc.secure_channel(running.target, credentials) as channel:
+        try:
+            pb_grpc.AccountServiceStub(channel).ListAccounts(
+                pb.ListAccountsRequest(),
+                metadata=(("authorization", f"Bearer {running.api_key}"),),
+                timeout=_CALL_SECONDS_MAX,
+            )
+        except grpc.RpcError as error:
+            return call_of(error).code()
+    return None
+
+
+def _served(address: str) -> bytes:
+    """Return the certificate that a port shows, as DER."""
+    host, _, port = address.rpartition(":")
+    return ssl.PEM_cert_to_DER_cert(
+        ssl.get_server_certificate((host, int(port)), timeout=_CALL_SECONDS_MAX)
+    )
+
+
+def _der(authority: Authority, name: str) -> bytes:
+    return ssl.PEM_cert_to_DER_cert(authority.paths(name)[0].read_text("ascii"))
