@@ -9,7 +9,8 @@ import click
 
 import billing.app
 import meter.examination
-from billing.periods import Month, Span, read_month
+from billing.drafting import UTC_ZONE
+from billing.periods import Month, Span, month_of, read_month
 from billing.replay import Replayed, Replaying
 from cli.connection import load_settings
 from cli.db import find_database_url
@@ -23,6 +24,7 @@ from meter.examination import AuditHost
 from meter.options import JobOptions
 from meter.runtime.clock import SystemClock
 
+_PREVIOUS: Final = "previous"
 _TOLD_SECONDS: Final = 1.0
 # Findings that are shown; --json has some hundred more.
 _SHOWN_MAX: Final = 20
@@ -56,19 +58,19 @@ class _Result:
 
 
 @click.command("replay")
-@click.argument("month")
+@click.argument("month", metavar="MONTH|previous")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
 def replay(*, month: str, as_json: bool, config: Path | None) -> None:
     """Make all documents of MONTH (2026-10) again from the journal, and compare them to the byte.
 
-    Works on the database of TOKENWORKS_DATABASE_URL, else on that of the nearest folder in which
-    `tokenworks up` runs, and changes nothing. Names what is not as it was: a price or contract, a
-    row of usage, a segment of the journal, a document or its rows. The exit code is 1 when there
-    is anything.
+    `previous` is the last month that has ended in UTC, as a scheduled job says it. Works on the
+    database of TOKENWORKS_DATABASE_URL, else on that of the nearest folder in which `tokenworks up`
+    runs, and changes nothing. Names what is not as it was: a price or contract, a row of usage, a
+    segment of the journal, a document or its rows. The exit code is 1 when there is anything.
     """
     try:
-        wanted = read_month(month)
+        wanted = None if month == _PREVIOUS else read_month(month)
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="MONTH") from error
     settings = load_settings(config, flags={})
@@ -77,7 +79,8 @@ def replay(*, month: str, as_json: bool, config: Path | None) -> None:
         with meter.examination.open_audit(options) as opened:
             if opened.host.is_driven:
                 report_progress(format_sandbox(to_iso(opened.host.clock.now_ms())))
-            result = _replay(opened, wanted)
+            now_ms = opened.host.clock.now_ms()
+            result = _replay(opened, wanted or month_of(now_ms, UTC_ZONE).previous())
     except MeterError as error:
         raise CommandError(f"{error.message} ({error.reason})") from error
     if as_json:
