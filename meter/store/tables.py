@@ -101,11 +101,13 @@ shards = Table(
     Column("owner", Text, nullable=False),
     Column("lease_until", _Time),
 )
+# In parts by commit_time, of which each has the key (shard, position); no two of them share one,
+# since the row of `shards` gives each position once.
 journal = Table(
     "journal",
     metadata,
-    Column("shard", SmallInteger, primary_key=True),
-    Column("position", BigInteger, primary_key=True),
+    Column("shard", SmallInteger, nullable=False),
+    Column("position", BigInteger, nullable=False),
     Column("epoch", BigInteger, nullable=False),
     Column("event_count", Integer, nullable=False),
     Column("first_end_time", _Time, nullable=False),
