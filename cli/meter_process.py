@@ -6,8 +6,8 @@ import logging
 import signal
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from functools import partial
+from importlib.metadata import version as version_of
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -161,9 +161,19 @@ async def _serve(
             report_progress(_sandbox_banner(driven_ms))
         # In a thread, for it may call the server, which answers on this one.
         await asyncio.to_thread(ready, addresses.result())
-        _log.info("meter_started", extra=asdict(addresses.result()))
+        told = {
+            "version": version_of("tokenworks"),
+            "grpc": addresses.result().grpc,
+            "http": addresses.result().http,
+            "driven_ms": driven_ms,
+        }
+        _log.info("meter_started", extra=told)
 
-    stop.notify = lambda: loop.call_soon_threadsafe(stopping.set)
+    def ask() -> None:
+        _log.info("meter_stopping")
+        stopping.set()
+
+    stop.notify = lambda: loop.call_soon_threadsafe(ask)
     serving = asyncio.ensure_future(
         meter.app.serve(
             options,

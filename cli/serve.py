@@ -52,7 +52,7 @@ def serve(
     check_ports(settings)
     if is_schema_behind(database_url):
         raise CommandError("the database's schema is not up to date: run `tokenworks db upgrade`")
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, form=settings.log_format)
 
     def tell(addresses: Addresses) -> None:
         clock = addresses.sandbox_clock

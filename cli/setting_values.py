@@ -29,6 +29,7 @@ _STANDBY = re.compile(r"[!-+\--~]([ -+\--~]{0,61}[!-+\--~])?")
 _URL = re.compile(r"[!-~]{1,1000}")
 _RATING = re.compile(r"static:([0-9]{1,9})")
 LOG_LEVELS = ("debug", "info", "warning", "error")
+LOG_FORMATS = ("text", "json")
 
 
 def read_text(value: object) -> str:
@@ -190,4 +191,11 @@ def read_log_level(value: object) -> str:
     """Return a log level in small letters."""
     if read_text(value).lower() not in LOG_LEVELS:
         raise ValueError(f"must be one of {', '.join(LOG_LEVELS)}")
+    return read_text(value).lower()
+
+
+def read_log_format(value: object) -> str:
+    """Return how the log is written, in small letters."""
+    if read_text(value).lower() not in LOG_FORMATS:
+        raise ValueError(f"must be one of {', '.join(LOG_FORMATS)}")
     return read_text(value).lower()

@@ -19,14 +19,19 @@ from meter.options import CONNECTION_AGE_SECONDS, EnergySource
 PREFIX = "TOKENWORKS_"
 CONFIG = "TOKENWORKS_CONFIG"
 _MEBIBYTE = 1024 * 1024
+# When a change of a setting counts.
+_AFTER_A_RESTART = "after a restart"
+_NEXT_COMMAND = "with the next command"
 
 
 class SettingsError(Exception):
     """The settings cannot be used; the message has one line for each fault."""
 
 
-def _told(name: str, parse: Callable[[object], object], *, meaning: str) -> dict[str, object]:
-    return {"env": f"{PREFIX}{name.upper()}", "parse": parse, "help": meaning}
+def _told(
+    name: str, parse: Callable[[object], object], *, meaning: str, counts: str = _AFTER_A_RESTART
+) -> dict[str, object]:
+    return {"env": f"{PREFIX}{name.upper()}", "parse": parse, "help": meaning, "counts": counts}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -237,6 +242,15 @@ class Settings:
             meaning=f"What is logged: one of {', '.join(kinds.LOG_LEVELS)}.",
         ),
     )
+    log_format: str = field(
+        default="text",
+        metadata=_told(
+            "log_format",
+            kinds.read_log_format,
+            meaning="How the log is written: text, or json, an object a line."
+            " [Its events](log-events.md).",
+        ),
+    )
     server: str | None = field(
         default=None,
         metadata=_told(
@@ -245,6 +259,7 @@ class Settings:
             meaning="The meter that commands speak to: host:port, which means TLS unless it is this"
             " machine, or https://host:port or http://host:port. Without it, the one of the"
             " credentials file.",
+            counts=_NEXT_COMMAND,
         ),
     )
     api_key: str | None = field(
@@ -255,6 +270,7 @@ class Settings:
             kinds.read_text,
             meaning="The API key that commands use. Without it, the one of the credentials file,"
             " which is only ever sent to that file's own server.",
+            counts=_NEXT_COMMAND,
         ),
     )
     credentials_file: Path | None = field(
@@ -264,6 +280,7 @@ class Settings:
             kinds.read_existing_file,
             meaning="File that `up` wrote, with server and API key, instead of the one in the"
             " nearest .tokenworks folder, from the current folder upward.",
+            counts=_NEXT_COMMAND,
         ),
     )
     ca_certificate: Path | None = field(
@@ -272,6 +289,7 @@ class Settings:
             "ca_certificate",
             kinds.read_existing_file,
             meaning="File with the certificates (PEM) that commands trust instead of the system's.",
+            counts=_NEXT_COMMAND,
         ),
     )
     client_certificate: Path | None = field(

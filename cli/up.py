@@ -91,7 +91,7 @@ def up(
             report_progress(f"schema: applied {name}")
         pepper = read_pepper(settings.key_pepper_file or _provide_pepper(folder))
         options = make_options(settings, database_url=database_url, key_pepper=pepper)
-        configure_logging(settings.log_level)
+        configure_logging(settings.log_level, form=settings.log_format)
         key_file = folder / "credentials.json"
         api_key = find_or_make_key(key_file, options=options)
 
@@ -143,7 +143,7 @@ def _watched(postgres: Postgres) -> Iterator[None]:
                     postgres.start(password=None)
                     _log.info("postgres_started", extra={"port": postgres.port})
                 except PostgresError as error:
-                    _log.error("postgres_not_started", extra={"error": str(error)})
+                    _log.error("postgres_not_started", extra={"fault": str(error)})
 
     watching = threading.Thread(target=watch, name="postgres-watch")
     watching.start()

@@ -8,21 +8,22 @@ import argparse
 import dataclasses
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from google.protobuf import descriptor_pb2
 
 import billing.metrics
 import meter.metrics
-from cli.settings import Settings
+from docs.pages.log_events import make_log_events_page
+from docs.pages.page import codes, make_page, make_table
+from docs.pages.settings import make_settings_page
 from meter.domain.limits import SERIES_MAX
 
 ROOT = Path(__file__).resolve().parent.parent
 REFERENCE = ROOT / "docs" / "reference"
 _CONTRACT = "tokenworks/meter/v1"
 _BILLING_CONTRACT = "tokenworks/billing/v1"
-_MADE = "<!-- Made by `make docs`: change {source} instead. -->"
 
 
 def main() -> int:
@@ -43,6 +44,7 @@ def main() -> int:
 def make_pages() -> Iterator[tuple[str, str]]:
     """Each page's file name and text."""
     pages: dict[str, Callable[[], str]] = {
+        "log-events.md": make_log_events_page,
         "metrics.md": make_metrics_page,
         "outcomes.md": make_outcomes_page,
         "settings.md": make_settings_page,
@@ -60,15 +62,15 @@ def is_fresh(name: str, *, text: str) -> bool:
 def make_metrics_page() -> str:
     """The Prometheus metrics, one row each."""
     rows = [
-        (f"`{metric.name}`", metric.kind, metric.unit, _codes(metric.labels), metric.meaning)
+        (f"`{metric.name}`", metric.kind, metric.unit, codes(metric.labels), metric.meaning)
         for metric in (*meter.metrics.CATALOGUE, *billing.metrics.CATALOGUE)
     ]
-    return _page(
+    return make_page(
         "Metrics",
         source="`meter/metrics.py` and `billing/metrics.py`",
         body=[
             "Served at `/metrics` of the HTTP port in the Prometheus text form.",
-            _table(("Name", "Kind", "Unit", "Labels", "Meaning"), rows),
+            make_table(("Name", "Kind", "Unit", "Labels", "Meaning"), rows),
             _BOUNDS,
             _RECORDED,
             _OTHER_NAMES,
@@ -166,34 +168,6 @@ measured |
 price books have versions of their own |"""
 
 
-def make_settings_page() -> str:
-    """The settings, one row each."""
-    rows = [
-        (
-            f"`{field.metadata['env']}`",
-            f"`{field.name}`",
-            _write_default(field.default),
-            field.metadata["help"],
-        )
-        for field in dataclasses.fields(Settings)
-    ]
-    return _page(
-        "Settings",
-        source="`cli/settings.py`",
-        body=[
-            _SETTINGS_INTRODUCTION,
-            _table(("Variable", "In the file", "Default", "Meaning"), rows),
-        ],
-    )
-
-
-_SETTINGS_INTRODUCTION = """\
-A flag goes before the environment, the environment before the file, the file before the default. \
-The file is TOML with the names below at its top level; `TOKENWORKS_CONFIG` says where it is. A \
-name that is not here is refused, in the file and in the environment, and so is a value that makes \
-no sense: all faults are told at once."""
-
-
 def make_outcomes_page() -> str:
     """The outcomes of events and the reasons of failed calls, from the contract's comments."""
     files = _read_contract()
@@ -204,7 +178,7 @@ def make_outcomes_page() -> str:
         for number, name, comment in outcome.values
     ]
     of_billing = _Enum.find(files[f"{_BILLING_CONTRACT}/error_reason.proto"], name="ErrorReason")
-    return _page(
+    return make_page(
         "Outcomes and error reasons",
         source=f"the comments in `proto/{_CONTRACT}/outcome.proto` and the `error_reason.proto` of"
         " both services",
@@ -212,15 +186,15 @@ def make_outcomes_page() -> str:
             _OUTCOMES_INTRODUCTION,
             "## Outcomes",
             outcome.comment,
-            _table(("Number", "Outcome", "Quarantined", "Meaning"), outcomes),
+            make_table(("Number", "Outcome", "Quarantined", "Meaning"), outcomes),
             "## Numbers of batches",
-            _table(("What comes on a stream", "What the meter answers"), _NUMBERS),
+            make_table(("What comes on a stream", "What the meter answers"), _NUMBERS),
             "## Error reasons",
             reason.comment,
-            _table(("Number", "Reason", "gRPC code", "Meaning"), _reason_rows(reason)),
+            make_table(("Number", "Reason", "gRPC code", "Meaning"), _reason_rows(reason)),
             "## Error reasons of billing",
             of_billing.comment,
-            _table(("Number", "Reason", "gRPC code", "Meaning"), _reason_rows(of_billing)),
+            make_table(("Number", "Reason", "gRPC code", "Meaning"), _reason_rows(of_billing)),
         ],
     )
 
@@ -302,34 +276,6 @@ def _read_contract() -> dict[str, descriptor_pb2.FileDescriptorProto]:
     )
     files = descriptor_pb2.FileDescriptorSet.FromString(built.stdout)
     return {file.name: file for file in files.file}
-
-
-def _write_default(value: object) -> str:
-    match value:
-        case None | ():
-            return "none"
-        case bool():
-            return f"`{str(value).lower()}`"
-        case tuple():
-            return f"`{','.join(value)}`"
-        case _:
-            return f"`{value}`"
-
-
-def _page(title: str, *, source: str, body: Iterable[str]) -> str:
-    return "\n\n".join([f"# {title}", _MADE.format(source=source), *body]) + "\n"
-
-
-def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
-    return "\n".join(_row(cells) for cells in (head, ("---",) * len(head), *rows))
-
-
-def _row(cells: tuple[str, ...]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
-
-
-def _codes(names: Iterable[str]) -> str:
-    return ", ".join(f"`{name}`" for name in names)
 
 
 if __name__ == "__main__":

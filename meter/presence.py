@@ -148,7 +148,11 @@ class Roster:
                 # It will be called silent, which a person can settle; nothing is lost.
                 _log.warning(
                     "goodbye_not_written",
-                    extra={"producer": origin.producer, "fault": str(error)},
+                    extra={
+                        "producer": origin.producer,
+                        "fault": str(error),
+                        "cause": error.cause,
+                    },
                 )
 
     def has_open(self, account_id: str, producer: str) -> bool:

@@ -113,10 +113,13 @@ class Meter:
             if self.driver is not None:
                 await asyncio.to_thread(self.driver.follow)
             self.reachable.set()
-        except MeterError:
+        except MeterError as error:
             self.reachable.clear()
+            if reached:
+                _log.warning("database_lost", extra={"cause": error.cause})
         if reached != self.reachable.is_set():
-            _log.warning("database_reachable" if not reached else "database_lost")
+            if not reached:
+                _log.warning("database_reachable")
             await self.server.set_serving(serving=self.reachable.is_set())
 
     async def _watch(self) -> None:
@@ -154,7 +157,7 @@ class Meter:
         try:
             await asyncio.to_thread(act)
         except MeterError as error:
-            _log.warning("energy_waits", extra={"fault": str(error)})
+            _log.warning("energy_waits", extra={"fault": str(error), "cause": error.cause})
 
     async def _attribute(self) -> None:
         with _absent_store():

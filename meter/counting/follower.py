@@ -131,7 +131,8 @@ class Follower:
                 self._store.take_cut_if_due(now_ms=self._now_ms(), every_ms=_DAY_MS)
             except (MeterError, ValueError) as error:
                 # ValueError: a segment of a later version. It waits for the upgrade.
-                _log.warning("counting_waits", extra={"fault": str(error)})
+                told = {"fault": str(error), "cause": getattr(error, "cause", None)}
+                _log.warning("counting_waits", extra=told)
                 if stopping:
                     return
                 self._stopping.wait(_RETRY_SECONDS)

@@ -56,6 +56,12 @@ LATE_MS_MAX: Final = 35 * 24 * 3600 * 1000
 # Event ids are remembered longer than a late event can be repeated.
 CLAIM_KEPT_MS: Final = LATE_MS_MAX + FUTURE_MS_MAX + 24 * 3600 * 1000
 
+# A group commit that takes so long is named in the log; usual are milliseconds.
+COMMIT_SECONDS_SLOW: Final = 1.0
+# Calls that ended in an error, by lines of the log in a second: whoever is refused a thousand times
+# a second does not fill a disk.
+REFUSALS_LOGGED_MAX: Final = 20
+
 # How far one call moves a sandbox's clock, which never goes back: a wrong year is refused, a
 # quarter of a year with its late events is not.
 CLOCK_ADVANCE_MS_MAX: Final = 100 * 24 * 3600 * 1000

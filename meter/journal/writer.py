@@ -1,6 +1,7 @@
 """Group commit: what waits is recorded together, by one thread, in the order in which it came."""
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -8,9 +9,14 @@ from functools import partial
 from typing import Protocol
 
 from meter.domain.errors import MeterError, Overloaded, Reason, StoreRefusal, Unavailable
-from meter.domain.limits import GROUP_EVENTS_MAX, GROUP_SUBMISSIONS_MAX
+from meter.domain.limits import (
+    COMMIT_SECONDS_SLOW,
+    GROUP_EVENTS_MAX,
+    GROUP_SUBMISSIONS_MAX,
+)
 from meter.journal.commit import Result, Store, Submission, commit_group
 
+_log = logging.getLogger(__name__)
 # A producer that another server holds is tried again this often before the call fails.
 _PUT_OFF_MAX = 50
 _PUT_OFF_SECONDS = 0.02
@@ -154,12 +160,15 @@ class JournalWriter:
             half = len(group) // 2
             return [*await self._commit(group[:half]), *await self._commit(group[half:])]
         self._on_commit()
-        self._observer.committed(
-            seconds=self._monotonic_seconds() - begin,
-            submissions=len(group),
-            events=sum(len(item.batch) for item in group),
-        )
+        self._note(self._monotonic_seconds() - begin, group)
         return committing.result()
+
+    def _note(self, seconds: float, group: Sequence[Submission]) -> None:
+        submissions, events = len(group), sum(len(item.batch) for item in group)
+        self._observer.committed(seconds=seconds, submissions=submissions, events=events)
+        if seconds >= COMMIT_SECONDS_SLOW:
+            told = {"seconds": round(seconds, 3), "submissions": submissions, "events": events}
+            _log.warning("commit_slow", extra=told)
 
     async def _deliver(
         self,

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import grpc
 
+from meter.call_context import note_account, note_key
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential, Role, hash_api_key, parse_api_key
 from meter.domain.errors import PermissionDenied, Reason, Unauthenticated
@@ -28,6 +29,7 @@ def authenticate(
     credential = registry.snapshot.credentials.get(hash_api_key(text, pepper=pepper))
     if credential is None:
         raise Unauthenticated(Reason.API_KEY_UNKNOWN, "No such API key is known here.")
+    note_key(credential.key_id)
     if credential.is_ended_at(now_ms):
         raise Unauthenticated(
             Reason.API_KEY_REVOKED,
@@ -49,6 +51,7 @@ def require(
     Whether an account exists makes no difference to whoever may not ask for it. Raises
     PermissionDenied (SCOPE_MISSING).
     """
+    note_account(account_id)
     tree = registry.snapshot.tree
     if not credential.may(role, account_id, tree=tree, at_ms=now_ms):
         raise scope_missing(role, on_installation=account_id is None)

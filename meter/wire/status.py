@@ -10,13 +10,16 @@ from google.protobuf import any_pb2, duration_pb2
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2
 
+from meter.call_context import begin_call
 from meter.domain import errors
 from meter.domain.errors import MeterError, Reason
 from meter.domain.limits import MESSAGE_BYTES_MAX
 from meter.domain.times import to_iso
 from meter.metrics import Metrics
+from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import DrivenClock
 from meter.runtime.ids import random_bytes
+from meter.wire.refusals import RefusalLog
 
 _log = logging.getLogger(__name__)
 DOMAIN: Final = "tokenworks"
@@ -99,6 +102,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         """Take the metrics in which failed calls are counted, and a sandbox's clock."""
         self._metrics = metrics
         self._driven = driven
+        self._refusals = RefusalLog(SystemClock().monotonic_seconds)
 
     async def intercept_service(
         self,
@@ -114,20 +118,23 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         if handler.stream_stream is not None:
             # The stream reads its messages itself, without touching the columns.
             return grpc.stream_stream_rpc_method_handler(
-                self._streaming(handler.stream_stream), safely(None), serialize
+                self._streaming(method, handler.stream_stream), safely(None), serialize
             )
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(
-                self._listing(handler.unary_stream),
+                self._listing(method, handler.unary_stream),
                 safely(handler.request_deserializer),
                 serialize,
             )
         return grpc.unary_unary_rpc_method_handler(
-            self._unary(handler.unary_unary), safely(handler.request_deserializer), serialize
+            self._unary(method, handler.unary_unary),
+            safely(handler.request_deserializer),
+            serialize,
         )
 
-    def _unary(self, call: Callable[[Any, Any], Awaitable[Any]]) -> Any:  # noqa: ANN401
+    def _unary(self, method: str, call: Callable[[Any, Any], Awaitable[Any]]) -> Any:  # noqa: ANN401
         async def wrapped(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:  # noqa: ANN401
+            begin_call(method)
             try:
                 answer = await call(readable(request), context)
             except Exception as error:  # noqa: BLE001  the RPC edge
@@ -137,11 +144,12 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
         return wrapped
 
-    def _listing(self, call: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:  # noqa: ANN401
+    def _listing(self, method: str, call: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:  # noqa: ANN401
         async def wrapped(
             request: Any,  # noqa: ANN401
             context: grpc.aio.ServicerContext[Any, Any],
         ) -> AsyncIterator[Any]:
+            begin_call(method)
             try:
                 async for answer in call(readable(request), context):
                     yield answer
@@ -151,10 +159,11 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 
         return wrapped
 
-    def _streaming(self, call: Callable[[Any, Any], Awaitable[None]]) -> Any:  # noqa: ANN401
+    def _streaming(self, method: str, call: Callable[[Any, Any], Awaitable[None]]) -> Any:  # noqa: ANN401
         async def wrapped(
             requests: AsyncIterator[Any], context: grpc.aio.ServicerContext[Any, Any]
         ) -> None:
+            begin_call(method)
             try:
                 await call(requests, context)
             except Exception as error:  # noqa: BLE001  the RPC edge
@@ -170,6 +179,8 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             raise error
         if not isinstance(error, MeterError) or error.reason is Reason.INTERNAL:
             error = _internal(error)
+        else:
+            self._refusals.note(error, code=code_of(error).name)
         self._metrics.calls_failed.labels(error.reason).inc()
         message = _bounded(error.message)
         await context.abort(

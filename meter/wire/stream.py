@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import logging
 import re
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -11,6 +12,7 @@ from typing import Any, Final
 import grpc
 from google.protobuf.message import DecodeError
 
+from meter.call_context import note_producer
 from meter.domain import limits
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential
@@ -29,6 +31,7 @@ from meter.wire.intake import Intake
 from meter.wire.status import invalid, readable, unreadable
 from tokenworks.meter.v1 import meter_service_pb2
 
+_log = logging.getLogger(__name__)
 PRODUCER_NAME: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.PRODUCER_CHARS_MAX}}}")
 # How long a stream waits for room in the buffer before its producer is told to come back.
 _ROOM_SECONDS: Final = 5.0
@@ -104,6 +107,7 @@ class Stream:
         except Refused as error:
             if error.reason is Reason.PRODUCER_TAKEN_OVER:
                 self._parts.metrics.streams_fenced.inc()
+                _log.info("producer_taken_over")
             raise
         finally:
             self._parts.roster.leave(self)
@@ -192,6 +196,7 @@ class Stream:
             raise invalid("open.missing_from", f"0–{limits.SEQUENCE_MAX}")
         parts = self._parts
         opener = self._origin(credential, message.producer, message.instance)
+        note_producer(opener.account_id, opener.producer)
         self._session = StreamSession(
             producer=opener.producer,
             instance=opener.instance,
@@ -243,6 +248,8 @@ class Stream:
             finally:
                 found_older = self._session.rollback_count - rollback_count
                 self._parts.metrics.rollbacks.inc(found_older)
+                if found_older:
+                    _log.warning("database_rolled_back", extra={"count": found_older})
             if isinstance(answer, Opened):
                 await self._send_opened(answer)
             elif answer is not None:

@@ -1,11 +1,12 @@
 """The writer over a real Postgres: culprits stand alone, what is put off comes later."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import psycopg
+import pytest
 
 from meter.domain.errors import MeterError, Unavailable
 from meter.journal.commit import Result, Submission
@@ -44,7 +45,11 @@ class Notes:
 
 
 def write(
-    store: JournalStore, group: Sequence[Submission], *, notes: Notes | None = None
+    store: JournalStore,
+    group: Sequence[Submission],
+    *,
+    notes: Notes | None = None,
+    clock: Callable[[], float] = lambda: 0.0,
 ) -> list[Result | BaseException]:
     """Send all through a writer at once and return what became of each."""
 
@@ -53,7 +58,7 @@ def write(
             store,
             observer=notes or Notes(),
             now_ms=now_ms,
-            monotonic_seconds=lambda: 0.0,
+            monotonic_seconds=clock,
             buffer_bytes_max=2**20,
             on_commit=lambda: None,
         )
@@ -135,3 +140,15 @@ def test_write__held_for_long_fails_alone(store: JournalStore, database_url: str
     assert isinstance(held, Unavailable)
     assert isinstance(free, Result)
     assert tokens_in_journal(database_url) == 5
+
+
+@pytest.mark.parametrize(("seconds", "lines"), [(0.999, []), (1.0, ["commit_slow"])])
+def test_write__slow_commit_is_named(
+    store: JournalStore, caplog: pytest.LogCaptureFixture, *, seconds: float, lines: list[str]
+) -> None:
+    """A group commit that takes a second or more has a line in the log, with what it held."""
+    clock = iter([0.0, seconds])
+    (result,) = write(store, [claiming((1, 5))], clock=lambda: next(clock))
+    assert isinstance(result, Result)
+    assert [record.message for record in caplog.records] == lines
+    assert [vars(record)["events"] for record in caplog.records] == [1] * len(lines)
