@@ -61,6 +61,12 @@ class Translator:
         """Begin with no dimensions."""
         self._table = DimensionTable()
         self._handles: dict[bytes, int] = {}
+        self._forgotten_count = 0
+
+    @property
+    def met_count(self) -> int:
+        """How many dimensions were new to it so far; those that it has forgotten are new again."""
+        return self._forgotten_count + len(self._table)
 
     def from_columns(self, columns: Any) -> EventBatch:  # noqa: ANN401
         """Read UsageColumns whose columns are unread bytes.
@@ -136,6 +142,7 @@ class Translator:
     def _room(self) -> DimensionTable:
         if max(len(self._table), len(self._handles)) > limits.DIMENSIONS_INTERNED_MAX:
             # Batches under way keep the old table; memory stays bounded.
+            self._forgotten_count += len(self._table)
             self._table, self._handles = DimensionTable(), {}
         return self._table
 
