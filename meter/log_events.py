@@ -42,6 +42,7 @@ CONTEXT: Final[Mapping[str, str]] = {
 }
 FIELDS: Final[Mapping[str, str]] = {
     **CONTEXT,
+    "bound": "Which bound of a key or a producer; as in tokenworks_bounds_reached_total.",
     "cause": "What the database said: its code and first words, never with values.",
     "code": "The gRPC status code, like `UNAVAILABLE`.",
     "count": "How many.",
@@ -59,6 +60,13 @@ FIELDS: Final[Mapping[str, str]] = {
 }
 
 CATALOGUE: Final = (
+    LogEvent(
+        name="bound_reached",
+        level=Level.WARNING,
+        fields=("bound", "key_id"),
+        meaning="A sender takes more than its share, and waits or is told to. Told once in a while"
+        " for each key and bound.",
+    ),
     LogEvent(
         name="call_failed",
         level=Level.ERROR,
@@ -151,6 +159,12 @@ CATALOGUE: Final = (
         fields=("producer", "fault", "cause"),
         meaning="A producer ended in good order and could not be retired: it will be called"
         " silent.",
+    ),
+    LogEvent(
+        name="http_failed",
+        level=Level.ERROR,
+        meaning="The HTTP port met a fault that nobody foresaw; others are answered. With a"
+        " traceback: report it.",
     ),
     LogEvent(
         name="part_ended",
