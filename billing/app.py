@@ -2,6 +2,7 @@
 
 from threading import Event
 
+from billing.access import BILLING_ACCESS
 from billing.auditing import Auditing, UsageTotals
 from billing.closers import MakeClosers
 from billing.closing import Closing
@@ -58,6 +59,7 @@ def make_resident(
     revenue = RevenueMeter(parts.terms, tree=host.tree, metrics=metrics, customers=customers)
     return Resident(
         name=billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"].full_name,
+        access=BILLING_ACCESS,
         add_to=lambda server: billing_service_pb2_grpc.add_BillingServiceServicer_to_server(
             servicer, server
         ),

@@ -45,8 +45,8 @@ from meter.store.marks import SoftwareMarkStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.usage import UsageStore
 from meter.wire.audit_servicer import AuditServicer
-from meter.wire.auth import RegistryDoor
 from meter.wire.clock_servicer import ClockServicer
+from meter.wire.door import RegistryDoor
 from meter.wire.energy_servicer import EnergyServicer
 from meter.wire.factory_messages import FactoryDesk
 from meter.wire.producer_servicer import ProducerServicer
@@ -184,9 +184,13 @@ def _build(
         described=described,
         energy_scrape_seconds=options.energy_scrape_seconds,
         server=Server(
-            make_meter_servicer(options, parts, engine=engine, registry=registry, usage=usage),
-            accounts=make_account_servicer(options, accounts, registry=registry, clock=clock),
-            clock=ClockServicer(clock, driver=driver, door=door),
+            make_meter_servicer(
+                options, parts, engine=engine, registry=registry, usage=usage, door=door
+            ),
+            accounts=make_account_servicer(
+                options, accounts, registry=registry, door=door, clock=clock
+            ),
+            clock=ClockServicer(clock, driver=driver),
             energy=EnergyServicer(
                 energy,
                 reader=EfficiencyStore(engine, factories=factories),
@@ -196,12 +200,14 @@ def _build(
                 clock=clock,
             ),
             producers=ProducerServicer(parts, door=door, registry=registry),
-            audit=AuditServicer(AuditStore(engine), door=door),
+            audit=AuditServicer(AuditStore(engine)),
             metrics=metrics,
             driven=clock if isinstance(clock, DrivenClock) else None,
             certificates=certificates,
             connection_age_seconds=options.connection_age_seconds,
+            door=door,
             residents={resident.name: resident.add_to for resident in lodged},
+            access={name: rule for it in lodged for name, rule in it.access.items()},
         ),
         http=HttpServer(metrics, find_obstacles=readiness.obstacles),
         readiness=readiness,

@@ -45,6 +45,7 @@ from meter.store.replication import ReplicationStore
 from meter.store.usage import UsageStore
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.correction_desk import CorrectionDesk
+from meter.wire.door import RegistryDoor
 from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
 from meter.wire.stream import StreamParts
@@ -153,6 +154,7 @@ def make_meter_servicer(
     engine: Engine,
     registry: Registry,
     usage: UsageStore,
+    door: RegistryDoor,
 ) -> MeterServicer:
     """Build the service that takes, shows and corrects usage."""
     return MeterServicer(
@@ -162,17 +164,23 @@ def make_meter_servicer(
         quarantine=QuarantineStore(engine),
         corrections=CorrectionDesk(parts, store=CorrectionStore(engine, shard=options.shard)),
         clock=parts.clock,
-        key_pepper=options.key_pepper,
+        door=door,
     )
 
 
 def make_account_servicer(
-    options: MeterOptions, accounts: AccountStore, *, registry: Registry, clock: Clock
+    options: MeterOptions,
+    accounts: AccountStore,
+    *,
+    registry: Registry,
+    door: RegistryDoor,
+    clock: Clock,
 ) -> AccountServicer:
     """Build the service of accounts and API keys."""
     return AccountServicer(
         store=accounts,
         registry=registry,
+        door=door,
         clock=clock,
         key_pepper=options.key_pepper,
         random_bytes=random_bytes,

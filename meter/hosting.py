@@ -3,25 +3,24 @@
 The meter knows no service by name: whoever starts it hands them over, and each gets these.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 import grpc
 from sqlalchemy import Engine
 
+from meter.access import Access
 from meter.audit_log import ChangeLog
 from meter.consumption import Consumption
 from meter.counted import Counted
 from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
-from meter.domain.credential import Credential, Role
+from meter.domain.credential import Credential
 from meter.evidence import Evidence
 from meter.reporters import Reporters
 from meter.series import Exposition
 from meter.usage import Cuts, UsageFacts, UsageSums
-
-Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,14 +46,25 @@ class Host:
 
 
 class Door(Protocol):
-    """Who calls, and whether they may."""
+    """Judges the call at hand by its row of the access table; raises PermissionDenied.
 
-    def caller(self, context: Context) -> Credential:
-        """Return what the call's API key stands for; raises Unauthenticated."""
+    What needs no account was judged before the servicer heard of the call.
+    """
+
+    def caller(self) -> Credential:
+        """Return what the call's API key stands for."""
         ...
 
-    def require(self, credential: Credential, role: Role, account_id: str | None) -> None:
-        """Refuse what no scope covers; None is the whole installation. Raises PermissionDenied."""
+    def admit(self, account_id: str | None) -> Credential:
+        """Refuse the call when no scope covers the account; None is the whole installation."""
+        ...
+
+    def admit_to_all(self, account_ids: Iterable[str | None]) -> Credential:
+        """Refuse the call when no scope covers one of the accounts."""
+        ...
+
+    def covers(self, account_id: str | None) -> bool:
+        """Tell whether the call may be about the account, without refusing it."""
         ...
 
 
@@ -62,11 +72,13 @@ class Door(Protocol):
 class Resident:
     """A service that runs in the meter's process.
 
-    `name` is its full name on the wire, `add_to` registers it with the server. `on_counted` hears
+    `name` is its full name on the wire, `access` says who may call it, `add_to` registers it with
+    the server. `on_counted` hears
     what each round of counting added, after its commit, on the counting thread.
     """
 
     name: str
+    access: Access
     add_to: Callable[[grpc.aio.Server], None]
     on_counted: Callable[[Counted], None]
 

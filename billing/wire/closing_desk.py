@@ -40,10 +40,9 @@ class ClosingDesk(Desk):
     """Answers the calls about months."""
 
     async def CloseMonth(
-        self, request: pb.CloseMonthRequest, context: _Context
+        self, request: pb.CloseMonthRequest, _context: _Context
     ) -> pb.CloseMonthResponse:
         """Issue a month's invoices."""
-        credential = self._administrator(context)
         closing = self._parts.closing
         if request.month == DUE:
             month = None
@@ -60,16 +59,15 @@ class ClosingDesk(Desk):
             account_id=request.account or None,
             dry_run=request.dry_run,
             early=request.early,
-            key_id=credential.key_id,
+            key_id=self._door.caller().key_id,
             job_count=request.job_count or 1,
         )
         return to_close_response(await asyncio.to_thread(closing.close, order))
 
     async def ListPeriods(
-        self, request: pb.ListPeriodsRequest, context: _Context
+        self, request: pb.ListPeriodsRequest, _context: _Context
     ) -> pb.ListPeriodsResponse:
         """Say where periods stand."""
-        self._reader(context)
         if not 0 <= request.page_size <= _PAGE_MAX:
             raise invalid_argument("page_size", f"0 to {_PAGE_MAX}")
         if request.state and request.state not in STAGES_BY_NUMBER:
@@ -99,30 +97,28 @@ class ClosingDesk(Desk):
         )
 
     async def ApproveInvoice(
-        self, request: pb.ApproveInvoiceRequest, context: _Context
+        self, request: pb.ApproveInvoiceRequest, _context: _Context
     ) -> pb.ApproveInvoiceResponse:
         """Let an invoice go that is held."""
-        credential = self._administrator(context)
         closed = await asyncio.to_thread(
             self._parts.months.approve,
             from_name(request.contract, "contract"),
             from_month(request.month),
             reason=from_text(request.reason, "reason", chars_max=REASON_CHARS_MAX),
-            key_id=credential.key_id,
+            key_id=self._door.caller().key_id,
         )
         return pb.ApproveInvoiceResponse(periods=[to_closed(it) for it in closed])
 
     async def ReopenPeriod(
-        self, request: pb.ReopenPeriodRequest, context: _Context
+        self, request: pb.ReopenPeriodRequest, _context: _Context
     ) -> pb.ReopenPeriodResponse:
         """Open a period again."""
-        credential = self._administrator(context)
         told = await asyncio.to_thread(
             self._parts.months.reopen,
             from_name(request.contract, "contract"),
             from_month(request.month),
             reason=from_text(request.reason, "reason", chars_max=REASON_CHARS_MAX),
-            key_id=credential.key_id,
+            key_id=self._door.caller().key_id,
         )
         return pb.ReopenPeriodResponse(periods=[to_period(it) for it in told])
 

@@ -1,10 +1,7 @@
-"""What all desks of the billing service share: the use cases, who calls, and what they may."""
+"""What all desks of the billing service share: the use cases, and the door."""
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, TypeAlias
-
-import grpc
 
 from billing.closing import Closing
 from billing.correcting import Correcting
@@ -18,11 +15,8 @@ from billing.payments import Payments
 from billing.ports import InvoiceStore, Terms, TermsStore
 from billing.setting_terms import SettingTerms
 from billing.wire.messages import from_name
-from meter.domain.credential import Credential, Role
 from meter.domain.errors import NotFound
 from meter.hosting import Door, Host
-
-_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,36 +48,19 @@ class Desk:
     async def _terms(self) -> Terms:
         return await asyncio.to_thread(self._parts.terms.load)
 
-    async def _readable_invoice(self, number: str, context: _Context) -> Invoice:
-        credential = self._door.caller(context)
+    async def _readable_invoice(self, number: str) -> Invoice:
         number = from_name(number, "number")
         try:
             invoice = await asyncio.to_thread(self._parts.explaining.get_invoice, number)
         except NotFound:
             # Which numbers there are is nobody's business who may not read them all.
-            self._door.require(credential, Role.READER, None)
+            self._door.admit(None)
             raise
-        self._require_all(credential, invoice)
+        self._door.admit_to_all(invoice.version.covers)
         return invoice
 
-    def _may_read(self, credential: Credential, invoice: Invoice) -> bool:
-        tree, now_ms = self._host.tree(), self._host.clock.now_ms()
-        return all(
-            credential.may(Role.READER, account_id, tree=tree, at_ms=now_ms)
-            for account_id in invoice.version.covers
-        )
+    def _may_read(self, invoice: Invoice) -> bool:
+        return all(map(self._door.covers, invoice.version.covers))
 
-    def _require_all(self, credential: Credential, invoice: Invoice) -> None:
-        for account_id in invoice.version.covers:
-            self._door.require(credential, Role.READER, account_id)
-
-    def _administrator(self, context: _Context) -> Credential:
-        credential = self._door.caller(context)
-        self._door.require(credential, Role.ADMIN, None)
-        return credential
-
-    def _doing(self, credential: Credential) -> Doing:
-        return Doing(key_id=credential.key_id, now_ms=self._host.clock.now_ms())
-
-    def _reader(self, context: _Context) -> None:
-        self._door.require(self._door.caller(context), Role.READER, None)
+    def _doing(self) -> Doing:
+        return Doing(key_id=self._door.caller().key_id, now_ms=self._host.clock.now_ms())

@@ -21,10 +21,10 @@ class EventsDesk(Desk):
     """Answers the call for the events behind a line."""
 
     async def ListLineEvents(
-        self, request: pb.ListLineEventsRequest, context: _Context
+        self, request: pb.ListLineEventsRequest, _context: _Context
     ) -> AsyncIterator[pb.ListLineEventsResponse]:
         """List the events of a line, some at a time."""
-        await self._readable_invoice(request.number, context)
+        await self._readable_invoice(request.number)
         events = await asyncio.to_thread(
             self._parts.explaining.line_events, request.number, request.line
         )

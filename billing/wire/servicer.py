@@ -1,4 +1,4 @@
-"""BillingService: thin, each method asks who calls, translates, and hands on to a use case."""
+"""BillingService: thin, each method translates, and hands on to a use case."""
 
 import asyncio
 from typing import Any, TypeAlias
@@ -21,7 +21,6 @@ from billing.wire.messages import (
 from billing.wire.rendering import RENDER_EXPLANATION
 from billing.wire.terms_desk import TermsDesk
 from meter.domain.account import invalid_argument
-from meter.domain.credential import Role
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.billing.v1 import billing_service_pb2_grpc
 
@@ -38,17 +37,16 @@ class BillingServicer(
     """Answers the calls: those about documents itself, others at their desks."""
 
     async def PreviewInvoice(
-        self, request: pb.PreviewInvoiceRequest, context: _Context
+        self, request: pb.PreviewInvoiceRequest, _context: _Context
     ) -> pb.PreviewInvoiceResponse:
         """Draft invoices of all that is counted."""
-        credential = self._door.caller(context)
-        self._door.require(credential, Role.READER, request.account)
+        self._door.admit(request.account)
         self._host.tree().get(request.account)
         month = from_month(request.month) if request.month else None
         found = await asyncio.to_thread(self._parts.closing.previews, request.account, month)
         # A contract's invoice is of all that it covers: who reads one account may not see others.
         for it in found:
-            self._require_all(credential, it.invoice)
+            self._door.admit_to_all(it.invoice.version.covers)
         form = from_form(request.format)
         documents = [
             await asyncio.to_thread(self._parts.papers.render, it.invoice, form) for it in found
@@ -60,10 +58,10 @@ class BillingServicer(
         )
 
     async def GetInvoice(
-        self, request: pb.GetInvoiceRequest, context: _Context
+        self, request: pb.GetInvoiceRequest, _context: _Context
     ) -> pb.GetInvoiceResponse:
         """Return an invoice."""
-        invoice = await self._readable_invoice(request.number, context)
+        invoice = await self._readable_invoice(request.number)
         document = await asyncio.to_thread(
             self._parts.papers.render, invoice, from_form(request.format)
         )
@@ -73,10 +71,10 @@ class BillingServicer(
         )
 
     async def ExplainInvoiceLine(
-        self, request: pb.ExplainInvoiceLineRequest, context: _Context
+        self, request: pb.ExplainInvoiceLineRequest, _context: _Context
     ) -> pb.ExplainInvoiceLineResponse:
         """Explain a line."""
-        await self._readable_invoice(request.number, context)
+        await self._readable_invoice(request.number)
         form = from_form(request.format)
         if form not in RENDER_EXPLANATION:
             raise invalid_argument("format", "text or JSON")
@@ -88,10 +86,9 @@ class BillingServicer(
         )
 
     async def QueryRevenue(
-        self, request: pb.QueryRevenueRequest, context: _Context
+        self, request: pb.QueryRevenueRequest, _context: _Context
     ) -> pb.QueryRevenueResponse:
         """Sum what usage comes to."""
-        self._reader(context)
         span = from_span(request.start_time, request.end_time)
         pricing, facts = Pricing(await self._terms(), self._host.tree()), self._host.facts
         if request.by_pool:

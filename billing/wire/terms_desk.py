@@ -37,17 +37,16 @@ class TermsDesk(Desk):
     """Answers the calls about books and contracts."""
 
     async def ImportPriceBook(
-        self, request: pb.ImportPriceBookRequest, context: _Context
+        self, request: pb.ImportPriceBookRequest, _context: _Context
     ) -> pb.ImportPriceBookResponse:
         """Take in a version of a book."""
-        credential = self._administrator(context)
         if request.shipped and request.shipped not in SHIPPED:
             raise invalid_argument("shipped", f"one of {', '.join(SHIPPED)}")
         toml = read_shipped(request.shipped) if request.shipped else request.toml
         taken = await asyncio.to_thread(
             self._parts.setting.import_book,
             toml,
-            key_id=credential.key_id,
+            key_id=self._door.caller().key_id,
             correct_issued=request.correct_issued,
         )
         return pb.ImportPriceBookResponse(
@@ -58,10 +57,9 @@ class TermsDesk(Desk):
         )
 
     async def ListPriceVersions(
-        self, request: pb.ListPriceVersionsRequest, context: _Context
+        self, request: pb.ListPriceVersionsRequest, _context: _Context
     ) -> pb.ListPriceVersionsResponse:
         """List versions of books."""
-        self._reader(context)
         book = from_filter(request.book, "book")
         terms = await self._terms()
         if book is not None and book not in terms.books:
@@ -71,10 +69,9 @@ class TermsDesk(Desk):
         )
 
     async def GetPriceBook(
-        self, request: pb.GetPriceBookRequest, context: _Context
+        self, request: pb.GetPriceBookRequest, _context: _Context
     ) -> pb.GetPriceBookResponse:
         """Return a version of a book."""
-        self._reader(context)
         name, at_ms = from_name(request.book, "book"), self._at(request)
         book = _find_book(await self._terms(), name, at_ms)
         stored = await asyncio.to_thread(self._parts.terms.find_book_text, book.book, book.start_ms)
@@ -86,10 +83,9 @@ class TermsDesk(Desk):
         )
 
     async def ExplainPrice(
-        self, request: pb.ExplainPriceRequest, context: _Context
+        self, request: pb.ExplainPriceRequest, _context: _Context
     ) -> pb.ExplainPriceResponse:
         """Explain a price."""
-        self._reader(context)
         terms, at_ms = await self._terms(), interval_start_ms(self._at(request))
         if bool(request.book) == bool(request.contract):
             raise invalid_argument("book", "given, or else contract, not both")
@@ -102,14 +98,13 @@ class TermsDesk(Desk):
         return to_explained_price(book.find_price(_to_key(request, at_ms), overrides), book)
 
     async def SetContract(
-        self, request: pb.SetContractRequest, context: _Context
+        self, request: pb.SetContractRequest, _context: _Context
     ) -> pb.SetContractResponse:
         """Take in a version of a contract."""
-        credential = self._administrator(context)
         taken = await asyncio.to_thread(
             self._parts.setting.set_contract,
             request.toml,
-            key_id=credential.key_id,
+            key_id=self._door.caller().key_id,
             correct_issued=request.correct_issued,
         )
         return pb.SetContractResponse(
@@ -120,10 +115,9 @@ class TermsDesk(Desk):
         )
 
     async def ListContracts(
-        self, request: pb.ListContractsRequest, context: _Context
+        self, request: pb.ListContractsRequest, _context: _Context
     ) -> pb.ListContractsResponse:
         """List versions of contracts."""
-        self._reader(context)
         contract = from_filter(request.contract, "contract")
         terms = await self._terms()
         if contract is not None and not terms.contracts.versions(contract):
@@ -135,10 +129,9 @@ class TermsDesk(Desk):
         )
 
     async def GetContract(
-        self, request: pb.GetContractRequest, context: _Context
+        self, request: pb.GetContractRequest, _context: _Context
     ) -> pb.GetContractResponse:
         """Return a version of a contract."""
-        self._reader(context)
         terms = await self._terms()
         at_ms = from_timestamp(request.at, "at") if request.HasField("at") else None
         version = _find_contract(terms, from_name(request.contract, "contract"), at_ms)
@@ -154,10 +147,9 @@ class TermsDesk(Desk):
         )
 
     async def PreviewTerms(
-        self, request: pb.PreviewTermsRequest, context: _Context
+        self, request: pb.PreviewTermsRequest, _context: _Context
     ) -> pb.PreviewTermsResponse:
         """Say what terms would change."""
-        self._reader(context)
         written = request.WhichOneof("terms")
         if written is None:
             raise invalid_argument("terms", "a contract or a book")
@@ -167,10 +159,9 @@ class TermsDesk(Desk):
         return pb.PreviewTermsResponse(effects=[to_effect(it) for it in effects])
 
     async def DiffPrices(
-        self, request: pb.DiffPricesRequest, context: _Context
+        self, request: pb.DiffPricesRequest, _context: _Context
     ) -> pb.DiffPricesResponse:
         """Say who would pay how much more by one version of a book than by another."""
-        self._reader(context)
         month = from_month(request.month)
         terms = await self._terms()
         before, after = [

@@ -50,6 +50,11 @@ class Role(IntEnum):
     PRICE_EDITOR = 5
     OPERATOR = 6
 
+    @property
+    def word(self) -> str:
+        """Its name for readers and on command lines."""
+        return self.name.lower().replace("_", "-")
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scope:

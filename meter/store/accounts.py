@@ -352,7 +352,7 @@ def _key_detail(key: ApiKey) -> dict[str, object]:
     scopes = key.credential.scopes
     return {
         "account": key.credential.account_id or "",
-        "scopes": [{"role": it.role.name.lower(), "account": it.account_id or ""} for it in scopes],
+        "scopes": [{"role": it.role.word, "account": it.account_id or ""} for it in scopes],
         "description": key.description,
     }
 

@@ -63,7 +63,7 @@ def scopes_from_pb(scopes: Iterable[pb.Scope]) -> tuple[Scope, ...]:
         raise invalid_argument("scopes", f"1 to {SCOPES_MAX} scopes")
     known: set[int] = set(Role)
     if any(scope.role not in known for scope in wanted):
-        raise invalid_argument("scopes.role", ", ".join(it.name.lower() for it in Role))
+        raise invalid_argument("scopes.role", ", ".join(it.word for it in Role))
     return tuple(Scope(role=Role(scope.role), account_id=scope.account or None) for scope in wanted)
 
 

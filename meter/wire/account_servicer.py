@@ -15,11 +15,9 @@ from meter.domain.account import PATH_SEPARATOR, Account, AccountTree, invalid_a
 from meter.domain.clock import Clock
 from meter.domain.credential import (
     ApiKey,
-    Credential,
     MintedKey,
     RandomBytes,
     RegistrySnapshot,
-    Role,
     Scope,
     draw_account_id,
     is_key_id,
@@ -38,7 +36,7 @@ from meter.wire.account_messages import (
     place_to_token,
     scopes_from_pb,
 )
-from meter.wire.auth import authenticate, require, scope_missing
+from meter.wire.door import RegistryDoor
 from tokenworks.meter.v1 import account_service_pb2 as pb
 from tokenworks.meter.v1 import account_service_pb2_grpc as pb_grpc
 
@@ -108,12 +106,14 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         *,
         store: Accounts,
         registry: Registry,
+        door: RegistryDoor,
         clock: Clock,
         key_pepper: bytes,
         random_bytes: RandomBytes,
     ) -> None:
         self._store = store
         self._registry = registry
+        self._door = door
         self._clock = clock
         self._key_pepper = key_pepper
         self._random_bytes = random_bytes
@@ -121,12 +121,11 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         self._ordered: tuple[object, list[Place]] = (None, [])
 
     async def CreateAccount(
-        self, request: pb.CreateAccountRequest, context: _Context
+        self, request: pb.CreateAccountRequest, _context: _Context
     ) -> pb.CreateAccountResponse:
-        """Create an account. Scope: administer on the parent."""
-        caller = self._authenticate(context)
+        """Create an account."""
         parent_id = request.parent or None
-        self._require_administer(caller, [parent_id])
+        caller = self._door.admit(parent_id)
         account_id = request.account or draw_account_id(self._random_bytes)
         account = await self._change(
             lambda: self._store.create_account(
@@ -136,25 +135,22 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         return pb.CreateAccountResponse(account=self._account_to_pb(account))
 
     async def GetAccount(
-        self, request: pb.GetAccountRequest, context: _Context
+        self, request: pb.GetAccountRequest, _context: _Context
     ) -> pb.GetAccountResponse:
-        """One account. Scope: read."""
-        caller = self._authenticate(context)
+        """One account."""
         account_id = _required("account", request.account)
-        now_ms = self._clock.now_ms()
-        require(caller, Role.READER, account_id, self._registry, now_ms)
+        self._door.admit(account_id)
         account = self._registry.snapshot.tree.get(account_id)
         return pb.GetAccountResponse(account=self._account_to_pb(account))
 
     async def ListAccounts(
-        self, request: pb.ListAccountsRequest, context: _Context
+        self, request: pb.ListAccountsRequest, _context: _Context
     ) -> pb.ListAccountsResponse:
         """The accounts that the caller may read, by path."""
-        caller = self._authenticate(context)
         now_ms = self._clock.now_ms()
         page_size = page_size_from_pb(request.page_size)
         after = place_from_token(request.page_token)
-        roots = self._roots(caller, Role.READER, account_id=request.account, now_ms=now_ms)
+        roots = self._roots(request.account)
         snapshot = self._registry.snapshot
         if request.path:
             order = _find_place(snapshot.tree, request.path, roots=roots, now_ms=now_ms)
@@ -174,10 +170,9 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         )
 
     async def MoveAccount(
-        self, request: pb.MoveAccountRequest, context: _Context
+        self, request: pb.MoveAccountRequest, _context: _Context
     ) -> pb.MoveAccountResponse:
-        """Put an account under another parent. Scope: administer on it and on both parents."""
-        caller = self._authenticate(context)
+        """Put an account under another parent."""
         account_id = _required("account", request.account)
         start_ms = edge_from_pb(request.start_time) if request.HasField("start_time") else None
         parent_id = request.parent or None
@@ -189,7 +184,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
             now_ms = self._clock.now_ms()
             times_ms = (now_ms, next_edge_ms(now_ms) if start_ms is None else start_ms)
             concerned += [account.parent_at(at_ms) for at_ms in times_ms]
-        self._require_administer(caller, concerned)
+        caller = self._door.admit_to_all(concerned)
         account = await self._change(
             lambda: self._store.move_account(
                 account_id, parent_id=parent_id, start_ms=start_ms, by=caller.key_id
@@ -198,25 +193,23 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         return pb.MoveAccountResponse(account=self._account_to_pb(account))
 
     async def CloseAccount(
-        self, request: pb.CloseAccountRequest, context: _Context
+        self, request: pb.CloseAccountRequest, _context: _Context
     ) -> pb.CloseAccountResponse:
-        """Close an account. Scope: administer."""
-        caller = self._authenticate(context)
+        """Close an account."""
         account_id = _required("account", request.account)
-        self._require_administer(caller, [account_id])
+        caller = self._door.admit(account_id)
         account = await self._change(
             lambda: self._store.close_account(account_id, by=caller.key_id)
         )
         return pb.CloseAccountResponse(account=self._account_to_pb(account))
 
     async def CreateApiKey(
-        self, request: pb.CreateApiKeyRequest, context: _Context
+        self, request: pb.CreateApiKeyRequest, _context: _Context
     ) -> pb.CreateApiKeyResponse:
-        """Create an API key. Scope: administer on every account that it is for."""
-        caller = self._authenticate(context)
+        """Create an API key."""
         scopes = scopes_from_pb(request.scopes)
         owner = request.account or None
-        self._require_administer(caller, [owner, *(scope.account_id for scope in scopes)])
+        caller = self._door.admit_to_all([owner, *(scope.account_id for scope in scopes)])
         minted = mint_key(self._random_bytes, pepper=self._key_pepper)
         key = await self._change(
             lambda: self._store.create_key(
@@ -230,12 +223,11 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         return pb.CreateApiKeyResponse(key=key_to_pb(key), secret=minted.text)
 
     async def ListApiKeys(
-        self, request: pb.ListApiKeysRequest, context: _Context
+        self, request: pb.ListApiKeysRequest, _context: _Context
     ) -> pb.ListApiKeysResponse:
         """The keys of an account, or of all that the caller may administer."""
-        caller = self._authenticate(context)
         now_ms = self._clock.now_ms()
-        roots = self._roots(caller, Role.ADMIN, account_id=request.account, now_ms=now_ms)
+        roots = self._roots(request.account)
         tree = self._registry.snapshot.tree
         owners: Collection[str] | None
         if request.account:
@@ -248,14 +240,13 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         return pb.ListApiKeysResponse(keys=map(key_to_pb, keys))
 
     async def RotateApiKey(
-        self, request: pb.RotateApiKeyRequest, context: _Context
+        self, request: pb.RotateApiKeyRequest, _context: _Context
     ) -> pb.RotateApiKeyResponse:
-        """Create a successor of a key. Scope: administer on every account that the key is for."""
-        caller = self._authenticate(context)
-        old = await self._get_key(request.key_id, caller=caller)
+        """Create a successor of a key."""
+        old = await self._get_key(request.key_id)
         # The caller will hold the successor, and so be able to do what it may do.
         reach = [scope.account_id for scope in old.credential.scopes]
-        self._require_administer(caller, [old.credential.account_id, *reach])
+        caller = self._door.admit_to_all([old.credential.account_id, *reach])
         minted = mint_key(self._random_bytes, pepper=self._key_pepper)
         key = await self._change(
             lambda: self._store.rotate_key(
@@ -265,42 +256,26 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         return pb.RotateApiKeyResponse(key=key_to_pb(key), secret=minted.text)
 
     async def RevokeApiKey(
-        self, request: pb.RevokeApiKeyRequest, context: _Context
+        self, request: pb.RevokeApiKeyRequest, _context: _Context
     ) -> pb.RevokeApiKeyResponse:
-        """End a key now. Scope: administer on its owner."""
-        caller = self._authenticate(context)
-        old = await self._get_key(request.key_id, caller=caller)
-        self._require_administer(caller, [old.credential.account_id])
+        """End a key now."""
+        old = await self._get_key(request.key_id)
+        caller = self._door.admit(old.credential.account_id)
         key = await self._change(lambda: self._store.revoke_key(old.key_id, by=caller.key_id))
         return pb.RevokeApiKeyResponse(key=key_to_pb(key))
 
-    def _authenticate(self, context: _Context) -> Credential:
-        now_ms = self._clock.now_ms()
-        metadata = context.invocation_metadata()
-        return authenticate(metadata, self._registry, self._key_pepper, now_ms)
-
-    def _require_administer(self, caller: Credential, accounts: Iterable[str | None]) -> None:
-        now_ms = self._clock.now_ms()
-        for account_id in accounts:
-            require(caller, Role.ADMIN, account_id, self._registry, now_ms)
-
-    def _roots(
-        self, caller: Credential, role: Role, *, account_id: str, now_ms: int
-    ) -> list[str | None]:
+    def _roots(self, account_id: str) -> list[str | None]:
         """Return the tops of what the caller sees: of this account, or of all when it is empty."""
-        if account_id:
-            require(caller, role, account_id, self._registry, now_ms)
-            return [account_id]
-        roots = caller.roots(role)
-        if not roots:
-            raise scope_missing(role, on_installation=False)
-        return roots
+        if not account_id:
+            return self._door.roots()
+        self._door.admit(account_id)
+        return [account_id]
 
-    async def _get_key(self, key_id: str, *, caller: Credential) -> ApiKey:
+    async def _get_key(self, key_id: str) -> ApiKey:
         """Return a key; one that does not exist looks like one that the caller may not see."""
         key = await asyncio.to_thread(self._store.find_key, key_id) if is_key_id(key_id) else None
         if key is None:
-            self._require_administer(caller, [None])
+            self._door.admit(None)
             raise NotFound(Reason.API_KEY_NOT_FOUND, "No API key has this id.")
         return key
 

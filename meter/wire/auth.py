@@ -1,14 +1,11 @@
-"""Who calls, and whether they may: identity comes from the API key, never from what is sent."""
+"""Who calls: identity comes from the API key, never from what is sent."""
 
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-import grpc
-
-from meter.call_context import note_account, note_key
-from meter.domain.clock import Clock
-from meter.domain.credential import Credential, Role, hash_api_key, parse_api_key
-from meter.domain.errors import PermissionDenied, Reason, Unauthenticated
+from meter.call_context import note_key
+from meter.domain.credential import Credential, hash_api_key, parse_api_key
+from meter.domain.errors import Reason, Unauthenticated
 from meter.registry import Registry
 
 AUTHORIZATION: Final = "authorization"
@@ -37,52 +34,6 @@ def authenticate(
             key_id=credential.key_id,
         )
     return credential
-
-
-def require(
-    credential: Credential,
-    role: Role,
-    account_id: str | None,
-    registry: Registry,
-    now_ms: int,
-) -> None:
-    """Refuse a call that no scope covers; an account of None is the whole installation.
-
-    Whether an account exists makes no difference to whoever may not ask for it. Raises
-    PermissionDenied (SCOPE_MISSING).
-    """
-    note_account(account_id)
-    tree = registry.snapshot.tree
-    if not credential.may(role, account_id, tree=tree, at_ms=now_ms):
-        raise scope_missing(role, on_installation=account_id is None)
-
-
-class RegistryDoor:
-    """`authenticate` and `require` with the registry at hand, for services beside the meter's."""
-
-    def __init__(self, registry: Registry, *, clock: Clock, key_pepper: bytes) -> None:
-        """Take what calls are checked against."""
-        self._registry = registry
-        self._clock = clock
-        self._key_pepper = key_pepper
-
-    def caller(self, context: "grpc.aio.ServicerContext[Any, Any]") -> Credential:
-        """Return what the call's API key stands for; raises Unauthenticated."""
-        metadata = context.invocation_metadata()
-        return authenticate(metadata, self._registry, self._key_pepper, self._clock.now_ms())
-
-    def require(self, credential: Credential, role: Role, account_id: str | None) -> None:
-        """Refuse what no scope covers; raises PermissionDenied (SCOPE_MISSING)."""
-        require(credential, role, account_id, self._registry, self._clock.now_ms())
-
-
-def scope_missing(role: Role, *, on_installation: bool) -> PermissionDenied:
-    """Return the error for a call that lacks this role."""
-    place = "the whole installation" if on_installation else "this account"
-    name = role.name.lower()
-    return PermissionDenied(
-        Reason.SCOPE_MISSING, f"This call needs the role {name} on {place}.", role=name
-    )
 
 
 def _bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str:

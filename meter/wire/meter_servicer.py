@@ -11,7 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from meter.domain import limits
 from meter.domain.clock import Clock
-from meter.domain.credential import Credential, Role
+from meter.domain.credential import Credential
 from meter.domain.errors import Reason, Refused
 from meter.domain.event import Origin
 from meter.domain.interval import is_on_edge
@@ -23,8 +23,8 @@ from meter.producers import Hearing
 from meter.quarantine import Quarantine, QuarantineEntry, QuarantineState
 from meter.registry import Registry
 from meter.usage import GroupBy, UsageQuery, UsageReader, UsageRow
-from meter.wire.auth import authenticate, require, scope_missing
 from meter.wire.correction_desk import CorrectionDesk
+from meter.wire.door import RegistryDoor
 from meter.wire.status import invalid
 from meter.wire.stream import Stream, StreamParts
 from tokenworks.meter.v1 import meter_service_pb2 as pb
@@ -38,7 +38,7 @@ _ENTRY_BYTES: Final = 8
 
 
 class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
-    """Thin: each method authenticates, translates, and hands on."""
+    """Thin: each method translates, and hands on; the door has let the caller in."""
 
     def __init__(
         self,
@@ -49,7 +49,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         quarantine: Quarantine,
         corrections: CorrectionDesk,
         clock: Clock,
-        key_pepper: bytes,
+        door: RegistryDoor,
     ) -> None:
         """Take the parts of streams and the read ports."""
         self._parts = parts
@@ -58,22 +58,22 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         self._quarantine = quarantine
         self._corrections = corrections
         self._clock = clock
-        self._key_pepper = key_pepper
+        self._door = door
 
     async def StreamUsage(  # type: ignore[override]  # writes through the context
         self, request_iterator: AsyncIterator[Any], context: _Context
     ) -> None:
         """Serve a stream."""
-        stream = Stream(self._parts, context, authenticate=lambda: self._reporter(context))
+        stream = Stream(self._parts, context, authenticate=lambda: self._door.again(context))
         with self._parts.metrics.streams_open.track_inprogress():
             await stream.run(request_iterator)
 
     async def RecordUsage(
-        self, request: pb.RecordUsageRequest, context: _Context
+        self, request: pb.RecordUsageRequest, _context: _Context
     ) -> pb.RecordUsageResponse:
         """Record events by their ids."""
         arrival = self._clock.monotonic_seconds()
-        credential = self._reporter(context)
+        credential = self._door.caller()
         if not 1 <= len(request.events) <= limits.RECORD_EVENTS_MAX:
             raise invalid("events", f"1–{limits.RECORD_EVENTS_MAX} events")
         submission, outcomes = self._parts.intake.from_events(
@@ -94,26 +94,24 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         return pb.RecordUsageResponse(outcomes=answer)  # type: ignore[arg-type]
 
     async def CorrectUsage(
-        self, request: pb.CorrectUsageRequest, context: _Context
+        self, request: pb.CorrectUsageRequest, _context: _Context
     ) -> pb.CorrectUsageResponse:
         """Void a recorded event, or count another in its place."""
-        return await self._corrections.correct(request, self._administrator(context))
+        return await self._corrections.correct(request, self._door.caller())
 
     async def ListCorrections(
-        self, request: pb.ListCorrectionsRequest, context: _Context
+        self, request: pb.ListCorrectionsRequest, _context: _Context
     ) -> pb.ListCorrectionsResponse:
         """List what was corrected."""
-        self._administrator(context)
         return await self._corrections.list(request)
 
     async def QueryUsage(
-        self, request: pb.QueryUsageRequest, context: _Context
+        self, request: pb.QueryUsageRequest, _context: _Context
     ) -> pb.QueryUsageResponse:
         """Sum usage."""
-        credential = self._caller(context)
         account_id = request.account or None
         now_ms = self._clock.now_ms()
-        require(credential, Role.READER, account_id, self._registry, now_ms)
+        self._door.admit(account_id)
         if account_id is not None:
             self._registry.snapshot.tree.get(account_id)
         query = _to_query(request, account_id=account_id)
@@ -127,10 +125,9 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         return response
 
     async def ListQuarantine(
-        self, request: pb.ListQuarantineRequest, context: _Context
+        self, request: pb.ListQuarantineRequest, _context: _Context
     ) -> pb.ListQuarantineResponse:
         """List what was set aside."""
-        self._administrator(context)
         if not 0 <= request.page_size <= _PAGE_MAX:
             raise invalid("page_size", f"0–{_PAGE_MAX}")
         if request.page_token and not _TOKEN.fullmatch(request.page_token):
@@ -150,10 +147,10 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         )
 
     async def ReleaseQuarantine(
-        self, request: pb.ReleaseQuarantineRequest, context: _Context
+        self, request: pb.ReleaseQuarantineRequest, _context: _Context
     ) -> pb.ReleaseQuarantineResponse:
         """Check an entry again and record it."""
-        credential = self._administrator(context)
+        credential = self._door.caller()
         entry = await asyncio.to_thread(self._quarantine.get_entry, request.quarantine_id)
         if entry.state is not QuarantineState.HELD:
             raise Refused(Reason.RELEASE_REFUSED, "The entry was decided before.")
@@ -162,10 +159,10 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         return pb.ReleaseQuarantineResponse(entry=_to_entry(entry))
 
     async def RejectQuarantine(
-        self, request: pb.RejectQuarantineRequest, context: _Context
+        self, request: pb.RejectQuarantineRequest, _context: _Context
     ) -> pb.RejectQuarantineResponse:
         """Decide that an entry is never counted."""
-        credential = self._administrator(context)
+        credential = self._door.caller()
         if not request.reason or not is_text(request.reason, limits.DESCRIPTION_CHARS_MAX):
             raise invalid("reason", f"1–{limits.DESCRIPTION_CHARS_MAX} printable characters")
         await asyncio.to_thread(
@@ -224,23 +221,6 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         credentials = self._registry.snapshot.credentials.values()
         owners = (known.account_id for known in credentials if known.key_id == key_id)
         return next(owners, None) or ""
-
-    def _caller(self, context: _Context) -> Credential:
-        return authenticate(
-            context.invocation_metadata(), self._registry, self._key_pepper, self._clock.now_ms()
-        )
-
-    def _reporter(self, context: _Context) -> Credential:
-        credential = self._caller(context)
-        if not credential.roots(Role.PRODUCER):
-            raise scope_missing(Role.PRODUCER, on_installation=False)
-        return credential
-
-    def _administrator(self, context: _Context) -> Credential:
-        credential = self._caller(context)
-        now_ms = self._clock.now_ms()
-        require(credential, Role.ADMIN, None, self._registry, now_ms)
-        return credential
 
     def _origin(self, credential: Credential) -> Origin:
         return Origin(

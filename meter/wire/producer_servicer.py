@@ -5,11 +5,11 @@ from typing import Any, Final, TypeAlias
 
 import grpc
 
-from meter.domain.credential import Credential, Role
+from meter.domain.credential import Credential
 from meter.domain.errors import Reason, Refused
 from meter.producers import Producer, ProducerQuery, Standing
 from meter.registry import Registry
-from meter.wire.auth import RegistryDoor
+from meter.wire.door import RegistryDoor
 from meter.wire.status import invalid
 from meter.wire.stream import PRODUCER_NAME, StreamParts
 from tokenworks.meter.v1 import producer_service_pb2 as pb
@@ -36,10 +36,10 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         self._registry = registry
 
     async def ListProducers(
-        self, request: pb.ListProducersRequest, context: _Context
+        self, request: pb.ListProducersRequest, _context: _Context
     ) -> pb.ListProducersResponse:
-        """Return producers by account and name. Scope: read."""
-        self._admit(context, Role.READER, request.account)
+        """Return producers by account and name."""
+        self._admit(request.account)
         if not 0 <= request.page_size <= _PAGE_MAX:
             raise invalid("page_size", f"0–{_PAGE_MAX}")
         if request.state and int(request.state) not in frozenset(Standing):
@@ -61,10 +61,10 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         )
 
     async def RegisterProducer(
-        self, request: pb.RegisterProducerRequest, context: _Context
+        self, request: pb.RegisterProducerRequest, _context: _Context
     ) -> pb.RegisterProducerResponse:
-        """Expect a producer from now on. Scope: administer."""
-        caller = self._admit(context, Role.ADMIN, request.account)
+        """Expect a producer from now on."""
+        caller = self._admit(request.account)
         _check_name(request.producer)
         producer = await asyncio.to_thread(
             self._store.register,
@@ -77,10 +77,10 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         return pb.RegisterProducerResponse(producer=_to_pb(producer))
 
     async def RetireProducer(
-        self, request: pb.RetireProducerRequest, context: _Context
+        self, request: pb.RetireProducerRequest, _context: _Context
     ) -> pb.RetireProducerResponse:
-        """Expect a producer no more. Scope: administer."""
-        caller = self._admit(context, Role.ADMIN, request.account)
+        """Expect a producer no more."""
+        caller = self._admit(request.account)
         _check_name(request.producer)
         if self._roster.has_open(request.account, request.producer):
             raise Refused(
@@ -92,10 +92,9 @@ class ProducerServicer(pb_grpc.ProducerServiceServicer):
         )
         return pb.RetireProducerResponse(producer=_to_pb(producer))
 
-    def _admit(self, context: _Context, role: Role, account: str) -> Credential:
+    def _admit(self, account: str) -> Credential:
         """Refuse who may not, then an account that is not there; return who may."""
-        caller = self._door.caller(context)
-        self._door.require(caller, role, account or None)
+        caller = self._door.admit(account or None)
         if account:
             self._registry.snapshot.tree.get(account)
         return caller

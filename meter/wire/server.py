@@ -8,11 +8,13 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from meter.certificates import KeptCertificates
+from meter.access import METER_ACCESS, Access
 from meter.domain.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX
 from meter.metrics import Metrics
 from meter.options import MeterOptions
 from meter.runtime.driven_clock import DrivenClock
 from meter.wire.credentials import to_credentials
+from meter.wire.door import DoorInterceptor, RegistryDoor
 from meter.wire.status import StatusInterceptor
 from tokenworks.meter.v1 import (
     account_service_pb2,
@@ -67,13 +69,16 @@ class Server:
         producers: producer_service_pb2_grpc.ProducerServiceServicer,
         audit: audit_service_pb2_grpc.AuditServiceServicer,
         metrics: Metrics,
+        door: RegistryDoor,
         driven: DrivenClock | None,
         certificates: KeptCertificates | None,
         connection_age_seconds: int,
         residents: Mapping[str, Callable[[grpc.aio.Server], None]],
+        access: Access,
     ) -> None:
         """Take the servicers, and by full name what registers further services.
 
+        `access` has the rows of those services' calls.
         `driven` is a sandbox's clock, which every answer tells. Without `certificates` it speaks
         in the clear. A connection does not outlive a revoked certificate, or an old server, for
         longer than `connection_age_seconds` and a grace. `start` opens the port.
@@ -84,7 +89,11 @@ class Server:
             ("grpc.max_connection_age_grace_ms", _GRACE_SECONDS * 1000),
         ]
         self._server = grpc.aio.server(
-            interceptors=[StatusInterceptor(metrics, driven=driven)], options=[*_OPTIONS, *age]
+            interceptors=[
+                StatusInterceptor(metrics, driven=driven),
+                DoorInterceptor(door, access={**METER_ACCESS, **access}),
+            ],
+            options=[*_OPTIONS, *age],
         )
         meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meter, self._server)
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, self._server)

@@ -47,7 +47,7 @@ def test_void__by_id(shell: Shell, running_meter: RunningMeter) -> None:
     reader = shell.run_json("keys", "create", "acme", "--role", "reader")["secret"]
     words = ("usage", "corrections", "--api-key", reader)
     assert "SCOPE_MISSING" in shell.run(*words, code=Exit.REFUSED).stderr
-    key = shell.run_json("keys", "create", "/", "--role", "admin")["secret"]
+    key = shell.run_json("keys", "create", "/", "--role", "operator")["secret"]
     done = shell.run("usage", "void", kept, "--reason", "r", "--api-key", key)
     assert "whether an invoice was issued for that time is not known" in done.stderr
     refused = shell.run("usage", "void", wrong, "--reason", "another", code=Exit.REFUSED)

@@ -10,12 +10,14 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
+from meter.access import METER_ACCESS
 from meter.domain.interval import INTERVAL_MS
 from meter.metrics import Metrics
 from meter.registry import Registry
 from meter.runtime.engine import make_engine
 from meter.store.accounts import AccountStore
 from meter.wire.account_servicer import AccountServicer
+from meter.wire.door import DoorInterceptor, RegistryDoor
 from meter.wire.status import StatusInterceptor
 from tests.clock import FakeClock
 from tokenworks.meter.v1 import account_service_pb2 as pb
@@ -120,16 +122,23 @@ def account_server_on(database_url: str, *, clock: FakeClock) -> Iterator[Accoun
     store = AccountStore(engine, clock)
     registry = Registry(store, clock)
     registry.refresh()
+    door = RegistryDoor(registry, clock=clock, key_pepper=PEPPER)
     servicer = AccountServicer(
-        store=store, registry=registry, clock=clock, key_pepper=PEPPER, random_bytes=os.urandom
+        store=store,
+        registry=registry,
+        door=door,
+        clock=clock,
+        key_pepper=PEPPER,
+        random_bytes=os.urandom,
     )
+    interceptors = [StatusInterceptor(Metrics()), DoorInterceptor(door, access=METER_ACCESS)]
     ports: list[int] = []
     ready = threading.Event()
     loop = asyncio.new_event_loop()
     stopping = asyncio.Event()
 
     async def serve() -> None:
-        server = grpc.aio.server(interceptors=[StatusInterceptor(Metrics())])
+        server = grpc.aio.server(interceptors=interceptors)
         pb_grpc.add_AccountServiceServicer_to_server(servicer, server)
         ports.append(server.add_insecure_port("127.0.0.1:0"))
         await server.start()

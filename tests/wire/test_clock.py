@@ -264,7 +264,7 @@ def test_advance__refused(still: RunningMeter, delta_ms: int, code: str, reason:
 
 
 def test_advance__without_role(still: RunningMeter) -> None:
-    """Any API key may ask for the time; only one that administers everything moves it."""
+    """Any API key may ask for the time; only an operator of everything moves it."""
     admin = Session(still)
     admin.create_account("acme")
     request = account_service_pb2.CreateApiKeyRequest(account="acme")

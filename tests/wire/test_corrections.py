@@ -360,15 +360,16 @@ def test_correct__of_a_wrong_request(session: Apart) -> None:
         assert reason_of(failure.value)[1] == "ARGUMENT_INVALID"
 
 
-def test_correct__is_the_administrators(session: Apart) -> None:
-    """Whoever may not administer the whole installation corrects and sees nothing; who may, all."""
+def test_correct__is_the_operators(session: Apart) -> None:
+    """Whoever is no operator of the whole installation corrects and sees nothing."""
     session.record(session.event(event_id="e"))
     scopes = [
         account_service_pb2.Scope(role=role, account=account)
         for role, account in [
             (account_service_pb2.ROLE_PRODUCER, ""),
             (account_service_pb2.ROLE_READER, ""),
-            (account_service_pb2.ROLE_ADMIN, session.own("acme")),
+            (account_service_pb2.ROLE_ADMIN, ""),
+            (account_service_pb2.ROLE_OPERATOR, session.own("acme")),
         ]
     ]
     key = session.call("CreateApiKey", account_service_pb2.CreateApiKeyRequest(scopes=scopes))
@@ -377,7 +378,7 @@ def test_correct__is_the_administrators(session: Apart) -> None:
     with pytest.raises(grpc.RpcError) as failure:
         listed(other)
     assert reason_of(failure.value)[1] == "SCOPE_MISSING"
-    scope = account_service_pb2.Scope(role=account_service_pb2.ROLE_ADMIN)
+    scope = account_service_pb2.Scope(role=account_service_pb2.ROLE_OPERATOR)
     key = session.call("CreateApiKey", account_service_pb2.CreateApiKeyRequest(scopes=[scope]))
     office = session.with_key(key.secret)
     assert (

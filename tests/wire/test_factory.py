@@ -210,12 +210,12 @@ def test_set__faults_come_all_at_once(caller: FactoryCaller) -> None:
 
 @pytest.mark.usefixtures("described")
 def test_factory__scopes(caller: FactoryCaller, meter: RunningMeter) -> None:
-    """Setting takes an admin of the installation, reading a reader."""
+    """Setting takes an operator of the installation, reading a reader."""
     calls: dict[str, Callable[[FactoryCaller], object]] = {
-        "ADMIN": lambda it: it.set_factory("format = 1"),
+        "OPERATOR": lambda it: it.set_factory("format = 1"),
         "READER": lambda it: (it.get_factory(at_ms=NOON_MS), it.versions()),
     }
-    for held in ("ADMIN", "READER", "PRODUCER"):
+    for held in ("OPERATOR", "READER", "PRODUCER", "ADMIN"):
         request = account_service_pb2.CreateApiKeyRequest()
         request.scopes.add(role=f"ROLE_{held}")
         secret = caller.session.call("CreateApiKey", request).secret

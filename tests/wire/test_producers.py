@@ -311,8 +311,9 @@ def test_query__is_told_of_those_alone_who_may_report(session: Session) -> None:
 
 
 def test_call__scopes_and_names(session: Session) -> None:
-    """Reading takes read, changing administer, on the account or on everything; names are names."""
-    reader = key_for(session, (account_service_pb2.ROLE_READER, "acme"))
+    """Reading takes a reader, changing an operator, of the account or all; names are names."""
+    roles = [account_service_pb2.ROLE_READER, account_service_pb2.ROLE_ADMIN]
+    reader = key_for(session, *((role, "acme") for role in roles))
     denied = ("PERMISSION_DENIED", "SCOPE_MISSING", False)
     listing = pb.ListProducersRequest
     reader.call("ListProducers", listing(account="acme"))

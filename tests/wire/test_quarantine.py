@@ -262,8 +262,8 @@ def test_decide__on_no_entry(session: Apart, quarantine_id: int) -> None:
     assert refusal(lambda: reject(session, quarantine_id)) == wanted
 
 
-def test_quarantine__is_the_administrators(session: Apart) -> None:
-    """Whoever may not administer the whole installation sees and decides nothing."""
+def test_quarantine__is_the_operators(session: Apart) -> None:
+    """Whoever is no operator of the whole installation sees and decides nothing."""
     session.record(session.event("late"))
     (entry,) = session.quarantine()
     scopes = [
@@ -271,7 +271,8 @@ def test_quarantine__is_the_administrators(session: Apart) -> None:
         for role, account in [
             (account_service_pb2.ROLE_PRODUCER, ""),
             (account_service_pb2.ROLE_READER, ""),
-            (account_service_pb2.ROLE_ADMIN, session.own("acme")),
+            (account_service_pb2.ROLE_ADMIN, ""),
+            (account_service_pb2.ROLE_OPERATOR, session.own("acme")),
         ]
     ]
     key = session.call("CreateApiKey", account_service_pb2.CreateApiKeyRequest(scopes=scopes))

@@ -1,0 +1,199 @@
+"""The door: every call is let in by its row of the access table, or not at all.
+
+The interceptor asks before a servicer hears of a call: without a row, without an API key, or
+without one of the row's roles there is no call. A servicer asks for the accounts that its request
+turns out to be about, and what it asks for is the row's: no servicer names a role.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+import grpc
+
+from meter.access import Access, Place, Rule
+from meter.call_context import note_account
+from meter.domain.clock import Clock
+from meter.domain.credential import Credential
+from meter.domain.errors import PermissionDenied, Reason
+from meter.registry import Registry
+from meter.wire.auth import authenticate
+
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+
+
+@dataclass(slots=True)
+class _Call:
+    """A call that was let in; `is_admitted` once its accounts were asked for."""
+
+    rule: Rule
+    credential: Credential
+    is_admitted: bool
+
+
+# Each call has a task of its own, and what it starts has a copy of its context.
+_CALL: Final[ContextVar[_Call]] = ContextVar("call at the door")
+# The rule of a call that has no row.
+_NOBODY: Final = Rule(roles=(), place=Place.INSTALLATION)
+
+
+class RegistryDoor:
+    """Judges the call at hand by the accounts and keys as this process knows them."""
+
+    def __init__(self, registry: Registry, *, clock: Clock, key_pepper: bytes) -> None:
+        """Take what calls are checked against."""
+        self._registry = registry
+        self._clock = clock
+        self._key_pepper = key_pepper
+
+    def caller(self) -> Credential:
+        """Return what the API key of the call at hand stands for."""
+        return _CALL.get().credential
+
+    def again(self, context: _Context) -> Credential:
+        """Return who calls, looked up anew: of an open stream, whose key may have ended since.
+
+        Raises Unauthenticated, PermissionDenied.
+        """
+        call = _CALL.get()
+        call.credential = self._look_up(context, call.rule)
+        return call.credential
+
+    def admit(self, account_id: str | None) -> Credential:
+        """Refuse the call when no scope covers the account; None: the whole installation.
+
+        Whether an account exists makes no difference to whoever may not ask for it. Raises
+        PermissionDenied (SCOPE_MISSING).
+        """
+        return self.admit_to_all([account_id])
+
+    def admit_to_all(self, account_ids: Iterable[str | None]) -> Credential:
+        """Do as `admit` for each of these accounts, in their order."""
+        call = _CALL.get()
+        for account_id in account_ids:
+            note_account(account_id)
+            self._require(call.credential, call.rule, account_id)
+            call.is_admitted = True
+        return call.credential
+
+    def covers(self, account_id: str | None) -> bool:
+        """Tell whether the call may be about the account, without refusing it."""
+        call = _CALL.get()
+        return self._is_covered(call.credential, call.rule, account_id)
+
+    def roots(self) -> list[str | None]:
+        """Return the tops of what the call may be about; None is the whole installation."""
+        call = _CALL.get()
+        return list({top for role in call.rule.roles for top in call.credential.roots(role)})
+
+    def identify(self, context: _Context) -> str:
+        """Return the number of the API key that calls; raises Unauthenticated, Unavailable."""
+        return self._authenticate(context).key_id
+
+    def let_in(self, context: _Context, rule: Rule, request: object) -> None:
+        """Begin a call, or refuse it as far as the request's accounts play no part.
+
+        `request` is None for a stream. Raises Unauthenticated, PermissionDenied (SCOPE_MISSING).
+        """
+        credential = self._look_up(context, rule)
+        for name, role in rule.also.items():
+            if getattr(request, name):
+                more = Rule(roles=(role,), place=rule.place)
+                self._require(credential, more, None)
+        _CALL.set(_Call(rule, credential, is_admitted=rule.place is not Place.ACCOUNT))
+
+    def _look_up(self, context: _Context, rule: Rule) -> Credential:
+        credential = self._authenticate(context)
+        if rule.place is Place.INSTALLATION:
+            self._require(credential, rule, None)
+        elif not any(credential.roots(role) for role in rule.roles):
+            raise _scope_missing(rule, on_installation=False)
+        return credential
+
+    def _authenticate(self, context: _Context) -> Credential:
+        return authenticate(
+            context.invocation_metadata(), self._registry, self._key_pepper, self._clock.now_ms()
+        )
+
+    def _require(self, credential: Credential, rule: Rule, account_id: str | None) -> None:
+        if not self._is_covered(credential, rule, account_id):
+            raise _scope_missing(rule, on_installation=account_id is None)
+
+    def _is_covered(self, credential: Credential, rule: Rule, account_id: str | None) -> bool:
+        tree, now_ms = self._registry.snapshot.tree, self._clock.now_ms()
+        return any(credential.may(role, account_id, tree=tree, at_ms=now_ms) for role in rule.roles)
+
+
+class DoorInterceptor(grpc.aio.ServerInterceptor):
+    """Lets calls in by their rows; inside the interceptor that turns errors into status."""
+
+    def __init__(self, door: RegistryDoor, *, access: Access) -> None:
+        """Take the door and the whole table: the meter's, and that of each service beside it."""
+        self._door = door
+        self._access = access
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:  # noqa: ANN401
+        """Return the handler behind the door."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        rule = self._access.get(str(handler_call_details.method).removeprefix("/"), _NOBODY)
+        if rule.place is Place.ANYBODY:
+            return handler
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                self._streaming(rule, handler.stream_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                self._listing(rule, handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return grpc.unary_unary_rpc_method_handler(
+            self._unary(rule, handler.unary_unary),
+            handler.request_deserializer,
+            handler.response_serializer,
+        )
+
+    def _unary(self, rule: Rule, call: Callable[[Any, Any], Awaitable[Any]]) -> Any:  # noqa: ANN401
+        async def wrapped(request: Any, context: _Context) -> Any:  # noqa: ANN401
+            self._door.let_in(context, rule, request)
+            answer = await call(request, context)
+            assert _CALL.get().is_admitted, "who answers about accounts asks the door for them"
+            return answer
+
+        return wrapped
+
+    def _listing(self, rule: Rule, call: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:  # noqa: ANN401
+        async def wrapped(request: Any, context: _Context) -> AsyncIterator[Any]:  # noqa: ANN401
+            self._door.let_in(context, rule, request)
+            async for answer in call(request, context):
+                assert _CALL.get().is_admitted, "who lists of accounts asks the door for them"
+                yield answer
+
+        return wrapped
+
+    def _streaming(self, rule: Rule, call: Callable[[Any, Any], Awaitable[None]]) -> Any:  # noqa: ANN401
+        async def wrapped(requests: AsyncIterator[Any], context: _Context) -> None:
+            self._door.let_in(context, rule, None)
+            await call(requests, context)
+
+        return wrapped
+
+
+def _scope_missing(rule: Rule, *, on_installation: bool) -> PermissionDenied:
+    if not rule.roles:
+        return PermissionDenied(Reason.SCOPE_MISSING, "Nobody may make this call.")
+    place = "the whole installation" if on_installation else "this account"
+    names = " or ".join(role.word for role in rule.roles)
+    return PermissionDenied(
+        Reason.SCOPE_MISSING, f"This call needs the role {names} on {place}.", role=names
+    )
