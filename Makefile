@@ -59,6 +59,9 @@ stacks: $(STACKS_INSTALLED) ## Set up what test-stacks needs beside .venv; as ro
 	command -v promtool >/dev/null || missing+=(prometheus); \
 	command -v chromium >/dev/null || missing+=(chromium); \
 	command -v pdftotext >/dev/null || missing+=(poppler-utils); \
+	command -v patroni >/dev/null || missing+=(patroni); \
+	command -v etcd >/dev/null || missing+=(etcd-server); \
+	command -v pgbouncer >/dev/null || missing+=(pgbouncer); \
 	test -e /usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf \
 	  || missing+=(fonts-liberation); \
 	test -e /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc || missing+=(fonts-noto-cjk); \

@@ -24,6 +24,7 @@ from meter.domain.errors import MeterError, Reason, Refused, Unavailable
 from meter.domain.times import to_iso, to_ms
 from meter.hosting import MakeResident
 from meter.options import Addresses, JobOptions, MeterOptions
+from meter.runtime.sessions import refuse_shared_sessions
 
 _log = logging.getLogger("tokenworks")
 
@@ -122,7 +123,7 @@ def run_meter(
     So many customers have metrics of their own.
 
     Raises CommandError when it cannot listen, the database lives on another clock, or it does not
-    answer at the start.
+    answer at the start, or is behind a pooler that shares sessions.
     """
     job = JobOptions(database_url=options.database_url, tiers=options.tiers)
     make_billing = partial(
@@ -132,6 +133,7 @@ def run_meter(
     )
     try:
         asyncio.run(_serve(options, make_billing=make_billing, stop=stop, ready=ready))
+        refuse_shared_sessions(options.database_url)
     except Refused as error:
         raise CommandError(error.message, code=Exit.REFUSED) from error
     except MeterError as error:

@@ -45,7 +45,9 @@ class Settings:
             "database_url",
             kinds.read_database_url,
             meaning="The Postgres to use (15 to 18): postgresql://user:password@host:port/database."
-            " Without it `up` starts its own, and `serve` refuses to start.",
+            " It may name several host:port, separated by commas: the one that takes writes is used"
+            " ([high availability](../operating/postgres-ha.md)). Without it `up` starts its own,"
+            " and `serve` refuses to start.",
         ),
     )
     pg_bin: Path | None = field(

@@ -12,6 +12,7 @@ from meter.options import JobOptions
 from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import DrivenClock
 from meter.runtime.engine import make_engine
+from meter.runtime.sessions import refuse_shared_sessions
 from meter.store.accounts import AccountStore
 from meter.store.audit_log import ChangeLog
 from meter.store.consumption import ConsumptionStore
@@ -26,7 +27,11 @@ from meter.store.sums import SumStore
 
 @contextlib.contextmanager
 def open_host(options: JobOptions) -> Iterator[Host]:
-    """Lend what a job on the meter's database needs, without a server; raises Unavailable."""
+    """Lend what a job on the meter's database needs, without a server.
+
+    Raises Unavailable, and Refused where a pooler shares sessions.
+    """
+    refuse_shared_sessions(options.database_url)
     engine = make_engine(options.database_url, pool_size=4)
     try:
         clock = clock_at(InstallationStore(engine).find_driven_ms())

@@ -26,6 +26,8 @@ ACCOUNTS: Final = ("acme", "globex", "initech", "hooli")
 TIERS: Final = ("free", "medium", "high", "premium", "ultra")
 BOOK: Final = Path(__file__).with_name("book.toml")
 CONTRACT: Final = Path(__file__).with_name("contract.toml")
+PEPPER: Final = bytes(range(32))
+"""Keys the hashes of the API keys of every row."""
 _PASSWORD: Final = "only-for-faults"
 _START_SECONDS_MAX: Final = 60
 _STOP_SECONDS_MAX: Final = 40
@@ -126,9 +128,8 @@ class Template:
 def make_template(folder: Path) -> Template:
     """Make the template in a new folder; takes some seconds."""
     folder.mkdir(parents=True)
-    pepper = bytes(range(32))
     (folder / "key-pepper").touch(mode=0o600)
-    (folder / "key-pepper").write_text(pepper.hex(), "ascii")
+    (folder / "key-pepper").write_text(PEPPER.hex(), "ascii")
     postgres = Postgres(folder / "database" / "postgres", programs=find_programs(), durable=True)
     try:
         postgres.start(password=_PASSWORD)
@@ -137,11 +138,11 @@ def make_template(folder: Path) -> Template:
         with psycopg.connect(url, autocommit=True) as connection:
             # So that a meter may be told to wait for standbys.
             connection.execute("GRANT pg_read_all_stats TO tokenworks_service")
-        api_key = create_installation_key(url, key_pepper=pepper, description="for faults")
+        api_key = create_installation_key(url, key_pepper=PEPPER, description="for faults")
         meter = MeterProcess(url, folder=folder, pepper=folder / "key-pepper")
         try:
             meter.start()
-            _set_up(meter.grpc, api_key=api_key)
+            set_up(meter.grpc, api_key=api_key)
             meter.stop()
         finally:
             meter.close()
@@ -294,7 +295,9 @@ class Database:
         self._postgres.stop()
 
 
-def _set_up(server: str, *, api_key: str) -> None:
+def set_up(server: str, *, api_key: str) -> None:
+    """Make the accounts, prices and the contract of every row, at a running meter."""
+
     def run(*words: str) -> None:
         run_command(*words, server=server, api_key=api_key)
 

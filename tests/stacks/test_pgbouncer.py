@@ -1,0 +1,102 @@
+"""A meter behind the real PgBouncer: by sessions it counts as ever, by transactions it refuses."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import psycopg
+import pytest
+
+from meter.domain.errors import Refused
+from meter.runtime.sessions import refuse_shared_sessions
+from tests.postgres import Cluster, running_cluster
+from tests.running_meter import running_meter_on
+from tests.stacks.pooler import page_settings, pooling
+from tests.wire.session import Session, event, opening, rows
+from tests.wire.talk import talking, wait_until
+from tokenworks.meter.v1 import usage_pb2
+
+pytestmark = pytest.mark.stacks
+INPUT = usage_pb2.TOKEN_CLASS_INPUT
+# More than psycopg needs to prepare a statement.
+BATCHES = 20
+LOOKS = 5
+
+
+@pytest.fixture(scope="module")
+def own_cluster(pg_bin: Path | None) -> Iterator[Cluster]:
+    """A Postgres that may be stopped without taking it from others."""
+    with running_cluster(bin_directory=pg_bin) as cluster:
+        cluster.migrate_template()
+        yield cluster
+
+
+def test_sessions__count_and_outlive_a_restart(own_cluster: Cluster, tmp_path: Path) -> None:
+    """By sessions all is counted once, also over a restart of the Postgres behind the pooler."""
+    with own_cluster.database() as url, pooling(url, mode="session") as through:
+        with running_meter_on(through, folder=tmp_path) as meter:
+            session = Session(meter)
+            session.create_account("acme")
+            numbers = iter(range(1, 3 * BATCHES))
+
+            def report() -> None:
+                """Report batches on a stream of its own, and hear that each is recorded."""
+                with talking(session) as talk:
+                    talk.say(opening(first_sequence=1))
+                    first = talk.hear().opened.next_sequence
+                    for number in range(first, first + BATCHES):
+                        assert next(numbers) == number
+                        talk.say(rows(number, event(tokens={INPUT: 1})))
+                        assert talk.hear().ack.sequence == number
+
+            report()
+            own_cluster.stop()
+            own_cluster.start()
+            wait_until(lambda: is_open(session))
+            report()
+            assert session.counted() == {("acme", "high", INPUT): 2 * BATCHES}
+            assert meter.stop() == 0
+        # What the meter said to its sessions is gone with it.
+        with psycopg.connect(through) as connection:
+            assert connection.execute("SHOW role").fetchone() == ("none",)
+
+
+@pytest.mark.parametrize("in_turn", ["0", "1"])
+def test_transactions__are_refused(own_cluster: Cluster, tmp_path: Path, in_turn: str) -> None:
+    """By transactions a meter does not start, and says what to set, however sessions are given."""
+    with (
+        own_cluster.database() as url,
+        pooling(url, mode=f"transaction\nserver_round_robin = {in_turn}") as through,
+    ):
+        for _ in range(LOOKS):
+            with pytest.raises(Refused, match="pool_mode = session"):
+                refuse_shared_sessions(through)
+        with (
+            pytest.raises(AssertionError, match="set pool_mode = session for Tokenworks"),
+            running_meter_on(through, folder=tmp_path),
+        ):
+            pass
+
+
+def test_sessions__are_each_their_own(own_cluster: Cluster) -> None:
+    """Without a pooler, and by sessions, nothing is refused, however often it is looked."""
+    with own_cluster.database() as url, pooling(url, mode="session") as through:
+        for _ in range(LOOKS):
+            refuse_shared_sessions(url)
+            refuse_shared_sessions(through)
+
+
+def test_page__sets_what_is_tried() -> None:
+    """The page sets sessions, and resets what the meter said to them."""
+    settings = page_settings()
+    assert settings["pool_mode"] == "session"
+    assert settings["server_reset_query"] == "DISCARD ALL"
+
+
+def is_open(session: Session) -> bool:
+    """Tell whether the meter has found its database again."""
+    try:
+        session.exchange(opening("probe"))
+    except grpc.RpcError:
+        return False
+    return True
