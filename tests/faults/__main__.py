@@ -31,6 +31,7 @@ from tests.faults import (
     rows_self,
     rows_spool,
     rows_time,
+    rows_upgrade,
 )
 from tests.faults.page import PAGE, replace_rows
 from tests.faults.plant import make_template
@@ -52,6 +53,7 @@ MODULES: Final = (
     rows_batches,
     rows_corrections,
     rows_time,
+    rows_upgrade,
     rows_hostile,
     rows_self,
 )
