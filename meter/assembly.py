@@ -138,6 +138,7 @@ def make_stream_parts(
         standbys=make_standbys(options, engine),
         clock=clock,
         metrics=metrics,
+        life_seconds=options.connection_age_seconds,
     )
 
 

@@ -26,6 +26,7 @@ from meter.journal.writer import JournalWriter, shutting_down
 from meter.metrics import Metrics
 from meter.presence import Attendance, Roster
 from meter.producers import ProducerPort
+from meter.runtime.ids import random_bytes
 from meter.standbys import Standbys
 from meter.wire.intake import Intake
 from meter.wire.status import invalid, readable, unreadable
@@ -35,6 +36,10 @@ _log = logging.getLogger(__name__)
 PRODUCER_NAME: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.PRODUCER_CHARS_MAX}}}")
 # How long a stream waits for room in the buffer before its producer is told to come back.
 _ROOM_SECONDS: Final = 5.0
+# A stream ends within this part of its connection's life, each at a moment of its own: before gRPC
+# says that the connection is of age, which it does a tenth earlier or later.
+_LIFE_MIN: Final = 0.7
+_LIFE_SPREAD: Final = 0.15
 # How long an end in good order is looked at before it is believed; the client waits for 0.5 s.
 _GOODBYE_SECONDS: Final = 0.1
 
@@ -63,7 +68,10 @@ class _Look:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamParts:
-    """What every stream of a server works with; without `standbys` recorded is durable."""
+    """What every stream of a server works with; without `standbys` recorded is durable.
+
+    A stream ends before its connection, which lives for `life_seconds`.
+    """
 
     intake: Intake
     writer: JournalWriter
@@ -72,6 +80,7 @@ class StreamParts:
     standbys: Standbys | None
     clock: Clock
     metrics: Metrics
+    life_seconds: float
 
 
 class Stream:
@@ -118,16 +127,22 @@ class Stream:
         serving = asyncio.gather(reading, answering)
         stopping = asyncio.create_task(self._parts.writer.stopping.wait())
         try:
-            await asyncio.wait((serving, stopping), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(
+                (serving, stopping),
+                timeout=_draw_life(self._parts.life_seconds),
+                return_when=asyncio.FIRST_COMPLETED,
+            )
             if serving.done():
                 serving.result()
                 await self._say_goodbye()
                 return
-            # The server stops: what was taken is answered, then the producer is sent away.
+            # The server stops, or the connection is soon of age: what was taken is answered, then
+            # the producer is sent away, in the second case to come back at once on a new one.
             reading.cancel()
             self._answers.put_nowait(None)
             await answering
-            raise shutting_down()
+            if stopping.done():
+                raise shutting_down()
         finally:
             for task in (reading, answering, stopping):
                 task.cancel()
@@ -330,6 +345,11 @@ class Stream:
             sequence=sequence,
             digest=hashlib.sha256(raw).digest()[:DIGEST_BYTES],
         )
+
+
+def _draw_life(seconds_max: float) -> float:
+    """Draw when a stream ends, in seconds: a fleet that came together does not go together."""
+    return seconds_max * (_LIFE_MIN + _LIFE_SPREAD * random_bytes(1)[0] / 256)
 
 
 def _to_set_aside(item: SetAside, quarantine_id: int) -> meter_service_pb2.SetAside:

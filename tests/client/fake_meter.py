@@ -80,6 +80,8 @@ class FakeMeter:
         self.call_count = 0
         self.heartbeat_count = 0
         self.target = ""
+        self.shown: list[bytes] = []
+        """The name in the certificate that each stream came with, where it came with one."""
 
     @contextmanager
     def serving(
@@ -146,6 +148,7 @@ class FakeMeter:
         """Take numbered batches."""
         with self.changed:
             self.call_count += 1
+            self.shown += context.auth_context().get("x509_common_name", ())
             self.changed.notify_all()
         if ("authorization", f"Bearer {API_KEY}") not in context.invocation_metadata():
             self._fail(context, grpc.StatusCode.UNAUTHENTICATED, reason="API_KEY_UNKNOWN")

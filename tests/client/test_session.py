@@ -11,7 +11,7 @@ from tokenworks.client.columns import SealedBatch
 from tokenworks.client.fallback import FallbackHold
 from tokenworks.client.hold import Hold, MemoryHold, SpooledBatch
 from tokenworks.client.messages import Acknowledged, Opened
-from tokenworks.client.retry import ENDED, FORKED, Backoff, Failure, Fate
+from tokenworks.client.retry import ENDED, FORKED, RENEWED, Backoff, Failure, Fate
 from tokenworks.client.session import Action, Answer, Connect, Cut, Pace, Send, Session, Wake, Wish
 from tokenworks.client.spool import Spool, SpoolOptions
 from tokenworks.client.vocabulary import State
@@ -56,6 +56,22 @@ def test_advance__sends_what_was_taken() -> None:
     session = _streaming()
     session.take([_spooled(1)])
     assert _sent(session.advance(0.1)) == ["batch 1"]
+
+
+def test_renew__comes_anew() -> None:
+    """What the client shows has changed: a connection is given up, a long wait for one ends."""
+    session = _streaming()
+    session.renew(1.0)
+    actions = session.advance(1.0)
+    assert actions[0] == Cut()
+    assert session.state is State.WAITING
+    refused = Failure(fate=Fate.RETRY_SLOWLY, code="UNAUTHENTICATED", reason="", detail="")
+    session = _streaming()
+    session.ended(refused, 1.0)
+    assert not any(isinstance(it, Connect) for it in session.advance(1.1))
+    session.renew(1.1)
+    assert any(isinstance(it, Connect) for it in session.advance(1.1))
+    assert RENEWED.fate is Fate.RETRY
 
 
 def test_ended__waits_longer_each_time() -> None:

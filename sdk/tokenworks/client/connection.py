@@ -11,6 +11,7 @@ from typing import Final, Protocol, TypeAlias, cast
 
 import grpc
 
+from tokenworks.client.certificates import KeptCertificates
 from tokenworks.client.messages import Message, read_response
 from tokenworks.client.retry import BROKEN, ENDED, Failure
 from tokenworks.client.status import failure_from_error
@@ -30,9 +31,12 @@ class Address:
 
     target: str
     """`host:port` or any other gRPC target."""
-    api_key: str = field(repr=False)
+    api_key: str | None = field(repr=False)
+    """None: the certificate says who it is."""
     root_certificates: bytes | None = None
     """PEM; None takes the roots that gRPC knows."""
+    certificates: KeptCertificates | None = None
+    """From files; their roots go before `root_certificates`."""
     insecure: bool = False
     """No TLS to a host that is not this one."""
     interceptors: Sequence[Interceptor] = ()
@@ -40,7 +44,8 @@ class Address:
     @property
     def is_plaintext(self) -> bool:
         """Whether there is no TLS: on the loopback, or where it was asked for."""
-        return self.root_certificates is None and (self.insecure or is_loopback(self.target))
+        is_told = self.root_certificates is not None or self.certificates is not None
+        return not is_told and (self.insecure or is_loopback(self.target))
 
     def channel(self) -> grpc.Channel:
         """Make a channel; nothing is connected yet."""
@@ -52,13 +57,22 @@ class Address:
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.min_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 1_000),
+            # A new channel is a new connection, with the certificates of now.
+            ("grpc.use_local_subchannel_pool", 1),
         ]
         if self.is_plaintext:
             channel = grpc.insecure_channel(self.target, options=options)
         else:
-            credentials = grpc.ssl_channel_credentials(self.root_certificates)
-            channel = grpc.secure_channel(self.target, credentials, options=options)
+            channel = grpc.secure_channel(self.target, self._credentials(), options=options)
         return grpc.intercept_channel(channel, *self.interceptors)
+
+    def _credentials(self) -> grpc.ChannelCredentials:
+        if self.certificates is None:
+            return grpc.ssl_channel_credentials(self.root_certificates)
+        pems = self.certificates.current
+        return grpc.ssl_channel_credentials(
+            pems.roots or self.root_certificates, pems.key, pems.chain
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,7 +101,11 @@ class Connection:
     """
 
     def __init__(
-        self, channel: grpc.Channel, *, api_key: str, deliver: Callable[[Received | Ended], None]
+        self,
+        channel: grpc.Channel,
+        *,
+        api_key: str | None,
+        deliver: Callable[[Received | Ended], None],
     ) -> None:
         self._deliver = deliver
         self._outbox: SimpleQueue[bytes | None] = SimpleQueue()
@@ -97,7 +115,8 @@ class Connection:
             request_serializer=None,
             response_deserializer=StreamUsageResponse.FromString,
         )
-        call = rpc(self._requests(), metadata=(("authorization", f"Bearer {api_key}"),))
+        bearer = () if api_key is None else (("authorization", f"Bearer {api_key}"),)
+        call = rpc(self._requests(), metadata=bearer)
         self._call = cast("_Call", call)
         self._reader = Thread(target=self._read, name="tokenworks-reader", daemon=True)
         try:

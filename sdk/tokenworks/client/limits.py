@@ -47,6 +47,9 @@ RETRY_SECONDS_MIN: Final = 0.1
 RETRY_SECONDS_MAX: Final = 10.0
 RETRY_REFUSED_SECONDS: Final = 15.0
 
+# How often the files of certificates are looked at.
+CERTIFICATE_SECONDS: Final = 1.0
+
 # Longest wait that a server may ask for.
 RETRY_ASKED_SECONDS_MAX: Final = 60.0
 

@@ -12,6 +12,7 @@ from typing import Final, Never, Self, Unpack, cast
 from uuid import UUID
 
 from tokenworks.client import limits
+from tokenworks.client.certificates import CertificateFiles, KeptCertificates
 from tokenworks.client.clock import default_producer, time_ns
 from tokenworks.client.connection import Address, Interceptor
 from tokenworks.client.events import TEXT_CLASSES
@@ -38,7 +39,7 @@ class Meter:
         self,
         target: str = "127.0.0.1:7411",
         *,
-        api_key: str,
+        api_key: str | None = None,
         producer: str | None = None,
         account: str = "",
         model: str = "",
@@ -50,6 +51,9 @@ class Meter:
         buffer_events_max: int = limits.BUFFER_EVENTS_DEFAULT,
         flush_interval_seconds: float = limits.FLUSH_INTERVAL_SECONDS_DEFAULT,
         root_certificates: bytes | None = None,
+        ca_certificate: str | Path | None = None,
+        client_certificate: str | Path | None = None,
+        client_key: str | Path | None = None,
         insecure: bool = False,
         interceptors: Sequence[Interceptor] = (),
         spool: str | Path | None = None,
@@ -60,14 +64,17 @@ class Meter:
     ) -> None:
         """Prepare to report; raises ValueError where an argument is out of its range.
 
-        `target`: `host:port`, or any other gRPC target. `api_key`: visible ASCII characters.
+        `target`: `host:port`, or any other gRPC target. `api_key`: visible ASCII characters; None
+        where one is bound to the client's certificate.
         `producer`: name of the reporting process, 1–64 characters of [A-Za-z0-9._-], the same
         after a restart and its own for each process; by default that of the host and program.
         `account` to `region`: what events have that do not say otherwise.
         `buffer_events_max`: events that are kept in memory, ≥ 1; the newest are dropped beyond.
         `flush_interval_seconds`: how long an event waits for others, > 0 to 60.
-        `root_certificates`: PEM to trust; None for the public ones. Only a target on this host is
-        spoken to without TLS, unless `insecure`. `interceptors`: of gRPC, around each call.
+        `root_certificates`: PEM to trust; None for the public ones. `ca_certificate` is a file of
+        them, `client_certificate` and `client_key` are what to show a meter that asks for it; files
+        are read again when they change. Only a target on this host is spoken to without TLS, and
+        only without any of these, unless `insecure`. `interceptors`: of gRPC, around each call.
         `spool`: a folder on this disk; events are in it before they are sent. `fsync`: "batch",
         "never" or "event"; `spool_bytes_max`: its bound, ≥ 16 MiB; `spool_retain_bytes`: what is
         kept of events that are durable, ≥ 0, for a meter that comes back older; `when_full`:
@@ -75,11 +82,15 @@ class Meter:
         a ValueError too and says what to do.
         """
         name = default_producer() if producer is None else producer
+        files = (ca_certificate, client_certificate, client_key)
+        if api_key is None and client_certificate is None:
+            raise ValueError("api_key, or client_certificate and client_key: one of them")
         _check(name, api_key, buffer_events_max, flush_interval_seconds)
         defaults = (account, model, served_model, tier, Mode(mode), pool, region)
         _check_defaults(defaults)
         address = Address(
             target=target, api_key=api_key, root_certificates=root_certificates,
+            certificates=_keep_certificates(root_certificates, files),
             insecure=insecure, interceptors=tuple(interceptors),
         )  # fmt: skip
         plan = None
@@ -258,16 +269,29 @@ _TEXT_ARGUMENTS: Final = {token_class: token_class.name.lower() for token_class 
 
 
 def _check(
-    producer: str, api_key: str, buffer_events_max: int, flush_interval_seconds: float
+    producer: str, api_key: str | None, buffer_events_max: int, flush_interval_seconds: float
 ) -> None:
     if not _PRODUCER.fullmatch(producer):
         raise ValueError("producer: 1–64 characters of [A-Za-z0-9._-]")
-    if not _API_KEY.fullmatch(api_key):
+    if api_key is not None and not _API_KEY.fullmatch(api_key):
         raise ValueError("api_key: visible ASCII characters, at least one")
     if buffer_events_max < 1:
         raise ValueError("buffer_events_max: at least 1")
     if not 0 < flush_interval_seconds <= _FLUSH_INTERVAL_SECONDS_MAX:
         raise ValueError("flush_interval_seconds: above 0, at most 60")
+
+
+def _keep_certificates(
+    root_certificates: bytes | None, files: Sequence[str | Path | None]
+) -> KeptCertificates | None:
+    ca, certificate, key = (None if it is None else Path(it).absolute() for it in files)
+    if ca is None and certificate is None and key is None:
+        return None
+    if ca is not None and root_certificates is not None:
+        raise ValueError("root_certificates and ca_certificate: one of them")
+    if (certificate is None) != (key is None):
+        raise ValueError("client_certificate and client_key: both or neither")
+    return KeptCertificates(CertificateFiles(ca=ca, certificate=certificate, key=key))
 
 
 def _check_defaults(defaults: tuple[str | Mode, ...]) -> None:

@@ -36,6 +36,9 @@ class Notices:
             State.REFUSED: logging.ERROR,
             State.TAKEN_OVER: logging.ERROR,
         }.get(state, logging.INFO)
+        if failure is not None and failure.code == "OK":
+            # The meter ends each stream after some minutes; it is on in a moment.
+            level = logging.INFO
         if failure is FORKED:
             self._log.error("spool_forked producer=%s detail=%s", self._producer, failure.detail)
         if failure is None:
@@ -67,6 +70,10 @@ class Notices:
         """Look at the spool: whether its disk works, and what it has lost."""
         self._spool_works, self._spool_fault = spool.works, spool.fault
         self._spool_lost = spool.lost_event_count - lost_before
+
+    def certificates_broken(self, fault: str) -> None:
+        """Say that renewed certificates cannot be used; those before them are in use."""
+        self._log.error("certificate_broken fault=%s", fault)
 
     def ended(self, state: State, *, lost_count: int, left_count: int) -> None:
         """Say what became of the events that are not durable at the end."""

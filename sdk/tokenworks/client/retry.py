@@ -24,7 +24,7 @@ class Failure:
 
     fate: Fate
     code: str
-    """Name of the gRPC status."""
+    """Name of the gRPC status; OK where nothing failed."""
     reason: str
     """Name of the ErrorReason without its prefix; empty where none came."""
     detail: str
@@ -33,6 +33,9 @@ class Failure:
 
 
 ENDED: Final = Failure(fate=Fate.RETRY, code="OK", reason="", detail="the meter ended the stream")
+RENEWED: Final = Failure(
+    fate=Fate.RETRY, code="OK", reason="", detail="the certificates were renewed"
+)
 BROKEN: Final = Failure(fate=Fate.RETRY, code="UNKNOWN", reason="", detail="the call broke")
 SILENT: Final = Failure(fate=Fate.RETRY, code="UNKNOWN", reason="", detail="nothing was heard")
 DISAGREED: Final = Failure(

@@ -97,6 +97,9 @@ class Sender:
         self._news: SimpleQueue[_News] = SimpleQueue()
         self._channel: grpc.Channel | None = None
         self._connection: Connection | None = None
+        self._is_channel_used = False
+        """Whether the meter has answered on this channel, whose connection ages."""
+        self._certificates_time = -math.inf
         self._place: Place | None = None
         self._session: Session | None = None
         self._notices: Notices | None = None
@@ -231,6 +234,7 @@ class Sender:
         elif isinstance(news, Ended):
             session.ended(news.failure, monotonic())
         else:
+            self._is_channel_used = True
             session.hear(news.message, monotonic())
 
     def _step(self, session: Session) -> None:
@@ -261,6 +265,18 @@ class Sender:
             notices.spool_seen(place.spool, lost_before=self._lost_before)
         if self._is_drain and not place.hold.held_event_count:
             session.stop()
+        self._look_at_certificates(session, notices)
+
+    def _look_at_certificates(self, session: Session, notices: Notices) -> None:
+        kept, now = self._address.certificates, monotonic()
+        if kept is None or now - self._certificates_time < limits.CERTIFICATE_SECONDS:
+            return
+        self._certificates_time, fault = now, kept.fault
+        if kept.look():
+            self._is_channel_used = True
+            session.renew(now)
+        elif kept.fault != fault:
+            notices.certificates_broken(kept.fault)
 
     def _perform_all(self, actions: Sequence[Action]) -> None:
         for action in actions:
@@ -277,8 +293,12 @@ class Sender:
     def _connect(self, opening: bytes) -> None:
         self._connection = None
         try:
+            if self._channel is not None and self._is_channel_used:
+                self._channel.close()
+                self._channel = None
             if self._channel is None:
                 self._channel = self._address.channel()
+                self._is_channel_used = False
             self._connection = Connection(
                 self._channel, api_key=self._address.api_key, deliver=self._news.put
             )

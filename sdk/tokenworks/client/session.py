@@ -24,6 +24,7 @@ from tokenworks.client.retry import (
     DISAGREED,
     FORKED,
     OVERTAKEN,
+    RENEWED,
     SILENT,
     UNWRITTEN,
     WITH_HOLE,
@@ -221,6 +222,13 @@ class Session:
         """Note that the connection is gone."""
         if self._is_connected:
             self._disconnect(failure, now)
+
+    def renew(self, now: float) -> None:
+        """Come anew, and soon: what the client shows the meter has changed."""
+        if self._is_connected:
+            self._disconnect(RENEWED, now)
+        else:
+            self._retry_time = now
 
     def advance(self, now: float) -> Sequence[Action]:
         """Do what is due; returns what is to be carried out, at the end when to come again."""
