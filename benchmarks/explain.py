@@ -26,9 +26,11 @@ from meter.counting.aggregate import aggregate
 from meter.domain.event import Dimensions, DimensionTable, EventBatch, Int64Array, Origin
 from meter.domain.times import to_time
 from meter.domain.tokens import TokenClass
+from meter.leases import Leases
 from meter.options import JobOptions
 from meter.runtime.engine import make_engine
 from meter.store.journal import JournalStore
+from meter.store.leases import LeaseStore
 from meter.store.usage import UsageStore
 
 _SEGMENT_EVENTS: Final = 100_000
@@ -115,10 +117,13 @@ def _explain(url: str) -> _Explained:
 def _fill(url: str, *, count: int, span: Span) -> int:
     """Write so many segments, and an account's usage of them; return the size of their bodies."""
     engine = make_engine(url)
-    journal, usage = JournalStore(engine, shard=0), UsageStore(engine, shard=0)
+    leases = Leases(
+        LeaseStore(engine, owner="benchmark"), shard=0, monotonic_seconds=time.monotonic
+    )
+    leases.take()
+    journal, usage = JournalStore(engine, leases=leases), UsageStore(engine, own_shard=lambda: 0)
     _add_accounts(url)
-    journal.take_ownership()
-    usage.ensure_watermark()
+    usage.ensure_watermark(0)
     events = _Events(journal, span=span, count=count)
     size_bytes, own = 0, []
     types = ("int2", "int8", "int8", "int4", "timestamptz", "timestamptz", "timestamptz", "bytea")

@@ -146,12 +146,13 @@ class Settings:
             " are set aside.",
         ),
     )
-    shard: int = field(
-        default=0,
+    shard: int | None = field(
+        default=None,
         metadata=_told(
             "shard",
             kinds.read_integer(minimum=0, maximum=32_767),
-            meaning="The shard of the journal that this process writes. One process owns a shard.",
+            meaning="The shard of the journal that this process begins with, taken over from"
+            " whoever has it. Without it the lowest that nobody has: right for replicas.",
         ),
     )
     buffer_bytes_max: int = field(

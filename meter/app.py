@@ -14,12 +14,15 @@ from meter.assembly import (
     make_described,
     make_driver,
     make_energy,
+    make_energy_servicer,
     make_follower,
+    make_leases,
     make_meter_servicer,
     make_stream_parts,
     make_writer,
 )
 from meter.domain.errors import MeterError, Reason
+from meter.domain.limits import JOURNAL_IDLE_SECONDS_MAX
 from meter.energy.live import LiveEnergy
 from meter.hosting import MakeResident
 from meter.http import HttpServer
@@ -36,7 +39,6 @@ from meter.runtime.ids import random_bytes
 from meter.store.accounts import AccountStore
 from meter.store.audit_log import AuditStore
 from meter.store.dimensions import DimensionReader
-from meter.store.efficiency import EfficiencyStore
 from meter.store.factories import FactoryStore
 from meter.store.folding import FoldStore
 from meter.store.installation import InstallationStore
@@ -47,11 +49,8 @@ from meter.store.usage import UsageStore
 from meter.wire.audit_servicer import AuditServicer
 from meter.wire.clock_servicer import ClockServicer
 from meter.wire.door import RegistryDoor
-from meter.wire.energy_servicer import EnergyServicer
-from meter.wire.factory_messages import FactoryDesk
 from meter.wire.producer_servicer import ProducerServicer
 from meter.wire.server import Server
-from meter.wire.software_marks import SoftwareMarkDesk
 
 _GRACE_SECONDS = 3.0
 _SWITCH_SECONDS = 0.0005
@@ -78,8 +77,13 @@ async def serve(
     # loop's turn to end: at the usual 5 ms the commits of single calls would mostly be waiting.
     sys.setswitchinterval(_SWITCH_SECONDS)
     engine = make_engine(options.database_url, pool_size=12)
+    journal_engine = make_engine(
+        options.database_url, pool_size=4, idle_seconds=JOURNAL_IDLE_SECONDS_MAX
+    )
     try:
-        meter = _build(options, engine, residents=residents, find_missing=find_missing)
+        meter = _build(
+            options, engine, journal_engine, residents=residents, find_missing=find_missing
+        )
         async with meter.running():
             grpc_address = await meter.server.start(options)
             http_address = meter.http.start(
@@ -100,6 +104,7 @@ async def serve(
                 raise MeterError(Reason.INTERNAL, "A part of the meter has ended; see the log.")
     finally:
         engine.dispose()
+        journal_engine.dispose()
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -130,6 +135,7 @@ def create_installation_key(
 def _build(
     options: MeterOptions,
     engine: Engine,
+    journal_engine: Engine,
     *,
     residents: Sequence[MakeResident],
     find_missing: Callable[[], Sequence[str]],
@@ -144,10 +150,12 @@ def _build(
     reachable.set()
     # The registry is asked each second; what it is asked of is the database.
     readiness = Readiness(database_seconds=registry.age_seconds)
-    journal = JournalStore(engine, shard=options.shard)
-    journal.take_ownership()
-    usage = UsageStore(engine, shard=options.shard)
-    usage.ensure_watermark()
+    usage = UsageStore(engine, own_shard=lambda: leases.shard)
+    leases = make_leases(
+        options, journal_engine, usage=usage, metrics=metrics, clock=clock, dying=dying
+    )
+    leases.take()
+    journal = JournalStore(journal_engine, leases=leases)
     host = make_host(engine, clock=clock, tiers=options.tiers, tree=lambda: registry.snapshot.tree)
     door = RegistryDoor(registry, clock=clock, key_pepper=options.key_pepper)
     lodged = [make(host, door, metrics.page) for make in residents]
@@ -169,6 +177,7 @@ def _build(
     )
     return Meter(
         registry=registry,
+        leases=leases,
         journal=journal,
         writer=writer,
         follower=follower,
@@ -185,19 +194,14 @@ def _build(
         energy_scrape_seconds=options.energy_scrape_seconds,
         server=Server(
             make_meter_servicer(
-                options, parts, engine=engine, registry=registry, usage=usage, door=door
+                parts, engine=engine, registry=registry, usage=usage, leases=leases, door=door
             ),
             accounts=make_account_servicer(
                 options, accounts, registry=registry, door=door, clock=clock
             ),
             clock=ClockServicer(clock, driver=driver),
-            energy=EnergyServicer(
-                energy,
-                reader=EfficiencyStore(engine, factories=factories),
-                factory=FactoryDesk(factories, clock=clock),
-                marks=SoftwareMarkDesk(marks, clock=clock),
-                door=door,
-                clock=clock,
+            energy=make_energy_servicer(
+                energy, engine=engine, factories=factories, marks=marks, door=door, clock=clock
             ),
             producers=ProducerServicer(parts, door=door, registry=registry),
             audit=AuditServicer(AuditStore(engine)),

@@ -19,24 +19,27 @@ from meter.energy.reading import Readers, gaps_of
 from meter.energy.recorder import EnergyRecorder
 from meter.hosting import Host
 from meter.journal.writer import JournalWriter
+from meter.leases import Leases
 from meter.metrics import Metrics
 from meter.options import MeterOptions
 from meter.presence import Roster, ShownProducers
 from meter.registry import Registry
 from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import ClockDriver, DrivenClock
-from meter.runtime.ids import random_bytes
+from meter.runtime.ids import process_name, random_bytes
 from meter.standbys import Standbys
 from meter.store.accounts import AccountStore
 from meter.store.attribution import AttributionStore
 from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
 from meter.store.dimensions import DimensionReader
+from meter.store.efficiency import EfficiencyStore
 from meter.store.energy import EnergyStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
 from meter.store.journal import JournalStore
+from meter.store.leases import LeaseStore
 from meter.store.marks import SoftwareMarkStore
 from meter.store.power import PowerStore
 from meter.store.producers import ProducerStore
@@ -47,8 +50,11 @@ from meter.wire.account_servicer import AccountServicer
 from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.door import RegistryDoor
 from meter.wire.intake import Intake
+from meter.wire.energy_servicer import EnergyServicer
+from meter.wire.factory_messages import FactoryDesk
 from meter.wire.meter_servicer import MeterServicer
 from meter.wire.stream import StreamParts
+from meter.wire.software_marks import SoftwareMarkDesk
 
 
 def make_described(
@@ -149,7 +155,6 @@ def make_standbys(options: MeterOptions, engine: Engine) -> Standbys | None:
 
 
 def make_meter_servicer(
-    options: MeterOptions,
     parts: StreamParts,
     *,
     engine: Engine,
@@ -161,9 +166,12 @@ def make_meter_servicer(
     return MeterServicer(
         parts,
         registry=registry,
+    leases: Leases,
         reader=usage,
         quarantine=QuarantineStore(engine),
-        corrections=CorrectionDesk(parts, store=CorrectionStore(engine, shard=options.shard)),
+        corrections=CorrectionDesk(
+            parts, store=CorrectionStore(engine, own_shard=lambda: leases.shard)
+        ),
         clock=parts.clock,
         door=door,
     )
@@ -221,6 +229,26 @@ def make_driver(
     engine: Engine,
     wake_counting: Callable[[], None],
     on_edge: Sequence[Callable[[int], None]],
+def make_energy_servicer(
+    recorder: EnergyRecorder,
+    *,
+    engine: Engine,
+    factories: FactoryStore,
+    marks: SoftwareMarkStore,
+    door: RegistryDoor,
+    clock: Clock,
+) -> EnergyServicer:
+    """Build the service of energy and of the factory's description."""
+    return EnergyServicer(
+        recorder,
+        reader=EfficiencyStore(engine, factories=factories),
+        factory=FactoryDesk(factories, clock=clock),
+        marks=SoftwareMarkDesk(marks, clock=clock),
+        door=door,
+        clock=clock,
+    )
+
+
 ) -> ClockDriver | None:
     """Build what advances a sandbox's clock; None where the clock is the machine's."""
     if not isinstance(clock, DrivenClock):
@@ -244,20 +272,51 @@ def make_follower(
     dying: asyncio.Event,
 ) -> Follower:
     """Build what counts the journal; `dying` is set when it ends by itself."""
-    loop = asyncio.get_running_loop()
 
     def counted(delta: UsageDelta) -> None:
         found = names.counted(delta)
         for listen in listeners:
             listen(found)
 
-    def lost() -> None:
-        loop.call_soon_threadsafe(dying.set)
-
     return Follower(
         usage,
         now_ms=clock.now_ms,
         monotonic_seconds=clock.monotonic_seconds,
         on_counted=counted,
-        on_death=lost,
+        on_death=_teller_of(dying),
     )
+
+
+def make_leases(
+    options: MeterOptions,
+    engine: Engine,
+    *,
+    usage: UsageStore,
+    metrics: Metrics,
+    clock: Clock,
+    dying: asyncio.Event,
+) -> Leases:
+    """Build what holds a shard of the journal; `dying` is set when it ends by itself."""
+
+    def looked(held_count: int, adopted_count: int) -> None:
+        metrics.shard_leases.set(held_count)
+        metrics.lease_takeovers.inc(adopted_count)
+
+    return Leases(
+        LeaseStore(engine, owner=process_name()),
+        shard=options.shard,
+        monotonic_seconds=clock.monotonic_seconds,
+        on_taken=usage.ensure_watermark,
+        on_round=looked,
+        on_death=_teller_of(dying),
+    )
+
+
+def _teller_of(dying: asyncio.Event) -> Callable[[], None]:
+    """Return what sets the event from a thread."""
+    loop = asyncio.get_running_loop()
+
+    def tell() -> None:
+        loop.call_soon_threadsafe(dying.set)
+
+    return tell

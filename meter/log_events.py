@@ -46,6 +46,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "cause": "What the database said: its code and first words, never with values.",
     "code": "The gRPC status code, like `UNAVAILABLE`.",
     "count": "How many.",
+    "epoch": "How often a shard has changed its owner, one more each time.",
     "error_id": "16 hexadecimal digits that the caller was told, too.",
     "events": "How many events.",
     "expiry": "Until when a certificate is valid, in ISO 8601.",
@@ -55,6 +56,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "reason": "The error reason of the wire; see [the list](outcomes.md#error-reasons).",
     "says": "A sentence, as the caller was told it.",
     "seconds": "How long it took, in seconds.",
+    "shard": "The number of a shard of the journal.",
     "standbys": "application_names of standbys, separated by commas.",
     "submissions": "How many batches and calls.",
 }
@@ -167,6 +169,12 @@ CATALOGUE: Final = (
         " traceback: report it.",
     ),
     LogEvent(
+        name="lease_not_renewed",
+        level=Level.DEBUG,
+        fields=("fault",),
+        meaning="The lease of the shard could not be renewed; it is tried again in a second.",
+    ),
+    LogEvent(
         name="part_ended",
         level=Level.ERROR,
         meaning="A part of the meter died, and the process ends with it, to be started anew. With"
@@ -182,6 +190,32 @@ CATALOGUE: Final = (
         level=Level.INFO,
         meaning="A newer instance of a producer opened a stream, and the older one's ended. Two"
         " servers that report under one name do this to each other all the time.",
+    ),
+    LogEvent(
+        name="shard_adopted",
+        level=Level.WARNING,
+        fields=("shard",),
+        meaning="Whoever held this shard has died, or hangs: it is fenced, and what lies uncounted"
+        " there is counted.",
+    ),
+    LogEvent(
+        name="shard_lost",
+        level=Level.WARNING,
+        fields=("shard",),
+        meaning="Somebody else has taken this server's shard: it was started for the same one, or"
+        " this server hung for longer than a lease lasts. It takes another one and goes on.",
+    ),
+    LogEvent(
+        name="shard_not_given_back",
+        level=Level.DEBUG,
+        fields=("shard",),
+        meaning="The database was away at the end: the lease runs out by itself.",
+    ),
+    LogEvent(
+        name="shard_taken",
+        level=Level.INFO,
+        fields=("shard", "epoch"),
+        meaning="From now on this server writes this shard of the journal.",
     ),
     LogEvent(
         name="standbys_complete",

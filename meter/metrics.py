@@ -173,6 +173,22 @@ BUILD_INFO: Final = Entry(
     " without any).",
 )
 CERTIFICATE_EXPIRY: Final = Entry(
+SHARD_LEASES: Final = Entry(
+    name="tokenworks_shard_leases",
+    kind="gauge",
+    unit="shards",
+    labels=(),
+    meaning="Shards of the journal that a server holds: how many servers of the installation live."
+    " Each of them shows the same.",
+)
+LEASE_TAKEOVERS: Final = Entry(
+    name="tokenworks_lease_takeovers_total",
+    kind="counter",
+    unit="shards",
+    labels=(),
+    meaning="Shards that this server adopted, since whoever held them died or hung. What lay"
+    " uncounted in them is counted.",
+)
     name="tokenworks_certificate_expiry_timestamp_seconds",
     kind="gauge",
     unit="seconds",
@@ -219,6 +235,8 @@ CATALOGUE: Final = (
 
 class Metrics:
     """The catalogue's metrics on a page of their own."""
+    SHARD_LEASES,
+    LEASE_TAKEOVERS,
 
     def __init__(self) -> None:
         """Make them all."""
@@ -254,6 +272,8 @@ class Metrics:
         return self.page.registry
 
     def committed(self, *, seconds: float, submissions: int, events: int) -> None:  # noqa: ARG002
+        self.shard_leases = page.plain_gauge(SHARD_LEASES)
+        self.lease_takeovers = page.plain_counter(LEASE_TAKEOVERS)
         """Note a group's commit."""
         self.commit_seconds.observe(seconds)
 

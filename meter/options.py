@@ -42,10 +42,11 @@ class MeterOptions:
     with one `http_tls` says whether HTTP is too. Of `tls_client_ca` clients need a certificate. A
     gRPC connection lives for `connection_age_seconds`. `key_pepper` keys the hash of API keys.
     `tiers` are the names that this installation sells. `shard` is the journal shard that this
-    process owns. `buffer_bytes_max` bounds what waits for its commit. `sandbox_clock_ms` asks for a
-    driven clock, and is where one begins that is new; None asks for the real one. A producer that
-    is not heard for `silence_seconds` is silent. What is acknowledged is durable once each of the
-    `durable_standbys` has it; without any, once it is recorded. The
+    process begins with, whoever has it; None is the lowest that nobody has. `buffer_bytes_max`
+    bounds what waits for its commit, `calls_per_second_max` what one API key may ask.
+    `sandbox_clock_ms` asks for a driven clock, and is where one begins that is new; None asks for
+    the real one. A producer that is not heard for `silence_seconds` is silent. What is acknowledged
+    is durable once each of the `durable_standbys` has it; without any, once it is recorded. The
     `energy_sources` are read every `energy_scrape_seconds`, on a driven clock at each edge;
     exporters read their boards every `energy_collect_seconds`.
     """
@@ -60,7 +61,7 @@ class MeterOptions:
     connection_age_seconds: int
     key_pepper: bytes
     tiers: tuple[str, ...]
-    shard: int
+    shard: int | None
     buffer_bytes_max: int
     sandbox_clock_ms: int | None
     silence_seconds: int

@@ -16,6 +16,7 @@ from meter.energy.described import DescribedFactory
 from meter.energy.recorder import EnergyRecorder
 from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
+from meter.leases import Leases
 from meter.metrics import Metrics
 from meter.presence import Roster
 from meter.readiness import Readiness, SchemaLook
@@ -44,6 +45,7 @@ class Meter:
     """The parts that run, and those that they are watched by."""
 
     registry: Registry
+    leases: Leases
     journal: JournalStore
     writer: JournalWriter
     follower: Follower
@@ -87,6 +89,7 @@ class Meter:
             watching.append(asyncio.create_task(_every_in_thread(_CERTIFICATE_SECONDS, look)))
         for task in (writing, *watching):
             task.add_done_callback(self._ended)
+        self.leases.start()
         self.follower.start()
         try:
             yield
@@ -98,6 +101,8 @@ class Meter:
             await asyncio.gather(*watching, return_exceptions=True)
             await asyncio.to_thread(self.energy.stop)
             await asyncio.to_thread(self.follower.stop)
+            # Last: until then it is counted by this process, and by no other.
+            await asyncio.to_thread(self.leases.stop)
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
         # A meter without its writer or its watchers would look alive: keys that were revoked

@@ -45,8 +45,12 @@ class CountingTransaction(Protocol):
 class CountingStore(Protocol):
     """Where the follower reads and writes."""
 
-    def counting(self) -> AbstractContextManager[CountingTransaction]:
-        """Open a transaction that holds the shard's watermark."""
+    def counting(self, shard: int | None = None) -> AbstractContextManager[CountingTransaction]:
+        """Open a transaction that holds the watermark of our own shard, or of one that is named."""
+        ...
+
+    def find_orphans(self) -> Sequence[int]:
+        """Return the shards that have something to count, and nobody who does."""
         ...
 
     def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
@@ -75,6 +79,7 @@ class Follower:
         self._monotonic_seconds = monotonic_seconds
         self._on_counted = on_counted
         self._on_death = on_death
+        self._looked_seconds: float | None = None
         self._woken = threading.Event()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -93,9 +98,12 @@ class Follower:
         self._woken.set()
         self._thread.join()
 
-    def count_once(self) -> int:
-        """Count the next segments in one transaction and return how many events they held."""
-        with self._store.counting() as transaction:
+    def count_once(self, shard: int | None = None) -> int:
+        """Count the next segments in one transaction and return how many events they held.
+
+        Of our own shard, or of one that is named and that nobody counts.
+        """
+        with self._store.counting(shard) as transaction:
             bodies = transaction.read(events_max=COUNT_EVENTS_MAX)
             if not bodies:
                 return 0
@@ -106,6 +114,10 @@ class Follower:
             transaction.advance()
         self._tell(segments, delta)
         return sum(len(part) for part in segments)
+
+    def count_orphans(self) -> int:
+        """Count what lies in shards that nobody counts any more; return how many events."""
+        return sum(self.count_once(shard) for shard in self._store.find_orphans())
 
     def _tell(self, segments: Sequence[Segment], delta: UsageDelta) -> None:
         """Tell what was reported: a correction is no production, and counters never fall."""
@@ -129,6 +141,8 @@ class Follower:
                 has_counted = self._count_and_rest()
                 # After each round: under load there is always more to count.
                 self._store.take_cut_if_due(now_ms=self._now_ms(), every_ms=_DAY_MS)
+                if not stopping:
+                    has_counted |= self._look_for_orphans()
             except (MeterError, ValueError) as error:
                 # ValueError: a segment of a later version. It waits for the upgrade.
                 told = {"fault": str(error), "cause": getattr(error, "cause", None)}
@@ -151,3 +165,12 @@ class Follower:
         if 0 < count < COUNT_EVENTS_MAX // 2:
             self._stopping.wait(min(_PAUSE_PER_WORK * took, _PAUSE_SECONDS_MAX))
         return count > 0
+
+    def _look_for_orphans(self) -> bool:
+        """Look at what others have left behind, as often as at what there is when nothing wakes."""
+        now_seconds = self._monotonic_seconds()
+        looked_seconds = self._looked_seconds
+        if looked_seconds is not None and now_seconds - looked_seconds < _POLL_SECONDS:
+            return False
+        self._looked_seconds = now_seconds
+        return self.count_orphans() > 0

@@ -1,6 +1,6 @@
 """Corrections in Postgres: appended in the transaction of their segment, and read back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -21,6 +21,7 @@ from meter.domain.errors import Reason, Unavailable
 from meter.domain.event import Dimensions
 from meter.domain.times import to_iso, to_ms, to_time
 from meter.domain.tokens import TokenClass
+from meter.leases import Lease
 from meter.runtime.engine import store_faults
 from meter.store.audit_log import ChangeLog
 from meter.store.recorded_events import find_recorded
@@ -35,23 +36,27 @@ class CorrectionWrites:
     """The part of a group's transaction that writes corrections."""
 
     _connection: Connection
-    _shard: int
+    _lease: Lease
 
     def correct(self, correction: NewCorrection, *, now_ms: int) -> int | None:
         """Note a correction and return its id; the next segment that is appended must be its own.
 
         None: the row was corrected before, by whoever came first. What another server writes at
-        this moment is waited for.
+        this moment is waited for. Raises Unavailable while the row is of another shard than ours
+        and not counted yet.
         """
+        shard = self._lease.shard
         # The shard's row is ours until the commit, and so is the next position.
-        own = select(shards.c.position + 1).filter_by(shard=self._shard).with_for_update()
+        own = select(shards.c.position + 1).filter_by(shard=shard).with_for_update()
         position = self._connection.execute(own).scalar_one()
         target, reported = correction.target, correction.reported
+        # Again: since it was looked for, this process may have lost its shard and taken another.
+        require_counted(self._connection, target, own_shard=shard)
         statement = upsert(corrections).values(
             shard=target.shard,
             position=target.position,
             event_row=target.row,
-            correction_shard=self._shard,
+            correction_shard=shard,
             correction_position=position,
             producer=reported.producer,
             sequence=reported.sequence,
@@ -76,10 +81,10 @@ class CorrectionWrites:
 class CorrectionStore:
     """Finds recorded events as they count now, and lists corrections."""
 
-    def __init__(self, engine: Engine, *, shard: int) -> None:
-        """Take the engine and the shard to which this process appends corrections."""
+    def __init__(self, engine: Engine, *, own_shard: Callable[[], int]) -> None:
+        """Take the engine and what returns the shard to which this process appends corrections."""
         self._engine = engine
-        self._shard = shard
+        self._own_shard = own_shard
 
     def find_event(self, search: Search) -> Found:
         """Return the one event that is meant, as it counts now.
@@ -96,7 +101,7 @@ class CorrectionStore:
                     break
                 event = last.after
                 target = EventRow(row.correction_shard, row.correction_position, _REPLACEMENT_ROW)
-            self._require_counted(connection, target)
+            require_counted(connection, target, own_shard=self._own_shard())
         return Found(
             target=target,
             event=event,
@@ -122,20 +127,21 @@ class CorrectionStore:
         with store_faults(), self._engine.connect() as connection:
             return [_from_row(row) for row in connection.execute(statement)]
 
-    def _require_counted(self, connection: Connection, target: EventRow) -> None:
-        """Let no cut come between an event and what takes it back, with the latter alone below it.
 
-        Within a shard the order of the journal sees to that.
-        """
-        if target.shard == self._shard:
-            return
-        statement = select(counting.c.position).filter_by(shard=target.shard)
-        counted = connection.execute(statement).scalar_one_or_none() or 0
-        if counted < target.position:
-            raise Unavailable(
-                Reason.STORE_UNAVAILABLE,
-                f"The event is recorded in shard {target.shard} and not counted yet. Try again.",
-            )
+def require_counted(connection: Connection, target: EventRow, *, own_shard: int) -> None:
+    """Let no cut come between an event and what takes it back, with the latter alone below it.
+
+    Within a shard the order of the journal sees to that. Raises Unavailable.
+    """
+    if target.shard == own_shard:
+        return
+    statement = select(counting.c.position).filter_by(shard=target.shard)
+    counted = connection.execute(statement).scalar_one_or_none() or 0
+    if counted < target.position:
+        raise Unavailable(
+            Reason.STORE_UNAVAILABLE,
+            f"The event is recorded in shard {target.shard} and not counted yet. Try again.",
+        )
 
 
 def _to_change(correction: NewCorrection, *, correction_id: int, now_ms: int) -> Change:

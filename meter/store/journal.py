@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import numpy as np
 from sqlalchemy import (
@@ -17,19 +17,20 @@ from sqlalchemy import (
     text,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert as upsert
 from sqlalchemy.exc import DBAPIError
 
 from meter.audit_log import Action, Change
-from meter.domain.errors import Reason, StoreRefusal, Unavailable
+from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.event import Dimensions, EventBatch, Int64Array, Origin, SetAside
 from meter.domain.limits import DIMENSIONS_INTERNED_MAX
 from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
+from meter.leases import Lease, ShardLost
 from meter.runtime.engine import connection_count, store_faults
 from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
 from meter.store.installation import installation_time
+from meter.store.leases import LEASE_END
 from meter.store.producers import ProducerKey, lock_producers, save_producers
 from meter.store.tables import (
     event_claims,
@@ -58,14 +59,29 @@ _DICTIONARIES: Final = {
 }
 
 
-class JournalStore:
-    """Writes one shard of the journal; a newer owner of the shard fences this one."""
+class Tenure(Protocol):
+    """What holds a shard for this process: `meter.leases.Leases`."""
 
-    def __init__(self, engine: Engine, *, shard: int) -> None:
-        """Take the engine and the shard; `take_ownership` comes first."""
+    def current(self) -> Lease:
+        """Return the lease; where it was lost, another one is taken."""
+        ...
+
+    def confirmed(self, lease: Lease) -> Lease:
+        """Return the lease if it stands in this database; else another one."""
+        ...
+
+    def lost(self, lease: Lease) -> None:
+        """Hear that somebody else has taken over the shard."""
+        ...
+
+
+class JournalStore:
+    """Writes the shard of the journal that is leased; a newer owner of it fences this one."""
+
+    def __init__(self, engine: Engine, *, leases: Tenure) -> None:
+        """Take the engine, and what holds a shard."""
         self._engine = engine
-        self._shard = shard
-        self._epoch = 0
+        self._leases = leases
         self._dimension_ids: dict[tuple[str, int, str], int] = {}
         self._sku_ids: dict[tuple[Any, ...], int] = {}
         self._ids_by_table: dict[int, tuple[Any, Int64Array]] = {}
@@ -82,18 +98,23 @@ class JournalStore:
         with store_faults(), self._engine.begin() as connection:
             self._epoch = connection.execute(statement.returning(shards.c.epoch)).scalar_one()
 
+        lease = self._leases.current()
     @contextmanager
     def transaction(self) -> Iterator["JournalTransaction"]:
         """Open the one transaction of a group; leaving it without a fault commits.
 
         A connection lost in the commit leaves its fate unknown: nothing is acknowledged, and what
-        is on disk is read anew by whatever comes next, since no state is kept here.
+        is on disk is read anew by whatever comes next, since no state is kept here. Raises
+        ShardLost when somebody else has the shard; what comes next is written to another one.
         """
         try:
             with store_faults(), self._engine.begin() as connection:
                 if connection_count(self._engine) != self._settled_count:
-                    self._settle()
-                yield JournalTransaction(connection, shard=self._shard, epoch=self._epoch)
+                    lease = self._settle(lease)
+                yield JournalTransaction(connection, lease=lease)
+        except ShardLost:
+            self._leases.lost(lease)
+            raise
         except DBAPIError as error:
             message = "The database refused the batch; see the server's log."
             raise StoreRefusal(Reason.INTERNAL, message) from error
@@ -102,10 +123,11 @@ class JournalStore:
         """Return each event's `dimension_id`, after `ensure_dimensions` for the batch."""
         return self._ids_by_table[id(batch.table)][1][batch.dimension]
 
-    def ensure_dimensions(self, batches: Iterable[EventBatch]) -> None:
+    def ensure_dimensions(self, batches: Iterable[EventBatch]) -> list[int]:
         """Give database ids to dimensions seen for the first time; commits by itself.
 
-        An id without events is harmless, so a group that fails later leaves nothing wrong.
+        An id without events is harmless, so a group that fails later leaves nothing wrong. Returns
+        for each batch how many of those that were looked up the database had already.
         """
         self._wanted = batches = list(batches)
         if len(self._ids_by_table) > _TABLES_KEPT:
@@ -123,7 +145,7 @@ class JournalStore:
                 ids[missing] = self._insert_dimensions([table[handle] for handle in missing])
             self._ids_by_table[id(table)] = (table, ids)
 
-    def _settle(self) -> None:
+    def _settle(self, lease: Lease) -> Lease:
         """Trust nothing that was learned over earlier connections: this may be an older database.
 
         Whoever restores one, or fails over, ends every connection. What a transaction begins after
@@ -133,12 +155,8 @@ class JournalStore:
         for known in (self._dimension_ids, self._sku_ids, self._ids_by_table):
             known.clear()
         self.ensure_dimensions(self._wanted)
-        statement = select(shards.c.epoch).filter_by(shard=self._shard)
-        with self._engine.connect() as connection:
-            epoch = connection.execute(statement).scalar()
-        if epoch is None or epoch < self._epoch:
-            # From before this process owned the shard. A newer owner has a higher epoch.
-            self.take_ownership()
+        lease = self._leases.confirmed(lease)
+        return lease
         self._settled_count = count
 
     def forget_claims(self, *, before_ms: int) -> int:
@@ -183,11 +201,10 @@ class JournalStore:
 class JournalTransaction(CorrectionWrites):
     """What one group's transaction can do; the order is the writer's."""
 
-    def __init__(self, connection: Connection, *, shard: int, epoch: int) -> None:
-        """Take an open connection in a transaction."""
+    def __init__(self, connection: Connection, *, lease: Lease) -> None:
+        """Take an open connection in a transaction, and what holds the shard."""
         self._connection = connection
-        self._shard = shard
-        self._epoch = epoch
+        self._lease = lease
 
     def lock_producers(self, keys: Iterable[ProducerKey]) -> dict[ProducerKey, ProducerState]:
         """Lock producers in sorted order and return their states.
@@ -234,18 +251,24 @@ class JournalTransaction(CorrectionWrites):
 
     def append(self, body: bytes, *, event_count: int, first_ms: int, last_ms: int) -> int:
         """Append a segment and return its position; refuses when the shard has a newer owner."""
-        # One statement: the ownership is checked by the very act that takes the position.
+        lease = self._lease
+        # One statement: the ownership is checked by the very act that takes the position. A
+        # database that was restored may give an epoch out twice, but not to the same owner.
         owned = (
             update(shards)
-            .where(shards.c.shard == self._shard, shards.c.epoch == self._epoch)
-            .values(position=shards.c.position + 1)
+            .where(
+                shards.c.shard == lease.shard,
+                shards.c.epoch == lease.epoch,
+                shards.c.owner == lease.owner,
+            )
+            .values(position=shards.c.position + 1, lease_until=text(LEASE_END))
             .returning(shards.c.position)
             .cte("owned")
         )
         row = {
-            "shard": self._shard,
+            "shard": lease.shard,
             "position": owned.c.position,
-            "epoch": self._epoch,
+            "epoch": lease.epoch,
             "event_count": event_count,
             "first_end_time": to_time(first_ms),
             "last_end_time": to_time(last_ms),
@@ -262,10 +285,7 @@ class JournalTransaction(CorrectionWrites):
             .returning(journal.c.position)
         ).scalar()
         if position is None:
-            raise Unavailable(
-                Reason.SHUTTING_DOWN,
-                f"Another server has taken over shard {self._shard}. Connect to that one.",
-            )
+            raise ShardLost(lease.shard)
         return int(position)
 
     def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:

@@ -1,6 +1,6 @@
 """Usage in Postgres: the follower's transaction, cuts, and queries."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
@@ -14,6 +14,7 @@ from meter.counting.aggregate import UsageDelta
 from meter.counting.reports import Report, ReportMemory
 from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.event import Int64Array
+from meter.domain.limits import COUNTING_IDLE_SECONDS_MAX
 from meter.domain.times import to_ms
 from meter.domain.tokens import TokenClass
 from meter.runtime.engine import (
@@ -43,55 +44,84 @@ _POSTGRES_EPOCH_US: Final = 946_684_800_000_000
 _SEGMENTS_MAX: Final = 2_000
 
 
-class UsageStore:
-    """Counts one shard of the journal into usage, and answers questions about all of it."""
+# Counting adds up between two statements, and a server that hangs there holds up each cut.
+_PATIENCE: Final = text(
+    f"SET LOCAL idle_in_transaction_session_timeout = '{COUNTING_IDLE_SECONDS_MAX}s'"
+)
+# What lies in shards that nobody holds, or somebody of a version without leases. Not what would be
+# counted again: `ensure_watermark` says so.
+_ORPHANS: Final = text(
+    """
+    SELECT s.shard FROM shards s JOIN counting c USING (shard)
+    WHERE s.position > c.position AND s.shard <> :own_shard
+        AND (s.lease_until IS NULL OR s.lease_until <= clock_timestamp())
+        AND NOT EXISTS (
+            SELECT FROM cut_positions p WHERE p.shard = s.shard AND p.position > c.position
+        )
+    ORDER BY 1
+    """
+)
 
-    def __init__(self, engine: Engine, *, shard: int) -> None:
-        """Take the engine and the shard that this process counts."""
+
+class UsageStore:
+    """Counts shards of the journal into usage, and answers questions about all of it."""
+
+    def __init__(self, engine: Engine, *, own_shard: Callable[[], int]) -> None:
+        """Take the engine and what returns the shard that this process writes."""
         self._engine = engine
-        self._shard = shard
+        self._own_shard = own_shard
         self._cuts = CutStore(engine)
         self._memory = ReportMemory()
         self._settled_count = 0
 
-    def ensure_watermark(self) -> None:
-        """Begin the shard's watermark at zero unless it is there.
+    def ensure_watermark(self, shard: int) -> None:
+        """Begin a shard's watermark at zero unless it is there.
 
         Raises StoreRefusal when it lies behind a cut that was taken: parts of the database are
         older than others, and counting on would count again what a cut has sealed.
         """
-        statement = upsert(counting).values(
-            shard=self._shard,
-            position=0,
-            counted_until=installation_time(func.now()),
-            totalled_position=0,
-        )
-        sealed = select(func.max(cut_positions.c.position)).filter_by(shard=self._shard)
+        mark = select(counting.c.position).filter_by(shard=shard)
+        sealed = select(func.max(cut_positions.c.position)).filter_by(shard=shard)
         with store_faults(), self._engine.begin() as connection:
-            connection.execute(statement.on_conflict_do_nothing())
-            counted = connection.execute(
-                select(counting.c.position).filter_by(shard=self._shard)
-            ).scalar_one()
+            counted = connection.execute(mark).scalar_one_or_none()
+            if counted is None:
+                _begin_watermark(connection, shard)
+                counted = connection.execute(mark).scalar_one()
             cut = connection.execute(sealed).scalar() or 0
         if counted < cut:
             raise StoreRefusal(
                 Reason.INTERNAL,
-                f"Shard {self._shard} is counted up to {counted}, behind a cut at {cut}:"
+                f"Shard {shard} is counted up to {counted}, behind a cut at {cut}:"
                 " the database was restored in part. Restore all of it from one backup.",
             )
 
     @contextmanager
-    def counting(self) -> Iterator["CountingStep"]:
-        """Open a transaction that holds the shard's watermark."""
+    def counting(self, shard: int | None = None) -> Iterator["CountingStep"]:
+        """Open a transaction that holds the watermark of our own shard, or of one that is named.
+
+        Our own is waited for; of another one, which somebody counts just then, nothing is read.
+        """
         with refusals("to count"), store_faults(), self._engine.begin() as connection:
             count = connection_count(self._engine)
             if count != self._settled_count:
                 # What was written through connections that are gone may be gone with them.
                 self._memory.forget()
-            step = CountingStep(connection, shard=self._shard, memory=self._memory)
+            connection.execute(_PATIENCE)
+            step = CountingStep(
+                connection,
+                shard=self._own_shard() if shard is None else shard,
+                is_waited_for=shard is None,
+                memory=self._memory,
+            )
             yield step
         self._settled_count = count
         self._memory.learn(step.reports)
+
+    def find_orphans(self) -> Sequence[int]:
+        """Return the shards that have something to count, and nobody who does."""
+        values = {"own_shard": self._own_shard()}
+        with store_faults(), self._engine.connect() as connection:
+            return list(connection.execute(_ORPHANS, values).scalars())
 
     def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
         """Take a cut when the last one is `every_ms` old or of another day; return its id."""
@@ -120,7 +150,14 @@ class UsageStore:
 class CountingStep:
     """One transaction of the follower."""
 
-    def __init__(self, connection: Connection, *, shard: int, memory: ReportMemory) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        *,
+        shard: int,
+        is_waited_for: bool,
+        memory: ReportMemory,
+    ) -> None:
         """Lock the shard's watermark; `memory` is of who is known to have reported for whom."""
         self._connection = connection
         self._shard = shard
@@ -129,12 +166,16 @@ class CountingStep:
         self._last: tuple[int, datetime] | None = None
         self._starts_ms: Sequence[int] = ()
         self._classes: Sequence[TokenClass] = ()
-        self._position: int = connection.execute(
-            select(counting.c.position).where(counting.c.shard == shard).with_for_update()
-        ).scalar_one()
+        mark = select(counting.c.position).where(counting.c.shard == shard)
+        # None: somebody else counts it at this moment.
+        self._position: int | None = connection.execute(
+            mark.with_for_update(skip_locked=not is_waited_for)
+        ).scalar_one_or_none()
 
     def read(self, *, events_max: int) -> Sequence[bytes]:
         """Return the bodies of the next segments, at least one if there is any."""
+        if self._position is None:
+            return []
         rows = self._connection.execute(
             select(journal.c.position, journal.c.event_count, journal.c.commit_time)
             .where(journal.c.shard == self._shard, journal.c.position > self._position)
@@ -226,6 +267,22 @@ class CountingStep:
         )
         if self._starts_ms:
             fold_late(self._connection, starts_ms=self._starts_ms, classes=self._classes)
+
+
+def _begin_watermark(connection: Connection, shard: int) -> None:
+    # A cut locks the watermarks that there are. One that began beside it would be counted below the
+    # cut after it was taken: so it begins before or after, and counting waits for that moment.
+    connection.execute(text("LOCK TABLE counting IN EXCLUSIVE MODE"))
+    connection.execute(
+        upsert(counting)
+        .values(
+            shard=shard,
+            position=0,
+            counted_until=installation_time(func.now()),
+            totalled_position=0,
+        )
+        .on_conflict_do_nothing()
+    )
 
 
 def _copy_rows(delta: UsageDelta) -> bytes:

@@ -24,12 +24,11 @@ from meter.store.cuts import CutStore
 from meter.store.evidence import EvidenceStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
-from meter.store.journal import JournalStore
 from meter.store.reporters import ReporterStore
 from meter.store.sums import SumStore
-from meter.store.usage import UsageStore
 from tests.clock import FakeClock
 from tests.meter.plain_events import PlainEvent, to_batch
+from tests.meter.store.recording import counting_of, owner
 
 TIERS = ("free", "medium", "high", "premium", "ultra")
 Moves = Sequence[tuple[int, str | None]]
@@ -59,10 +58,8 @@ class Town:
         self.clock = FakeClock(now_ms)
         self.engine = make_engine(database_url, pool_size=8)
         self.accounts = AccountStore(self.engine, self.clock)
-        self._journal = JournalStore(self.engine, shard=0)
-        self._journal.take_ownership()
-        self._usage = UsageStore(self.engine, shard=0)
-        self._usage.ensure_watermark()
+        self._journal = owner(self.engine)
+        self._usage = counting_of(self.engine)
         self.host = Host(
             engine=self.engine,
             clock=self.clock,
@@ -102,7 +99,7 @@ class Town:
     def correct(self, event_id: int, *, after: TownEvent | None = None) -> None:
         """Void the event with this id, or count another in its place."""
         wanted = ById(event_id=event_id.to_bytes(16))
-        found = CorrectionStore(self.engine, shard=0).find_event(
+        found = CorrectionStore(self.engine, own_shard=lambda: 0).find_event(
             Search(event=wanted, account_id="", start_ms=0, end_ms=None)
         )
         correction = NewCorrection(

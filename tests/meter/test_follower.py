@@ -1,6 +1,7 @@
 """The follower's thread: what ends it is told."""
 
 import threading
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import pytest
@@ -11,9 +12,14 @@ from meter.counting.follower import CountingTransaction, Follower
 class BrokenStore:
     """Fails in a way that nobody foresaw."""
 
-    def counting(self) -> AbstractContextManager[CountingTransaction]:
+    def counting(self, shard: int | None = None) -> AbstractContextManager[CountingTransaction]:
         """Fail."""
+        del shard
         raise MemoryError
+
+    def find_orphans(self) -> Sequence[int]:
+        """Nobody has left anything behind."""
+        return []
 
     def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
         """Take none."""

@@ -154,7 +154,7 @@ def test_openmeter_3997__close_waits_for_counting_under_way(town: Town) -> None:
     """A cut lies before a round of counting or behind it: an invoice has it whole, or not."""
     during = Customer(town, "during")
     town.record(during.event(input=5), during.event(output=7), count=False)
-    usage = UsageStore(town.engine, shard=0)
+    usage = UsageStore(town.engine, own_shard=lambda: 0)
     with ThreadPoolExecutor(1) as pool:
         with usage.counting() as step:
             bodies = step.read(events_max=10)

@@ -1,6 +1,7 @@
 """What the store's tests record: accounts, batches of plain events, and what is found on disk."""
 
 import contextlib
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -21,7 +22,10 @@ from meter.domain.event import (
 )
 from meter.domain.outcome import Outcome
 from meter.journal.commit import Result, Submission, commit_group
+from meter.leases import Leases
+from meter.runtime.ids import process_name
 from meter.store.journal import JournalStore
+from meter.store.leases import LeaseStore
 from meter.store.producers import ProducerStore
 from meter.store.usage import UsageStore
 from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
@@ -139,10 +143,17 @@ def aside(index: int = 0) -> SetAside:
 
 
 def owner(engine: Engine, *, shard: int = 0) -> JournalStore:
-    """Return a store that owns a shard."""
-    store = JournalStore(engine, shard=shard)
-    store.take_ownership()
-    return store
+    """Return a store that owns a shard, whoever had it."""
+    return JournalStore(engine, leases=holding(engine, shard=shard))
+
+
+def holding(engine: Engine, *, shard: int | None = None, name: str = "") -> Leases:
+    """Return what holds a shard for a process of its own, and renews nothing by itself."""
+    owner = name or process_name()
+    store = LeaseStore(engine, owner=owner)
+    leases = Leases(store, shard=shard, monotonic_seconds=time.monotonic)
+    leases.take()
+    return leases
 
 
 def commit(store: JournalStore, *group: Submission) -> list[Result]:
@@ -178,8 +189,8 @@ def wait_for_lock(database_url: str) -> None:
 
 def counting_of(engine: Engine, *, shard: int = 0) -> UsageStore:
     """Return a store that counts a shard."""
-    store = UsageStore(engine, shard=shard)
-    store.ensure_watermark()
+    store = UsageStore(engine, own_shard=lambda: shard)
+    store.ensure_watermark(shard)
     return store
 
 

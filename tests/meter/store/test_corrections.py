@@ -30,6 +30,7 @@ from tests.meter.store.recording import (
     commit,
     counting_of,
     follow,
+    holding,
     now_ms,
     owner,
     wait_for_lock,
@@ -177,7 +178,7 @@ def test_usage__is_that_of_the_surviving_events(
 ) -> None:
     """After random voids and replacements every sum is as if what survives alone had been sent."""
     draw = random.Random(seed)
-    usage, corrections = counting_of(engine), CorrectionStore(engine, shard=0)
+    usage, corrections = counting_of(engine), CorrectionStore(engine, own_shard=lambda: 0)
     surviving = {number: draw_event(draw, number) for number in range(1, 61)}
     record(store, list(surviving.values()))
     follower = follow(usage)
@@ -219,7 +220,7 @@ def test_usage__below_a_cut_stays(engine: Engine, store: JournalStore, database_
     follow(usage).count_once()
     cut = usage.take_cut_if_due(now_ms=BEGIN_MS, every_ms=1)
     assert cut == 1
-    found = find(CorrectionStore(engine, shard=0), int.from_bytes(event.event_id))
+    found = find(CorrectionStore(engine, own_shard=lambda: 0), int.from_bytes(event.event_id))
     commit(store, correction(found, None))
     follow(usage).count_once()
     rows = ask(database_url, "SELECT cut_id, input, request_count FROM usage ORDER BY 1")
@@ -230,7 +231,7 @@ def test_follower__tells_of_reports_alone(engine: Engine, store: JournalStore) -
     """Counters of what the factory puts out neither fall nor rise with a correction."""
     heard, usage = Heard(), counting_of(engine)
     record(store, [PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={1: 7}, event_id=b"1" * 16)])
-    corrections = CorrectionStore(engine, shard=0)
+    corrections = CorrectionStore(engine, own_shard=lambda: 0)
     after = PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={1: 9})
     commit(store, correction(find(corrections, int.from_bytes(b"1" * 16)), after))
     follow(usage, heard=heard).count_once()
@@ -243,7 +244,7 @@ def test_follower__tells_of_reports_alone(engine: Engine, store: JournalStore) -
 def test_commit__one_of_two_in_a_group(engine: Engine, store: JournalStore) -> None:
     """Two corrections of one event in one group: the first is written, the other told so."""
     record(store, [PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={1: 7}, event_id=b"1" * 16)])
-    corrections = CorrectionStore(engine, shard=0)
+    corrections = CorrectionStore(engine, own_shard=lambda: 0)
     found = find(corrections, int.from_bytes(b"1" * 16))
     results = commit(store, correction(found, None, reason="a"), correction(found, None))
     assert [bool(result.correction_id) for result in results] == [True, False]
@@ -260,7 +261,7 @@ def test_commit__in_the_order_of_the_events(engine: Engine, store: JournalStore)
     for digit in b"123":
         event = PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={}, event_id=bytes([digit] * 16))
         record(store, [event])
-    corrections = CorrectionStore(engine, shard=0)
+    corrections = CorrectionStore(engine, own_shard=lambda: 0)
     found = [find(corrections, int.from_bytes(bytes([digit] * 16))) for digit in b"312"]
     results = commit(store, *(correction(each, None) for each in found))
     numbers = [result.correction_id for result in results]
@@ -273,7 +274,7 @@ def test_commit__of_two_servers_at_once(engine: Engine, database_url: str) -> No
     record(first, [PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={1: 7}, event_id=b"1" * 16)])
     usages = [counting_of(engine), counting_of(engine, shard=1)]
     follow(usages[0]).count_once()
-    found = find(CorrectionStore(engine, shard=1), int.from_bytes(b"1" * 16))
+    found = find(CorrectionStore(engine, own_shard=lambda: 1), int.from_bytes(b"1" * 16))
     mine, other = correction(found, None), correction(found, None)
     assert mine.corrects is not None
     with ThreadPoolExecutor(1) as pool:
@@ -303,12 +304,30 @@ def commit_body(store: JournalStore, transaction: Any, item: Submission) -> None
 def test_find__waits_until_another_shard_is_counted(engine: Engine, store: JournalStore) -> None:
     """No cut may hold what is taken back without what was counted: an uncounted event waits."""
     record(store, [PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={1: 7}, event_id=b"1" * 16)])
-    elsewhere = CorrectionStore(engine, shard=1)
+    elsewhere = CorrectionStore(engine, own_shard=lambda: 1)
     with pytest.raises(Unavailable, match="not counted yet"):
         find(elsewhere, int.from_bytes(b"1" * 16))
-    found = find(CorrectionStore(engine, shard=0), int.from_bytes(b"1" * 16))
+    found = find(CorrectionStore(engine, own_shard=lambda: 0), int.from_bytes(b"1" * 16))
     follow(counting_of(engine)).count_once()
     assert find(elsewhere, int.from_bytes(b"1" * 16)) == found
+
+
+def test_commit__after_the_shard_was_lost(engine: Engine, database_url: str) -> None:
+    """An event that was ours to correct when it was found waits, once the shard is another's."""
+    leases = holding(engine, shard=0)
+    store = JournalStore(engine, leases=leases)
+    owner(engine, shard=1)
+    usages = [counting_of(engine, shard=shard) for shard in (0, 1)]
+    record(store, [PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={1: 7}, event_id=b"1" * 16)])
+    found = find(CorrectionStore(engine, own_shard=lambda: leases.shard), int.from_bytes(b"1" * 16))
+    owner(engine, shard=0)
+    leases.lost(leases.current())
+    with pytest.raises(Unavailable, match="not counted yet"):
+        commit(store, correction(found, None))
+    assert ask_one(database_url, "SELECT count(*) FROM corrections") == 0
+    follow(usages[0]).count_once()
+    commit(store, correction(found, None))
+    assert ask(database_url, "SELECT shard, correction_shard FROM corrections") == [(0, 2)]
 
 
 def test_view__has_what_was_taken_back_and_what_counts(
@@ -319,7 +338,7 @@ def test_view__has_what_was_taken_back_and_what_counts(
         dimension=0, end_ms=BEGIN_MS + 5, tokens={1: 7, 7: 2}, event_id=b"1" * 16, request_id="ü"
     )
     record(store, [event, PlainEvent(dimension=1, end_ms=BEGIN_MS, tokens={}, event_id=b"2" * 16)])
-    corrections = CorrectionStore(engine, shard=0)
+    corrections = CorrectionStore(engine, own_shard=lambda: 0)
     after = PlainEvent(dimension=3, end_ms=BEGIN_MS, tokens={1: 9}, extra={"finish": 3})
     commit(store, correction(find(corrections, int.from_bytes(b"1" * 16)), after, reason="why"))
     commit(store, correction(find(corrections, int.from_bytes(b"2" * 16)), None))
@@ -349,7 +368,7 @@ def test_energy__stays_exact(engine: Engine, store: JournalStore, database_url: 
         PlainEvent(dimension=1, end_ms=BEGIN_MS, tokens={7: 10}, event_id=b"2" * 16),
     ]
     record(store, events)
-    usage, corrections = counting_of(engine), CorrectionStore(engine, shard=0)
+    usage, corrections = counting_of(engine), CorrectionStore(engine, own_shard=lambda: 0)
     follow(usage).count_once()
     put_energy(database_url, 1001, pool="hall-1")
     attribute_all(engine)

@@ -90,7 +90,7 @@ def add(step: CountingTransaction, bodies: Sequence[bytes]) -> None:
 
 def test_cut__two_at_once_take_one(engine: Engine, usage: UsageStore, database_url: str) -> None:
     """Of processes that find a cut due at the same time one takes it."""
-    stores = [usage, *(UsageStore(engine, shard=0) for _ in range(5))]
+    stores = [usage, *(UsageStore(engine, own_shard=lambda: 0) for _ in range(5))]
     with ThreadPoolExecutor(6) as pool, psycopg.connect(database_url) as holder:
         holder.execute("SELECT 1 FROM counting FOR UPDATE")
         taking = [pool.submit(cut, store, BEGIN_MS) for store in stores]

@@ -29,7 +29,7 @@ from tests.meter.store.recording import (
 def find(engine: Engine, event: ById | ByPlace) -> dict[int, int]:
     """Return the tokens of the event that is meant."""
     search = Search(event=event, account_id="acme", start_ms=0, end_ms=None)
-    return dict(CorrectionStore(engine, shard=0).find_event(search).event.tokens)
+    return dict(CorrectionStore(engine, own_shard=lambda: 0).find_event(search).event.tokens)
 
 
 def test_find__wants_the_bytes_to_be_an_id(engine: Engine, store: JournalStore) -> None:
@@ -61,7 +61,7 @@ def test_find__in_its_time_alone(engine: Engine, store: JournalStore) -> None:
         for step in range(2)
     ]
     commit(store, Submission(origin=origin_of(""), batch=to_batch(events, table=TABLE)))
-    corrections = CorrectionStore(engine, shard=0)
+    corrections = CorrectionStore(engine, own_shard=lambda: 0)
     wanted = ById(event_id=b"1" * 16)
     for step in range(2):
         start_ms = BEGIN_MS + step

@@ -1,5 +1,6 @@
 """Counting on a real Postgres: usage is the journal's sum, and a cut never changes."""
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from threading import Barrier
@@ -91,9 +92,13 @@ def test_count__crash_between_steps_counts_nothing_twice(
     class Crashing:
         """The same store, whose process ends behind one step."""
 
-        def counting(self) -> AbstractContextManager[CountingTransaction]:
+        def counting(self, shard: int | None = None) -> AbstractContextManager[CountingTransaction]:
             """Open a transaction that does not live long."""
-            return usage.counting()
+            return usage.counting(shard)
+
+        def find_orphans(self) -> Sequence[int]:
+            """Nobody has left anything behind."""
+            return []
 
         def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
             """Take a cut."""
