@@ -49,12 +49,12 @@ from meter.store.usage import UsageStore
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.door import RegistryDoor
-from meter.wire.intake import Intake
 from meter.wire.energy_servicer import EnergyServicer
 from meter.wire.factory_messages import FactoryDesk
+from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
-from meter.wire.stream import StreamParts
 from meter.wire.software_marks import SoftwareMarkDesk
+from meter.wire.stream import StreamParts
 
 
 def make_described(
@@ -160,13 +160,13 @@ def make_meter_servicer(
     engine: Engine,
     registry: Registry,
     usage: UsageStore,
+    leases: Leases,
     door: RegistryDoor,
 ) -> MeterServicer:
     """Build the service that takes, shows and corrects usage."""
     return MeterServicer(
         parts,
         registry=registry,
-    leases: Leases,
         reader=usage,
         quarantine=QuarantineStore(engine),
         corrections=CorrectionDesk(
@@ -223,12 +223,6 @@ def make_energy(
     )
 
 
-def make_driver(
-    clock: Clock,
-    *,
-    engine: Engine,
-    wake_counting: Callable[[], None],
-    on_edge: Sequence[Callable[[int], None]],
 def make_energy_servicer(
     recorder: EnergyRecorder,
     *,
@@ -249,6 +243,12 @@ def make_energy_servicer(
     )
 
 
+def make_driver(
+    clock: Clock,
+    *,
+    engine: Engine,
+    wake_counting: Callable[[], None],
+    on_edge: Sequence[Callable[[int], None]],
 ) -> ClockDriver | None:
     """Build what advances a sandbox's clock; None where the clock is the machine's."""
     if not isinstance(clock, DrivenClock):

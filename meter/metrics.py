@@ -164,15 +164,6 @@ ROLLBACKS: Final = Entry(
     meaning="Streams that found the database older than what was acknowledged to them: it was"
     " restored, or a standby took over that was behind. Each is refilled by its producer.",
 )
-BUILD_INFO: Final = Entry(
-    name="tokenworks_build_info",
-    kind="gauge",
-    unit="servers",
-    labels=("version", "factory_version"),
-    meaning="1, with this server's version, and that of the factory's description in force (0"
-    " without any).",
-)
-CERTIFICATE_EXPIRY: Final = Entry(
 SHARD_LEASES: Final = Entry(
     name="tokenworks_shard_leases",
     kind="gauge",
@@ -189,6 +180,15 @@ LEASE_TAKEOVERS: Final = Entry(
     meaning="Shards that this server adopted, since whoever held them died or hung. What lay"
     " uncounted in them is counted.",
 )
+BUILD_INFO: Final = Entry(
+    name="tokenworks_build_info",
+    kind="gauge",
+    unit="servers",
+    labels=("version", "factory_version"),
+    meaning="1, with this server's version, and that of the factory's description in force (0"
+    " without any).",
+)
+CERTIFICATE_EXPIRY: Final = Entry(
     name="tokenworks_certificate_expiry_timestamp_seconds",
     kind="gauge",
     unit="seconds",
@@ -225,6 +225,8 @@ CATALOGUE: Final = (
     BACKLOG,
     FENCED,
     ROLLBACKS,
+    SHARD_LEASES,
+    LEASE_TAKEOVERS,
     CERTIFICATE_EXPIRY,
     SANDBOX,
     BUILD_INFO,
@@ -235,8 +237,6 @@ CATALOGUE: Final = (
 
 class Metrics:
     """The catalogue's metrics on a page of their own."""
-    SHARD_LEASES,
-    LEASE_TAKEOVERS,
 
     def __init__(self) -> None:
         """Make them all."""
@@ -261,6 +261,8 @@ class Metrics:
         self.producer_backlog = page.plain_gauge(BACKLOG)
         self.streams_fenced = page.plain_counter(FENCED)
         self.rollbacks = page.plain_counter(ROLLBACKS)
+        self.shard_leases = page.plain_gauge(SHARD_LEASES)
+        self.lease_takeovers = page.plain_counter(LEASE_TAKEOVERS)
         self.certificate_expiry = page.gauge(CERTIFICATE_EXPIRY)
         self.build_info = page.gauge(BUILD_INFO)
         self.sandbox = page.plain_gauge(SANDBOX)
@@ -272,8 +274,6 @@ class Metrics:
         return self.page.registry
 
     def committed(self, *, seconds: float, submissions: int, events: int) -> None:  # noqa: ARG002
-        self.shard_leases = page.plain_gauge(SHARD_LEASES)
-        self.lease_takeovers = page.plain_counter(LEASE_TAKEOVERS)
         """Note a group's commit."""
         self.commit_seconds.observe(seconds)
 

@@ -73,6 +73,14 @@ GROUP_EVENTS_MAX: Final = 400_000
 GROUP_SUBMISSIONS_MAX: Final = 4_096
 # Events that the follower adds up in one transaction; bounds its memory to some hundred MiB.
 COUNT_EVENTS_MAX: Final = 2_000_000
+# How long a server holds its shard of the journal without renewing, which it does each second.
+LEASE_SECONDS: Final = 4
+# Shards that there may be: as many as ever were servers at a time, and those of who died just then.
+SHARDS_MAX: Final = 1_024
+# A transaction of the journal between two statements: longer is a server that hangs, whose locks
+# the others wait for; and of counting, which adds up two million events there.
+JOURNAL_IDLE_SECONDS_MAX: Final = 5
+COUNTING_IDLE_SECONDS_MAX: Final = 15
 # Distinct dimensions kept resolved in memory before the table starts anew.
 DIMENSIONS_INTERNED_MAX: Final = 1_000_000
 # Rows of one QueryUsage or QueryEfficiency answer.
@@ -105,14 +113,6 @@ ENERGY_LINE_CHARS_MAX: Final = 4_096
 # Devices of one page: an exporter sees a node's, or a rack's, not more.
 ENERGY_PAGE_DEVICES_MAX: Final = 1_024
 # Readings of one RecordEnergy call: each locks a row, and the caller waits.
-# How long a server holds its shard of the journal without renewing, which it does each second.
-LEASE_SECONDS: Final = 4
-# Shards that there may be: as many as ever were servers at a time, and those of who died just then.
-SHARDS_MAX: Final = 1_024
-# A transaction of the journal between two statements: longer is a server that hangs, whose locks
-# the others wait for; and of counting, which adds up two million events there.
-JOURNAL_IDLE_SECONDS_MAX: Final = 5
-COUNTING_IDLE_SECONDS_MAX: Final = 15
 RECORD_READINGS_MAX: Final = 1_000
 # An accelerator's name: NVIDIA's UUIDs have 40 characters, with the part of a board (MIG) 60.
 DEVICE_CHARS_MAX: Final = 64

@@ -98,7 +98,6 @@ class JournalStore:
         with store_faults(), self._engine.begin() as connection:
             self._epoch = connection.execute(statement.returning(shards.c.epoch)).scalar_one()
 
-        lease = self._leases.current()
     @contextmanager
     def transaction(self) -> Iterator["JournalTransaction"]:
         """Open the one transaction of a group; leaving it without a fault commits.
@@ -107,6 +106,7 @@ class JournalStore:
         is on disk is read anew by whatever comes next, since no state is kept here. Raises
         ShardLost when somebody else has the shard; what comes next is written to another one.
         """
+        lease = self._leases.current()
         try:
             with store_faults(), self._engine.begin() as connection:
                 if connection_count(self._engine) != self._settled_count:
@@ -123,11 +123,10 @@ class JournalStore:
         """Return each event's `dimension_id`, after `ensure_dimensions` for the batch."""
         return self._ids_by_table[id(batch.table)][1][batch.dimension]
 
-    def ensure_dimensions(self, batches: Iterable[EventBatch]) -> list[int]:
+    def ensure_dimensions(self, batches: Iterable[EventBatch]) -> None:
         """Give database ids to dimensions seen for the first time; commits by itself.
 
-        An id without events is harmless, so a group that fails later leaves nothing wrong. Returns
-        for each batch how many of those that were looked up the database had already.
+        An id without events is harmless, so a group that fails later leaves nothing wrong.
         """
         self._wanted = batches = list(batches)
         if len(self._ids_by_table) > _TABLES_KEPT:
@@ -156,8 +155,8 @@ class JournalStore:
             known.clear()
         self.ensure_dimensions(self._wanted)
         lease = self._leases.confirmed(lease)
-        return lease
         self._settled_count = count
+        return lease
 
     def forget_claims(self, *, before_ms: int) -> int:
         """Delete event ids claimed before a time at which no repeat is accepted any more."""
