@@ -96,6 +96,7 @@ def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) ->
         tiers=settings.tiers,
         shard=settings.shard,
         buffer_bytes_max=settings.buffer_bytes_max,
+        calls_per_second_max=settings.calls_per_second_max,
         sandbox_clock_ms=None if sandbox_clock is None else to_ms(sandbox_clock),
         silence_seconds=settings.silence_seconds,
         durable_standbys=settings.durable_standbys,
@@ -132,8 +133,8 @@ def run_meter(
         make_closers=make_closers(job),
     )
     try:
-        asyncio.run(_serve(options, make_billing=make_billing, stop=stop, ready=ready))
         refuse_shared_sessions(options.database_url)
+        asyncio.run(_serve(options, make_billing=make_billing, stop=stop, ready=ready))
     except Refused as error:
         raise CommandError(error.message, code=Exit.REFUSED) from error
     except MeterError as error:

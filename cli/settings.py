@@ -163,6 +163,17 @@ class Settings:
             meaning="Bytes that may wait for their commit; more is refused with OVERLOADED.",
         ),
     )
+    calls_per_second_max: int = field(
+        default=1_000,
+        metadata=_told(
+            "calls_per_second_max",
+            kinds.read_integer(minimum=1, maximum=1_000_000),
+            meaning="Calls that one API key may make in a second; what is above is held back, then"
+            " refused with OVERLOADED. A core makes some two thousand with one event each: report"
+            " several in a call, or by a stream, before raising this."
+            " [All bounds](../operating/threat-model.md#bounds).",
+        ),
+    )
     sandbox_clock: datetime | None = field(
         default=None,
         metadata=_told(

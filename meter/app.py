@@ -210,6 +210,7 @@ def _build(
             certificates=certificates,
             connection_age_seconds=options.connection_age_seconds,
             door=door,
+            bounds=parts.bounds,
             residents={resident.name: resident.add_to for resident in lodged},
             access={name: rule for it in lodged for name, rule in it.access.items()},
         ),

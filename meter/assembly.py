@@ -47,6 +47,7 @@ from meter.store.quarantine import QuarantineStore
 from meter.store.replication import ReplicationStore
 from meter.store.usage import UsageStore
 from meter.wire.account_servicer import AccountServicer
+from meter.wire.bounds import Bounds
 from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.door import RegistryDoor
 from meter.wire.energy_servicer import EnergyServicer
@@ -131,6 +132,11 @@ def make_stream_parts(
     is_driven = isinstance(clock, DrivenClock)
     return StreamParts(
         intake=Intake(registry=registry, tiers=options.tiers),
+        bounds=Bounds(
+            metrics,
+            calls_per_second_max=options.calls_per_second_max,
+            monotonic_seconds=clock.monotonic_seconds,
+        ),
         writer=writer,
         producers=producers,
         roster=Roster(

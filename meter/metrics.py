@@ -53,6 +53,15 @@ CALLS: Final = Entry(
     labels=("reason",),
     meaning="Calls and streams that ended in an error, by reason.",
 )
+BOUNDS: Final = Entry(
+    name="tokenworks_bounds_reached_total",
+    kind="counter",
+    unit="times",
+    labels=("bound",),
+    meaning="How often somebody was held back or refused at a bound of one API key or producer:"
+    " calls, events (of calls at a time), streams, openings, producers, batches, dimensions. The"
+    " log names the key. [What the bounds are](../operating/threat-model.md#bounds).",
+)
 COMMIT: Final = Entry(
     name="tokenworks_commit_seconds",
     kind="histogram",
@@ -210,6 +219,7 @@ CATALOGUE: Final = (
     REPORT_LAG,
     REPORTS,
     CALLS,
+    BOUNDS,
     COMMIT,
     ACK,
     LAG,
@@ -246,6 +256,7 @@ class Metrics:
         self.report_lag = page.counted_histogram(REPORT_LAG, buckets=LAG_SECONDS)
         self.events = page.counter(REPORTS)
         self.calls_failed = page.counter(CALLS)
+        self.bounds = page.counter(BOUNDS)
         self.commit_seconds = page.histogram(COMMIT, buckets=_SECONDS)
         self.ack_seconds = page.histogram(ACK, buckets=_SECONDS)
         self.counting_lag = page.plain_gauge(LAG)

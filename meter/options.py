@@ -63,6 +63,7 @@ class MeterOptions:
     tiers: tuple[str, ...]
     shard: int | None
     buffer_bytes_max: int
+    calls_per_second_max: int
     sandbox_clock_ms: int | None
     silence_seconds: int
     durable_standbys: tuple[str, ...]

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 
 from meter.domain.errors import MeterError
 from meter.domain.event import Origin
-from meter.domain.limits import PRESENCE_ROWS_MAX
+from meter.domain.limits import ACCOUNT_PRODUCERS_MAX, PRESENCE_ROWS_MAX
 from meter.journal.session import Mark, Seen
 from meter.metrics import Metrics
 from meter.producers import Presence, ProducerPort, Standing, Summary
@@ -158,6 +158,11 @@ class Roster:
     def has_open(self, account_id: str, producer: str) -> bool:
         """Tell whether a producer has an open stream here."""
         return (account_id, producer) in self._by_name
+
+    def has_room(self, account_id: str) -> bool:
+        """Tell whether an account may have one more producer, by the last round's count."""
+        hearing = self.summary.hearings.get(account_id)
+        return hearing is None or hearing.expected_count < ACCOUNT_PRODUCERS_MAX
 
     def announced_sequence(self, account_id: str, producer: str) -> int:
         """Return the highest number that a producer announced here and that may be unwritten."""

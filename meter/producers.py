@@ -66,11 +66,12 @@ class ProducerQuery:
 class Hearing:
     """How many producers are silent, and until when (ms) each that is expected was heard.
 
-    `heard_until_ms` is None when none is expected.
+    `heard_until_ms` is None when none is expected; `expected_count` is of all that are.
     """
 
     silent_count: int
     heard_until_ms: int | None
+    expected_count: int
 
 
 def add_up(hearings: Iterable[Hearing]) -> Hearing:
@@ -78,7 +79,9 @@ def add_up(hearings: Iterable[Hearing]) -> Hearing:
     found = list(hearings)
     times = [it.heard_until_ms for it in found if it.heard_until_ms is not None]
     return Hearing(
-        silent_count=sum(it.silent_count for it in found), heard_until_ms=min(times, default=None)
+        silent_count=sum(it.silent_count for it in found),
+        heard_until_ms=min(times, default=None),
+        expected_count=sum(it.expected_count for it in found),
     )
 
 
@@ -132,8 +135,12 @@ class ProducerPort(Protocol):
         first_sequence: int,
         announced_sequence: int = 0,
         missing_from: int = 0,
+        may_be_new: bool = True,
     ) -> ProducerState:
-        """Make an instance the newest one and return the state; it is active from then on."""
+        """Make an instance the newest one and return the state; it is active from then on.
+
+        Raises Overloaded for a name that is new, unless it `may_be_new`.
+        """
         ...
 
     def is_known(self, origin: Origin) -> bool:

@@ -16,17 +16,27 @@ import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 
 from meter.domain.event import DEFAULTS, SIGN, EventBatch, Int64Array, Origin
-from meter.domain.limits import EVENT_ID_BYTES
+from meter.domain.limits import COUNT_EVENTS_MAX, EVENT_ID_BYTES
 
 VERSION: Final = 1
 SIGNED_VERSION: Final = 2
 _VERSIONS: Final = (VERSION, SIGNED_VERSION)
 _HEADER = struct.Struct("<BI")
+# What comes of reading a body that is damaged.
+READ_FAULTS: Final = (
+    ValueError,
+    KeyError,
+    TypeError,
+    IndexError,
+    OverflowError,
+    RecursionError,
+    struct.error,
+)
 # So many bytes tell how long a body's head is.
 HEAD_START_BYTES: Final = _HEADER.size
 _FIRST_COLUMN: Final = b'"columns":[["dimension",'
@@ -121,12 +131,15 @@ def encode(
 
 
 def decode(body: bytes) -> Segment:
-    """Read a segment back; raises ValueError on a version that this code does not know."""
+    """Read a segment back; raises ValueError on a version that this code does not know.
+
+    A body that is damaged may raise what comes of it: `READ_FAULTS`.
+    """
     version, size = _HEADER.unpack_from(body)
     _check(version)
     place = _HEADER.size + size
     header = json.loads(body[_HEADER.size : place])
-    count = sum(batch[-1] for batch in header["batches"])
+    count = _count(header["batches"])
     columns: dict[str, Int64Array] = {}
     tokens: dict[int, Int64Array] = {}
     for fields in header["columns"]:
@@ -177,7 +190,7 @@ def read_head(body: bytes) -> Head:
     _check(version)
     place = _HEADER.size + size
     header = json.loads(body[_HEADER.size : place])
-    count = sum(batch[-1] for batch in header["batches"])
+    count = _count(header["batches"])
     parts: dict[str, Part] = {}
     for fields in header["columns"]:
         column = Column(*fields)
@@ -244,6 +257,14 @@ def take(data: Packed, column: Column, *, count: int, rows: Int64Array) -> Int64
         pairs = raw[whole * count :][rows // 2].astype(np.int64)
         values += (pairs >> 4 * (rows % 2) & 15) << 8 * whole
     return values
+
+
+def _count(batches: Sequence[Sequence[Any]]) -> int:
+    """Return how many events there are; no more than can be, or a damaged head takes all memory."""
+    count = sum(batch[-1] for batch in batches)
+    if not isinstance(count, int) or not 0 <= count <= COUNT_EVENTS_MAX:
+        raise ValueError(f"a segment of {count!r:.40} events; it is damaged")
+    return count
 
 
 def _check(version: int) -> None:

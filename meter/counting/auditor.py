@@ -1,6 +1,5 @@
 """The audit: windows of event time, one snapshot each, in which journal and usage are compared."""
 
-import struct
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -24,12 +23,10 @@ from meter.counting.findings import (
 from meter.counting.repeats import BatchNumbers, EventIds, Place
 from meter.counting.windows import Extent, Weights, cut_into_windows
 from meter.domain.interval import INTERVAL_MS
-from meter.segment import Segment, decode
+from meter.segment import READ_FAULTS, Segment, decode
 
 # Findings of one check that are told; the rest is only counted.
 _FINDINGS_MAX: Final = 10
-# What reading a body raises that is not what was written.
-_UNREADABLE: Final = (ValueError, KeyError, TypeError, IndexError, OverflowError, struct.error)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -234,7 +231,7 @@ class _WindowAudit:
         """Return a segment; tells of one that is not what it says, in the first of its windows."""
         try:
             segment, fault = decode(stored.body), ""
-        except _UNREADABLE as error:
+        except READ_FAULTS as error:
             segment, fault = None, f"cannot be read: {error}"
         if not self._window.start_ms <= stored.first_end_ms < self._window.end_ms:
             return segment
@@ -304,7 +301,7 @@ class _WindowAudit:
             cut_id = self._marks.cut_of(stored.shard, stored.position)
             try:
                 segment = decode(stored.body)
-            except _UNREADABLE:
+            except READ_FAULTS:
                 continue
             if self._ledger.holds(segment, cut_id=cut_id, key=difference.key):
                 places.append((stored.shard, stored.position))

@@ -17,6 +17,36 @@ MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 # gRPC metadata of one call.
 METADATA_BYTES_MAX: Final = 8 * 1024
 
+# Streams and calls of one connection at a time. A client of ours has one stream on each.
+CONNECTION_STREAMS_MAX: Final = 128
+
+# What one API key may take of one server, so that no sender holds up the others for long.
+# Streams: the loop serves those that have something to say in turn, some 0.1 ms each.
+KEY_STREAMS_MAX: Final = 4_096
+# Streams that it opens in a second, each a transaction, once it has opened as many as it may have:
+# after a server's start all of them come back at once.
+KEY_OPENINGS_SECOND_MAX: Final = 50
+# Of them at a time: the threads that they wait on serve others, too.
+KEY_OPENINGS_AT_ONCE_MAX: Final = 4
+# Calls that are worked on at a time, and those that wait for it.
+KEY_CALLS_AT_ONCE_MAX: Final = 128
+KEY_CALLS_WAITING_MAX: Final = 1_024
+# Events of one key's calls that are worked on at a time: each costs a claim in an index, of which
+# the database makes a hundred thousand a second.
+KEY_EVENTS_AT_ONCE_MAX: Final = 20_000
+# Dimensions that the installation has never heard of: a fleet's on its first day at once, a day's
+# of new customers in a few minutes. Each is a row for good.
+KEY_DIMENSIONS_BURST_MAX: Final = 100_000
+KEY_DIMENSIONS_MINUTE_MAX: Final = 10_000
+# Batches of one producer in a second. It may put ten thousand events into each.
+PRODUCER_BATCHES_SECOND_MAX: Final = 2_000
+# Producers of one account's keys that are expected; those that ended in good order do not count.
+ACCOUNT_PRODUCERS_MAX: Final = 100_000
+# How long who goes too fast is held back before it is refused: a refusal costs work, too.
+HOLD_SECONDS_MAX: Final = 5.0
+# Keys whose bounds are remembered before those that are at rest are forgotten.
+KEYS_BOUNDED_MAX: Final = 10_000
+
 # Batches that a producer may send ahead of its acks.
 BATCHES_IN_FLIGHT_MAX: Final = 16
 # Digests of a producer's last batches. An older repeat cannot be compared, and is sent back.
@@ -71,9 +101,11 @@ CLOCK_COUNTED_SECONDS_MAX: Final = 60.0
 # One group commit: bounded so that one fsync never holds up more than this much work.
 GROUP_EVENTS_MAX: Final = 400_000
 GROUP_SUBMISSIONS_MAX: Final = 4_096
+# The buffer's last part, one of so many, is kept for senders that hold less than such a part of it.
+BUFFER_KEPT_PARTS: Final = 8
 # Events that the follower adds up in one transaction; bounds its memory to some hundred MiB.
 COUNT_EVENTS_MAX: Final = 2_000_000
-# How long a server holds its shard of the journal without renewing, which it does each second.
+# How long a server holds its shard of the journal without renewing, which it does twice a second.
 LEASE_SECONDS: Final = 4
 # Shards that there may be: as many as ever were servers at a time, and those of who died just then.
 SHARDS_MAX: Final = 1_024
@@ -190,5 +222,6 @@ assert DIGESTS_KEPT >= 2 * BATCHES_IN_FLIGHT_MAX, "a go-back may repeat all that
 assert CLAIM_KEPT_MS > LATE_MS_MAX + FUTURE_MS_MAX
 assert GROUP_EVENTS_MAX >= BATCH_EVENTS_MAX
 assert COUNT_EVENTS_MAX >= GROUP_EVENTS_MAX
+assert KEY_EVENTS_AT_ONCE_MAX >= RECORD_EVENTS_MAX, "a call has a turn"
 assert COUNT_EVENTS_MAX * TOKEN_COUNT_MAX < 2**63, "a sum of one count fits 64 bits"
 assert COUNTER_KEPT_MS > DEVICE_KNOWN_MS, "a device that is known has its counter"

@@ -53,7 +53,8 @@ class Result:
     `verdict` is RECORD for calls without a number; `next_sequence` is the number expected next;
     `set_aside` pairs entries with their quarantine ids; `outcomes` has one number for each event
     of a call with claims, in the order of its batch. `correction_id` is 0 where another correction
-    of the same event was first.
+    of the same event was first. `known_dimension_count` is of those that this server met for the
+    first time: how many the database had.
     """
 
     verdict: Verdict
@@ -62,6 +63,7 @@ class Result:
     outcomes: Sequence[int] = ()
     recorded_count: int = 0
     correction_id: int = 0
+    known_dimension_count: int = 0
 
 
 class Transaction(Protocol):
@@ -103,8 +105,11 @@ class Store(Protocol):
         """Open a group's transaction."""
         ...
 
-    def ensure_dimensions(self, batches: Sequence[EventBatch]) -> None:
-        """Give database ids to new dimensions."""
+    def ensure_dimensions(self, batches: Sequence[EventBatch]) -> Sequence[int]:
+        """Give database ids to dimensions that are new here.
+
+        Returns for each batch how many of its own the database had already.
+        """
         ...
 
     def dimension_ids(self, batch: EventBatch) -> Int64Array:
@@ -121,9 +126,13 @@ def commit_group(
     `Unavailable` when the fate of the group is not known, `StoreRefusal` for data that the
     database refuses.
     """
-    store.ensure_dimensions([item.batch for item in group if len(item.batch)])
+    known = store.ensure_dimensions([item.batch for item in group])
     with store.transaction() as transaction:
-        return _Group(store, transaction, now_ms=now_ms()).record(group)
+        results = _Group(store, transaction, now_ms=now_ms()).record(group)
+    for result, count in zip(results, known, strict=True):
+        if isinstance(result, Result):
+            result.known_dimension_count = count
+    return results
 
 
 class _Group:

@@ -1,25 +1,29 @@
-"""Group commit: what waits is recorded together, by one thread, in the order in which it came."""
+"""Group commit: what waits is recorded together, by one thread, each sender's in its order."""
 
 import asyncio
 import logging
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Protocol
 
 from meter.domain.errors import MeterError, Overloaded, Reason, StoreRefusal, Unavailable
+from meter.domain.event import Origin
 from meter.domain.limits import (
+    BUFFER_KEPT_PARTS,
     COMMIT_SECONDS_SLOW,
     GROUP_EVENTS_MAX,
     GROUP_SUBMISSIONS_MAX,
 )
 from meter.journal.commit import Result, Store, Submission, commit_group
+from meter.journal.lanes import Lanes
 
 _log = logging.getLogger(__name__)
 # A producer that another server holds is tried again this often before the call fails.
 _PUT_OFF_MAX = 50
 _PUT_OFF_SECONDS = 0.02
+# An event for quarantine costs a row of its own, a claimed id one of an index.
 _ROW_WEIGHT = 10
 # What the database has not decided so long after `stop` is answered without it; shorter than the
 # grace that the server gives its calls.
@@ -43,7 +47,8 @@ class JournalWriter:
 
     All methods run on the event loop, commits on a thread of their own. What waits is bounded by
     `buffer_bytes_max`: a call above it is refused at once; a stream waits, so that its sender
-    feels the push-back.
+    feels the push-back. Senders are served in turn, and the last part of the buffer is kept for
+    those who hold little of it: a flood fills neither the buffer nor the next groups alone.
     """
 
     def __init__(
@@ -63,8 +68,9 @@ class JournalWriter:
         self._monotonic_seconds = monotonic_seconds
         self._buffer_bytes_max = buffer_bytes_max
         self._on_commit = on_commit
-        self._waiting: deque[tuple[Submission, asyncio.Future[Result]]] = deque()
+        self._waiting: Lanes[tuple[Submission, asyncio.Future[Result]]] = Lanes()
         self._buffered_bytes = 0
+        self._held_bytes: Counter[tuple[str, str]] = Counter()
         self._put_off: dict[int, int] = {}
         self._filled = asyncio.Event()
         self._drained = asyncio.Condition()
@@ -72,10 +78,11 @@ class JournalWriter:
         self.stopping = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
-    @property
-    def is_full(self) -> bool:
-        """Tell whether nothing more is taken now."""
-        return self._buffered_bytes >= self._buffer_bytes_max
+    def is_full(self, origin: Origin) -> bool:
+        """Tell whether nothing more of a sender is taken now."""
+        part = self._buffer_bytes_max // BUFFER_KEPT_PARTS
+        left = self._buffer_bytes_max - self._buffered_bytes
+        return left <= 0 or (left <= part and self._held_bytes[lane_of(origin)] > part)
 
     def submit(self, submission: Submission) -> "asyncio.Future[Result]":
         """Queue a submission; its future ends when it is on disk.
@@ -84,23 +91,23 @@ class JournalWriter:
         """
         if self.stopping.is_set():
             raise shutting_down()
-        if self.is_full:
+        if self.is_full(submission.origin):
             raise Overloaded(Reason.OVERLOADED, "The buffer is full. Wait a second and send again.")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         # A stream that has ended does not ask what became of its last batches; that is no fault.
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
-        self._waiting.append((submission, future))
-        self._hold(submission.size_bytes)
+        self._waiting.put(lane_of(submission.origin), (submission, future))
+        self._hold(submission)
         self._filled.set()
         return future
 
-    async def wait_for_room(self, *, seconds: float) -> None:
-        """Return when there is room; raises Overloaded after `seconds`."""
-        if not self.is_full:
+    async def wait_for_room(self, origin: Origin, *, seconds: float) -> None:
+        """Return when there is room for a sender; raises Overloaded after `seconds`."""
+        if not self.is_full(origin):
             return
         try:
             async with asyncio.timeout(seconds), self._drained:
-                await self._drained.wait_for(lambda: not self.is_full)
+                await self._drained.wait_for(lambda: not self.is_full(origin))
         except TimeoutError as error:
             message = "The buffer stays full. Wait a second and send again."
             raise Overloaded(Reason.OVERLOADED, message) from error
@@ -124,22 +131,22 @@ class JournalWriter:
 
     def _give_up(self) -> None:
         """Answer what is still not decided: its fate is not known, and a repeat is harmless."""
-        waiting = [future for _, future in self._waiting]
+        waiting = [future for _, future in self._waiting.take_all()]
         for future in (*self._under_way, *waiting):
             if not future.done():
                 future.set_exception(shutting_down())
-        self._waiting.clear()
 
     def _take_group(self) -> list[tuple[Submission, "asyncio.Future[Result]"]]:
         group: list[tuple[Submission, asyncio.Future[Result]]] = []
         events = 0
         while self._waiting and len(group) < GROUP_SUBMISSIONS_MAX:
-            submission = self._waiting[0][0]
-            # An event for quarantine costs a row of its own.
-            events += len(submission.batch) + _ROW_WEIGHT * len(submission.set_aside)
+            submission = self._waiting.peek()[0]
+            rows = len(submission.set_aside)
+            rows += 0 if submission.claims is None else len(submission.claims.keys)
+            events += len(submission.batch) + _ROW_WEIGHT * rows
             if group and events > GROUP_EVENTS_MAX:
                 break
-            group.append(self._waiting.popleft())
+            group.append(self._waiting.take())
         return group
 
     async def _commit(self, group: Sequence[Submission]) -> Sequence[Result | BaseException | None]:
@@ -180,7 +187,7 @@ class JournalWriter:
             if outcome is None and self._may_wait(submission):
                 put_off.append((submission, future))
                 continue
-            self._hold(-submission.size_bytes)
+            self._let_go(submission)
             self._put_off.pop(id(submission), None)
             if future.done():
                 continue
@@ -190,7 +197,7 @@ class JournalWriter:
                 future.set_exception(outcome or _held_elsewhere())
         if put_off:
             # Ahead of what came later, so that a producer's batches keep their order.
-            self._waiting.extendleft(reversed(put_off))
+            self._waiting.put_back((lane_of(each[0].origin), each) for each in put_off)
             await asyncio.sleep(_PUT_OFF_SECONDS)
         async with self._drained:
             self._drained.notify_all()
@@ -199,9 +206,23 @@ class JournalWriter:
         tries = self._put_off[id(submission)] = self._put_off.get(id(submission), 0) + 1
         return tries <= _PUT_OFF_MAX
 
-    def _hold(self, size_bytes: int) -> None:
-        self._buffered_bytes += size_bytes
+    def _hold(self, submission: Submission) -> None:
+        self._held_bytes[lane_of(submission.origin)] += submission.size_bytes
+        self._buffered_bytes += submission.size_bytes
         self._observer.buffered(self._buffered_bytes)
+
+    def _let_go(self, submission: Submission) -> None:
+        lane = lane_of(submission.origin)
+        self._held_bytes[lane] -= submission.size_bytes
+        if self._held_bytes[lane] <= 0:
+            del self._held_bytes[lane]
+        self._buffered_bytes -= submission.size_bytes
+        self._observer.buffered(self._buffered_bytes)
+
+
+def lane_of(origin: Origin) -> tuple[str, str]:
+    """Return who sends: a producer of an account, or an API key that reports by calls."""
+    return (origin.account_id, origin.producer or origin.key_id)
 
 
 def shutting_down() -> Unavailable:

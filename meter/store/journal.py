@@ -87,16 +87,8 @@ class JournalStore:
         self._ids_by_table: dict[int, tuple[Any, Int64Array]] = {}
         self._wanted: list[EventBatch] = []
         self._settled_count = 0
-
-    def take_ownership(self) -> None:
-        """Become the shard's owner: any process that owned it before can write no more."""
-        statement = upsert(shards).values(shard=self._shard, epoch=self._epoch + 1, position=0)
-        statement = statement.on_conflict_do_update(
-            index_elements=[shards.c.shard],
-            set_={"epoch": func.greatest(shards.c.epoch, self._epoch) + 1},
-        )
-        with store_faults(), self._engine.begin() as connection:
-            self._epoch = connection.execute(statement.returning(shards.c.epoch)).scalar_one()
+        # Rows that were new to the table of dimensions, ever.
+        self._added_count = 0
 
     @contextmanager
     def transaction(self) -> Iterator["JournalTransaction"]:
@@ -123,26 +115,34 @@ class JournalStore:
         """Return each event's `dimension_id`, after `ensure_dimensions` for the batch."""
         return self._ids_by_table[id(batch.table)][1][batch.dimension]
 
-    def ensure_dimensions(self, batches: Iterable[EventBatch]) -> None:
+    def ensure_dimensions(self, batches: Iterable[EventBatch]) -> list[int]:
         """Give database ids to dimensions seen for the first time; commits by itself.
 
-        An id without events is harmless, so a group that fails later leaves nothing wrong.
+        An id without events is harmless, so a group that fails later leaves nothing wrong. Returns
+        for each batch how many of those that were looked up the database had already.
         """
         self._wanted = batches = list(batches)
+        known_counts = []
         if len(self._ids_by_table) > _TABLES_KEPT:
             # Tables are replaced when they are full; those of this group are still needed.
             used = {id(batch.table) for batch in batches}
             self._ids_by_table = {k: v for k, v in self._ids_by_table.items() if k in used}
         for batch in batches:
+            if not len(batch):
+                known_counts.append(0)
+                continue
             table = batch.table
             known = self._ids_by_table.get(id(table))
             ids = np.zeros(0, np.int64) if known is None else known[1]
             if len(ids) < len(table):
                 ids = np.append(ids, np.zeros(2 * len(table) - len(ids), np.int64))
             missing = np.unique(batch.dimension[ids[batch.dimension] == 0])
+            before = self._added_count
             if len(missing):
                 ids[missing] = self._insert_dimensions([table[handle] for handle in missing])
             self._ids_by_table[id(table)] = (table, ids)
+            known_counts.append(len(missing) - (self._added_count - before))
+        return known_counts
 
     def _settle(self, lease: Lease) -> Lease:
         """Trust nothing that was learned over earlier connections: this may be an older database.
@@ -188,10 +188,12 @@ class JournalStore:
             )
             with store_faults(), self._engine.begin() as connection:
                 found = connection.execute(text(select_text), values).all()
-                if len(found) < len(missing):
+                added_count = len(missing) - len(found)
+                if added_count:
                     # Not before: one that is there already would use up an id all the same.
                     connection.execute(text(insert_text), values)
                     found = connection.execute(text(select_text), values).all()
+            self._added_count += added_count if names == "dimensions" else 0
             # Only now: an id whose commit was lost does not exist.
             known.update({tuple(row[1:]): row[0] for row in found})
         return [known[key] for key in keys]

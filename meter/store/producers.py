@@ -12,8 +12,9 @@ from sqlalchemy import Connection, Engine, Row, case, func, or_, select, text, t
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from meter.audit_log import Action, Change
+from meter.domain.errors import Overloaded, Reason
 from meter.domain.event import Origin
-from meter.domain.limits import INSTANCE_BYTES, SEEN_METRICS_MAX
+from meter.domain.limits import ACCOUNT_PRODUCERS_MAX, INSTANCE_BYTES, SEEN_METRICS_MAX
 from meter.domain.times import to_ms
 from meter.journal.protocol import ProducerState
 from meter.journal.session import Seen
@@ -117,21 +118,25 @@ class ProducerStore:
         first_sequence: int,
         announced_sequence: int = 0,
         missing_from: int = 0,
+        may_be_new: bool = True,
     ) -> ProducerState:
         """Make `origin.instance` the newest one and return the state; records a gap.
 
         `announced_sequence` is what this server has heard and may not have written yet. An instance
         that a newer one has followed changes nothing: the state that is returned then names the
-        newer one.
+        newer one. Raises Overloaded for a name that is new, unless it `may_be_new`.
         """
         blank = {"account_id": origin.account_id, "producer": origin.producer}
         with store_faults(), self._engine.begin() as connection:
-            connection.execute(
-                upsert(producers)
-                .values(**_new_row(**blank, standing=Standing.ACTIVE))
-                .on_conflict_do_nothing()
-            )
-            row = connection.execute(select(producers).filter_by(**blank).with_for_update()).one()
+            if may_be_new:
+                connection.execute(
+                    upsert(producers)
+                    .values(**_new_row(**blank, standing=Standing.ACTIVE))
+                    .on_conflict_do_nothing()
+                )
+            row = connection.execute(select(producers).filter_by(**blank).with_for_update()).first()
+            if row is None:
+                raise _too_many()
             before = _to_state(row, announced_sequence=announced_sequence)
             is_first = row.seen_time is None
             is_new = connection.execute(
@@ -221,7 +226,11 @@ class ProducerStore:
         for row in rows:
             counts[Standing(row.state)] += row.producers
             if row.state != Standing.RETIRED:
-                heard = Hearing(silent_count=row.silent, heard_until_ms=to_ms(row.heard_until))
+                heard = Hearing(
+                    silent_count=row.silent,
+                    heard_until_ms=to_ms(row.heard_until),
+                    expected_count=row.producers,
+                )
                 hearings.setdefault(row.account_id, []).append(heard)
         return Summary(
             counts=counts,
@@ -287,6 +296,15 @@ class ProducerStore:
                 )
                 ChangeLog().write(connection, change)
             return get_producer(connection, account_id, name, silence_ms=None)
+
+
+def _too_many() -> Overloaded:
+    return Overloaded(
+        Reason.OVERLOADED,
+        f"The keys of this account have {ACCOUNT_PRODUCERS_MAX:,} producers that are expected."
+        " Retire those that are gone: tokenworks producers retire.",
+        bound="producers",
+    )
 
 
 def lock_producers(

@@ -46,6 +46,11 @@ class Intake:
         self._verdicts: dict[str, tuple[object, int, Verdicts]] = {}
         self.read_stream_message = unread_message_class("StreamUsageRequest").FromString
 
+    @property
+    def met_count(self) -> int:
+        """How many dimensions were new to this server so far, right or wrong ones."""
+        return self._translator.met_count
+
     def from_batch(
         self,
         message: Any,  # noqa: ANN401

@@ -76,13 +76,21 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         credential = self._door.caller()
         if not 1 <= len(request.events) <= limits.RECORD_EVENTS_MAX:
             raise invalid("events", f"1–{limits.RECORD_EVENTS_MAX} events")
-        submission, outcomes = self._parts.intake.from_events(
-            request.events,
-            credential,
-            self._origin(credential),
-            size_bytes=request.ByteSize(),
-        )
-        result = await self._parts.writer.submit(submission)
+        parts = self._parts
+        share = parts.bounds.of(credential.key_id)
+        calls = share.sender("")
+        async with share.events(len(request.events)):
+            await calls.news()
+            met_count = parts.intake.met_count
+            submission, outcomes = parts.intake.from_events(
+                request.events,
+                credential,
+                self._origin(credential),
+                size_bytes=request.ByteSize(),
+            )
+            calls.met(parts.intake.met_count - met_count)
+            result = await parts.writer.submit(submission)
+        calls.known(result.known_dimension_count)
         places = iter(result.outcomes)
         answer = [
             next(places) if outcome < FIRST_QUARANTINED else int(outcome) for outcome in outcomes

@@ -7,15 +7,17 @@ import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from meter.certificates import KeptCertificates
 from meter.access import METER_ACCESS, Access
-from meter.domain.limits import MESSAGE_BYTES_MAX, METADATA_BYTES_MAX
+from meter.certificates import KeptCertificates
+from meter.domain.limits import CONNECTION_STREAMS_MAX, MESSAGE_BYTES_MAX, METADATA_BYTES_MAX
 from meter.metrics import Metrics
 from meter.options import MeterOptions
 from meter.runtime.driven_clock import DrivenClock
+from meter.wire.bounds import Bounds
 from meter.wire.credentials import to_credentials
 from meter.wire.door import DoorInterceptor, RegistryDoor
 from meter.wire.status import StatusInterceptor
+from meter.wire.turnstile import Turnstile
 from tokenworks.meter.v1 import (
     account_service_pb2,
     account_service_pb2_grpc,
@@ -43,6 +45,7 @@ _OPTIONS: Final = (
     # The transport refuses what is more than twice too large, without our words.
     ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
     ("grpc.max_metadata_size", METADATA_BYTES_MAX),
+    ("grpc.max_concurrent_streams", CONNECTION_STREAMS_MAX),
     ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_time_ms", 30_000),
@@ -70,6 +73,7 @@ class Server:
         audit: audit_service_pb2_grpc.AuditServiceServicer,
         metrics: Metrics,
         door: RegistryDoor,
+        bounds: Bounds,
         driven: DrivenClock | None,
         certificates: KeptCertificates | None,
         connection_age_seconds: int,
@@ -91,6 +95,7 @@ class Server:
         self._server = grpc.aio.server(
             interceptors=[
                 StatusInterceptor(metrics, driven=driven),
+                Turnstile(bounds, identify=door.identify),
                 DoorInterceptor(door, access={**METER_ACCESS, **access}),
             ],
             options=[*_OPTIONS, *age],

@@ -28,6 +28,7 @@ from meter.presence import Attendance, Roster
 from meter.producers import ProducerPort
 from meter.runtime.ids import random_bytes
 from meter.standbys import Standbys
+from meter.wire.bounds import Bounds, Sender
 from meter.wire.intake import Intake
 from meter.wire.status import invalid, readable, unreadable
 from tokenworks.meter.v1 import meter_service_pb2
@@ -49,6 +50,7 @@ class _Waiting:
     """A batch whose commit is awaited."""
 
     sequence: int
+    sender: Sender
     future: "asyncio.Future[Result]"
     arrival_seconds: float
 
@@ -74,6 +76,7 @@ class StreamParts:
     """
 
     intake: Intake
+    bounds: Bounds
     writer: JournalWriter
     producers: ProducerPort
     roster: Roster
@@ -185,9 +188,11 @@ class Stream:
             kind = message.WhichOneof("message")
             if kind == "open":
                 await self._open(message.open, credential)
-            elif self._opener is None:
+                continue
+            if self._opener is None:
                 raise Refused(Reason.STREAM_NOT_OPENED, "Send OpenStream first.")
-            elif kind == "batch":
+            await self._sender(self._opener).message()
+            if kind == "batch":
                 await self._batch(message.batch, credential, raw=raw, arrival=arrival)
             elif kind == "heartbeat":
                 self._session.heard(message.heartbeat.last_sequence)
@@ -197,6 +202,9 @@ class Stream:
                     Reason.ARGUMENT_INVALID, "The message is empty.", field="message"
                 )
         self._answers.put_nowait(None)
+
+    def _sender(self, opener: Origin) -> Sender:
+        return self._parts.bounds.of(opener.key_id).sender(opener.producer)
 
     async def _open(self, message: Any, credential: Credential) -> None:  # noqa: ANN401
         if self._opener is not None:
@@ -217,13 +225,17 @@ class Stream:
             instance=opener.instance,
             horizon=None if parts.standbys is None else parts.standbys.horizon,
         )
-        state = await asyncio.to_thread(
-            parts.producers.open_producer,
-            opener,
-            first_sequence=message.first_sequence,
-            missing_from=message.missing_from,
-            announced_sequence=parts.roster.announced_sequence(opener.account_id, opener.producer),
-        )
+        async with parts.bounds.of(opener.key_id).opening():
+            state = await asyncio.to_thread(
+                parts.producers.open_producer,
+                opener,
+                first_sequence=message.first_sequence,
+                missing_from=message.missing_from,
+                announced_sequence=parts.roster.announced_sequence(
+                    opener.account_id, opener.producer
+                ),
+                may_be_new=parts.roster.has_room(opener.account_id),
+            )
         opened = self._session.opened(state)
         self._opener = opener
         await self._send_opened(opened)
@@ -241,9 +253,10 @@ class Stream:
             raise invalid("batch.sequence", f"1–{limits.SEQUENCE_MAX}")
         if message.WhichOneof("events") is None:
             raise invalid("batch.events", "rows or columns")
+        parts = self._parts
         await self._permits.acquire()
-        await self._parts.writer.wait_for_room(seconds=_ROOM_SECONDS)
         assert self._opener is not None
+        await parts.writer.wait_for_room(self._opener, seconds=_ROOM_SECONDS)
         origin = self._origin(
             credential,
             self._opener.producer,
@@ -251,9 +264,13 @@ class Stream:
             sequence=message.sequence,
             raw=raw,
         )
-        submission, _ = self._parts.intake.from_batch(message, credential, origin, raw=raw)
-        future = self._parts.writer.submit(submission)
-        self._answers.put_nowait(_Waiting(message.sequence, future, arrival))
+        sender = self._sender(self._opener)
+        await sender.news()
+        met_count = parts.intake.met_count
+        submission, _ = parts.intake.from_batch(message, credential, origin, raw=raw)
+        sender.met(parts.intake.met_count - met_count)
+        future = parts.writer.submit(submission)
+        self._answers.put_nowait(_Waiting(message.sequence, sender, future, arrival))
 
     async def _answer(self) -> None:
         while (item := await self._answers.get()) is not None:
@@ -288,7 +305,9 @@ class Stream:
 
     async def _result_of(self, waiting: _Waiting) -> Result:
         try:
-            return await waiting.future
+            result = await waiting.future
+            waiting.sender.known(result.known_dimension_count)
+            return result
         except Refused as error:
             if error.reason is not Reason.PRODUCER_TAKEN_OVER:
                 raise

@@ -6,24 +6,29 @@ Takes the orders of `tests.faults.reporter`.
 """
 
 import asyncio
+import itertools
 import json
 import os
 import socket
 import struct
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 
+from tests.faults.caller import to_event
+from tests.faults.events import Source, Truth
 from tests.faults.raw import RawProducer
 from tests.faults.reporter import Orders
 from tokenworks.meter.v1 import meter_service_pb2 as pb
+from tokenworks.meter.v1 import usage_pb2
 
 _STREAM: Final = "/tokenworks.meter.v1.MeterService/StreamUsage"
 _RECORD: Final = "/tokenworks.meter.v1.MeterService/RecordUsage"
+_QUERY: Final = "/tokenworks.meter.v1.MeterService/QueryUsage"
 _MEBIBYTE: Final = 1024 * 1024
 _BOMB_BYTES: Final = 300 * _MEBIBYTE
 _GZIP_BOMB_BYTES: Final = 64 * _MEBIBYTE
@@ -31,6 +36,12 @@ _IDLE_STREAMS: Final = 1_000
 _SLOW_CONNECTIONS: Final = 200
 _PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _CALL_SECONDS_MAX: Final = 20
+_FLOOD_CONNECTIONS: Final = 4
+_FLOOD_STREAMS: Final = 50
+_FLOOD_CALLS: Final = 256
+_FLOOD_OPENINGS: Final = 64
+_CLAIMING_CALLS: Final = 16
+_CLAIMED_EVENTS: Final = 1_000
 
 
 def bombs(orders: Orders) -> Iterator[str]:
@@ -179,7 +190,131 @@ def dimensions(orders: Orders) -> Iterator[str]:
         time.sleep(0.2)
 
 
-ATTACKS: Final = {"bombs": bombs, "slow": slow, "idle": idle, "dimensions": dimensions}
+def batches(orders: Orders) -> Iterator[str]:
+    """Send batches without an event as fast as they are taken, on fifty streams."""
+
+    async def stream(channel: grpc.aio.Channel, number: int, counts: dict[str, int]) -> None:
+        call: Any = channel.stream_stream(_STREAM, pb.StreamUsageRequest.SerializeToString)
+
+        async def messages() -> AsyncIterator[pb.StreamUsageRequest]:
+            name = f"flood-{number}"
+            yield pb.StreamUsageRequest(open=pb.OpenStream(producer=name, instance=os.urandom(16)))
+            for sequence in itertools.count(1):
+                batch = usage_pb2.UsageBatch(sequence=sequence, rows=usage_pb2.UsageRows())
+                yield pb.StreamUsageRequest(batch=batch)
+
+        async for _ in call(messages(), metadata=_metadata(orders)):
+            counts["taken"] += 1
+
+    return _flood(orders, stream, peers=_FLOOD_STREAMS)
+
+
+def calls(orders: Orders) -> Iterator[str]:
+    """Ask for the usage of 1970 from 256 callers, as fast as they are answered."""
+    asked = pb.QueryUsageRequest()
+    asked.end_time.FromSeconds(900)
+
+    async def caller(channel: grpc.aio.Channel, _number: int, counts: dict[str, int]) -> None:
+        query: Any = channel.unary_unary(_QUERY, pb.QueryUsageRequest.SerializeToString)
+        await query(asked, metadata=_metadata(orders), timeout=_CALL_SECONDS_MAX)
+        counts["taken"] += 1
+
+    return _flood(orders, caller, peers=_FLOOD_CALLS)
+
+
+def producers(orders: Orders) -> Iterator[str]:
+    """Open streams under names that nobody has heard of, 64 at a time, and leave them."""
+
+    async def opener(channel: grpc.aio.Channel, _number: int, counts: dict[str, int]) -> None:
+        stream: Any = channel.stream_stream(
+            _STREAM,
+            pb.StreamUsageRequest.SerializeToString,
+            pb.StreamUsageResponse.FromString,
+        )
+        opening = pb.OpenStream(producer=f"new-{os.urandom(8).hex()}", instance=os.urandom(16))
+        call = stream(metadata=_metadata(orders), timeout=_CALL_SECONDS_MAX)
+        await call.write(pb.StreamUsageRequest(open=opening))
+        counts["taken"] += await call.read() is not grpc.aio.EOF
+        call.cancel()
+
+    return _flood(orders, opener, peers=_FLOOD_OPENINGS)
+
+
+def claims(orders: Orders) -> Iterator[str]:
+    """Report a thousand events with new ids in each call, sixteen calls at a time."""
+    truth, source = Truth(Path(orders.truth)), Source(Path(orders.truth).stem)
+    loop = asyncio.new_event_loop()
+    channel = loop.run_until_complete(_connect(orders))
+    record: Any = channel.unary_unary(_RECORD, pb.RecordUsageRequest.SerializeToString)
+
+    async def claim(request: pb.RecordUsageRequest) -> None:
+        while True:
+            try:
+                return await record(request, metadata=_metadata(orders), timeout=_CALL_SECONDS_MAX)
+            except grpc.RpcError:
+                # What it has sent it must see through, or the row would not know what became of it.
+                await asyncio.sleep(0.1)
+
+    async def turn() -> None:
+        requests = []
+        for _ in range(_CLAIMING_CALLS):
+            now_ms = time.time_ns() // 1_000_000
+            events = [source.draw(end_ms=now_ms) for _ in range(_CLAIMED_EVENTS)]
+            truth.append(events)
+            requests.append(pb.RecordUsageRequest(events=[to_event(event) for event in events]))
+        await asyncio.gather(*(claim(request) for request in requests))
+        truth.promise(truth.count)
+
+    while True:
+        loop.run_until_complete(turn())
+        yield f"claimed {_CLAIMING_CALLS * _CLAIMED_EVENTS}"
+
+
+def _flood(
+    orders: Orders,
+    act: Callable[[grpc.aio.Channel, int, dict[str, int]], Awaitable[None]],
+    *,
+    peers: int,
+) -> Iterator[str]:
+    """Have many act at once, each again as soon as it was answered or refused; count both."""
+    loop = asyncio.new_event_loop()
+    counts = {"taken": 0, "refused": 0}
+    channels = [loop.run_until_complete(_connect(orders)) for _ in range(_FLOOD_CONNECTIONS)]
+
+    async def again(number: int) -> None:
+        while True:
+            try:
+                await act(channels[number % len(channels)], number, counts)
+            except grpc.RpcError:
+                counts["refused"] += 1
+
+    tasks = [loop.create_task(again(number)) for number in range(peers)]
+    while not any(task.done() for task in tasks):
+        before = dict(counts)
+        loop.run_until_complete(asyncio.sleep(0.5))
+        more = {name: count - before[name] for name, count in counts.items()}
+        yield f"flood {more['taken'] + more['refused']} {more['refused']}"
+
+
+async def _connect(orders: Orders) -> grpc.aio.Channel:
+    # In a coroutine: a channel belongs to the loop that runs.
+    return grpc.aio.insecure_channel(orders.target, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+def _metadata(orders: Orders) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {orders.api_key}"),)
+
+
+ATTACKS: Final = {
+    "bombs": bombs,
+    "slow": slow,
+    "idle": idle,
+    "dimensions": dimensions,
+    "batches": batches,
+    "calls": calls,
+    "producers": producers,
+    "claims": claims,
+}
 
 
 def main() -> None:

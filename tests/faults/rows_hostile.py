@@ -8,7 +8,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Final
 
+from meter.app import create_installation_key
 from tests.faults.fleet import ROOT
+from tests.faults.plant import PEPPER
 from tests.faults.reporter import Orders
 from tests.faults.row import Seen, row
 from tests.faults.site import Site, latencies_ms, p99
@@ -20,7 +22,14 @@ P99_MS_MAX: Final = 1_000.0
 _ATTACK_SECONDS: Final = 12.0
 # A thousand streams take a while to open.
 _ATTACK_SECONDS_MIN: Final = 8.0
-_BATCH_EVENTS: Final = 1_000
+# What it may have written down and not sent when it is killed, by what its lines begin with.
+_AT_RISK: Final = {"new": 1_000, "claimed": 16_000}
+_WHAT: Final = {
+    "refused": "bombs refused",
+    "new": "new dimensions",
+    "flood": "times answered",
+    "claimed": "new ids",
+}
 _HONEST: Final = f"honest p99 grows at most {RATIO_MAX:g}-fold or to {P99_MS_MAX / 1000:g} s"
 
 
@@ -68,14 +77,60 @@ def hostile_dimensions(site: Site) -> Seen:
     return _attack(site, "dimensions", good="new")
 
 
+@row(
+    "hostile-batches",
+    fault="a flood of batches: 50 streams send them as fast as they are taken",
+    how="a client with a key of its own; the batches are empty, and numbered in order",
+    expected=f"each producer goes at its pace; {_HONEST}",
+)
+def hostile_batches(site: Site) -> Seen:
+    """Flood the streams."""
+    return _attack(site, "batches", good="flood")
+
+
+@row(
+    "hostile-calls",
+    fault="a flood of tiny calls: 256 callers, each again as soon as it is answered",
+    how="a client with a key of its own asks for the usage of a quarter of an hour of 1970",
+    expected=f"its key has so many calls a second, what is above waits; {_HONEST}",
+)
+def hostile_calls(site: Site) -> Seen:
+    """Flood the calls."""
+    return _attack(site, "calls", good="flood")
+
+
+@row(
+    "hostile-producers",
+    fault="a flood of new producers: 64 at a time open a stream under a new name, and leave it",
+    how="a client with a key of its own",
+    expected=f"a few of its openings are worked on at a time, so many a second; {_HONEST}",
+)
+def hostile_producers(site: Site) -> Seen:
+    """Flood the register."""
+    return _attack(site, "producers", good="flood")
+
+
+@row(
+    "hostile-claims",
+    fault="a flood of event ids: 16 calls at a time with 1,000 events of new ids each",
+    how="a client with a key of its own; its events are right, and counted",
+    expected=f"as many of its events as a bound are worked on at a time; {_HONEST}",
+)
+def hostile_claims(site: Site) -> Seen:
+    """Flood the index of ids."""
+    return _attack(site, "claims", good="claimed")
+
+
 def _attack(site: Site, name: str, *, good: str) -> Seen:
+    key = create_installation_key(site.database.url, key_pepper=PEPPER, description="mallory")
     honest = site.start_fleet()
     # The first seconds are a start's, not a pace.
     site.load(2)
     begin = time.monotonic()
     site.load(_ATTACK_SECONDS / 2)
     attack_begin = time.monotonic()
-    lines = _run(site, name, seconds=max(site.scaled(_ATTACK_SECONDS), _ATTACK_SECONDS_MIN))
+    seconds = max(site.scaled(_ATTACK_SECONDS), _ATTACK_SECONDS_MIN)
+    lines = _run(site, name, api_key=key, seconds=seconds)
     attack_end = time.monotonic()
     wrong = site.drain()
     ratios = []
@@ -90,22 +145,24 @@ def _attack(site: Site, name: str, *, good: str) -> Seen:
     count = sum(int(line.split()[1]) if good != "refused" else 1 for line in lines)
     if good in ("slow", "idle"):
         count = max((int(line.split()[1]) for line in lines), default=0)
-    what = {"refused": "bombs refused", "new": "new dimensions"}.get(good, f"{good} peers at once")
+    what = _WHAT.get(good, f"{good} peers at once")
+    if good == "flood":
+        what = f"{what}, {sum(int(line.split()[2]) for line in lines):,} of them refused"
     # It is killed in the midst of a batch, which it may have written down and not sent.
     site.killed.add("mallory")
     return Seen(
         count=count,
         what=f"{what}; p99 {', '.join(ratios)}",
-        at_risk_max=_BATCH_EVENTS if good == "new" else 0,
+        at_risk_max=_AT_RISK.get(good, 0),
         wrong=wrong,
     )
 
 
-def _run(site: Site, name: str, *, seconds: float) -> list[str]:
+def _run(site: Site, name: str, *, api_key: str, seconds: float) -> list[str]:
     """Run an attack for some seconds; returns the lines that it printed."""
     orders = Orders(
         target=site.proxy.address,
-        api_key=site.api_key,
+        api_key=api_key,
         producer="mallory",
         truth=str(site.folder / "truth" / "mallory.jsonl"),
         latencies="",

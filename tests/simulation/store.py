@@ -148,8 +148,9 @@ class SimulatedStore:
         )
         return after
 
-    def ensure_dimensions(self, batches: Sequence[EventBatch]) -> None:
+    def ensure_dimensions(self, batches: Sequence[EventBatch]) -> Sequence[int]:
         """There is one dimension."""
+        return [0] * len(batches)
 
     def dimension_ids(self, batch: EventBatch) -> Int64Array:
         """Its id is 1."""
