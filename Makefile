@@ -151,8 +151,8 @@ bench: $(INSTALLED) ## Measure, at smoke sizes, into build/bench.json
 	$(BIN)/python -m benchmarks $(ARGS)
 
 .PHONY: faults
-faults: $(INSTALLED) ## Make faults under load, and account for every event, into build/faults.json
-	$(BIN)/python -m tests.faults $(ARGS)
+faults: $(INSTALLED) ## Make faults under load, and account for every event; SOAK=1: half an hour of chaos
+	$(BIN)/python -m $(if $(SOAK),tests.faults.soak $(if $(SECONDS),--seconds $(SECONDS)),tests.faults) $(ARGS)
 
 .PHONY: mutants
 mutants: $(INSTALLED) ## Take each guarantee's protections away, one by one, and see a test turn red

@@ -9,11 +9,13 @@ from tests.faults.row import Seen, row
 from tests.faults.site import Site
 from tests.faults.waiting import wait_until
 
-_STANDBY: Final = "standby1"
-_SETTING: Final = "TOKENWORKS_DURABLE_STANDBYS"
+STANDBY: Final = "standby1"
+"""Its application_name."""
+SETTING: Final = "TOKENWORKS_DURABLE_STANDBYS"
+"""What tells a meter to wait for it."""
 _FOLLOWS: Final = f"""
 SELECT count(*) FROM pg_stat_replication
-WHERE application_name = '{_STANDBY}' AND state = 'streaming'
+WHERE application_name = '{STANDBY}' AND state = 'streaming'
 """
 
 
@@ -27,10 +29,10 @@ WHERE application_name = '{_STANDBY}' AND state = 'streaming'
 )
 def failover_to_a_standby(site: Site) -> Seen:
     """Lose the primary while the standby is behind."""
-    site.start(meter_environment={_SETTING: _STANDBY})
+    site.start(meter_environment={SETTING: STANDBY})
     replication = Proxy(f"127.0.0.1:{site.database.port}")
     site.later(replication.close)
-    standby = _follow(site, replication)
+    standby = follow(site, replication)
     site.later(standby.close)
     # Their memory is all they have: it is what is not yet durable that they keep.
     for name in ("east", "west"):
@@ -52,19 +54,19 @@ def failover_to_a_standby(site: Site) -> Seen:
     site.load()
     site.wait_for_progress(seconds_max=60)
     # Without a standby nothing is durable any more: an operator says that it has to do without.
-    del site.meter.settings[_SETTING]
+    del site.meter.settings[SETTING]
     site.meter.stop()
     site.meter.start()
     site.load()
     return Seen(count=behind, what="segments acknowledged by the primary and not on the standby")
 
 
-def _follow(site: Site, replication: Proxy) -> Database:
+def follow(site: Site, replication: Proxy) -> Database:
     """Make a standby that follows through a proxy, and start it."""
     folder = site.folder / "standby" / "postgres"
     folder.mkdir(parents=True)
     url = site.database.url.replace(f":{site.database.port}/", f":{replication.port}/")
-    site.database.back_up(folder / "data", through=f"{url}?application_name={_STANDBY}")
+    site.database.back_up(folder / "data", through=f"{url}?application_name={STANDBY}")
     shutil.copy(site.database.folder / "password", folder / "password")
     standby = Database(folder)
     standby.start()

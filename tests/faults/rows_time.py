@@ -22,9 +22,9 @@ _RECEIVED_MS = 5
 class Clock:
     """The wall clock of a process that is started with `environment`."""
 
-    def __init__(self, site: Site) -> None:
-        """Build the library; the clock is right at first."""
-        self._file = site.folder / "clock"
+    def __init__(self, site: Site, *, name: str = "clock") -> None:
+        """Build the library; the clock is right at first. `name` is that of its file."""
+        self._file = site.folder / name
         self.set(0)
         library = build("clock_jump", folder=site.folder)
         self.environment = {"LD_PRELOAD": str(library), "FAULTS_CLOCK": str(self._file)}

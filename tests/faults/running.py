@@ -32,19 +32,26 @@ _FAILURES: Final = (
 )
 
 
-def run_row(row: Row, *, template: Template, folder: Path, seconds: float) -> Result:
+def run_row(
+    row: Row,
+    *,
+    template: Template,
+    folder: Path,
+    seconds: float,
+    row_seconds_max: int = ROW_SECONDS_MAX,
+) -> Result:
     """Run a row: load, fault, heal, drain, judge. It ends in time, and leaves nothing running."""
     begin = time.monotonic()
     result = Result(fault=row.fault, expected=row.expected, seen="")
     site = Site(template, folder=folder, seconds=seconds, behind_proxy=row.behind_proxy)
     try:
-        with _deadline(ROW_SECONDS_MAX, what=row.name):
+        with _deadline(row_seconds_max, what=row.name):
             if not row.starts_itself:
                 site.start()
             seen = row.act(site)
             undelivered = site.drain()
             result = to_result(row, seen=seen, judged=site.judge(), undelivered=undelivered)
-            found = "" if row.wants_doubled else site.audit()
+            found = "" if row.wants_doubled else site.audit(seconds_max=row_seconds_max)
             if result.ok and found:
                 result = replace(result, ok=False, wrong=found)
     except Skipped as reason:

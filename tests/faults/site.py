@@ -34,7 +34,6 @@ from tokenworks.client import Meter
 SECONDS_DEFAULT: Final = 6.0
 DRAIN_SECONDS_MAX: Final = 90.0
 _COUNT_SECONDS_MAX: Final = 60.0
-_AUDIT_SECONDS_MAX: Final = 60
 _RATE: Final = 2_000
 _CALLER_RATE: Final = 200
 HAS_SPOOL: Final = "spool" in inspect.signature(Meter).parameters
@@ -218,6 +217,13 @@ class Site:
             holder.execute("SELECT 1 FROM shards FOR UPDATE")
             yield
 
+    @contextmanager
+    def counting_held(self, shard: int) -> Iterator[None]:
+        """Keep the counting of a shard waiting for the time of the block."""
+        with psycopg.connect(self.database.url, connect_timeout=10) as holder:
+            holder.execute("SELECT 1 FROM counting WHERE shard = %s FOR UPDATE", (shard,))
+            yield
+
     def drain(self, *, seconds_max: float = DRAIN_SECONDS_MAX) -> str:
         """Have all senders deliver what they hold; returns what went wrong, or nothing."""
         running = [sender for sender in self.senders if sender.is_running and sender.told is None]
@@ -252,7 +258,7 @@ class Site:
             judged, self._find_wrong_bill(verdict.counted_events(truth, found=found))
         )
 
-    def audit(self) -> str:
+    def audit(self, *, seconds_max: float) -> str:
         """Have the product's own audit look at the same data; returns what it finds wrong."""
         done = subprocess.run(
             [TOKENWORKS, "doctor", "--audit"],
@@ -261,7 +267,7 @@ class Site:
             env=os.environ | {"TOKENWORKS_DATABASE_URL": self.database.url},
             text=True,
             check=False,
-            timeout=_AUDIT_SECONDS_MAX,
+            timeout=seconds_max,
         )
         if done.returncode == 0:
             return ""
