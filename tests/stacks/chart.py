@@ -6,8 +6,11 @@ from types import ModuleType
 from typing import Any
 
 CHART = Path(__file__).parents[2] / "helm/tokenworks"
+# Whole files of values, for those who install it.
+EXAMPLES = tuple(sorted(path.stem for path in (CHART / "examples").glob("*.yaml")))
 OLDEST_KUBERNETES = "1.29"
 RELEASE = "tokenworks"
+NAMESPACE = "till"
 
 # An object of Kubernetes: JSON.
 Manifest = dict[str, Any]
@@ -19,7 +22,13 @@ MINIMAL: Values = {
     "keyPepper": {"existingSecret": "pepper"},
 }
 TLS: Values = MINIMAL | {"insecure": False, "tls": {"existingSecret": "certificate"}}
-WITHOUT_BILLING: Values = MINIMAL | {"billingClose": {"enabled": False}}
+BARE: Values = MINIMAL | {
+    "billingClose": {"enabled": False},
+    "replayCheck": {"enabled": False},
+    "migrations": {"post": False},
+    "podDisruptionBudget": {"enabled": False},
+    "serviceAccount": {"create": False},
+}
 EVERYTHING: Values = {
     "image": {
         "repository": "registry.example.com/tokenworks",
@@ -30,7 +39,22 @@ EVERYTHING: Values = {
     "database": {"existingSecret": "database", "key": "uri"},
     "keyPepper": {"existingSecret": "pepper", "key": "hex"},
     "insecure": False,
-    "tls": {"existingSecret": "certificate"},
+    "tls": {
+        "clientCa": {"existingSecret": "authority", "key": "clients.pem"},
+        "certManager": {"enabled": True, "issuer": {"name": "factory"}, "dnsNames": ["meter.test"]},
+    },
+    "autoscaling": {"enabled": True},
+    "networkPolicy": {
+        "enabled": True,
+        "grpcFrom": [{"namespaceSelector": {"matchLabels": {"reports": "yes"}}}],
+        "egress": [{"ports": [{"port": 4317, "protocol": "TCP"}]}],
+    },
+    "serviceAccount": {"annotations": {"example.com/role": "meter"}},
+    "labels": {"team": "billing"},
+    "podAnnotations": {"example.com/note": "one"},
+    "priorityClassName": "billing",
+    "nodeSelector": {"pool": "billing"},
+    "tolerations": [{"key": "dedicated", "operator": "Exists"}],
     "settings": {
         "tiers": ["free", "high"],
         "energy_sources": ["a=http://127.0.0.1:9400/metrics", "a b=http://127.0.0.1:9401/metrics"],
@@ -40,10 +64,15 @@ EVERYTHING: Values = {
         "energy_collect_seconds": 60,
         "customer_metrics_max": 20,
         "buffer_bytes_max": 536_870_912,
+        "connection_age_seconds": 300,
         "log_level": "debug",
     },
     "resources": {"requests": {"cpu": 4, "memory": "4Gi"}, "limits": {"memory": "4Gi"}},
-    "billingClose": {"schedule": "30 5 6 * *", "timeZone": "America/Los_Angeles"},
+    "billingClose": {
+        "schedule": "30 5 6 * *",
+        "timeZone": "America/Los_Angeles",
+        "processes": 4,
+    },
     "monitoring": {
         "serviceMonitor": {"enabled": True, "interval": "30s", "labels": {"release": "operator"}},
         "prometheusRule": {"enabled": True, "labels": {"release": "operator"}},
@@ -54,12 +83,13 @@ EVERYTHING: Values = {
         },
     },
 }
-CASES: Mapping[str, Values] = {
+_CASES: Mapping[str, Values] = {
     "minimal": MINIMAL,
-    "tls": TLS,
-    "without_billing": WITHOUT_BILLING,
+    "secret": TLS,
+    "bare": BARE,
     "everything": EVERYTHING,
 }
+CASES = (*_CASES, *EXAMPLES)
 
 
 class Engine:
@@ -90,21 +120,40 @@ class Engine:
             return str(error)
         return None
 
+    def values(self, case: str) -> Values:
+        """The values of a case: one of those above, or an example's file."""
+        if case in _CASES:
+            return _CASES[case]
+        text = (self._path / "examples" / f"{case}.yaml").read_text("utf-8")
+        values: Values = self._helm.values_from_yaml(text)
+        return values
+
     def render(self, values: Values, *, release: str = RELEASE) -> list[Manifest]:
         """The objects of a release, read from YAML as Kubernetes reads it."""
         return list(self._objects(values, release=release))
 
-    def get(self, kind: str, *, values: Values = EVERYTHING) -> Manifest:
-        """The only object of this kind."""
-        (found,) = [each for each in self.render(values) if each["kind"] == kind]
+    def get(self, kind: str, *, name: str = "", values: Values = EVERYTHING) -> Manifest:
+        """The only object of this kind whose name ends so."""
+        (found,) = [
+            each
+            for each in self.render(values)
+            if each["kind"] == kind and each["metadata"]["name"].endswith(name)
+        ]
         return found
 
+    def texts(self, values: Values, *, release: str = RELEASE) -> dict[str, str]:
+        """The objects of a release as they are written, by the name of their template."""
+        texts: dict[str, str] = self._chart.render(values, name=release, namespace=NAMESPACE)
+        # Every template makes one object or none.
+        return {
+            name.rpartition("/")[2]: text
+            for name, text in sorted(texts.items())
+            if name.endswith(".yaml") and text.strip()
+        }
+
     def _objects(self, values: Values, *, release: str) -> Iterator[Manifest]:
-        texts = self._chart.render(values, name=release, namespace="till")
-        for name, text in texts.items():
-            # Every template makes one object or none.
-            if name.endswith(".yaml") and text.strip():
-                yield self._helm.values_from_yaml(text)
+        for text in self.texts(values, release=release).values():
+            yield self._helm.values_from_yaml(text)
 
 
 def find_pod(manifest: Manifest) -> Manifest | None:

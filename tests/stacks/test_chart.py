@@ -11,15 +11,19 @@ from tests.stacks.chart import (
     CASES,
     CHART,
     EVERYTHING,
+    EXAMPLES,
     MINIMAL,
     OLDEST_KUBERNETES,
     Engine,
     Values,
 )
+from tests.stacks.golden import FOLDER, written
 from tests.stacks.queries import DASHBOARDS
 
 pytestmark = pytest.mark.stacks
-ALWAYS = ["CronJob", "Deployment", "Job", "Service"]
+ALWAYS = ["CronJob"] * 2 + ["Deployment"] + ["Job"] * 2
+ALWAYS += ["PodDisruptionBudget", "Service", "ServiceAccount"]
+FOREIGN = ("monitoring.coreos.com/", "cert-manager.io/")
 RELEASE_CHARS_MAX = 53
 NAME_CHARS_MAX = 63
 CRON_JOB_NAME_CHARS_MAX = 52
@@ -29,13 +33,32 @@ CONFIG_MAP_BYTES_MAX = 1_048_576
 @pytest.mark.parametrize("case", CASES)
 def test_lint__finds_nothing(engine: Engine, case: str) -> None:
     """Helm's own lint has no error and no warning, on the oldest Kubernetes that is supported."""
-    assert engine.lint(CASES[case]) == []
+    assert engine.lint(engine.values(case)) == []
 
 
 REFUSED: list[tuple[Values, list[str]]] = [
     ({}, ["'/image': missing property 'repository'", "'/database'", "'/keyPepper'"]),
     (MINIMAL | {"insecure": False}, ["'/insecure': value must be true", "'/tls/existingSecret'"]),
-    (MINIMAL | {"replicas": 2}, ["additional properties 'replicas' not allowed"]),
+    (MINIMAL | {"replica": 2}, ["additional properties 'replica' not allowed"]),
+    (MINIMAL | {"replicas": 0}, ["'/replicas'"]),
+    (MINIMAL | {"drain": {"graceSeconds": 10}}, ["'/drain/graceSeconds'"]),
+    (MINIMAL | {"topologySpread": {"whenUnsatisfiable": "Never"}}, ["'/topologySpread/"]),
+    (MINIMAL | {"tls": {"clientCa": {"existingSecret": "a"}}}, ["'/tls/"]),
+    (MINIMAL | {"tls": {"certManager": {"enabled": True}}}, ["'/tls/certManager/issuer/name'"]),
+    (
+        MINIMAL
+        | {
+            "tls": {
+                "existingSecret": "a",
+                "certManager": {"enabled": True, "issuer": {"name": "b"}},
+            }
+        },
+        ["'/tls/existingSecret'"],
+    ),
+    (MINIMAL | {"serviceAccount": {"create": True, "name": "mine"}}, ["'/serviceAccount"]),
+    (MINIMAL | {"keyPepper": {"pepper": "00"}}, ["'/keyPepper'", "'pepper' not allowed"]),
+    (MINIMAL | {"billingClose": {"processes": 65}}, ["'/billingClose/processes'"]),
+    (MINIMAL | {"replayCheck": {"schedule": "monthly"}}, ["'/replayCheck/schedule'"]),
     (MINIMAL | {"database": {"url": "postgresql://u:p@h/d"}}, ["'/database'", "'url' not allowed"]),
     (MINIMAL | {"settings": {"sandbox_clock": "2026-10-01T00:00:00Z"}}, ["'sandbox_clock'"]),
     (MINIMAL | {"settings": {"database_url": "postgresql://u:p@h/d"}}, ["'database_url'"]),
@@ -67,21 +90,34 @@ def test_values__refused(engine: Engine, values: Values, told: list[str]) -> Non
 @pytest.mark.parametrize("case", CASES)
 def test_values__accepted(engine: Engine, case: str) -> None:
     """The values that the other tests render are those that the schema allows."""
-    assert engine.find_refusal(CASES[case]) is None
+    assert engine.find_refusal(engine.values(case)) is None
+
+
+WATCHED = ["ConfigMap", "PrometheusRule", "ServiceMonitor"]
+FENCED = ["NetworkPolicy"] * 2
 
 
 @pytest.mark.parametrize(
     ("case", "kinds"),
     [
         ("minimal", ALWAYS),
-        ("tls", ALWAYS),
-        ("without_billing", ["Deployment", "Job", "Service"]),
-        ("everything", sorted([*ALWAYS, "ConfigMap", "PrometheusRule", "ServiceMonitor"])),
+        ("secret", ALWAYS),
+        ("bare", ["Deployment", "Job", "Service"]),
+        ("everything", [*ALWAYS, *WATCHED, *FENCED, "Certificate", "HorizontalPodAutoscaler"]),
+        ("smallest", ALWAYS),
+        ("tls", [*ALWAYS, "Certificate"]),
+        ("highly-available", [*ALWAYS, *FENCED, "HorizontalPodAutoscaler"]),
+        ("monitored", [*ALWAYS, *WATCHED]),
+        (
+            "shared-cluster",
+            [*["CronJob"] * 2, "Deployment", "Job", "PodDisruptionBudget", "Service", *FENCED],
+        ),
     ],
 )
 def test_render__makes_what_was_asked_for(engine: Engine, case: str, kinds: list[str]) -> None:
     """What needs something else in the cluster is made when asked for, and not before."""
-    assert sorted(each["kind"] for each in engine.render(CASES[case])) == kinds
+    made = sorted(each["kind"] for each in engine.render(engine.values(case)))
+    assert made == sorted(kinds)
 
 
 def test_render__as_part_of_another_chart(helm: ModuleType, tmp_path: Path) -> None:
@@ -103,14 +139,14 @@ def test_manifest__is_of_kubernetes(
 ) -> None:
     """Each object is one of the oldest and of the newest Kubernetes, to the last key."""
     version = kubernetes.latest_version() if version == "newest" else version
-    for manifest in engine.render(CASES[case]):
-        if not manifest["apiVersion"].startswith("monitoring.coreos.com/"):
+    for manifest in engine.render(engine.values(case)):
+        if not manifest["apiVersion"].startswith(FOREIGN):
             kubernetes.validate(manifest, version, strict=True)
 
 
 def test_manifest__misspelt(engine: Engine, kubernetes: ModuleType) -> None:
     """The check above tells a key that Kubernetes does not know."""
-    job = engine.get("CronJob")
+    job = engine.get("CronJob", name="billing-close")
     job["spec"]["concurencyPolicy"] = job["spec"].pop("concurrencyPolicy")
     with pytest.raises(kubernetes.ValidationError, match="concurencyPolicy"):
         kubernetes.validate(job, OLDEST_KUBERNETES, strict=True)
@@ -143,3 +179,16 @@ def test_dashboards__are_carried_unchanged(engine: Engine) -> None:
 def test_dashboards__fit_into_a_config_map(engine: Engine) -> None:
     """Kubernetes takes no more than a MiB; Helm's own record of a release holds them too."""
     assert len(json.dumps(engine.get("ConfigMap"))) < CONFIG_MAP_BYTES_MAX / 2
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_example__is_rendered_as_it_was(engine: Engine, example: str) -> None:
+    """What a change of the chart changes for those who install it stands in the change."""
+    golden = (FOLDER / f"{example}.yaml").read_text("utf-8")
+    assert written(engine, example) == golden, "to renew it: python -m tests.stacks.golden"
+
+
+def test_examples__are_five() -> None:
+    """Each example has its golden file, and no other is kept."""
+    assert len(EXAMPLES) == 5
+    assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == list(EXAMPLES)

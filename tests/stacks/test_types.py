@@ -30,6 +30,9 @@ MISSPELT = [
     ("IServiceMonitor", "matchLabels", "matchlabels"),
     ("IPrometheusRule", "record", "recorded"),
     ("IPrometheusRule", "annotations", "annotation"),
+    ("ICertificate", "dnsNames", "dnsnames"),
+    ("ICertificate", "rotationPolicy", "rotation"),
+    ("ICertificate", "server auth", "serving"),
 ]
 pytestmark = [
     pytest.mark.stacks,
@@ -73,6 +76,7 @@ def _typed(engine: Engine) -> Iterator[tuple[str, Any]]:
     """Values, each with the name of its type in `types.ts`."""
     yield "IServiceMonitor", engine.get("ServiceMonitor")
     yield "IPrometheusRule", engine.get("PrometheusRule")
+    yield "ICertificate", engine.get("Certificate")
     for dashboard in DASHBOARDS.values():
         yield "Dashboard", dashboard
         for panel in panels(dashboard):

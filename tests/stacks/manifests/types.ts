@@ -16,6 +16,7 @@ import type {
   Options as TimeSeries,
 } from "@grafana/schema/dist/esm/raw/composable/timeseries/panelcfg/x/TimeSeriesPanelCfg_types.gen";
 
+export type { ICertificate } from "@kubernetes-models/cert-manager/cert-manager.io/v1";
 export type {
   IPrometheusRule,
   IServiceMonitor,
