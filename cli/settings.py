@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import setting_values as kinds
-from cli.setting_sources import find_faults, pick_environment, pick_flags, read_file
+from cli.setting_sources import Given, find_faults, pick_environment, pick_flags, read_file
 from meter.domain.limits import RATE_WINDOW_SECONDS
 from meter.options import CONNECTION_AGE_SECONDS, EnergySource
 
@@ -332,17 +332,8 @@ def read_settings(
 
     Raises SettingsError with every fault at once: unknown names, wrong values, half a pair.
     """
-    environment = {name: text for name, text in os.environ.items() if name.startswith(PREFIX)}
-    config_name = environment.pop(CONFIG, None)
-    if config is None and config_name is not None:
-        config = Path(config_name)
     faults: list[str] = []
-    names = {each.metadata["env"]: each.name for each in fields(Settings)}
-    given = {
-        **read_file(config, known=names.values(), faults=faults),
-        **pick_environment(environment, known=names, faults=faults),
-        **pick_flags(flags or {}),
-    }
+    given = _gather(config, flags=flags or {}, faults=faults)
     values: dict[str, Any] = {}
     for each in fields(Settings):
         assert each.default is not MISSING
@@ -358,6 +349,15 @@ def read_settings(
     return Settings(**values)
 
 
+def find_sources(config: Path | None) -> dict[str, str]:
+    """Return where each setting comes from that is set, by its name: a variable, or a file's line.
+
+    Like `read_settings` without flags; what is wrong is passed over.
+    """
+    given = _gather(config, flags={}, faults=[])
+    return {name: source for name, (source, _) in given.items()}
+
+
 def is_loopback(address: str) -> bool:
     """Whether only this machine can reach a host:port."""
     host = address.rpartition(":")[0].strip("[]")
@@ -367,3 +367,19 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def _gather(
+    config: Path | None, *, flags: Mapping[str, object], faults: list[str]
+) -> dict[str, Given]:
+    """Return what is set, by the settings' names; what is wrong is added to the faults."""
+    environment = {name: text for name, text in os.environ.items() if name.startswith(PREFIX)}
+    config_name = environment.pop(CONFIG, None)
+    if config is None and config_name is not None:
+        config = Path(config_name)
+    names = {each.metadata["env"]: each.name for each in fields(Settings)}
+    return {
+        **read_file(config, known=names.values(), faults=faults),
+        **pick_environment(environment, known=names, faults=faults),
+        **pick_flags(flags),
+    }

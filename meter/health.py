@@ -5,11 +5,25 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Connections:
+    """Connections of the whole database server: how many may be, and how many are.
+
+    `count_max` is without those that are kept for superusers. `idle_seconds` is for how long the
+    oldest one does nothing within a transaction, None where there is none, or none is known.
+    """
+
+    count_max: int
+    count: int
+    idle_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Login:
     """Whom the database takes us for, and whether that one may act as the service.
 
     `version` is the server's, 150000 to 189999. `has_service_role` is False where the role does not
-    exist at all: nothing was ever migrated in this cluster.
+    exist at all: nothing was ever migrated in this cluster. `data_folder` is where the database
+    lies on its machine, None where the login may not know.
     """
 
     user: str
@@ -18,6 +32,8 @@ class Login:
     has_service_role: bool
     may_serve: bool
     is_standby: bool
+    data_folder: str | None
+    connections: Connections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +42,8 @@ class ShardHealth:
 
     `counted_position` is None where nobody has ever counted it. `oldest_uncounted_ms` is when the
     first segment was recorded that is not counted yet. `cut_position` is that of the newest cut.
+    `owner` is the process that holds it, empty for none; `lease_ms` is for how long it does so
+    still, below 0 when that was, None for one that nobody holds for a time.
     """
 
     shard: int
@@ -34,6 +52,8 @@ class ShardHealth:
     counted_position: int | None
     oldest_uncounted_ms: int | None
     cut_position: int
+    owner: str = ""
+    lease_ms: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,3 +122,4 @@ class Health:
     recent_gaps: Sequence[GapHealth]
     held_by_outcome: Mapping[int, int]
     standbys: Sequence[Standby]
+    database_bytes: int

@@ -7,7 +7,7 @@ from typing import Final
 import billing.app
 import meter.examination
 from billing.auditing import InvoiceAudit
-from cli.doctor.checks import Check, Mark
+from cli.doctor.check import Check, Mark
 from cli.process import report_progress
 from cli.settings import Settings
 from meter.counting.auditor import Audit, Progress

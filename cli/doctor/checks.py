@@ -1,10 +1,10 @@
 """What doctor thinks of the facts: well, worth a look, or wrong, and what to do about it."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from enum import StrEnum
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+from cli.doctor.check import Check, Mark, format_age
+from cli.doctor.shards import check_shards
 from meter.domain.outcome import Outcome
 from meter.domain.times import to_iso
 from meter.health import Health, Login, ShardHealth
@@ -18,28 +18,6 @@ _CUT_SECONDS_WARN: Final = 48 * 3600
 _STATES: Final = {1: "registered", 2: "active", 3: "retired"}
 # A commit that Postgres calls done before it is on its disk.
 _UNSAFE_COMMITS: Final = {"off"}
-
-
-class Mark(StrEnum):
-    """How well something is; only a fail makes the exit code 1."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Check:
-    """One line of the page: what was looked at, how it is, and what to do unless it is well.
-
-    `do` counts where it is not well. `facts` has the same in values, for programs.
-    """
-
-    name: str
-    mark: Mark
-    says: str
-    do: str = ""
-    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 def check_login(login: Login) -> Check:
@@ -108,20 +86,12 @@ def check_health(
     yield _rights(health)
     yield _disk(health)
     yield _standbys(health, needed=durable_standbys)
-    yield from _journal(health)
+    yield from check_shards(health)
     yield _counting(health)
     yield _cuts(health)
     yield _producers(health)
     yield _gaps(health)
     yield _quarantine(health)
-
-
-def format_age(seconds: float) -> str:
-    """Return a span of time in the unit that fits it: 12 s, 5 min, 3 h, 2 days."""
-    for unit, size, limit in (("s", 1, 120), ("min", 60, 7_200), ("h", 3_600, 172_800)):
-        if seconds < limit:
-            return f"{int(seconds // size):,} {unit}"
-    return f"{int(seconds // 86_400):,} days"
 
 
 def _clock(health: Health, *, machine_ms: int) -> Check:
@@ -221,26 +191,6 @@ def _standbys(health: Health, *, needed: Sequence[str]) -> Check:
         " synchronous_standby_names",
         facts=facts,
     )
-
-
-def _journal(health: Health) -> Iterator[Check]:
-    if not health.shards:
-        yield Check(name="journal", mark=Mark.OK, says="empty: nothing was ever recorded", facts={})
-    for shard in health.shards:
-        behind = shard.cut_position > (shard.counted_position or 0)
-        yield Check(
-            name=f"shard {shard.shard}",
-            mark=Mark.FAIL if behind else Mark.OK,
-            says=f"{shard.position:,} segments, owner epoch {shard.epoch}"
-            + (f"; counted behind the cut at {shard.cut_position:,}" if behind else ""),
-            do="the database was restored in part: restore all of it from one backup",
-            facts={
-                "shard": shard.shard,
-                "position": shard.position,
-                "epoch": shard.epoch,
-                "counted": shard.counted_position,
-            },
-        )
 
 
 def _counting(health: Health) -> Check:

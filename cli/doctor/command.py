@@ -3,6 +3,7 @@
 import json
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 
@@ -10,13 +11,17 @@ import meter.examination
 from cli.connection import load_settings
 from cli.db import find_database_url, look_at_schema, newest_migration
 from cli.doctor.audit import Result, run_audit, to_checks
-from cli.doctor.checks import Check, Mark, check_health, check_login, check_role, check_schema
+from cli.doctor.check import Check, Mark
+from cli.doctor.checks import check_health, check_login, check_role, check_schema
+from cli.doctor.machine import check_certificates, check_settings
 from cli.doctor.page import write_checks, write_end, write_span, write_sums
+from cli.doctor.room import check_connections, check_space, check_spool, find_disk
 from cli.process import CommandError, Exit, format_sandbox, report_progress
-from cli.settings import Settings
+from cli.settings import Settings, find_sources, is_loopback
 from meter.counting.findings import Check as Looked
 from meter.domain.errors import MeterError
 from meter.domain.times import to_iso, to_ms
+from meter.health import Health, Login
 from meter.runtime.clock import SystemClock
 
 _RIGHTS = "see that tokenworks_service may read all tables: tokenworks db upgrade grants it"
@@ -27,6 +32,13 @@ _DATE = click.DateTime(formats=["%Y-%m-%d"])
 @click.option("--audit", "with_audit", is_flag=True, help="Add up journal, usage and invoices too.")
 @click.option("--since", type=_DATE, metavar="DATE", help="Audit from this day on, in UTC.")
 @click.option("--until", type=_DATE, metavar="DATE", help="Audit until the begin of this day.")
+@click.option(
+    "--spool",
+    "spools",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Look at a producer's spool of this machine, too; may be given often.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 @click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
 def doctor(
@@ -34,6 +46,7 @@ def doctor(
     with_audit: bool,
     since: datetime | None,
     until: datetime | None,
+    spools: tuple[Path, ...],
     as_json: bool,
     config: Path | None,
 ) -> None:
@@ -48,7 +61,11 @@ def doctor(
         raise click.UsageError("--since and --until belong to --audit")
     settings = load_settings(config, flags={})
     database_url = find_database_url(settings)
-    checks, is_readable = _examine(settings, database_url=database_url)
+    checks = [check_settings(settings, sources=find_sources(config))]
+    checks += check_certificates(settings, now_ms=SystemClock().now_ms())
+    checks += map(check_spool, spools)
+    found, is_readable = _examine(settings, database_url=database_url)
+    checks += found
     result = None
     if with_audit and is_readable:
         result = _audit(settings, database_url=database_url, since=since, until=until)
@@ -101,12 +118,26 @@ def _examine(settings: Settings, *, database_url: str) -> tuple[list[Check], boo
         return checks, False
     if health.is_driven:
         report_progress(format_sandbox(to_iso(health.now_ms)))
+    checks.append(_look_at_space(login, health, database_url=database_url))
+    checks.append(check_connections(login.connections))
     checks += check_health(
         health,
         machine_ms=SystemClock().now_ms(),
         durable_standbys=settings.durable_standbys,
     )
     return checks, True
+
+
+def _look_at_space(login: Login, health: Health, *, database_url: str) -> Check:
+    """Return the check of the database's disk, which is seen where it is one of this machine."""
+    host = urlsplit(database_url).hostname
+    is_here = host is None or host.startswith("/") or is_loopback(f"{host}:0")
+    folder = login.data_folder if is_here else None
+    return check_space(
+        database_bytes=health.database_bytes,
+        folder=folder,
+        disk=find_disk(None if folder is None else Path(folder)),
+    )
 
 
 def _audit(

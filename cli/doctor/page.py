@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from billing.auditing import InvoiceAudit
-from cli.doctor.checks import Check, Mark
+from cli.doctor.check import Check, Mark
 from meter.counting.auditor import Audit
 from meter.domain.times import to_iso
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import DBAPIError
 from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.limits import LATE_MS_MAX
 from meter.domain.times import to_ms, to_time
-from meter.health import GapHealth, Health, Login, ProducerHealth, ShardHealth, Standby
+from meter.health import Connections, GapHealth, Health, Login, ProducerHealth, ShardHealth, Standby
 from meter.runtime.engine import SERVICE_ROLE, store_faults
 
 _LISTED_MAX: Final = 5
@@ -51,7 +51,9 @@ _LOGIN: Final = text("""
 SELECT current_user::text AS "user", current_database()::text AS database,
        current_setting('server_version_num')::integer AS version,
        EXISTS (SELECT FROM pg_roles WHERE rolname = :role) AS has_service_role,
-       pg_is_in_recovery() AS is_standby
+       pg_is_in_recovery() AS is_standby,
+       CASE WHEN pg_has_role('pg_read_all_settings', 'MEMBER')
+            THEN current_setting('data_directory') END AS data_folder
 """)
 _MAY_SERVE: Final = text("SELECT pg_has_role(:role, 'MEMBER')")
 _CLOCK: Final = text("""
@@ -65,7 +67,8 @@ FROM unnest(CAST(:names AS text[]), CAST(:privileges AS text[]), CAST(:wanted AS
 WHERE has_table_privilege(:role, n.name, n.privilege) <> n.wanted ORDER BY 1
 """)
 _SHARDS: Final = text("""
-SELECT s.shard, s.position, s.epoch, c.position AS counted,
+SELECT s.shard, s.position, s.epoch, s.owner, c.position AS counted,
+       1000 * extract(epoch FROM s.lease_until - clock_timestamp()) AS lease_ms,
        (SELECT j.commit_time FROM journal j
         WHERE j.shard = s.shard AND j.position > coalesce(c.position, 0)
         ORDER BY j.position LIMIT 1) AS oldest,
@@ -101,6 +104,17 @@ SELECT application_name AS name, coalesce(state, '') AS state, coalesce(sync_sta
             ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), flush_lsn)::bigint END AS lag
 FROM pg_stat_replication ORDER BY 1
 """)
+_SIZE: Final = text("SELECT pg_database_size(current_database())::bigint")
+# Before Postgres 16 there is no second kind of reserve.
+_CONNECTIONS: Final = text("""
+SELECT current_setting('max_connections')::integer
+       - current_setting('superuser_reserved_connections')::integer
+       - coalesce(current_setting('reserved_connections', true), '0')::integer AS most,
+       (SELECT coalesce(sum(numbackends), 0)::integer FROM pg_stat_database) AS total,
+       extract(epoch FROM max(clock_timestamp() - state_change)
+               FILTER (WHERE state LIKE 'idle in transaction%')) AS idle
+FROM pg_stat_activity
+""")
 
 
 class LoginStore:
@@ -114,6 +128,7 @@ class LoginStore:
         """Return it; raises Unavailable with the driver's own words."""
         with _own_faults(), self._engine.connect() as connection:
             row = connection.execute(_LOGIN, {"role": SERVICE_ROLE}).one()
+            connections = _connections(connection)
             may_serve = False
             if row.has_service_role:
                 may_serve = bool(connection.execute(_MAY_SERVE, {"role": SERVICE_ROLE}).scalar())
@@ -124,6 +139,8 @@ class LoginStore:
             has_service_role=row.has_service_role,
             may_serve=may_serve,
             is_standby=row.is_standby,
+            data_folder=row.data_folder,
+            connections=connections,
         )
 
 
@@ -200,6 +217,16 @@ def _read(connection: Connection, *, silence_ms: int) -> Health:
             Standby(name=row.name, state=row.state, sync_state=row.sync, lag_bytes=row.lag)
             for row in connection.execute(_STANDBYS)
         ],
+        database_bytes=connection.execute(_SIZE).scalar_one(),
+    )
+
+
+def _connections(connection: Connection) -> Connections:
+    row = connection.execute(_CONNECTIONS).one()
+    return Connections(
+        count_max=row.most,
+        count=row.total,
+        idle_seconds=None if row.idle is None else float(row.idle),
     )
 
 
@@ -225,6 +252,8 @@ def _to_shard(row: Any) -> ShardHealth:  # noqa: ANN401
         counted_position=row.counted,
         oldest_uncounted_ms=None if row.oldest is None else to_ms(row.oldest),
         cut_position=row.cut,
+        owner=row.owner,
+        lease_ms=None if row.lease_ms is None else int(row.lease_ms),
     )
 
 

@@ -73,7 +73,7 @@ def test_doctor__all_well(private_cluster: Cluster, tmp_path: Path) -> None:
         lines = page.stdout.splitlines()
         assert lines[-1] == "all well"
         checks = [line.split(maxsplit=1) for line in lines if line.startswith("  ok ")]
-        assert len(checks) == 20
+        assert len(checks) == 23
         assert not [line for line in lines if line.startswith(("  warn", "  fail"))]
         assert re.search(r"^  input +800 +800$", page.stdout, re.MULTILINE)
         # Aligned: what is said begins in one column.
@@ -84,7 +84,7 @@ def test_doctor__all_well(private_cluster: Cluster, tmp_path: Path) -> None:
         told = json.loads(doctor("--audit", "--json", url=url).stdout)
     assert (told["ok"], told["audit"]["events"]) == (True, 1)
     assert told["audit"]["journal"] == told["audit"]["usage"]
-    assert [it["mark"] for it in told["checks"]] == ["ok"] * 20
+    assert [it["mark"] for it in told["checks"]] == ["ok"] * 23
 
 
 def test_doctor__unsafe_disk(database_url: str) -> None:
@@ -128,7 +128,7 @@ def test_doctor__unmigrated(cluster: Cluster) -> None:
         found = marks(url=url)
         assert found["schema"]["mark"] == "fail"
         assert found["schema"]["facts"]["missing"][0] == "0004_pre_installation"
-        assert set(found) == {"database", "role", "schema"}
+        assert set(found) == {"settings", "database", "role", "schema"}
         execute(url, "UPDATE alembic_version SET version_num = '0011_pre_parts'")
         found = marks(url=url)
         assert (found["schema"]["mark"], found["schema"]["facts"]["missing"]) == ("warn", [])
@@ -165,7 +165,7 @@ def test_doctor__login_without_rights(database_url: str, member_of: str) -> None
         page = doctor("--audit", url=url)
     assert (page.exit_code, page.stderr) == (1, "")
     looked_at = re.findall(r"^  (?:ok|warn|fail) +(\w+)", page.stdout, re.MULTILINE)
-    assert looked_at == ["database", "role", "audit"]
+    assert looked_at == ["settings", "database", "role", "audit"]
     assert 'GRANT tokenworks_service TO "clerk"' in page.stdout
 
 

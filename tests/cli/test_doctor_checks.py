@@ -4,17 +4,10 @@ from dataclasses import replace
 
 import pytest
 
-from cli.doctor.checks import (
-    Check,
-    Mark,
-    check_health,
-    check_login,
-    check_role,
-    check_schema,
-    format_age,
-)
+from cli.doctor.check import Check, Mark, format_age
+from cli.doctor.checks import check_health, check_login, check_role, check_schema
 from cli.doctor.page import write_checks, write_end
-from meter.health import GapHealth, Health, Login, ProducerHealth, ShardHealth, Standby
+from meter.health import Connections, GapHealth, Health, Login, ProducerHealth, ShardHealth, Standby
 
 NOW_MS = 1_800_000_000_000
 SECOND_MS, HOUR_MS, DAY_MS = 1_000, 3_600_000, 86_400_000
@@ -25,6 +18,8 @@ LOGIN = Login(
     has_service_role=True,
     may_serve=True,
     is_standby=False,
+    data_folder=None,
+    connections=Connections(count_max=97, count=14, idle_seconds=None),
 )
 SHARD = ShardHealth(
     shard=0,
@@ -60,6 +55,7 @@ WELL = Health(
     recent_gaps=(),
     held_by_outcome={},
     standbys=(),
+    database_bytes=2**30,
 )
 
 
@@ -103,13 +99,25 @@ CASES = [
         replace(WELL, shards=(replace(SHARD, counted_position=29),)),
         "shard 0",
         Mark.FAIL,
-        "40 segments, owner epoch 3; counted behind the cut at 30",
+        "40 segments, epoch 3, held by nobody; counted behind the cut at 30",
     ),
     (
         replace(WELL, newest_cut_ms=NOW_MS - 49 * HOUR_MS),
         "cuts",
         Mark.WARN,
         "3, the newest at 2027-01-13T07:00:00Z, 2 days ago",
+    ),
+    (
+        replace(WELL, shards=(replace(SHARD, owner="meter-1", lease_ms=3_200),)),
+        "shard 0",
+        Mark.OK,
+        "40 segments, epoch 3, held by meter-1 for 3.2 s more",
+    ),
+    (
+        replace(WELL, shards=(replace(SHARD, owner="meter-1", lease_ms=-90_000),)),
+        "shard 0",
+        Mark.WARN,
+        "40 segments, epoch 3, let go by meter-1 90 s ago",
     ),
     (replace(WELL, newest_cut_ms=None), "cuts", Mark.OK, "none yet"),
     (replace(WELL, shards=()), "journal", Mark.OK, "empty"),
