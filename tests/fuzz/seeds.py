@@ -1,0 +1,92 @@
+"""Writes the bytes that fuzzing begins from, made by the product itself: a whole one of each kind.
+
+python -m tests.fuzz.seeds
+"""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from meter import segment
+from meter.wire.account_messages import place_to_token
+from tests.billing.factory.test_plan_file import WHOLE as PLAN
+from tests.client.spool.disk import Disk
+from tests.fuzz.__main__ import CORPUS
+from tests.meter.energy.test_factory_file import WHOLE as FACTORY
+from tests.meter.test_intake import EVENTS, MESSAGES, take
+from tokenworks.client.columns import SealedBatch
+from tokenworks.client.spool import records
+from tokenworks.client.spool.manifest import MANIFEST_NAMES, Manifest, write_manifest
+from tokenworks.meter.v1 import meter_service_pb2
+
+_ROOT = Path(__file__).parents[2]
+
+
+def seeds() -> Iterator[tuple[str, str, bytes]]:
+    """Yield target, name and bytes of each."""
+    for name, raw in zip(("columns", "rows"), MESSAGES, strict=True):
+        submission = take(raw)
+        assert submission is not None
+        yield "stream", name, raw
+        body = segment.encode(
+            [(submission.origin, submission.batch)],
+            dimension_ids=lambda batch: batch.dimension,
+        )
+        yield "journal", name, body
+    yield (
+        "call",
+        "events",
+        meter_service_pb2.RecordUsageRequest(events=EVENTS).SerializeToString(),
+    )
+    yield "spool", "segment", _spooled()
+    yield "columns", "three", bytes([3, 1, 2, 3, 2, 0x80, 1, 1, 7])
+    yield "digests", "repeated", bytes([2, 2]) + b"12345678" + b"0000000012345678"
+    for place, name in enumerate(("book", "contract")):
+        text = (_ROOT / "tests" / "faults" / f"{name}.toml").read_bytes()
+        yield "files", name, bytes([place]) + text
+    yield (
+        "files",
+        "keynote",
+        b"\0" + (_ROOT / "billing" / "shipped" / "keynote.toml").read_bytes(),
+    )
+    yield "files", "factory", b"\2" + FACTORY.encode()
+    yield "files", "plan", b"\3" + PLAN.encode()
+    yield "manifest", "whole", _manifest()
+    yield (
+        "page",
+        "board",
+        b'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{UUID="GPU-1"} 1.5e+06\n',
+    )
+    yield "tokens", "page", place_to_token((("acme",), "acc_1")).encode()
+
+
+def _manifest() -> bytes:
+    disk = Disk()
+    write_manifest(disk, Manifest(producer="vllm-0", salt=7, offsets=((1, 0),), doubtful=((3, 4),)))
+    return disk.read(MANIFEST_NAMES[0])
+
+
+def _spooled() -> bytes:
+    seed = records.seed_of(1, salt=7)
+    batch = SealedBatch(payload=MESSAGES[0], event_count=5)
+    return b"".join(
+        [
+            records.encode_header(1, salt=7),
+            records.encode_progress(3, payload=b"running", seed=seed),
+            records.encode_batch(batch, local=1, total_event_count=5, settles=(3,), seed=seed),
+            records.encode_released(1, seed=seed),
+        ]
+    )
+
+
+def main() -> int:
+    """Write them all."""
+    for target, name, data in seeds():
+        path = CORPUS / target / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,161 @@
+"""What is fed with bytes. A target returns where a decoder reads or refuses; all else is a find."""
+
+import contextlib
+from collections.abc import Callable, Mapping
+from typing import Final
+
+from google.protobuf.message import DecodeError
+
+from billing.book_file import read_book
+from billing.contract_file import read_contract
+from billing.factory.plan_file import read_plan
+from billing.money import find_currency
+from meter import segment
+from meter.domain.credential import parse_api_key
+from meter.domain.errors import InvalidArgument, Unauthenticated
+from meter.domain.limits import ENERGY_PAGE_DEVICES_MAX, RECORD_EVENTS_MAX
+from meter.energy.factory_file import read_factory
+from meter.energy.sources.dcgm import read_page
+from meter.journal.protocol import DIGEST_BYTES, ProducerState, Verdict
+from meter.toml_file import FileFaults
+from meter.wire.account_messages import place_from_token
+from meter.wire.packed import UnreadableColumn, read_columns
+from tests.meter.test_intake import CREDENTIAL, INTAKE, ORIGIN, assert_usable, take
+from tokenworks.client.spool import records
+from tokenworks.client.spool.files import SpoolUnusable
+from tokenworks.client.spool.manifest import MANIFEST_NAMES, read_manifest
+from tokenworks.meter.v1 import meter_service_pb2
+
+_TIERS: Final = ("free", "high")
+
+
+def journal(data: bytes) -> None:
+    """A segment of the journal: read whole, and by its head."""
+    with contextlib.suppress(*segment.READ_FAULTS):
+        read = segment.decode(data)
+        assert all(len(column) == len(read) for column in read.columns.values())
+        assert sum(count for _, count in read.origins) == len(read)
+        head = segment.read_head(data)
+        assert head.event_count == len(read)
+
+
+def spool(data: bytes) -> None:
+    """A segment of a spool: walked from end to end, each record once, whatever its bytes are."""
+    header = records.read_header(data)
+    seed = 0 if header is None else records.seed_of(header.first, salt=header.salt)
+    position = min(records.HEADER_SIZE, len(data))
+    for stretch in records.walk(data, seed=seed):
+        assert stretch.start == position < stretch.end <= len(data)
+        position = stretch.end
+        records.is_torn(data, stretch, seed=seed)
+        records.read_batch(data[stretch.start : stretch.end], local=1, seed=seed)
+    assert position == len(data)
+
+
+class _Folder:
+    """A spool's folder in which both copies of the manifest have these bytes."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def names(self) -> list[str]:
+        """See `Files`."""
+        return list(MANIFEST_NAMES)
+
+    def read(self, _name: str, *, offset: int = 0, size: int | None = None) -> bytes:
+        """See `Files`."""
+        return self._data[offset : None if size is None else offset + size]
+
+
+def manifest(data: bytes) -> None:
+    """A spool's manifest."""
+    with contextlib.suppress(SpoolUnusable):
+        read_manifest(_Folder(data))  # type: ignore[arg-type]  reads are all that it does
+
+
+def stream(data: bytes) -> None:
+    """A message of a stream: a batch, one that is kept aside, or none."""
+    submission = take(data)
+    if submission is not None:
+        assert_usable(submission)
+
+
+def call(data: bytes) -> None:
+    """A call with events that are counted by their ids."""
+    try:
+        request = meter_service_pb2.RecordUsageRequest.FromString(data)
+    except DecodeError:
+        return
+    events = request.events[:RECORD_EVENTS_MAX]
+    with contextlib.suppress(InvalidArgument):
+        submission, outcomes = INTAKE.from_events(events, CREDENTIAL, ORIGIN)
+        assert len(outcomes) == len(events)
+        assert_usable(submission)
+
+
+def columns(data: bytes) -> None:
+    """Columns of numbers, each in chunks: a byte says how many bytes the next chunk has."""
+    chunks, place = [], 0
+    while place < len(data):
+        end = place + 1 + data[place]
+        chunks.append(data[place + 1 : end])
+        place = end
+    with contextlib.suppress(UnreadableColumn):
+        if chunks:
+            assert len(read_columns([[chunk] for chunk in chunks])) == len(chunks)
+
+
+def digests(data: bytes) -> None:
+    """A producer's digests and a batch: it is acknowledged only when its digest is there."""
+    if len(data) <= DIGEST_BYTES + 2:
+        return
+    digest, known = data[2 : 2 + DIGEST_BYTES], data[2 + DIGEST_BYTES :]
+    state = ProducerState(instance=b"", sequence=data[0], digests=known)
+    verdict = state.judge(instance=b"", sequence=data[1], digest=digest)
+    assert verdict is not Verdict.REPEATED or digest in known
+    assert state.recorded(digest).digests.endswith(digest)
+
+
+def files(data: bytes) -> None:
+    """A TOML file that a person has written; the first byte says which kind it is read as."""
+    text = data[1:].decode("utf-8", "replace")
+    with contextlib.suppress(FileFaults):
+        match data[0] % 4 if data else 0:
+            case 0:
+                read_book(text, tiers=_TIERS)
+            case 1:
+                read_contract(
+                    text,
+                    tiers=_TIERS,
+                    find_account=lambda name, _: name,
+                    find_currency_of_book=lambda _: find_currency("EUR"),
+                )
+            case 2:
+                read_factory(text, version=1, tiers=_TIERS)
+            case _:
+                read_plan(text)
+
+
+def page(data: bytes) -> None:
+    """An exporter's page of energy counters."""
+    found = read_page(data.decode("utf-8", "replace"))
+    assert len(found.counters_mj) <= ENERGY_PAGE_DEVICES_MAX
+    assert all(value >= 0 for value in (*found.counters_mj.values(), *found.powers_mw.values()))
+
+
+def tokens(data: bytes) -> None:
+    """What callers hand back or show: the token of a page, an API key."""
+    text = data.decode("utf-8", "replace")
+    with contextlib.suppress(InvalidArgument):
+        place_from_token(text)
+    with contextlib.suppress(Unauthenticated):
+        parse_api_key(text)
+
+
+TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
+    target.__name__: target
+    for target in (
+        journal, spool, manifest, stream, call, columns, digests, files, page, tokens,
+    )
+}  # fmt: skip
+"""By the names of their corpora."""

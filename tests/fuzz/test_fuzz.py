@@ -1,0 +1,77 @@
+"""Every decoder with the corpus, with any bytes, and for ten seconds each with those that atheris
+finds its way in with.
+"""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.__main__ import CORPUS
+from tests.fuzz.seeds import seeds
+from tests.fuzz.targets import TARGETS
+
+ROOT = Path(__file__).parents[2]
+# Two at a time on two cores, for ten seconds each and some to start.
+PAIRS = [sorted(TARGETS)[place : place + 2] for place in range(0, len(TARGETS), 2)]
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_target__takes_its_corpus(target: str) -> None:
+    """What a decoder stumbled over once it reads or refuses; each has a whole one to begin with."""
+    paths = sorted((CORPUS / target).iterdir())
+    assert paths
+    for path in paths:
+        TARGETS[target](path.read_bytes())
+
+
+@pytest.mark.parametrize("target", sorted(TARGETS))
+def test_target__takes_any_bytes(target: str) -> None:
+    """Bytes without a meaning are read or refused, and so are whole ones that were damaged."""
+    whole = [path.read_bytes() for path in sorted((CORPUS / target).iterdir())]
+    damages = st.lists(st.tuples(st.integers(0, 4_000), st.binary(max_size=4)), max_size=4)
+
+    @settings(max_examples=30, deadline=None, database=None)
+    @given(data=st.binary(max_size=200) | st.sampled_from(whole), damages=damages)
+    def takes(data: bytes, damages: Sequence[tuple[int, bytes]]) -> None:
+        changed = bytearray(data)
+        for place, bytes_ in damages:
+            at = place % (len(changed) + 1)
+            changed[at : at + len(bytes_)] = bytes_
+        TARGETS[target](bytes(changed))
+
+    takes()
+
+
+def test_seeds__are_what_the_product_makes() -> None:
+    """The corpus begins from what the product writes today."""
+    for target, name, data in seeds():
+        assert (CORPUS / target / name).read_bytes() == data, "python -m tests.fuzz.seeds"
+
+
+@pytest.mark.stacks
+@pytest.mark.parametrize("targets", PAIRS, ids="-".join)
+def test_fuzz__finds_nothing_in_ten_seconds(targets: Sequence[str]) -> None:
+    """A fuzzer that sees which lines are reached finds no bytes on which a decoder fails."""
+    pytest.importorskip("atheris", reason="there is no atheris for this Python")
+    running = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.fuzz", target, "--seconds", "10"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            cwd=ROOT,
+            text=True,
+        )
+        for target in targets
+    ]
+    told = {
+        target: process.communicate(timeout=60)[1]
+        for target, process in zip(targets, running, strict=True)
+    }
+    failed = [target for target, it in zip(targets, running, strict=True) if it.returncode]
+    assert not failed, "\n".join(told[target][-4_000:] for target in failed)
