@@ -27,6 +27,7 @@ from tests.faults import (
     rows_patroni,
     rows_postgres,
     rows_producer,
+    rows_replicas,
     rows_running,
     rows_self,
     rows_spool,
@@ -42,6 +43,7 @@ from tests.faults.site import SECONDS_DEFAULT
 # They register their rows.
 MODULES: Final = (
     rows_meter,
+    rows_replicas,
     rows_producer,
     rows_running,
     rows_spool,

@@ -52,10 +52,16 @@ class Mischief:
 
 
 class Proxy:
-    """Listens on a port of its own and passes on to `target`, which may change."""
+    """Listens on a port of its own and passes on to `target`, which may change.
+
+    With `spares` it deals connections out to all of them in turn, as a load balancer does; who
+    cannot be reached is passed over.
+    """
 
     def __init__(self, target: str) -> None:
         self.target = target
+        self.spares: list[str] = []
+        self._turn = 0
         self.mischief = Mischief()
         self.swallowed_bytes = 0
         self.cut_count = 0
@@ -121,12 +127,11 @@ class Proxy:
             writer.transport.abort()
             return
         await self._thaw()
-        host, _, port = self.target.rpartition(":")
-        try:
-            far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        except OSError:
+        far = await self._connect()
+        if far is None:
             writer.transport.abort()
             return
+        far_reader, far_writer = far
         link = _Link(writer, far_writer)
         self._links.add(link)
         try:
@@ -139,6 +144,15 @@ class Proxy:
         finally:
             link.abort()
             self._links.discard(link)
+
+    async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        targets = [self.target, *self.spares]
+        self._turn += 1
+        for place in range(len(targets)):
+            host, _, port = targets[(self._turn + place) % len(targets)].rpartition(":")
+            with suppress(OSError):
+                return await asyncio.open_connection(host, int(port))
+        return None
 
     async def _pump(
         self,
