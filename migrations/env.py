@@ -1,7 +1,5 @@
 """Alembic's entry: one migrator at a time, short lock waits, and a list of what was applied."""
 
-from typing import Any
-
 from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from sqlalchemy import create_engine, text
@@ -36,7 +34,7 @@ def _run() -> None:
         engine.dispose()
 
 
-def _note(*, ctx: MigrationContext, step: MigrationInfo, **_: Any) -> None:  # noqa: ANN401
+def _note(ctx: MigrationContext, step: MigrationInfo, *_: object, **_more: object) -> None:
     """Write down what was applied: an older version sees by it what it does not know."""
     assert ctx.connection is not None
     if ctx.connection.execute(text("SELECT to_regclass('schema_history')")).scalar() is None:

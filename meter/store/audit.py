@@ -1,6 +1,5 @@
 """What the audit reads of Postgres: a survey of all, and snapshots of windows."""
 
-import struct
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, LiteralString
@@ -18,19 +17,16 @@ from meter.domain.boundary import Boundary
 from meter.domain.event import Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
-from meter.runtime.engine import driver_connection, refusals, store_faults
+from meter.runtime.engine import refusals, store_faults
+from meter.store.archived_bodies import ArchivedBodies
+from meter.store.audit_segments import copy_rows, read_segments
 from meter.store.drifts import find_cells, read_drifts
 
 # Positions of one extent: a small table of them finds the segments of a window.
 _EXTENT_POSITIONS: Final = 1_000
-# Runs of positions that one window reads by themselves; above it, all between first and last.
-_RUNS_MAX: Final = 200
 _FAULTS_MAX: Final = 100
 _FIRST_TIME: Final = to_time(0)
 _LAST_TIME: Final = to_time(2**42)
-_POSTGRES_EPOCH_MS: Final = 946_684_800_000
-_COPY_HEAD_BYTES: Final = 19
-_SEGMENT_ROW: Final = struct.Struct(">hihiqiiiqiqi")
 _SNAPSHOT: Final = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 # Accounts get numbers in the order of their ids; none is ever deleted.
@@ -60,30 +56,24 @@ WHERE u.interval_start >= {start} AND u.interval_start < {end}
 """
 )
 _USAGE_KEYS: Final = 6
-_SEGMENTS: Final[LiteralString] = """
-SELECT shard, position, event_count, first_end_time, last_end_time, body FROM journal
-WHERE shard = {shard} AND position BETWEEN {first} AND {last}
-  AND first_end_time < {end} AND last_end_time >= {start}
-ORDER BY position
-"""
 _EXTENTS: Final = text("""
 SELECT shard, min(position) AS first_position, max(position) AS last_position, count(*) AS total,
        min(first_end_time) AS first_time, max(last_end_time) AS last_time
-FROM journal GROUP BY shard, position / :positions ORDER BY 1, 2
+FROM journal_segments GROUP BY shard, position / :positions ORDER BY 1, 2
 """)
 _HOLES: Final = text("""
 SELECT position + 1 AS first, next - 1 AS last
 FROM (
     SELECT position, lead(position) OVER (ORDER BY position) AS next
     FROM (
-        SELECT position FROM journal WHERE shard = :shard
+        SELECT position FROM journal_segments WHERE shard = :shard
         UNION ALL SELECT 0 UNION ALL SELECT :above
     ) AS every
 ) AS pairs
 WHERE next > position + 1 ORDER BY 1 LIMIT :limit
 """)
 _STRAY: Final = text("""
-SELECT j.shard, j.position FROM journal j JOIN shards s USING (shard)
+SELECT j.shard, j.position FROM journal_segments j JOIN shards s USING (shard)
 WHERE j.position > s.position ORDER BY 1, 2 LIMIT :limit
 """)
 _WEIGHTS: Final = text("""
@@ -93,7 +83,7 @@ FROM (
     FROM usage GROUP BY 1
     UNION ALL
     SELECT floor(extract(epoch FROM first_end_time) / 900)::bigint * 900, 0, sum(event_count)
-    FROM journal GROUP BY 1
+    FROM journal_segments GROUP BY 1
 ) AS parts
 GROUP BY 1 ORDER BY 1
 """)
@@ -129,9 +119,10 @@ class AuditStore:
     A long one would keep Postgres from clearing up behind the counting.
     """
 
-    def __init__(self, engine: Engine) -> None:
-        """Take the engine."""
+    def __init__(self, engine: Engine, *, archive: ArchivedBodies | None = None) -> None:
+        """Take the engine, and what reads the bodies that left the database."""
         self._engine = engine
+        self._archive = archive or ArchivedBodies()
         self._known: dict[tuple[int, ...], Catalogue] = {}
 
     def survey(self, *, since_ms: int | None, until_ms: int | None) -> Survey:
@@ -205,7 +196,9 @@ class AuditStore:
         """Open a snapshot of now."""
         with refusals("the audit"), store_faults(), self._engine.begin() as connection:
             connection.execute(text(_SNAPSHOT))
-            yield AuditSnapshot(connection, extents=survey.extents, known=self._known)
+            yield AuditSnapshot(
+                connection, extents=survey.extents, known=self._known, archive=self._archive
+            )
 
 
 class AuditSnapshot:
@@ -217,12 +210,14 @@ class AuditSnapshot:
         *,
         extents: Sequence[Extent],
         known: dict[tuple[int, ...], Catalogue],
+        archive: ArchivedBodies,
     ) -> None:
         """Take a connection in a transaction of its own, and where segments lie.
 
         `known` keeps the last catalogue that was read, by its size: nothing of it is ever deleted.
         """
         self._known = known
+        self._archive = archive
         self._connection = connection
         self._extents = extents
 
@@ -267,19 +262,9 @@ class AuditSnapshot:
 
     def segments(self, window: Window) -> Iterator[StoredSegment]:
         """Yield what is counted and may hold events of a window, by shard and position."""
-        counted = self._connection.execute(
-            text("SELECT shard, position FROM counting ORDER BY shard")
-        ).all()
-        for shard, position in counted:
-            for first, last in _runs(self._extents, shard=shard, newest=position, window=window):
-                question = sql.SQL(_SEGMENTS).format(
-                    shard=shard,
-                    first=first,
-                    last=last,
-                    start=to_time(window.start_ms),
-                    end=to_time(window.end_ms),
-                )
-                yield from map(_to_segment, _copy_rows(self._connection, question))
+        yield from read_segments(
+            self._connection, window, extents=self._extents, archive=self._archive
+        )
 
     def _read_catalogue(self) -> Catalogue:
         accounts = self._connection.execute(
@@ -339,61 +324,9 @@ def _to_extent(row: Any) -> Extent:  # noqa: ANN401
     )
 
 
-def _runs(
-    extents: Sequence[Extent], *, shard: int, newest: int, window: Window
-) -> list[tuple[int, int]]:
-    """Return the runs of positions in which segments of a window can lie, up to the newest."""
-    own = [each for each in extents if each.shard == shard]
-    near = [
-        (each.first_position, each.last_position)
-        for each in own
-        if each.first_ms < window.end_ms and each.last_ms >= window.start_ms
-    ]
-    # What came after the survey may be of any time.
-    surveyed = max((each.last_position for each in own), default=0)
-    runs: list[tuple[int, int]] = []
-    for first, last in [*near, (surveyed + 1, newest)]:
-        if runs and first <= runs[-1][1] + 1:
-            runs[-1] = (runs[-1][0], max(last, runs[-1][1]))
-        else:
-            runs.append((first, last))
-    if len(runs) > _RUNS_MAX:
-        runs = [(runs[0][0], runs[-1][1])]
-    return [(first, min(last, newest)) for first, last in runs if first <= min(last, newest)]
-
-
-def _copy_rows(connection: Connection, question: sql.Composable) -> Iterator[bytes]:
-    """Yield the rows of a question in COPY's binary form, as they come over the wire."""
-    statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT binary)").format(question)
-    is_first = True
-    with driver_connection(connection).cursor() as cursor, cursor.copy(statement) as copy:
-        for data in copy:
-            row = bytes(data)
-            if is_first:
-                row, is_first = row[_COPY_HEAD_BYTES:], False
-            # The end has no fields, but a mark in their place.
-            if len(row) > len(b"\xff\xff"):
-                yield row
-
-
 def _copy_numbers(connection: Connection, question: sql.Composable, *, columns: int) -> Int64Array:
     """Return the rows of a question whose columns are all bigint and never NULL."""
-    data = b"".join(_copy_rows(connection, question))
+    data = b"".join(copy_rows(connection, question))
     cell = [("size", ">i4"), ("value", ">i8")]
     rows = np.frombuffer(data, [("fields", ">i2"), ("cells", cell, (columns,))])
     return rows["cells"]["value"].astype(np.int64)
-
-
-def _to_segment(row: bytes) -> StoredSegment:
-    _, _, shard, _, position, _, count, _, first_us, _, last_us, size = _SEGMENT_ROW.unpack_from(
-        row
-    )
-    begin = _SEGMENT_ROW.size
-    return StoredSegment(
-        shard=shard,
-        position=position,
-        event_count=count,
-        first_end_ms=first_us // 1000 + _POSTGRES_EPOCH_MS,
-        last_end_ms=last_us // 1000 + _POSTGRES_EPOCH_MS,
-        body=row[begin : begin + size],
-    )

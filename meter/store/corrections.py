@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine, select, text
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from meter.audit_log import Action, Change
@@ -23,6 +23,7 @@ from meter.domain.times import to_iso, to_ms, to_time
 from meter.domain.tokens import TokenClass
 from meter.leases import Lease
 from meter.runtime.engine import store_faults
+from meter.store.archived_bodies import ArchivedBodies
 from meter.store.audit_log import ChangeLog
 from meter.store.recorded_events import find_recorded
 from meter.store.tables import corrections, counting, shards
@@ -30,6 +31,9 @@ from meter.store.tables import corrections, counting, shards
 # The row of a correction's segment that holds what is counted from then on.
 _REPLACEMENT_ROW = 1
 _EXTRA = "extra"
+_RECORDED = text(
+    "SELECT EXISTS (SELECT FROM journal_segments WHERE (shard, position) = (:shard, :position))"
+)
 
 
 class CorrectionWrites:
@@ -37,6 +41,8 @@ class CorrectionWrites:
 
     _connection: Connection
     _lease: Lease
+    # Where the segment of a correction has to come to lie; None once it does.
+    awaited_position: int | None = None
 
     def correct(self, correction: NewCorrection, *, now_ms: int) -> int | None:
         """Note a correction and return its id; the next segment that is appended must be its own.
@@ -73,18 +79,37 @@ class CorrectionWrites:
             statement.returning(corrections.c.correction_id)
         ).scalar_one_or_none()
         if correction_id is not None:
+            self.awaited_position = position
+            self._require_recorded(target)
             change = _to_change(correction, correction_id=correction_id, now_ms=now_ms)
             ChangeLog().write(self._connection, change)
         return correction_id
+
+    def _require_recorded(self, target: EventRow) -> None:
+        """Hold what no foreign key does: the parts of the journal have keys, the whole has none."""
+        found = self._connection.execute(
+            _RECORDED, {"shard": target.shard, "position": target.position}
+        )
+        assert found.scalar_one(), "what is corrected was recorded"
 
 
 class CorrectionStore:
     """Finds recorded events as they count now, and lists corrections."""
 
-    def __init__(self, engine: Engine, *, own_shard: Callable[[], int]) -> None:
-        """Take the engine and what returns the shard to which this process appends corrections."""
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        own_shard: Callable[[], int],
+        archive: ArchivedBodies | None = None,
+    ) -> None:
+        """Take the engine and what returns the shard to which this process appends corrections.
+
+        `archive` reads the bodies that left the database.
+        """
         self._engine = engine
         self._own_shard = own_shard
+        self._archive = archive or ArchivedBodies()
 
     def find_event(self, search: Search) -> Found:
         """Return the one event that is meant, as it counts now.
@@ -93,7 +118,7 @@ class CorrectionStore:
         event lies in another server's shard and is not counted yet.
         """
         with store_faults(), self._engine.connect() as connection:
-            recorded = find_recorded(connection, search)
+            recorded = find_recorded(connection, search, archive=self._archive)
             target, event, last = recorded.row, recorded.event, None
             while (row := _find_row(connection, target)) is not None:
                 last = _from_row(row)

@@ -38,6 +38,7 @@ from meter.evidence import (
 )
 from meter.runtime.engine import SNAPSHOT, store_faults
 from meter.segment import Segment, decode
+from meter.store.archived_bodies import ArchivedBodies
 from meter.store.journal_parts import Place, SegmentParts, find_places, read_body, read_parts
 from meter.store.tables import dimensions, skus, usage
 
@@ -49,9 +50,10 @@ _PROMPT_COLUMNS: Final = tuple(f"tokens.{int(it)}" for it in sorted(PROMPT_CLASS
 class EvidenceStore:
     """Reads usage, segments by their span of time, and their events by key."""
 
-    def __init__(self, engine: Engine) -> None:
-        """Take the engine."""
+    def __init__(self, engine: Engine, *, archive: ArchivedBodies | None = None) -> None:
+        """Take the engine, and what reads the bodies that left the database."""
         self._engine = engine
+        self._archive = archive or ArchivedBodies()
 
     def find_usage(self, query: UsageQuery) -> Sequence[UsageEvidence]:
         """Return the usage with tokens of the key's class, by interval, account and band."""
@@ -98,7 +100,7 @@ class EvidenceStore:
                     event_count=len(it.rows),
                     token_count=int(it.counts.sum()),
                 )
-                for it in _find(connection, wanted)
+                for it in _find(connection, wanted, archive=self._archive)
             ]
 
     def find_events(self, query: EvidenceQuery) -> Iterator[EventEvidence]:
@@ -109,10 +111,10 @@ class EvidenceStore:
         with store_faults(), self._engine.connect() as connection:
             connection.execute(SNAPSHOT)
             known = _select_dimensions(connection, query)
-            every = list(_find(connection, _Wanted(query, known)))
+            every = list(_find(connection, _Wanted(query, known), archive=self._archive))
         for found in every:
             with store_faults(), self._engine.connect() as connection:
-                body = read_body(connection, found.place)
+                body = read_body(connection, found.place, archive=self._archive)
             yield from _events(found, decode(body), known=known)
 
 
@@ -175,7 +177,7 @@ class _Wanted:
         return rows[matches], (counts * parts.take(SIGN, rows))[matches]
 
 
-def _find(connection: Connection, wanted: _Wanted) -> Iterator[_Found]:
+def _find(connection: Connection, wanted: _Wanted, *, archive: ArchivedBodies) -> Iterator[_Found]:
     """Yield what each segment has of the key, of those that have any."""
     if not len(wanted.dimension_ids):
         return
@@ -187,7 +189,11 @@ def _find(connection: Connection, wanted: _Wanted) -> Iterator[_Found]:
         intervals=wanted.intervals,
     )
     for parts, rows in read_parts(
-        connection, places, dimension_ids=wanted.dimension_ids, columns=wanted.columns
+        connection,
+        places,
+        dimension_ids=wanted.dimension_ids,
+        columns=wanted.columns,
+        archive=archive,
     ):
         if not parts.has(wanted.column):
             continue

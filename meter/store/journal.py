@@ -103,7 +103,9 @@ class JournalStore:
             with store_faults(), self._engine.begin() as connection:
                 if connection_count(self._engine) != self._settled_count:
                     lease = self._settle(lease)
-                yield JournalTransaction(connection, lease=lease)
+                transaction = JournalTransaction(connection, lease=lease)
+                yield transaction
+                assert transaction.awaited_position is None, "a correction has its segment"
         except ShardLost:
             self._leases.lost(lease)
             raise
@@ -287,6 +289,8 @@ class JournalTransaction(CorrectionWrites):
         ).scalar()
         if position is None:
             raise ShardLost(lease.shard)
+        assert self.awaited_position in {None, position}, "a correction's segment is its own"
+        self.awaited_position = None
         return int(position)
 
     def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:

@@ -15,16 +15,20 @@ from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
 from meter.runtime.engine import driver_connection
 from meter.segment import HEAD_START_BYTES, Head, Packed, find_rows, read_first, read_head, take
+from meter.store.archived_bodies import Archived, ArchivedBodies
 
 # A body up to this size is read at once: asking again would cost more.
 _WHOLE_BYTES_MAX: Final = 32 * 1024
 # Events whose first columns are held at a time.
 _EVENTS_AT_ONCE: Final = 8_000_000
 _SEGMENTS_AT_ONCE: Final = 4_000
+# Of those in files all of the bodies is held.
+_ARCHIVED_AT_ONCE: Final = 64
 
 _PLACES: Final = text("""
-SELECT j.shard, j.position, j.event_count, j.first_end_time, j.last_end_time
-FROM journal j
+SELECT j.shard, j.position, j.event_count, j.first_end_time, j.last_end_time,
+       j.archive_id, j.place, j.sha256
+FROM journal_segments j
 JOIN cut_positions c ON c.shard = j.shard AND c.cut_id = :cut AND j.position <= c.position
 LEFT JOIN cut_positions a ON a.shard = j.shard AND a.cut_id = :after
 WHERE j.position > coalesce(a.position, 0)
@@ -51,6 +55,10 @@ FROM unnest(%s::smallint[], %s::bigint[], %s::int[], %s::int[]) WITH ORDINALITY
 JOIN journal j USING (shard, position)
 ORDER BY w.place
 """
+_ARCHIVED: Final = text("""
+SELECT archive_id, place, sha256 FROM archived_segments
+WHERE (shard, position) = (:shard, :position)
+""")
 _BODY: Final = "SELECT body FROM journal WHERE shard = %s AND position = %s"
 
 
@@ -58,13 +66,15 @@ _BODY: Final = "SELECT body FROM journal WHERE shard = %s AND position = %s"
 class Place:
     """A segment: where it stands, how many events it has, and the interval that all lie in.
 
-    `interval` counts from 1970; None where they lie in more than one.
+    `interval` counts from 1970; None where they lie in more than one. `archived` says where its
+    body lies that left the database.
     """
 
     shard: int
     position: int
     event_count: int
     interval: int | None
+    archived: Archived | None = None
 
 
 class SegmentParts:
@@ -132,6 +142,7 @@ def find_places(
             position=int(rows[it].position),
             event_count=rows[it].event_count,
             interval=int(first[it]) if first[it] == last[it] else None,
+            archived=_to_archived(rows[it]),
         )
         for it in np.flatnonzero(meets).tolist()
     ]
@@ -143,17 +154,21 @@ def read_parts(
     *,
     dimension_ids: Int64Array,
     columns: Callable[[Place], Sequence[str]],
+    archive: ArchivedBodies,
 ) -> Iterator[tuple[SegmentParts, Int64Array]]:
     """Yield the segments with any event of these dimensions, and the rows of those events.
 
-    They come in order, with the columns that `columns` asks for.
+    They come in order, with the columns that `columns` asks for. Those in files are read whole.
     """
     highest = int(connection.execute(_HIGHEST).scalar_one())
     half_bytes = (highest.bit_length() + 3) // 4
     for run in _runs(places):
         found: list[tuple[SegmentParts, Int64Array]] = []
-        key = ([it.shard for it in run], [it.position for it in run])
-        starts = _ask(connection, _STARTS, (half_bytes, *key))
+        if run[0].archived is not None:
+            starts = archive.read(connection, [it.archived for it in run if it.archived])
+        else:
+            key = ([it.shard for it in run], [it.position for it in run])
+            starts = _ask(connection, _STARTS, (half_bytes, *key))
         for place, start in zip(run, starts, strict=True):
             first = read_first(start, count=place.event_count)
             rows = find_rows(
@@ -169,10 +184,26 @@ def read_parts(
         yield from found
 
 
-def read_body(connection: Connection, place: Place) -> bytes:
-    """Return all of a segment's body."""
-    (body,) = _ask(connection, _BODY, (place.shard, place.position))
-    return body
+def read_body(connection: Connection, place: Place, *, archive: ArchivedBodies) -> bytes:
+    """Return all of a segment's body.
+
+    One that left the database since it was found is looked for in the files.
+    """
+    if place.archived is not None:
+        return archive.read(connection, [place.archived])[0]
+    found = _ask(connection, _BODY, (place.shard, place.position))
+    if not found:
+        row = connection.execute(_ARCHIVED, {"shard": place.shard, "position": place.position})
+        archived = _to_archived(row.one())
+        assert archived is not None, "a segment lies in the database or in a file"
+        return archive.read(connection, [archived])[0]
+    return found[0]
+
+
+def _to_archived(row: Any) -> Archived | None:  # noqa: ANN401
+    if row.archive_id is None:
+        return None
+    return Archived(archive_id=row.archive_id, place=row.place, sha256=bytes(row.sha256))
 
 
 def _read_columns(
@@ -198,12 +229,17 @@ def _read_columns(
 
 
 def _runs(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
+    """Yield runs that are read at once: none has both such in files and others."""
     run: list[Place] = []
     events = 0
     for place in places:
+        if run and (run[0].archived is None) is not (place.archived is None):
+            yield run
+            run, events = [], 0
         run.append(place)
         events += place.event_count
-        if events >= _EVENTS_AT_ONCE or len(run) >= _SEGMENTS_AT_ONCE:
+        count_max = _SEGMENTS_AT_ONCE if place.archived is None else _ARCHIVED_AT_ONCE
+        if events >= _EVENTS_AT_ONCE or len(run) >= count_max:
             yield run
             run, events = [], 0
     if run:

@@ -8,7 +8,7 @@ found where it was recorded first.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from typing import Final
 
 import numpy as np
@@ -22,10 +22,18 @@ from meter.domain.outcome import Outcome
 from meter.domain.times import to_iso, to_time
 from meter.quarantine import QuarantineState
 from meter.segment import Segment, decode
+from meter.store.archived_bodies import Archived, ArchivedBodies
 from meter.store.tables import api_keys, dimensions, journal, quarantine, skus
 
 # Segments are large: each may hold some hundred thousand events.
 _SEGMENTS_AT_ONCE: Final = 10
+_ARCHIVED_AT_ONCE: Final = 64
+_ARCHIVED: Final = text("""
+SELECT shard, position, archive_id, place, sha256 FROM journal_segments
+WHERE archive_id IS NOT NULL AND last_end_time >= :start
+  AND (CAST(:end AS timestamptz) IS NULL OR first_end_time < CAST(:end AS timestamptz))
+ORDER BY shard, position
+""")
 # Of several events that are meant, so many are named.
 _NAMED_MAX: Final = 4
 # After so many the search ends: which one is meant is not known by then.
@@ -43,16 +51,21 @@ class RecordedEvent:
     reported: Reported
 
 
-def find_recorded(connection: Connection, search: Search) -> RecordedEvent:
-    """Return the one event that is meant.
+def find_recorded(
+    connection: Connection, search: Search, *, archive: ArchivedBodies
+) -> RecordedEvent:
+    """Return the one event that is meant, in the database or in files.
 
-    Raises NotFound (EVENT_NOT_FOUND) and Refused (CORRECTION_REFUSED).
+    Raises NotFound (EVENT_NOT_FOUND) and Refused (CORRECTION_REFUSED), and as reading files does.
     """
     others: set[str] = set()
     if isinstance(search.event, ById):
-        found = _by_id(connection, search, search.event.event_id, others=others)
+        segments = _segments(connection, search, [search.event.event_id], archive=archive)
+        found = _by_id(connection, search, search.event.event_id, segments, others=others)
     else:
-        found = _by_place(connection, search, search.event, others=others)
+        needles = [f'"{search.event.producer}"'.encode(), f",{search.event.sequence},".encode()]
+        segments = _segments(connection, search, needles, archive=archive)
+        found = _by_place(connection, search, search.event, segments, others=others)
     own = list(islice(found, _MEANT_MAX))
     if len(own) == 1:
         return own[0]
@@ -95,14 +108,19 @@ def batch_row(index: int, *, aside: Sequence[int]) -> int | None:
 
 
 def _by_id(
-    connection: Connection, search: Search, event_id: bytes, *, others: set[str]
+    connection: Connection,
+    search: Search,
+    event_id: bytes,
+    segments: Iterator[tuple[int, int, Segment]],
+    *,
+    others: set[str],
 ) -> Iterator[RecordedEvent]:
     """Yield the events of the search's account; note the others that have one, in `others`.
 
     Those cost no question more: anybody may have reported the same id any number of times.
     """
     wanted = np.frombuffer(event_id, np.uint8)
-    for shard, position, segment in _segments(connection, search, [event_id]):
+    for shard, position, segment in segments:
         if not segment.event_ids:
             continue
         ids = np.frombuffer(segment.event_ids, np.uint8).reshape(-1, EVENT_ID_BYTES)
@@ -120,11 +138,15 @@ def _by_id(
 
 
 def _by_place(
-    connection: Connection, search: Search, place: Reported, *, others: set[str]
+    connection: Connection,
+    search: Search,
+    place: Reported,
+    segments: Iterator[tuple[int, int, Segment]],
+    *,
+    others: set[str],
 ) -> Iterator[RecordedEvent]:
     """Yield the events of the search's account; note the others that have one, in `others`."""
-    needles = [f'"{place.producer}"'.encode(), f",{place.sequence},".encode()]
-    for shard, position, segment in _segments(connection, search, needles):
+    for shard, position, segment in segments:
         first = 0
         for origin, count in segment.origins:
             if (origin.producer, origin.sequence) == (place.producer, place.sequence):
@@ -156,9 +178,23 @@ def _is_own(
 
 
 def _segments(
-    connection: Connection, search: Search, needles: Sequence[bytes]
+    connection: Connection, search: Search, needles: Sequence[bytes], *, archive: ArchivedBodies
 ) -> Iterator[tuple[int, int, Segment]]:
     """Yield the segments that reports have made, that overlap the time and have all the bytes."""
+    for shard, position, body in chain(
+        _archived_bodies(connection, search, archive=archive),
+        _bodies(connection, search, needles),
+    ):
+        if all(needle in body for needle in needles):
+            segment = decode(body)
+            if not segment.is_correction:
+                yield shard, position, segment
+
+
+def _bodies(
+    connection: Connection, search: Search, needles: Sequence[bytes]
+) -> Iterator[tuple[int, int, bytes]]:
+    """Yield those of the database: it looks for the bytes by itself, and sends no others."""
     overlaps = journal.c.last_end_time >= to_time(search.start_ms)
     statement = select(journal.c.shard, journal.c.position, journal.c.body).where(overlaps)
     if search.end_ms is not None:
@@ -171,9 +207,23 @@ def _segments(
     options = {"yield_per": _SEGMENTS_AT_ONCE}
     with connection.execute(statement, execution_options=options) as rows:
         for shard, position, body in rows:
-            segment = decode(bytes(body))
-            if not segment.is_correction:
-                yield shard, position, segment
+            yield shard, position, bytes(body)
+
+
+def _archived_bodies(
+    connection: Connection, search: Search, *, archive: ArchivedBodies
+) -> Iterator[tuple[int, int, bytes]]:
+    """Yield those that lie in files and overlap the time."""
+    end_ms = None if search.end_ms is None else to_time(search.end_ms)
+    rows = connection.execute(_ARCHIVED, {"start": to_time(search.start_ms), "end": end_ms}).all()
+    for first in range(0, len(rows), _ARCHIVED_AT_ONCE):
+        some = rows[first : first + _ARCHIVED_AT_ONCE]
+        wanted = [
+            Archived(archive_id=it.archive_id, place=it.place, sha256=bytes(it.sha256))
+            for it in some
+        ]
+        for row, body in zip(some, archive.read(connection, wanted), strict=True):
+            yield row.shard, row.position, body
 
 
 def _batch_of(segment: Segment, row: int) -> tuple[Origin, int]:

@@ -56,8 +56,6 @@ CREATE TABLE IF NOT EXISTS archived_segments (
     sha256 bytea NOT NULL,
     PRIMARY KEY (shard, position)
 );
-GRANT SELECT ON journal_parts TO tokenworks_service;
-GRANT SELECT, INSERT ON journal_archives, archived_segments TO tokenworks_service;
 """
 
 # The table that is there becomes the first part as it lies: a promise about its times, given and
@@ -115,7 +113,6 @@ BEGIN
     CREATE TABLE journal_rest PARTITION OF journal DEFAULT;
     ALTER TABLE journal_rest ADD PRIMARY KEY (shard, position);
 END $$;
-GRANT SELECT, INSERT ON journal TO tokenworks_service;
 """
 
 # Who keeps the journal has no right to change it: these two do it, for whoever may call them.
@@ -211,8 +208,6 @@ BEGIN
     DELETE FROM journal_parts WHERE part = wanted;
     RETURN '';
 END $$;
-REVOKE EXECUTE ON FUNCTION make_journal_parts(), drop_journal_part(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION make_journal_parts(), drop_journal_part(text) TO tokenworks_service;
 """
 
 # All segments that were ever recorded, without their bodies; those in files have an `archive_id`.
@@ -226,7 +221,30 @@ SELECT s.shard, s.position, s.event_count, s.first_end_time, s.last_end_time, s.
        s.archive_id, s.place, s.sha256
 FROM archived_segments s JOIN journal_archives a USING (archive_id)
 WHERE a.drop_time IS NOT NULL;
-GRANT SELECT ON journal_segments TO tokenworks_service;
+"""
+
+# Whoever read the table reads the whole and what is in files; whoever wrote it keeps it as well.
+_RIGHTS = """
+REVOKE EXECUTE ON FUNCTION make_journal_parts(), drop_journal_part(text) FROM PUBLIC;
+DO $$
+DECLARE
+    held record;
+BEGIN
+    FOR held IN
+        SELECT quote_ident(r.rolname) AS role, bool_or(a.privilege_type = 'INSERT') AS writes
+        FROM pg_class c CROSS JOIN aclexplode(c.relacl) a JOIN pg_roles r ON r.oid = a.grantee
+        WHERE c.oid = 'journal_first'::regclass AND r.oid <> c.relowner GROUP BY 1
+    LOOP
+        EXECUTE format('GRANT SELECT ON journal, journal_parts, journal_archives,'
+                       ' archived_segments, journal_segments TO %s', held.role);
+        EXECUTE format('REVOKE ALL ON journal_first FROM %s', held.role);
+        CONTINUE WHEN NOT held.writes;
+        EXECUTE format('GRANT INSERT ON journal, journal_archives, archived_segments TO %s',
+                       held.role);
+        EXECUTE format('GRANT EXECUTE ON FUNCTION make_journal_parts(), drop_journal_part(text)'
+                       ' TO %s', held.role);
+    END LOOP;
+END $$;
 """
 
 
@@ -241,4 +259,5 @@ def upgrade() -> None:
     op.execute(_MAKE)
     op.execute(_DROP)
     op.execute(_VIEW)
+    op.execute(_RIGHTS)
     op.execute("SELECT make_journal_parts()")
