@@ -15,10 +15,10 @@ def told(database_url: str) -> dict[str, object]:
 
 
 def test_url__of_one_host() -> None:
-    """A URL with one host says what it always said."""
+    """A URL with one host says what is in it, and is for writing."""
     assert told("postgresql://u:p@one:5433/db?sslmode=require") == {
         "host": "one", "port": 5433, "user": "u", "password": "p", "dbname": "db",
-        "sslmode": "require",
+        "sslmode": "require", "target_session_attrs": "read-write",
     }  # fmt: skip
 
 
@@ -31,9 +31,10 @@ def test_url__of_several_hosts() -> None:
 
 
 def test_url__of_several_hosts_and_another_wish() -> None:
-    """Who says which of the hosts is wanted is heard."""
-    words = told("postgresql://u@one,two/db?target_session_attrs=any")
-    assert words["target_session_attrs"] == "any"
+    """Who says which of the hosts is wanted is heard, of one host and of several."""
+    for hosts in ("one", "one,two"):
+        words = told(f"postgresql://u@{hosts}/db?target_session_attrs=any")
+        assert words["target_session_attrs"] == "any"
 
 
 @pytest.mark.parametrize("text", ["postgresql://u@one,two/db?no=1", "postgresql://u@one:5432x/db"])
