@@ -125,7 +125,7 @@ class LeaseStore:
     def _take(self, connection: Connection, *, shard: int | None) -> tuple[int, int] | None:
         own: dict[str, object] = {"owner": self._owner}
         if shard is not None:
-            row = connection.execute(_TAKE_OVER, own | {"shard": shard}).one()
+            row = connection.execute(_TAKE_OVER, own | {"shard": shard}).one_or_none()
         else:
             row = connection.execute(_TAKE_FREE, own).one_or_none()
             if row is None:

@@ -37,7 +37,7 @@ def replica_killed(site: Site) -> Seen:
     epoch = site.database.question(_EPOCH.format(shard=shard))
     with site.counting_held(shard):
         wait_until(
-            lambda: site.database.question(_BEHIND.format(shard=shard)),
+            lambda: site.database.question(_BEHIND.format(shard=shard)) > 0,
             seconds_max=20,
             what="something is uncounted",
         )
@@ -50,7 +50,7 @@ def replica_killed(site: Site) -> Seen:
     )
     owner_seconds = time.monotonic() - killed
     wait_until(
-        lambda: not site.database.question(_BEHIND.format(shard=shard)),
+        lambda: site.database.question(_BEHIND.format(shard=shard)) == 0,
         seconds_max=_COUNT_SECONDS_MAX,
         what="what was left is counted",
     )

@@ -1,12 +1,15 @@
 """The follower's thread: what ends it is told."""
 
 import threading
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 
 import pytest
 
+from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import CountingTransaction, Follower
+from meter.segment import Segment
 
 
 class BrokenStore:
@@ -40,4 +43,62 @@ def test_follow__unforeseen_fault_is_told() -> None:
     )
     follower.start()
     assert died.wait(20)
+    follower.stop()
+
+
+class QuietStore:
+    """Has nothing to count, and notes whether it is asked for what others left behind."""
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+
+    @contextmanager
+    def counting(self, shard: int | None = None) -> Iterator[CountingTransaction]:
+        """Nothing is there."""
+        assert shard is None
+        yield Nothing()
+
+    def find_orphans(self) -> Sequence[int]:
+        """Nobody has left anything behind."""
+        self.asked.set()
+        return []
+
+    def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
+        """Take none."""
+        del now_ms, every_ms
+        return None
+
+
+class Nothing:
+    """A shard that is counted whole."""
+
+    def read(self, *, events_max: int) -> Sequence[bytes]:
+        """Return nothing."""
+        del events_max
+        return []
+
+    def add(self, delta: UsageDelta) -> None:
+        """Is never called."""
+        raise AssertionError(delta)
+
+    def note_reports(self, segments: Sequence[Segment]) -> None:
+        """Is never called."""
+        raise AssertionError(segments)
+
+    def advance(self) -> None:
+        """Is never called."""
+        raise AssertionError
+
+
+def test_follow__looks_for_orphans() -> None:
+    """Who has nothing to count looks for what those who died have left behind."""
+    store = QuietStore()
+    follower = Follower(
+        store,
+        now_ms=lambda: 0,
+        monotonic_seconds=time.monotonic,
+        on_counted=lambda _: None,
+    )
+    follower.start()
+    assert store.asked.wait(20)
     follower.stop()

@@ -111,15 +111,17 @@ def test_is_held__while_the_database_is_away() -> None:
     shelf = Shelf()
     leases = leases_on(shelf)
     shelf.is_away = True
-    shelf.seconds += LEASE_SECONDS - 0.5
-    with pytest.raises(Unavailable):
-        leases.round()
-    assert leases.is_held
-    shelf.seconds += 0.5
-    assert not leases.is_held
+    held = []
+    for _ in range(LEASE_SECONDS):
+        with pytest.raises(Unavailable):
+            leases.round()
+        held.append(leases.is_held)
+        shelf.seconds += 1
+    held.append(leases.is_held)
     shelf.is_away = False
     leases.round()
-    assert leases.is_held
+    held.append(leases.is_held)
+    assert held == [True] * LEASE_SECONDS + [False, True]
 
 
 def test_take__of_a_shard_that_may_not_be_counted() -> None:

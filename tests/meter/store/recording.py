@@ -182,9 +182,14 @@ def tokens_in_journal(database_url: str) -> int:
 
 def wait_for_lock(database_url: str) -> None:
     """Return when some connection waits for another one's lock."""
-    question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
-    while not ask_one(database_url, question):
+    while not waiting_count(database_url):
         pass
+
+
+def waiting_count(database_url: str) -> int:
+    """Return how many connections wait for another one's lock."""
+    question = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    return int(ask_one(database_url, question))
 
 
 def counting_of(engine: Engine, *, shard: int = 0) -> UsageStore:

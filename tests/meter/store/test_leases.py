@@ -24,7 +24,7 @@ from tests.meter.store.recording import (
     holding,
     owner,
     record,
-    wait_for_lock,
+    waiting_count,
 )
 
 _OWNERS = "SELECT shard, epoch, owner FROM shards ORDER BY 1"
@@ -235,9 +235,9 @@ def test_watermark__that_begins_beside_a_cut(engine: Engine, database_url: str) 
         # As a cut does it, of this version or an older one.
         cut.execute("SELECT shard FROM counting ORDER BY shard FOR UPDATE")
         beginning = pool.submit(counting_of, engine, shard=1)
-        wait_for_lock(database_url)
+        while not waiting_count(database_url):
+            assert not beginning.done()
         cut.execute("INSERT INTO cuts VALUES (1, now())")
-        assert not beginning.done()
         cut.commit()
         beginning.result(WAIT_SECONDS_MAX)
     record(journal, 7)
