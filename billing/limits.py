@@ -1,6 +1,6 @@
 """Every bound of what billing reads from files, with its reason; the meter's have their own page.
 
-Whoever writes a file may administer the installation, so these bounds are against accidents and
+Whoever writes a file sets the installation's prices, so these bounds are against accidents and
 hold a reading to seconds.
 """
 

@@ -15,6 +15,7 @@ from google.protobuf import descriptor_pb2
 
 import billing.metrics
 import meter.metrics
+from docs.pages.access import make_access_page
 from docs.pages.log_events import make_log_events_page
 from docs.pages.page import codes, make_page, make_table
 from docs.pages.settings import make_settings_page
@@ -44,6 +45,7 @@ def main() -> int:
 def make_pages() -> Iterator[tuple[str, str]]:
     """Each page's file name and text."""
     pages: dict[str, Callable[[], str]] = {
+        "access.md": make_access_page,
         "log-events.md": make_log_events_page,
         "metrics.md": make_metrics_page,
         "outcomes.md": make_outcomes_page,

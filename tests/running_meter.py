@@ -22,7 +22,7 @@ STOP_SECONDS_MAX = 30
 class RunningMeter:
     """A meter over a database; `target` and `http` (host:port) stay the same over restarts.
 
-    `api_key` may report, read and administer everything. Further settings of the process are
+    `api_key` has every role on everything. Further settings of the process are
     given as `settings`, names without prefix: {"tiers": "free,high"}.
     """
 

@@ -13,8 +13,8 @@ from cli.factory.versions import list_versions, set_version
 def factory() -> None:
     """Describe the factory's sites and pools, show what their power is used for, and plan it.
 
-    Needs an API key that may read the whole installation; to describe it, one that may administer
-    it, to mark software, one that may report. A plan by a file needs none.
+    Needs an API key that is reader of the whole installation; to describe it, its operator, to mark
+    software, its producer. A plan by a file needs none.
     """
 
 

@@ -16,7 +16,7 @@ TEAMS: Final = ("chat", "code", "agents")
 def find_or_create_accounts(service: AccountServiceStub) -> tuple[str, ...]:
     """Return the ids of the six teams; those of an earlier run are used again.
 
-    Needs an API key that may administer the installation; lets grpc.RpcError through.
+    Needs an API key that is admin of the installation; lets grpc.RpcError through.
     """
     teams = []
     for company in COMPANIES:

@@ -28,7 +28,7 @@ _NOTHING: Final = "nothing"
 def corrections(client: Client, *, limit: int) -> None:
     """List corrections, oldest first: what was counted until then, and what is since.
 
-    Needs an API key that may administer the whole installation.
+    Needs an API key that is an operator of the whole installation.
     """
     found: list[pb.Correction] = []
     more = False

@@ -25,7 +25,7 @@ _ANY: Final = "any"
 def quarantine() -> None:
     """What was reported and not counted: list it, record it after all, or never.
 
-    Needs an API key that may administer the whole installation.
+    Needs an API key that is an operator of the whole installation.
     """
 
 

@@ -82,8 +82,8 @@ def void(
     """Take the recorded event EVENT back: it counts nothing any more.
 
     EVENT is its id. Nothing is overwritten: the correction is kept, with who and why. Repeating the
-    command is harmless. An invoice that was issued stays as it is. Needs an API key that may
-    administer the whole installation.
+    command is harmless. An invoice that was issued stays as it is. Needs an API key that is
+    an operator of the whole installation.
     """
     if (event_id is None) is (place is None):
         raise click.UsageError("name the event by its id or by --place, one of both")

@@ -10,7 +10,7 @@ from typing import Any
 import grpc
 from google.rpc import error_details_pb2, status_pb2
 
-from meter.access import METER_ACCESS
+from meter.access import METER_ACCESS, Access
 from meter.domain.interval import INTERVAL_MS
 from meter.metrics import Metrics
 from meter.registry import Registry
@@ -116,8 +116,10 @@ class Refusal:
 
 
 @contextmanager
-def account_server_on(database_url: str, *, clock: FakeClock) -> Iterator[AccountServer]:
-    """A server for the time of the block."""
+def account_server_on(
+    database_url: str, *, clock: FakeClock, access: Access = METER_ACCESS
+) -> Iterator[AccountServer]:
+    """A server for the time of the block, which lets in by the meter's table unless told."""
     engine = make_engine(database_url)
     store = AccountStore(engine, clock)
     registry = Registry(store, clock)
@@ -131,7 +133,7 @@ def account_server_on(database_url: str, *, clock: FakeClock) -> Iterator[Accoun
         key_pepper=PEPPER,
         random_bytes=os.urandom,
     )
-    interceptors = [StatusInterceptor(Metrics()), DoorInterceptor(door, access=METER_ACCESS)]
+    interceptors = [StatusInterceptor(Metrics()), DoorInterceptor(door, access=access)]
     ports: list[int] = []
     ready = threading.Event()
     loop = asyncio.new_event_loop()

@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class BillingServiceStub(object):
-    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does.
+    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does;
+    docs/reference/access.md has which role each call takes.
     Money is a decimal number in a string, exact and in plain digits: `0.16575`.
     """
 
@@ -154,35 +155,35 @@ class BillingServiceStub(object):
 
 
 class BillingServiceServicer(object):
-    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does.
+    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does;
+    docs/reference/access.md has which role each call takes.
     Money is a decimal number in a string, exact and in plain digits: `0.16575`.
     """
 
     def ImportPriceBook(self, request, context):
         """Takes in a version of a price book. A version never changes: the same file again is no error and changes nothing.
-        Refused with PERIOD_ISSUED as SetContract is. Needs the permission to administer the installation.
+        Refused with PERIOD_ISSUED as SetContract is.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPriceVersions(self, request, context):
-        """Lists the versions of all books, or of one. Needs the permission to read the installation.
+        """Lists the versions of all books, or of one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetPriceBook(self, request, context):
-        """Returns a version of a book as the file that it was taken in as. Needs the permission to read the installation.
+        """Returns a version of a book as the file that it was taken in as.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainPrice(self, request, context):
-        """Explains the price of a key factor by factor, with a contract's overrides or without. Needs the permission to read
-        the installation.
+        """Explains the price of a key factor by factor, with a contract's overrides or without.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -190,21 +191,21 @@ class BillingServiceServicer(object):
 
     def SetContract(self, request, context):
         """Takes in a version of a contract, or sets it anew. Refused with PERIOD_ISSUED where a closed month with an invoice
-        would come to another amount, unless that is to be corrected. Needs the permission to administer the installation.
+        would come to another amount, unless that is to be corrected.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListContracts(self, request, context):
-        """Lists the versions of all contracts, or of one. Needs the permission to read the installation.
+        """Lists the versions of all contracts, or of one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetContract(self, request, context):
-        """Returns a version of a contract as the file that it was taken in as. Needs the permission to read the installation.
+        """Returns a version of a contract as the file that it was taken in as.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -212,7 +213,7 @@ class BillingServiceServicer(object):
 
     def PreviewInvoice(self, request, context):
         """Returns what a month's invoice would be by all that is counted now: the calculation of CloseMonth without its
-        issue. Needs the permission to read the account.
+        issue.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -220,36 +221,35 @@ class BillingServiceServicer(object):
 
     def CloseMonth(self, request, context):
         """Issues the invoices of a month that has ended. Doing it again issues nothing; what cannot be issued is named and
-        holds nobody else up. Needs the permission to administer the installation.
+        holds nobody else up.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListInvoices(self, request, context):
-        """Lists invoices by number. Needs the permission to read the account, or without one the installation.
+        """Lists invoices by number.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetInvoice(self, request, context):
-        """Returns an invoice as a document. Needs the permission to read the account that it is for.
+        """Returns an invoice as a document.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainInvoiceLine(self, request, context):
-        """Explains a line down to the intervals of usage and the positions in the journal. Needs the permission to read the
-        account that the invoice is for.
+        """Explains a line down to the intervals of usage and the positions in the journal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QueryRevenue(self, request, context):
-        """Sums what usage comes to at contract prices, by tier. Needs the permission to read the installation.
+        """Sums what usage comes to at contract prices, by tier.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -257,22 +257,20 @@ class BillingServiceServicer(object):
 
     def PreviewTerms(self, request, context):
         """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing.
-        Needs the permission to read the installation.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def DiffPrices(self, request, context):
-        """Says who would pay how much more by one version of a book than by another, on a month's usage. Needs the permission
-        to read the installation.
+        """Says who would pay how much more by one version of a book than by another, on a month's usage.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListPeriods(self, request, context):
-        """Lists periods, and what each waits for. Needs the permission to read the installation.
+        """Lists periods, and what each waits for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -280,7 +278,7 @@ class BillingServiceServicer(object):
 
     def ApproveInvoice(self, request, context):
         """Lets an invoice go that is held because it is the first, or far above the last, and issues it. The approval is for
-        the total that it stands at. Refused with NOT_HELD. Needs the permission to administer the installation.
+        the total that it stands at. Refused with NOT_HELD.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -288,7 +286,7 @@ class BillingServiceServicer(object):
 
     def ReopenPeriod(self, request, context):
         """Opens a period again that was closed without a document. Refused with PERIOD_ISSUED where there is one: that is
-        voided or credited. Needs the permission to administer the installation.
+        voided or credited.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -296,16 +294,15 @@ class BillingServiceServicer(object):
 
     def CorrectPeriod(self, request, context):
         """Issues what a closed period comes to by now, less what was billed for it, as a document of its own: a credit note,
-        or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN. Needs the permission to administer the
-        installation.
+        or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreditInvoice(self, request, context):
-        """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes nothing.
-        Refused with CREDIT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+        """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes
+        nothing. Refused with CREDIT_TOO_HIGH, INVOICE_VOID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -313,7 +310,7 @@ class BillingServiceServicer(object):
 
     def VoidInvoice(self, request, context):
         """Takes a whole invoice back by a credit note, and opens its period to be issued again. Doing it again changes
-        nothing. Refused with INVOICE_PAID once a payment is recorded. Needs the permission to administer the installation.
+        nothing. Refused with INVOICE_PAID once a payment is recorded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -321,15 +318,14 @@ class BillingServiceServicer(object):
 
     def RecordPayment(self, request, context):
         """Keeps that money came in for an invoice. The same payment again is no error and changes nothing. Refused with
-        PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+        PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListLineEvents(self, request, context):
-        """Lists the events behind a line, in the order of the journal. Needs the permission to read the account that the
-        invoice is for.
+        """Lists the events behind a line, in the order of the journal.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -462,7 +458,8 @@ def add_BillingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class BillingService(object):
-    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does.
+    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does;
+    docs/reference/access.md has which role each call takes.
     Money is a decimal number in a string, exact and in plain digits: `0.16575`.
     """
 

@@ -27,7 +27,8 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class BillingServiceStub:
-    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does.
+    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does;
+    docs/reference/access.md has which role each call takes.
     Money is a decimal number in a string, exact and in plain digits: `0.16575`.
     """
 
@@ -37,169 +38,149 @@ class BillingServiceStub:
     def __new__(cls, channel: _aio.Channel) -> BillingServiceAsyncStub: ...
     ImportPriceBook: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ImportPriceBookRequest, _billing_service_pb2.ImportPriceBookResponse]
     """Takes in a version of a price book. A version never changes: the same file again is no error and changes nothing.
-    Refused with PERIOD_ISSUED as SetContract is. Needs the permission to administer the installation.
+    Refused with PERIOD_ISSUED as SetContract is.
     """
     ListPriceVersions: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ListPriceVersionsRequest, _billing_service_pb2.ListPriceVersionsResponse]
-    """Lists the versions of all books, or of one. Needs the permission to read the installation."""
+    """Lists the versions of all books, or of one."""
     GetPriceBook: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.GetPriceBookRequest, _billing_service_pb2.GetPriceBookResponse]
-    """Returns a version of a book as the file that it was taken in as. Needs the permission to read the installation."""
+    """Returns a version of a book as the file that it was taken in as."""
     ExplainPrice: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ExplainPriceRequest, _billing_service_pb2.ExplainPriceResponse]
-    """Explains the price of a key factor by factor, with a contract's overrides or without. Needs the permission to read
-    the installation.
-    """
+    """Explains the price of a key factor by factor, with a contract's overrides or without."""
     SetContract: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.SetContractRequest, _billing_service_pb2.SetContractResponse]
     """Takes in a version of a contract, or sets it anew. Refused with PERIOD_ISSUED where a closed month with an invoice
-    would come to another amount, unless that is to be corrected. Needs the permission to administer the installation.
+    would come to another amount, unless that is to be corrected.
     """
     ListContracts: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ListContractsRequest, _billing_service_pb2.ListContractsResponse]
-    """Lists the versions of all contracts, or of one. Needs the permission to read the installation."""
+    """Lists the versions of all contracts, or of one."""
     GetContract: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.GetContractRequest, _billing_service_pb2.GetContractResponse]
-    """Returns a version of a contract as the file that it was taken in as. Needs the permission to read the installation."""
+    """Returns a version of a contract as the file that it was taken in as."""
     PreviewInvoice: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.PreviewInvoiceRequest, _billing_service_pb2.PreviewInvoiceResponse]
     """Returns what a month's invoice would be by all that is counted now: the calculation of CloseMonth without its
-    issue. Needs the permission to read the account.
+    issue.
     """
     CloseMonth: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.CloseMonthRequest, _billing_service_pb2.CloseMonthResponse]
     """Issues the invoices of a month that has ended. Doing it again issues nothing; what cannot be issued is named and
-    holds nobody else up. Needs the permission to administer the installation.
+    holds nobody else up.
     """
     ListInvoices: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ListInvoicesRequest, _billing_service_pb2.ListInvoicesResponse]
-    """Lists invoices by number. Needs the permission to read the account, or without one the installation."""
+    """Lists invoices by number."""
     GetInvoice: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.GetInvoiceRequest, _billing_service_pb2.GetInvoiceResponse]
-    """Returns an invoice as a document. Needs the permission to read the account that it is for."""
+    """Returns an invoice as a document."""
     ExplainInvoiceLine: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ExplainInvoiceLineRequest, _billing_service_pb2.ExplainInvoiceLineResponse]
-    """Explains a line down to the intervals of usage and the positions in the journal. Needs the permission to read the
-    account that the invoice is for.
-    """
+    """Explains a line down to the intervals of usage and the positions in the journal."""
     QueryRevenue: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.QueryRevenueRequest, _billing_service_pb2.QueryRevenueResponse]
-    """Sums what usage comes to at contract prices, by tier. Needs the permission to read the installation."""
+    """Sums what usage comes to at contract prices, by tier."""
     PreviewTerms: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.PreviewTermsRequest, _billing_service_pb2.PreviewTermsResponse]
-    """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing.
-    Needs the permission to read the installation.
-    """
+    """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing."""
     DiffPrices: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.DiffPricesRequest, _billing_service_pb2.DiffPricesResponse]
-    """Says who would pay how much more by one version of a book than by another, on a month's usage. Needs the permission
-    to read the installation.
-    """
+    """Says who would pay how much more by one version of a book than by another, on a month's usage."""
     ListPeriods: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ListPeriodsRequest, _billing_service_pb2.ListPeriodsResponse]
-    """Lists periods, and what each waits for. Needs the permission to read the installation."""
+    """Lists periods, and what each waits for."""
     ApproveInvoice: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ApproveInvoiceRequest, _billing_service_pb2.ApproveInvoiceResponse]
     """Lets an invoice go that is held because it is the first, or far above the last, and issues it. The approval is for
-    the total that it stands at. Refused with NOT_HELD. Needs the permission to administer the installation.
+    the total that it stands at. Refused with NOT_HELD.
     """
     ReopenPeriod: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.ReopenPeriodRequest, _billing_service_pb2.ReopenPeriodResponse]
     """Opens a period again that was closed without a document. Refused with PERIOD_ISSUED where there is one: that is
-    voided or credited. Needs the permission to administer the installation.
+    voided or credited.
     """
     CorrectPeriod: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.CorrectPeriodRequest, _billing_service_pb2.CorrectPeriodResponse]
     """Issues what a closed period comes to by now, less what was billed for it, as a document of its own: a credit note,
-    or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN. Needs the permission to administer the
-    installation.
+    or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN.
     """
     CreditInvoice: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.CreditInvoiceRequest, _billing_service_pb2.CreditInvoiceResponse]
-    """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes nothing.
-    Refused with CREDIT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+    """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes
+    nothing. Refused with CREDIT_TOO_HIGH, INVOICE_VOID.
     """
     VoidInvoice: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.VoidInvoiceRequest, _billing_service_pb2.VoidInvoiceResponse]
     """Takes a whole invoice back by a credit note, and opens its period to be issued again. Doing it again changes
-    nothing. Refused with INVOICE_PAID once a payment is recorded. Needs the permission to administer the installation.
+    nothing. Refused with INVOICE_PAID once a payment is recorded.
     """
     RecordPayment: _grpc.UnaryUnaryMultiCallable[_billing_service_pb2.RecordPaymentRequest, _billing_service_pb2.RecordPaymentResponse]
     """Keeps that money came in for an invoice. The same payment again is no error and changes nothing. Refused with
-    PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+    PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID.
     """
     ListLineEvents: _grpc.UnaryStreamMultiCallable[_billing_service_pb2.ListLineEventsRequest, _billing_service_pb2.ListLineEventsResponse]
-    """Lists the events behind a line, in the order of the journal. Needs the permission to read the account that the
-    invoice is for.
-    """
+    """Lists the events behind a line, in the order of the journal."""
 
 @_typing.type_check_only
 class BillingServiceAsyncStub(BillingServiceStub):
-    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does.
+    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does;
+    docs/reference/access.md has which role each call takes.
     Money is a decimal number in a string, exact and in plain digits: `0.16575`.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ImportPriceBook: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ImportPriceBookRequest, _billing_service_pb2.ImportPriceBookResponse]  # type: ignore[assignment]
     """Takes in a version of a price book. A version never changes: the same file again is no error and changes nothing.
-    Refused with PERIOD_ISSUED as SetContract is. Needs the permission to administer the installation.
+    Refused with PERIOD_ISSUED as SetContract is.
     """
     ListPriceVersions: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ListPriceVersionsRequest, _billing_service_pb2.ListPriceVersionsResponse]  # type: ignore[assignment]
-    """Lists the versions of all books, or of one. Needs the permission to read the installation."""
+    """Lists the versions of all books, or of one."""
     GetPriceBook: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.GetPriceBookRequest, _billing_service_pb2.GetPriceBookResponse]  # type: ignore[assignment]
-    """Returns a version of a book as the file that it was taken in as. Needs the permission to read the installation."""
+    """Returns a version of a book as the file that it was taken in as."""
     ExplainPrice: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ExplainPriceRequest, _billing_service_pb2.ExplainPriceResponse]  # type: ignore[assignment]
-    """Explains the price of a key factor by factor, with a contract's overrides or without. Needs the permission to read
-    the installation.
-    """
+    """Explains the price of a key factor by factor, with a contract's overrides or without."""
     SetContract: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.SetContractRequest, _billing_service_pb2.SetContractResponse]  # type: ignore[assignment]
     """Takes in a version of a contract, or sets it anew. Refused with PERIOD_ISSUED where a closed month with an invoice
-    would come to another amount, unless that is to be corrected. Needs the permission to administer the installation.
+    would come to another amount, unless that is to be corrected.
     """
     ListContracts: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ListContractsRequest, _billing_service_pb2.ListContractsResponse]  # type: ignore[assignment]
-    """Lists the versions of all contracts, or of one. Needs the permission to read the installation."""
+    """Lists the versions of all contracts, or of one."""
     GetContract: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.GetContractRequest, _billing_service_pb2.GetContractResponse]  # type: ignore[assignment]
-    """Returns a version of a contract as the file that it was taken in as. Needs the permission to read the installation."""
+    """Returns a version of a contract as the file that it was taken in as."""
     PreviewInvoice: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.PreviewInvoiceRequest, _billing_service_pb2.PreviewInvoiceResponse]  # type: ignore[assignment]
     """Returns what a month's invoice would be by all that is counted now: the calculation of CloseMonth without its
-    issue. Needs the permission to read the account.
+    issue.
     """
     CloseMonth: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.CloseMonthRequest, _billing_service_pb2.CloseMonthResponse]  # type: ignore[assignment]
     """Issues the invoices of a month that has ended. Doing it again issues nothing; what cannot be issued is named and
-    holds nobody else up. Needs the permission to administer the installation.
+    holds nobody else up.
     """
     ListInvoices: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ListInvoicesRequest, _billing_service_pb2.ListInvoicesResponse]  # type: ignore[assignment]
-    """Lists invoices by number. Needs the permission to read the account, or without one the installation."""
+    """Lists invoices by number."""
     GetInvoice: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.GetInvoiceRequest, _billing_service_pb2.GetInvoiceResponse]  # type: ignore[assignment]
-    """Returns an invoice as a document. Needs the permission to read the account that it is for."""
+    """Returns an invoice as a document."""
     ExplainInvoiceLine: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ExplainInvoiceLineRequest, _billing_service_pb2.ExplainInvoiceLineResponse]  # type: ignore[assignment]
-    """Explains a line down to the intervals of usage and the positions in the journal. Needs the permission to read the
-    account that the invoice is for.
-    """
+    """Explains a line down to the intervals of usage and the positions in the journal."""
     QueryRevenue: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.QueryRevenueRequest, _billing_service_pb2.QueryRevenueResponse]  # type: ignore[assignment]
-    """Sums what usage comes to at contract prices, by tier. Needs the permission to read the installation."""
+    """Sums what usage comes to at contract prices, by tier."""
     PreviewTerms: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.PreviewTermsRequest, _billing_service_pb2.PreviewTermsResponse]  # type: ignore[assignment]
-    """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing.
-    Needs the permission to read the installation.
-    """
+    """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing."""
     DiffPrices: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.DiffPricesRequest, _billing_service_pb2.DiffPricesResponse]  # type: ignore[assignment]
-    """Says who would pay how much more by one version of a book than by another, on a month's usage. Needs the permission
-    to read the installation.
-    """
+    """Says who would pay how much more by one version of a book than by another, on a month's usage."""
     ListPeriods: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ListPeriodsRequest, _billing_service_pb2.ListPeriodsResponse]  # type: ignore[assignment]
-    """Lists periods, and what each waits for. Needs the permission to read the installation."""
+    """Lists periods, and what each waits for."""
     ApproveInvoice: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ApproveInvoiceRequest, _billing_service_pb2.ApproveInvoiceResponse]  # type: ignore[assignment]
     """Lets an invoice go that is held because it is the first, or far above the last, and issues it. The approval is for
-    the total that it stands at. Refused with NOT_HELD. Needs the permission to administer the installation.
+    the total that it stands at. Refused with NOT_HELD.
     """
     ReopenPeriod: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.ReopenPeriodRequest, _billing_service_pb2.ReopenPeriodResponse]  # type: ignore[assignment]
     """Opens a period again that was closed without a document. Refused with PERIOD_ISSUED where there is one: that is
-    voided or credited. Needs the permission to administer the installation.
+    voided or credited.
     """
     CorrectPeriod: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.CorrectPeriodRequest, _billing_service_pb2.CorrectPeriodResponse]  # type: ignore[assignment]
     """Issues what a closed period comes to by now, less what was billed for it, as a document of its own: a credit note,
-    or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN. Needs the permission to administer the
-    installation.
+    or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN.
     """
     CreditInvoice: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.CreditInvoiceRequest, _billing_service_pb2.CreditInvoiceResponse]  # type: ignore[assignment]
-    """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes nothing.
-    Refused with CREDIT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+    """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes
+    nothing. Refused with CREDIT_TOO_HIGH, INVOICE_VOID.
     """
     VoidInvoice: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.VoidInvoiceRequest, _billing_service_pb2.VoidInvoiceResponse]  # type: ignore[assignment]
     """Takes a whole invoice back by a credit note, and opens its period to be issued again. Doing it again changes
-    nothing. Refused with INVOICE_PAID once a payment is recorded. Needs the permission to administer the installation.
+    nothing. Refused with INVOICE_PAID once a payment is recorded.
     """
     RecordPayment: _aio.UnaryUnaryMultiCallable[_billing_service_pb2.RecordPaymentRequest, _billing_service_pb2.RecordPaymentResponse]  # type: ignore[assignment]
     """Keeps that money came in for an invoice. The same payment again is no error and changes nothing. Refused with
-    PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+    PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID.
     """
     ListLineEvents: _aio.UnaryStreamMultiCallable[_billing_service_pb2.ListLineEventsRequest, _billing_service_pb2.ListLineEventsResponse]  # type: ignore[assignment]
-    """Lists the events behind a line, in the order of the journal. Needs the permission to read the account that the
-    invoice is for.
-    """
+    """Lists the events behind a line, in the order of the journal."""
 
 class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does.
+    """Prices, contracts, the close of a month, and all that came of it. Needs an API key in the metadata, as the meter does;
+    docs/reference/access.md has which role each call takes.
     Money is a decimal number in a string, exact and in plain digits: `0.16575`.
     """
 
@@ -210,7 +191,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.ImportPriceBookResponse, _abc.Awaitable[_billing_service_pb2.ImportPriceBookResponse]]:
         """Takes in a version of a price book. A version never changes: the same file again is no error and changes nothing.
-        Refused with PERIOD_ISSUED as SetContract is. Needs the permission to administer the installation.
+        Refused with PERIOD_ISSUED as SetContract is.
         """
 
     @_abc_1.abstractmethod
@@ -219,7 +200,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.ListPriceVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.ListPriceVersionsResponse, _abc.Awaitable[_billing_service_pb2.ListPriceVersionsResponse]]:
-        """Lists the versions of all books, or of one. Needs the permission to read the installation."""
+        """Lists the versions of all books, or of one."""
 
     @_abc_1.abstractmethod
     def GetPriceBook(
@@ -227,7 +208,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.GetPriceBookRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.GetPriceBookResponse, _abc.Awaitable[_billing_service_pb2.GetPriceBookResponse]]:
-        """Returns a version of a book as the file that it was taken in as. Needs the permission to read the installation."""
+        """Returns a version of a book as the file that it was taken in as."""
 
     @_abc_1.abstractmethod
     def ExplainPrice(
@@ -235,9 +216,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.ExplainPriceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.ExplainPriceResponse, _abc.Awaitable[_billing_service_pb2.ExplainPriceResponse]]:
-        """Explains the price of a key factor by factor, with a contract's overrides or without. Needs the permission to read
-        the installation.
-        """
+        """Explains the price of a key factor by factor, with a contract's overrides or without."""
 
     @_abc_1.abstractmethod
     def SetContract(
@@ -246,7 +225,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.SetContractResponse, _abc.Awaitable[_billing_service_pb2.SetContractResponse]]:
         """Takes in a version of a contract, or sets it anew. Refused with PERIOD_ISSUED where a closed month with an invoice
-        would come to another amount, unless that is to be corrected. Needs the permission to administer the installation.
+        would come to another amount, unless that is to be corrected.
         """
 
     @_abc_1.abstractmethod
@@ -255,7 +234,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.ListContractsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.ListContractsResponse, _abc.Awaitable[_billing_service_pb2.ListContractsResponse]]:
-        """Lists the versions of all contracts, or of one. Needs the permission to read the installation."""
+        """Lists the versions of all contracts, or of one."""
 
     @_abc_1.abstractmethod
     def GetContract(
@@ -263,7 +242,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.GetContractRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.GetContractResponse, _abc.Awaitable[_billing_service_pb2.GetContractResponse]]:
-        """Returns a version of a contract as the file that it was taken in as. Needs the permission to read the installation."""
+        """Returns a version of a contract as the file that it was taken in as."""
 
     @_abc_1.abstractmethod
     def PreviewInvoice(
@@ -272,7 +251,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.PreviewInvoiceResponse, _abc.Awaitable[_billing_service_pb2.PreviewInvoiceResponse]]:
         """Returns what a month's invoice would be by all that is counted now: the calculation of CloseMonth without its
-        issue. Needs the permission to read the account.
+        issue.
         """
 
     @_abc_1.abstractmethod
@@ -282,7 +261,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.CloseMonthResponse, _abc.Awaitable[_billing_service_pb2.CloseMonthResponse]]:
         """Issues the invoices of a month that has ended. Doing it again issues nothing; what cannot be issued is named and
-        holds nobody else up. Needs the permission to administer the installation.
+        holds nobody else up.
         """
 
     @_abc_1.abstractmethod
@@ -291,7 +270,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.ListInvoicesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.ListInvoicesResponse, _abc.Awaitable[_billing_service_pb2.ListInvoicesResponse]]:
-        """Lists invoices by number. Needs the permission to read the account, or without one the installation."""
+        """Lists invoices by number."""
 
     @_abc_1.abstractmethod
     def GetInvoice(
@@ -299,7 +278,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.GetInvoiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.GetInvoiceResponse, _abc.Awaitable[_billing_service_pb2.GetInvoiceResponse]]:
-        """Returns an invoice as a document. Needs the permission to read the account that it is for."""
+        """Returns an invoice as a document."""
 
     @_abc_1.abstractmethod
     def ExplainInvoiceLine(
@@ -307,9 +286,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.ExplainInvoiceLineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.ExplainInvoiceLineResponse, _abc.Awaitable[_billing_service_pb2.ExplainInvoiceLineResponse]]:
-        """Explains a line down to the intervals of usage and the positions in the journal. Needs the permission to read the
-        account that the invoice is for.
-        """
+        """Explains a line down to the intervals of usage and the positions in the journal."""
 
     @_abc_1.abstractmethod
     def QueryRevenue(
@@ -317,7 +294,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.QueryRevenueRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.QueryRevenueResponse, _abc.Awaitable[_billing_service_pb2.QueryRevenueResponse]]:
-        """Sums what usage comes to at contract prices, by tier. Needs the permission to read the installation."""
+        """Sums what usage comes to at contract prices, by tier."""
 
     @_abc_1.abstractmethod
     def PreviewTerms(
@@ -325,9 +302,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.PreviewTermsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.PreviewTermsResponse, _abc.Awaitable[_billing_service_pb2.PreviewTermsResponse]]:
-        """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing.
-        Needs the permission to read the installation.
-        """
+        """Says what a price book or a contract would change, by contract and month, on what is counted. Changes nothing."""
 
     @_abc_1.abstractmethod
     def DiffPrices(
@@ -335,9 +310,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.DiffPricesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.DiffPricesResponse, _abc.Awaitable[_billing_service_pb2.DiffPricesResponse]]:
-        """Says who would pay how much more by one version of a book than by another, on a month's usage. Needs the permission
-        to read the installation.
-        """
+        """Says who would pay how much more by one version of a book than by another, on a month's usage."""
 
     @_abc_1.abstractmethod
     def ListPeriods(
@@ -345,7 +318,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.ListPeriodsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.ListPeriodsResponse, _abc.Awaitable[_billing_service_pb2.ListPeriodsResponse]]:
-        """Lists periods, and what each waits for. Needs the permission to read the installation."""
+        """Lists periods, and what each waits for."""
 
     @_abc_1.abstractmethod
     def ApproveInvoice(
@@ -354,7 +327,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.ApproveInvoiceResponse, _abc.Awaitable[_billing_service_pb2.ApproveInvoiceResponse]]:
         """Lets an invoice go that is held because it is the first, or far above the last, and issues it. The approval is for
-        the total that it stands at. Refused with NOT_HELD. Needs the permission to administer the installation.
+        the total that it stands at. Refused with NOT_HELD.
         """
 
     @_abc_1.abstractmethod
@@ -364,7 +337,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.ReopenPeriodResponse, _abc.Awaitable[_billing_service_pb2.ReopenPeriodResponse]]:
         """Opens a period again that was closed without a document. Refused with PERIOD_ISSUED where there is one: that is
-        voided or credited. Needs the permission to administer the installation.
+        voided or credited.
         """
 
     @_abc_1.abstractmethod
@@ -374,8 +347,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.CorrectPeriodResponse, _abc.Awaitable[_billing_service_pb2.CorrectPeriodResponse]]:
         """Issues what a closed period comes to by now, less what was billed for it, as a document of its own: a credit note,
-        or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN. Needs the permission to administer the
-        installation.
+        or a supplementary invoice; or writes it off. Refused with PERIOD_OPEN.
         """
 
     @_abc_1.abstractmethod
@@ -384,8 +356,8 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.CreditInvoiceRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.CreditInvoiceResponse, _abc.Awaitable[_billing_service_pb2.CreditInvoiceResponse]]:
-        """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes nothing.
-        Refused with CREDIT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+        """Issues a credit note for a line of an invoice, or for part of it. The same id again is no error and changes
+        nothing. Refused with CREDIT_TOO_HIGH, INVOICE_VOID.
         """
 
     @_abc_1.abstractmethod
@@ -395,7 +367,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.VoidInvoiceResponse, _abc.Awaitable[_billing_service_pb2.VoidInvoiceResponse]]:
         """Takes a whole invoice back by a credit note, and opens its period to be issued again. Doing it again changes
-        nothing. Refused with INVOICE_PAID once a payment is recorded. Needs the permission to administer the installation.
+        nothing. Refused with INVOICE_PAID once a payment is recorded.
         """
 
     @_abc_1.abstractmethod
@@ -405,7 +377,7 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_billing_service_pb2.RecordPaymentResponse, _abc.Awaitable[_billing_service_pb2.RecordPaymentResponse]]:
         """Keeps that money came in for an invoice. The same payment again is no error and changes nothing. Refused with
-        PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID. Needs the permission to administer the installation.
+        PAYMENT_CONFLICT, PAYMENT_TOO_HIGH, INVOICE_VOID.
         """
 
     @_abc_1.abstractmethod
@@ -414,8 +386,6 @@ class BillingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _billing_service_pb2.ListLineEventsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_billing_service_pb2.ListLineEventsResponse], _abc.AsyncIterator[_billing_service_pb2.ListLineEventsResponse]]:
-        """Lists the events behind a line, in the order of the journal. Needs the permission to read the account that the
-        invoice is for.
-        """
+        """Lists the events behind a line, in the order of the journal."""
 
 def add_BillingServiceServicer_to_server(servicer: BillingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

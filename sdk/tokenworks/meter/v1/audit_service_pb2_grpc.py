@@ -49,7 +49,7 @@ class AuditServiceServicer(object):
     """
 
     def ListAuditEntries(self, request, context):
-        """Lists entries, newest first. Needs the permission to read the installation.
+        """Lists entries, newest first.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -64,7 +64,7 @@ class ClockServiceServicer(object):
         """Moves a driven clock forward, through each edge of an interval in between: at each the energy sources are read; at
         each midnight in UTC all that was acknowledged is counted first, and the day's cut is taken. Answers when the clock
         is there. What ends it early leaves the clock at the last edge: ask again to go on. A second call waits for the
-        first. Refused on a real clock. Scope: administer on the whole installation.
+        first. Refused on a real clock.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

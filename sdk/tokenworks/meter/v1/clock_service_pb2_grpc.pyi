@@ -41,7 +41,7 @@ class ClockServiceStub:
     """Moves a driven clock forward, through each edge of an interval in between: at each the energy sources are read; at
     each midnight in UTC all that was acknowledged is counted first, and the day's cut is taken. Answers when the clock
     is there. What ends it early leaves the clock at the last edge: ask again to go on. A second call waits for the
-    first. Refused on a real clock. Scope: administer on the whole installation.
+    first. Refused on a real clock.
     """
 
 @_typing.type_check_only
@@ -57,7 +57,7 @@ class ClockServiceAsyncStub(ClockServiceStub):
     """Moves a driven clock forward, through each edge of an interval in between: at each the energy sources are read; at
     each midnight in UTC all that was acknowledged is counted first, and the day's cut is taken. Answers when the clock
     is there. What ends it early leaves the clock at the last edge: ask again to go on. A second call waits for the
-    first. Refused on a real clock. Scope: administer on the whole installation.
+    first. Refused on a real clock.
     """
 
 class ClockServiceServicer(metaclass=_abc_1.ABCMeta):
@@ -82,7 +82,7 @@ class ClockServiceServicer(metaclass=_abc_1.ABCMeta):
         """Moves a driven clock forward, through each edge of an interval in between: at each the energy sources are read; at
         each midnight in UTC all that was acknowledged is counted first, and the day's cut is taken. Answers when the clock
         is there. What ends it early leaves the clock at the last edge: ask again to go on. A second call waits for the
-        first. Refused on a real clock. Scope: administer on the whole installation.
+        first. Refused on a real clock.
         """
 
 def add_ClockServiceServicer_to_server(servicer: ClockServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -27,7 +27,8 @@ if _version_not_supported:
 
 class EnergyServiceStub(object):
     """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
-    what was measured. Every call carries `authorization: Bearer <API key>`.
+    what was measured. Every call carries `authorization: Bearer <API key>`; docs/reference/access.md has which role each
+    call takes.
     """
 
     def __init__(self, channel):
@@ -80,64 +81,63 @@ class EnergyServiceStub(object):
 
 class EnergyServiceServicer(object):
     """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
-    what was measured. Every call carries `authorization: Bearer <API key>`.
+    what was measured. Every call carries `authorization: Bearer <API key>`; docs/reference/access.md has which role each
+    call takes.
     """
 
     def RecordEnergy(self, request, context):
-        """Readings of counters that the meter does not scrape itself. Scope: report on the whole installation. Repeating the
-        call is harmless: what a counter is known to have shown adds nothing.
+        """Readings of counters that the meter does not scrape itself. Repeating the call is harmless: what a counter is known
+        to have shown adds nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QueryEfficiency(self, request, context):
-        """Sums of tokens and energy. Scope: read on the whole installation. Changes nothing.
+        """Sums of tokens and energy. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListEnergySources(self, request, context):
-        """Where energy is read, and how well each pool's power is known. Scope: read on the whole installation. Changes
-        nothing.
+        """Where energy is read, and how well each pool's power is known. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SetFactory(self, request, context):
-        """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file again
-        is no error and changes nothing. Scope: administer, on the whole installation.
+        """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file
+        again is no error and changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListFactoryVersions(self, request, context):
-        """The versions of the factory's description, oldest first. Scope: read on the whole installation. Changes nothing.
+        """The versions of the factory's description, oldest first. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetFactory(self, request, context):
-        """A version of the factory's description, as its file. Scope: read on the whole installation. Changes nothing.
+        """A version of the factory's description, as its file. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def MarkSoftware(self, request, context):
-        """Says which software serves a pool from a time on. Scope: report on the whole installation. The same again changes
-        nothing.
+        """Says which software serves a pool from a time on. The same again changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListSoftwareMarks(self, request, context):
-        """Which software served which pool from when on. Scope: read on the whole installation. Changes nothing.
+        """Which software served which pool from when on. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -196,7 +196,8 @@ def add_EnergyServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class EnergyService(object):
     """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
-    what was measured. Every call carries `authorization: Bearer <API key>`.
+    what was measured. Every call carries `authorization: Bearer <API key>`; docs/reference/access.md has which role each
+    call takes.
     """
 
     @staticmethod

@@ -28,7 +28,8 @@ GRPC_VERSION: str
 
 class EnergyServiceStub:
     """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
-    what was measured. Every call carries `authorization: Bearer <API key>`.
+    what was measured. Every call carries `authorization: Bearer <API key>`; docs/reference/access.md has which role each
+    call takes.
     """
 
     @_typing.overload
@@ -36,65 +37,59 @@ class EnergyServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EnergyServiceAsyncStub: ...
     RecordEnergy: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.RecordEnergyRequest, _energy_service_pb2.RecordEnergyResponse]
-    """Readings of counters that the meter does not scrape itself. Scope: report on the whole installation. Repeating the
-    call is harmless: what a counter is known to have shown adds nothing.
+    """Readings of counters that the meter does not scrape itself. Repeating the call is harmless: what a counter is known
+    to have shown adds nothing.
     """
     QueryEfficiency: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.QueryEfficiencyRequest, _energy_service_pb2.QueryEfficiencyResponse]
-    """Sums of tokens and energy. Scope: read on the whole installation. Changes nothing."""
+    """Sums of tokens and energy. Changes nothing."""
     ListEnergySources: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.ListEnergySourcesRequest, _energy_service_pb2.ListEnergySourcesResponse]
-    """Where energy is read, and how well each pool's power is known. Scope: read on the whole installation. Changes
-    nothing.
-    """
+    """Where energy is read, and how well each pool's power is known. Changes nothing."""
     SetFactory: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.SetFactoryRequest, _energy_service_pb2.SetFactoryResponse]
-    """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file again
-    is no error and changes nothing. Scope: administer, on the whole installation.
+    """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file
+    again is no error and changes nothing.
     """
     ListFactoryVersions: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.ListFactoryVersionsRequest, _energy_service_pb2.ListFactoryVersionsResponse]
-    """The versions of the factory's description, oldest first. Scope: read on the whole installation. Changes nothing."""
+    """The versions of the factory's description, oldest first. Changes nothing."""
     GetFactory: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.GetFactoryRequest, _energy_service_pb2.GetFactoryResponse]
-    """A version of the factory's description, as its file. Scope: read on the whole installation. Changes nothing."""
+    """A version of the factory's description, as its file. Changes nothing."""
     MarkSoftware: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.MarkSoftwareRequest, _energy_service_pb2.MarkSoftwareResponse]
-    """Says which software serves a pool from a time on. Scope: report on the whole installation. The same again changes
-    nothing.
-    """
+    """Says which software serves a pool from a time on. The same again changes nothing."""
     ListSoftwareMarks: _grpc.UnaryUnaryMultiCallable[_energy_service_pb2.ListSoftwareMarksRequest, _energy_service_pb2.ListSoftwareMarksResponse]
-    """Which software served which pool from when on. Scope: read on the whole installation. Changes nothing."""
+    """Which software served which pool from when on. Changes nothing."""
 
 @_typing.type_check_only
 class EnergyServiceAsyncStub(EnergyServiceStub):
     """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
-    what was measured. Every call carries `authorization: Bearer <API key>`.
+    what was measured. Every call carries `authorization: Bearer <API key>`; docs/reference/access.md has which role each
+    call takes.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecordEnergy: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.RecordEnergyRequest, _energy_service_pb2.RecordEnergyResponse]  # type: ignore[assignment]
-    """Readings of counters that the meter does not scrape itself. Scope: report on the whole installation. Repeating the
-    call is harmless: what a counter is known to have shown adds nothing.
+    """Readings of counters that the meter does not scrape itself. Repeating the call is harmless: what a counter is known
+    to have shown adds nothing.
     """
     QueryEfficiency: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.QueryEfficiencyRequest, _energy_service_pb2.QueryEfficiencyResponse]  # type: ignore[assignment]
-    """Sums of tokens and energy. Scope: read on the whole installation. Changes nothing."""
+    """Sums of tokens and energy. Changes nothing."""
     ListEnergySources: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.ListEnergySourcesRequest, _energy_service_pb2.ListEnergySourcesResponse]  # type: ignore[assignment]
-    """Where energy is read, and how well each pool's power is known. Scope: read on the whole installation. Changes
-    nothing.
-    """
+    """Where energy is read, and how well each pool's power is known. Changes nothing."""
     SetFactory: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.SetFactoryRequest, _energy_service_pb2.SetFactoryResponse]  # type: ignore[assignment]
-    """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file again
-    is no error and changes nothing. Scope: administer, on the whole installation.
+    """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file
+    again is no error and changes nothing.
     """
     ListFactoryVersions: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.ListFactoryVersionsRequest, _energy_service_pb2.ListFactoryVersionsResponse]  # type: ignore[assignment]
-    """The versions of the factory's description, oldest first. Scope: read on the whole installation. Changes nothing."""
+    """The versions of the factory's description, oldest first. Changes nothing."""
     GetFactory: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.GetFactoryRequest, _energy_service_pb2.GetFactoryResponse]  # type: ignore[assignment]
-    """A version of the factory's description, as its file. Scope: read on the whole installation. Changes nothing."""
+    """A version of the factory's description, as its file. Changes nothing."""
     MarkSoftware: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.MarkSoftwareRequest, _energy_service_pb2.MarkSoftwareResponse]  # type: ignore[assignment]
-    """Says which software serves a pool from a time on. Scope: report on the whole installation. The same again changes
-    nothing.
-    """
+    """Says which software serves a pool from a time on. The same again changes nothing."""
     ListSoftwareMarks: _aio.UnaryUnaryMultiCallable[_energy_service_pb2.ListSoftwareMarksRequest, _energy_service_pb2.ListSoftwareMarksResponse]  # type: ignore[assignment]
-    """Which software served which pool from when on. Scope: read on the whole installation. Changes nothing."""
+    """Which software served which pool from when on. Changes nothing."""
 
 class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
     """Measures the energy of pools of accelerators and shares it out by weighted tokens, in whole millijoules that add up to
-    what was measured. Every call carries `authorization: Bearer <API key>`.
+    what was measured. Every call carries `authorization: Bearer <API key>`; docs/reference/access.md has which role each
+    call takes.
     """
 
     @_abc_1.abstractmethod
@@ -103,8 +98,8 @@ class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _energy_service_pb2.RecordEnergyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_energy_service_pb2.RecordEnergyResponse, _abc.Awaitable[_energy_service_pb2.RecordEnergyResponse]]:
-        """Readings of counters that the meter does not scrape itself. Scope: report on the whole installation. Repeating the
-        call is harmless: what a counter is known to have shown adds nothing.
+        """Readings of counters that the meter does not scrape itself. Repeating the call is harmless: what a counter is known
+        to have shown adds nothing.
         """
 
     @_abc_1.abstractmethod
@@ -113,7 +108,7 @@ class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _energy_service_pb2.QueryEfficiencyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_energy_service_pb2.QueryEfficiencyResponse, _abc.Awaitable[_energy_service_pb2.QueryEfficiencyResponse]]:
-        """Sums of tokens and energy. Scope: read on the whole installation. Changes nothing."""
+        """Sums of tokens and energy. Changes nothing."""
 
     @_abc_1.abstractmethod
     def ListEnergySources(
@@ -121,9 +116,7 @@ class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _energy_service_pb2.ListEnergySourcesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_energy_service_pb2.ListEnergySourcesResponse, _abc.Awaitable[_energy_service_pb2.ListEnergySourcesResponse]]:
-        """Where energy is read, and how well each pool's power is known. Scope: read on the whole installation. Changes
-        nothing.
-        """
+        """Where energy is read, and how well each pool's power is known. Changes nothing."""
 
     @_abc_1.abstractmethod
     def SetFactory(
@@ -131,8 +124,8 @@ class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _energy_service_pb2.SetFactoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_energy_service_pb2.SetFactoryResponse, _abc.Awaitable[_energy_service_pb2.SetFactoryResponse]]:
-        """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file again
-        is no error and changes nothing. Scope: administer, on the whole installation.
+        """Takes in a version of the factory's description: sites, pools, weights. A version never changes: the same file
+        again is no error and changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -141,7 +134,7 @@ class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _energy_service_pb2.ListFactoryVersionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_energy_service_pb2.ListFactoryVersionsResponse, _abc.Awaitable[_energy_service_pb2.ListFactoryVersionsResponse]]:
-        """The versions of the factory's description, oldest first. Scope: read on the whole installation. Changes nothing."""
+        """The versions of the factory's description, oldest first. Changes nothing."""
 
     @_abc_1.abstractmethod
     def GetFactory(
@@ -149,7 +142,7 @@ class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _energy_service_pb2.GetFactoryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_energy_service_pb2.GetFactoryResponse, _abc.Awaitable[_energy_service_pb2.GetFactoryResponse]]:
-        """A version of the factory's description, as its file. Scope: read on the whole installation. Changes nothing."""
+        """A version of the factory's description, as its file. Changes nothing."""
 
     @_abc_1.abstractmethod
     def MarkSoftware(
@@ -157,9 +150,7 @@ class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _energy_service_pb2.MarkSoftwareRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_energy_service_pb2.MarkSoftwareResponse, _abc.Awaitable[_energy_service_pb2.MarkSoftwareResponse]]:
-        """Says which software serves a pool from a time on. Scope: report on the whole installation. The same again changes
-        nothing.
-        """
+        """Says which software serves a pool from a time on. The same again changes nothing."""
 
     @_abc_1.abstractmethod
     def ListSoftwareMarks(
@@ -167,6 +158,6 @@ class EnergyServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _energy_service_pb2.ListSoftwareMarksRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_energy_service_pb2.ListSoftwareMarksResponse, _abc.Awaitable[_energy_service_pb2.ListSoftwareMarksResponse]]:
-        """Which software served which pool from when on. Scope: read on the whole installation. Changes nothing."""
+        """Which software served which pool from when on. Changes nothing."""
 
 def add_EnergyServiceServicer_to_server(servicer: EnergyServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

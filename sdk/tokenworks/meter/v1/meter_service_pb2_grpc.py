@@ -26,7 +26,8 @@ if _version_not_supported:
 
 
 class MeterServiceStub(object):
-    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`.
+    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`;
+    docs/reference/access.md has which role each call takes.
     """
 
     def __init__(self, channel):
@@ -78,63 +79,62 @@ class MeterServiceStub(object):
 
 
 class MeterServiceServicer(object):
-    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`.
+    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`;
+    docs/reference/access.md has which role each call takes.
     """
 
     def StreamUsage(self, request_iterator, context):
-        """Numbered batches in order; an ack means on disk and counted once. Scope: report. Repeating a batch is harmless.
+        """Numbered batches in order; an ack means on disk and counted once. Repeating a batch is harmless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RecordUsage(self, request, context):
-        """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Scope: report. Repeating
-        the call is harmless.
+        """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Repeating the call is
+        harmless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CorrectUsage(self, request, context):
-        """Voids one recorded event, or counts another in its place; nothing is overwritten. Scope: administer, on the whole
-        installation. Repeating the call is harmless.
+        """Voids one recorded event, or counts another in its place; nothing is overwritten. Repeating the call is harmless.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListCorrections(self, request, context):
-        """Corrections, oldest first. Scope: administer, on the whole installation. Changes nothing.
+        """Corrections, oldest first. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def QueryUsage(self, request, context):
-        """Sums of usage. Scope: read on the account. Changes nothing.
+        """Sums of usage. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListQuarantine(self, request, context):
-        """What was set aside, oldest first. Scope: administer, on the whole installation. Changes nothing.
+        """What was set aside, oldest first. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ReleaseQuarantine(self, request, context):
-        """Checks an entry again, without the late limit, and records it. Scope: administer, on the whole installation. A
-        second release is refused with RELEASE_REFUSED.
+        """Checks an entry again, without the late limit, and records it. A second release is refused with RELEASE_REFUSED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RejectQuarantine(self, request, context):
-        """Decides that an entry is never counted. Scope: administer, on the whole installation.
+        """Decides that an entry is never counted.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -192,7 +192,8 @@ def add_MeterServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class MeterService(object):
-    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`.
+    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`;
+    docs/reference/access.md has which role each call takes.
     """
 
     @staticmethod

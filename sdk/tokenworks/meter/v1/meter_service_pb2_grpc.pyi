@@ -27,65 +27,63 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class MeterServiceStub:
-    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`."""
+    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`;
+    docs/reference/access.md has which role each call takes.
+    """
 
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> MeterServiceAsyncStub: ...
     StreamUsage: _grpc.StreamStreamMultiCallable[_meter_service_pb2.StreamUsageRequest, _meter_service_pb2.StreamUsageResponse]
-    """Numbered batches in order; an ack means on disk and counted once. Scope: report. Repeating a batch is harmless."""
+    """Numbered batches in order; an ack means on disk and counted once. Repeating a batch is harmless."""
     RecordUsage: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.RecordUsageRequest, _meter_service_pb2.RecordUsageResponse]
-    """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Scope: report. Repeating
-    the call is harmless.
+    """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Repeating the call is
+    harmless.
     """
     CorrectUsage: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.CorrectUsageRequest, _meter_service_pb2.CorrectUsageResponse]
-    """Voids one recorded event, or counts another in its place; nothing is overwritten. Scope: administer, on the whole
-    installation. Repeating the call is harmless.
-    """
+    """Voids one recorded event, or counts another in its place; nothing is overwritten. Repeating the call is harmless."""
     ListCorrections: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ListCorrectionsRequest, _meter_service_pb2.ListCorrectionsResponse]
-    """Corrections, oldest first. Scope: administer, on the whole installation. Changes nothing."""
+    """Corrections, oldest first. Changes nothing."""
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.QueryUsageRequest, _meter_service_pb2.QueryUsageResponse]
-    """Sums of usage. Scope: read on the account. Changes nothing."""
+    """Sums of usage. Changes nothing."""
     ListQuarantine: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ListQuarantineRequest, _meter_service_pb2.ListQuarantineResponse]
-    """What was set aside, oldest first. Scope: administer, on the whole installation. Changes nothing."""
+    """What was set aside, oldest first. Changes nothing."""
     ReleaseQuarantine: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ReleaseQuarantineRequest, _meter_service_pb2.ReleaseQuarantineResponse]
-    """Checks an entry again, without the late limit, and records it. Scope: administer, on the whole installation. A
-    second release is refused with RELEASE_REFUSED.
-    """
+    """Checks an entry again, without the late limit, and records it. A second release is refused with RELEASE_REFUSED."""
     RejectQuarantine: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.RejectQuarantineRequest, _meter_service_pb2.RejectQuarantineResponse]
-    """Decides that an entry is never counted. Scope: administer, on the whole installation."""
+    """Decides that an entry is never counted."""
 
 @_typing.type_check_only
 class MeterServiceAsyncStub(MeterServiceStub):
-    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`."""
+    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`;
+    docs/reference/access.md has which role each call takes.
+    """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     StreamUsage: _aio.StreamStreamMultiCallable[_meter_service_pb2.StreamUsageRequest, _meter_service_pb2.StreamUsageResponse]  # type: ignore[assignment]
-    """Numbered batches in order; an ack means on disk and counted once. Scope: report. Repeating a batch is harmless."""
+    """Numbered batches in order; an ack means on disk and counted once. Repeating a batch is harmless."""
     RecordUsage: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.RecordUsageRequest, _meter_service_pb2.RecordUsageResponse]  # type: ignore[assignment]
-    """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Scope: report. Repeating
-    the call is harmless.
+    """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Repeating the call is
+    harmless.
     """
     CorrectUsage: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.CorrectUsageRequest, _meter_service_pb2.CorrectUsageResponse]  # type: ignore[assignment]
-    """Voids one recorded event, or counts another in its place; nothing is overwritten. Scope: administer, on the whole
-    installation. Repeating the call is harmless.
-    """
+    """Voids one recorded event, or counts another in its place; nothing is overwritten. Repeating the call is harmless."""
     ListCorrections: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ListCorrectionsRequest, _meter_service_pb2.ListCorrectionsResponse]  # type: ignore[assignment]
-    """Corrections, oldest first. Scope: administer, on the whole installation. Changes nothing."""
+    """Corrections, oldest first. Changes nothing."""
     QueryUsage: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.QueryUsageRequest, _meter_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
-    """Sums of usage. Scope: read on the account. Changes nothing."""
+    """Sums of usage. Changes nothing."""
     ListQuarantine: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ListQuarantineRequest, _meter_service_pb2.ListQuarantineResponse]  # type: ignore[assignment]
-    """What was set aside, oldest first. Scope: administer, on the whole installation. Changes nothing."""
+    """What was set aside, oldest first. Changes nothing."""
     ReleaseQuarantine: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ReleaseQuarantineRequest, _meter_service_pb2.ReleaseQuarantineResponse]  # type: ignore[assignment]
-    """Checks an entry again, without the late limit, and records it. Scope: administer, on the whole installation. A
-    second release is refused with RELEASE_REFUSED.
-    """
+    """Checks an entry again, without the late limit, and records it. A second release is refused with RELEASE_REFUSED."""
     RejectQuarantine: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.RejectQuarantineRequest, _meter_service_pb2.RejectQuarantineResponse]  # type: ignore[assignment]
-    """Decides that an entry is never counted. Scope: administer, on the whole installation."""
+    """Decides that an entry is never counted."""
 
 class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
-    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`."""
+    """Counts tokens by account and tier, each event exactly once. Every call carries `authorization: Bearer <API key>`;
+    docs/reference/access.md has which role each call takes.
+    """
 
     @_abc_1.abstractmethod
     def StreamUsage(
@@ -93,7 +91,7 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_meter_service_pb2.StreamUsageRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_meter_service_pb2.StreamUsageResponse], _abc.AsyncIterator[_meter_service_pb2.StreamUsageResponse]]:
-        """Numbered batches in order; an ack means on disk and counted once. Scope: report. Repeating a batch is harmless."""
+        """Numbered batches in order; an ack means on disk and counted once. Repeating a batch is harmless."""
 
     @_abc_1.abstractmethod
     def RecordUsage(
@@ -101,8 +99,8 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _meter_service_pb2.RecordUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.RecordUsageResponse, _abc.Awaitable[_meter_service_pb2.RecordUsageResponse]]:
-        """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Scope: report. Repeating
-        the call is harmless.
+        """At most 1,000 events, each counted once by its event_id; one outcome for each, in order. Repeating the call is
+        harmless.
         """
 
     @_abc_1.abstractmethod
@@ -111,9 +109,7 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _meter_service_pb2.CorrectUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.CorrectUsageResponse, _abc.Awaitable[_meter_service_pb2.CorrectUsageResponse]]:
-        """Voids one recorded event, or counts another in its place; nothing is overwritten. Scope: administer, on the whole
-        installation. Repeating the call is harmless.
-        """
+        """Voids one recorded event, or counts another in its place; nothing is overwritten. Repeating the call is harmless."""
 
     @_abc_1.abstractmethod
     def ListCorrections(
@@ -121,7 +117,7 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _meter_service_pb2.ListCorrectionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.ListCorrectionsResponse, _abc.Awaitable[_meter_service_pb2.ListCorrectionsResponse]]:
-        """Corrections, oldest first. Scope: administer, on the whole installation. Changes nothing."""
+        """Corrections, oldest first. Changes nothing."""
 
     @_abc_1.abstractmethod
     def QueryUsage(
@@ -129,7 +125,7 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _meter_service_pb2.QueryUsageRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.QueryUsageResponse, _abc.Awaitable[_meter_service_pb2.QueryUsageResponse]]:
-        """Sums of usage. Scope: read on the account. Changes nothing."""
+        """Sums of usage. Changes nothing."""
 
     @_abc_1.abstractmethod
     def ListQuarantine(
@@ -137,7 +133,7 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _meter_service_pb2.ListQuarantineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.ListQuarantineResponse, _abc.Awaitable[_meter_service_pb2.ListQuarantineResponse]]:
-        """What was set aside, oldest first. Scope: administer, on the whole installation. Changes nothing."""
+        """What was set aside, oldest first. Changes nothing."""
 
     @_abc_1.abstractmethod
     def ReleaseQuarantine(
@@ -145,9 +141,7 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _meter_service_pb2.ReleaseQuarantineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.ReleaseQuarantineResponse, _abc.Awaitable[_meter_service_pb2.ReleaseQuarantineResponse]]:
-        """Checks an entry again, without the late limit, and records it. Scope: administer, on the whole installation. A
-        second release is refused with RELEASE_REFUSED.
-        """
+        """Checks an entry again, without the late limit, and records it. A second release is refused with RELEASE_REFUSED."""
 
     @_abc_1.abstractmethod
     def RejectQuarantine(
@@ -155,6 +149,6 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _meter_service_pb2.RejectQuarantineRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.RejectQuarantineResponse, _abc.Awaitable[_meter_service_pb2.RejectQuarantineResponse]]:
-        """Decides that an entry is never counted. Scope: administer, on the whole installation."""
+        """Decides that an entry is never counted."""
 
 def add_MeterServiceServicer_to_server(servicer: MeterServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

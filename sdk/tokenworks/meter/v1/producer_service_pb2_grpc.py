@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class ProducerServiceStub(object):
     """Knows every producer: when it was last heard, what it holds, what it lost. Every call carries `authorization: Bearer
-    <API key>`.
+    <API key>`; docs/reference/access.md has which role each call takes.
     """
 
     def __init__(self, channel):
@@ -55,28 +55,27 @@ class ProducerServiceStub(object):
 
 class ProducerServiceServicer(object):
     """Knows every producer: when it was last heard, what it holds, what it lost. Every call carries `authorization: Bearer
-    <API key>`.
+    <API key>`; docs/reference/access.md has which role each call takes.
     """
 
     def ListProducers(self, request, context):
-        """Producers by account and name. Scope: read, on the account or the whole installation. Changes nothing.
+        """Producers by account and name. Changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RegisterProducer(self, request, context):
-        """Announces a producer, so that its silence is seen from now on, even if it never comes. Scope: administer, on the
-        account or the whole installation. Announcing one that is known changes nothing but that a retired one is
-        registered anew.
+        """Announces a producer, so that its silence is seen from now on, even if it never comes. Announcing one that is known
+        changes nothing but that a retired one is registered anew.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RetireProducer(self, request, context):
-        """Says that a producer will not report any more: its silence is no outage. Scope: administer, on the account or the
-        whole installation. Refused with RETIRE_REFUSED while it has an open stream. It is active again once it opens one.
+        """Says that a producer will not report any more: its silence is no outage. Refused with RETIRE_REFUSED while it has
+        an open stream. It is active again once it opens one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -110,7 +109,7 @@ def add_ProducerServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class ProducerService(object):
     """Knows every producer: when it was last heard, what it holds, what it lost. Every call carries `authorization: Bearer
-    <API key>`.
+    <API key>`; docs/reference/access.md has which role each call takes.
     """
 
     @staticmethod

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class ProducerServiceStub:
     """Knows every producer: when it was last heard, what it holds, what it lost. Every call carries `authorization: Bearer
-    <API key>`.
+    <API key>`; docs/reference/access.md has which role each call takes.
     """
 
     @_typing.overload
@@ -36,39 +36,37 @@ class ProducerServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> ProducerServiceAsyncStub: ...
     ListProducers: _grpc.UnaryUnaryMultiCallable[_producer_service_pb2.ListProducersRequest, _producer_service_pb2.ListProducersResponse]
-    """Producers by account and name. Scope: read, on the account or the whole installation. Changes nothing."""
+    """Producers by account and name. Changes nothing."""
     RegisterProducer: _grpc.UnaryUnaryMultiCallable[_producer_service_pb2.RegisterProducerRequest, _producer_service_pb2.RegisterProducerResponse]
-    """Announces a producer, so that its silence is seen from now on, even if it never comes. Scope: administer, on the
-    account or the whole installation. Announcing one that is known changes nothing but that a retired one is
-    registered anew.
+    """Announces a producer, so that its silence is seen from now on, even if it never comes. Announcing one that is known
+    changes nothing but that a retired one is registered anew.
     """
     RetireProducer: _grpc.UnaryUnaryMultiCallable[_producer_service_pb2.RetireProducerRequest, _producer_service_pb2.RetireProducerResponse]
-    """Says that a producer will not report any more: its silence is no outage. Scope: administer, on the account or the
-    whole installation. Refused with RETIRE_REFUSED while it has an open stream. It is active again once it opens one.
+    """Says that a producer will not report any more: its silence is no outage. Refused with RETIRE_REFUSED while it has
+    an open stream. It is active again once it opens one.
     """
 
 @_typing.type_check_only
 class ProducerServiceAsyncStub(ProducerServiceStub):
     """Knows every producer: when it was last heard, what it holds, what it lost. Every call carries `authorization: Bearer
-    <API key>`.
+    <API key>`; docs/reference/access.md has which role each call takes.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListProducers: _aio.UnaryUnaryMultiCallable[_producer_service_pb2.ListProducersRequest, _producer_service_pb2.ListProducersResponse]  # type: ignore[assignment]
-    """Producers by account and name. Scope: read, on the account or the whole installation. Changes nothing."""
+    """Producers by account and name. Changes nothing."""
     RegisterProducer: _aio.UnaryUnaryMultiCallable[_producer_service_pb2.RegisterProducerRequest, _producer_service_pb2.RegisterProducerResponse]  # type: ignore[assignment]
-    """Announces a producer, so that its silence is seen from now on, even if it never comes. Scope: administer, on the
-    account or the whole installation. Announcing one that is known changes nothing but that a retired one is
-    registered anew.
+    """Announces a producer, so that its silence is seen from now on, even if it never comes. Announcing one that is known
+    changes nothing but that a retired one is registered anew.
     """
     RetireProducer: _aio.UnaryUnaryMultiCallable[_producer_service_pb2.RetireProducerRequest, _producer_service_pb2.RetireProducerResponse]  # type: ignore[assignment]
-    """Says that a producer will not report any more: its silence is no outage. Scope: administer, on the account or the
-    whole installation. Refused with RETIRE_REFUSED while it has an open stream. It is active again once it opens one.
+    """Says that a producer will not report any more: its silence is no outage. Refused with RETIRE_REFUSED while it has
+    an open stream. It is active again once it opens one.
     """
 
 class ProducerServiceServicer(metaclass=_abc_1.ABCMeta):
     """Knows every producer: when it was last heard, what it holds, what it lost. Every call carries `authorization: Bearer
-    <API key>`.
+    <API key>`; docs/reference/access.md has which role each call takes.
     """
 
     @_abc_1.abstractmethod
@@ -77,7 +75,7 @@ class ProducerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _producer_service_pb2.ListProducersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_producer_service_pb2.ListProducersResponse, _abc.Awaitable[_producer_service_pb2.ListProducersResponse]]:
-        """Producers by account and name. Scope: read, on the account or the whole installation. Changes nothing."""
+        """Producers by account and name. Changes nothing."""
 
     @_abc_1.abstractmethod
     def RegisterProducer(
@@ -85,9 +83,8 @@ class ProducerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _producer_service_pb2.RegisterProducerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_producer_service_pb2.RegisterProducerResponse, _abc.Awaitable[_producer_service_pb2.RegisterProducerResponse]]:
-        """Announces a producer, so that its silence is seen from now on, even if it never comes. Scope: administer, on the
-        account or the whole installation. Announcing one that is known changes nothing but that a retired one is
-        registered anew.
+        """Announces a producer, so that its silence is seen from now on, even if it never comes. Announcing one that is known
+        changes nothing but that a retired one is registered anew.
         """
 
     @_abc_1.abstractmethod
@@ -96,8 +93,8 @@ class ProducerServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _producer_service_pb2.RetireProducerRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_producer_service_pb2.RetireProducerResponse, _abc.Awaitable[_producer_service_pb2.RetireProducerResponse]]:
-        """Says that a producer will not report any more: its silence is no outage. Scope: administer, on the account or the
-        whole installation. Refused with RETIRE_REFUSED while it has an open stream. It is active again once it opens one.
+        """Says that a producer will not report any more: its silence is no outage. Refused with RETIRE_REFUSED while it has
+        an open stream. It is active again once it opens one.
         """
 
 def add_ProducerServiceServicer_to_server(servicer: ProducerServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
