@@ -103,6 +103,8 @@ def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) ->
         energy_sources=settings.energy_sources,
         energy_scrape_seconds=settings.energy_scrape_seconds,
         energy_collect_seconds=settings.energy_collect_seconds,
+        archive_folder=settings.archive_folder,
+        journal_retention_days=settings.journal_retention_days,
     )
 
 
@@ -126,7 +128,11 @@ def run_meter(
     Raises CommandError when it cannot listen, the database lives on another clock, or it does not
     answer at the start, or is behind a pooler that shares sessions.
     """
-    job = JobOptions(database_url=options.database_url, tiers=options.tiers)
+    job = JobOptions(
+        database_url=options.database_url,
+        tiers=options.tiers,
+        archive_folder=options.archive_folder,
+    )
     make_billing = partial(
         billing.app.make_resident,
         customer_metrics_max=customer_metrics_max,

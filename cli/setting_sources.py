@@ -68,7 +68,14 @@ def find_faults(values: Mapping[str, Any], *, given: Collection[str]) -> list[st
         for name in _WITH_TLS
         if values.get(name) and "tls_certificate" not in given
     ]
-    return halves + bare + _rate_faults(values)
+    return halves + bare + _rate_faults(values) + _retention_faults(values)
+
+
+def _retention_faults(values: Mapping[str, Any]) -> list[str]:
+    """Return what is wrong with how long the journal is kept: what goes has to go somewhere."""
+    if values.get("journal_retention_days") is None or values.get("archive_folder") is not None:
+        return []
+    return ["journal_retention_days: needs archive_folder, where the journal is written before"]
 
 
 def _rate_faults(values: Mapping[str, Any]) -> list[str]:

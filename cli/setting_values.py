@@ -3,6 +3,7 @@
 A wrong one raises ValueError with the rule that it breaks.
 """
 
+import ipaddress
 import re
 from collections.abc import Callable
 from datetime import datetime, timedelta
@@ -199,3 +200,14 @@ def read_log_format(value: object) -> str:
     if read_text(value).lower() not in LOG_FORMATS:
         raise ValueError(f"must be one of {', '.join(LOG_FORMATS)}")
     return read_text(value).lower()
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach a host:port."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

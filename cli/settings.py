@@ -3,7 +3,6 @@
 A flag goes before the environment, the environment before the file, the file before the default.
 """
 
-import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
@@ -22,6 +21,7 @@ _MEBIBYTE = 1024 * 1024
 # When a change of a setting counts.
 _AFTER_A_RESTART = "after a restart"
 _NEXT_COMMAND = "with the next command"
+is_loopback = kinds.is_loopback
 
 
 class SettingsError(Exception):
@@ -237,6 +237,24 @@ class Settings:
             f" fit into the {RATE_WINDOW_SECONDS} seconds of the recording rules.",
         ),
     )
+    journal_retention_days: int | None = field(
+        default=None,
+        metadata=_told(
+            "journal_retention_days",
+            kinds.read_integer(minimum=35, maximum=3650),
+            meaning="After so many days a month of the journal leaves the database for"
+            " archive_folder. Without it all of it stays. [Retention](../operating/retention.md).",
+        ),
+    )
+    archive_folder: Path | None = field(
+        default=None,
+        metadata=_told(
+            "archive_folder",
+            kinds.read_path,
+            meaning="Folder with the months that left the database, as Parquet; jobs and all"
+            " servers see the same one. Needs `tokenworks[parquet]`.",
+        ),
+    )
     customer_metrics_max: int = field(
         default=0,
         metadata=_told(
@@ -356,17 +374,6 @@ def find_sources(config: Path | None) -> dict[str, str]:
     """
     given = _gather(config, flags={}, faults=[])
     return {name: source for name, (source, _) in given.items()}
-
-
-def is_loopback(address: str) -> bool:
-    """Whether only this machine can reach a host:port."""
-    host = address.rpartition(":")[0].strip("[]")
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _gather(

@@ -19,6 +19,7 @@ from meter.assembly import (
     make_leases,
     make_meter_servicer,
     make_stream_parts,
+    make_upkeep,
     make_writer,
 )
 from meter.domain.errors import MeterError, Reason
@@ -37,6 +38,7 @@ from meter.runtime.driven_clock import DrivenClock
 from meter.runtime.engine import connection_count, make_engine
 from meter.runtime.ids import random_bytes
 from meter.store.accounts import AccountStore
+from meter.store.archived_bodies import ArchivedBodies
 from meter.store.audit_log import AuditStore
 from meter.store.dimensions import DimensionReader
 from meter.store.factories import FactoryStore
@@ -156,7 +158,14 @@ def _build(
     )
     leases.take()
     journal = JournalStore(journal_engine, leases=leases)
-    host = make_host(engine, clock=clock, tiers=options.tiers, tree=lambda: registry.snapshot.tree)
+    archive = ArchivedBodies(options.archive_folder)
+    host = make_host(
+        engine,
+        clock=clock,
+        tiers=options.tiers,
+        tree=lambda: registry.snapshot.tree,
+        archive=archive,
+    )
     door = RegistryDoor(registry, clock=clock, key_pepper=options.key_pepper)
     lodged = [make(host, door, metrics.page) for make in residents]
     live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
@@ -183,6 +192,7 @@ def _build(
         follower=follower,
         usage=usage,
         folding=FoldStore(engine),
+        upkeep=make_upkeep(options, engine=engine, clock=clock),
         quarantine=QuarantineStore(engine),
         roster=parts.roster,
         standbys=parts.standbys,
@@ -194,7 +204,13 @@ def _build(
         energy_scrape_seconds=options.energy_scrape_seconds,
         server=Server(
             make_meter_servicer(
-                parts, engine=engine, registry=registry, usage=usage, leases=leases, door=door
+                parts,
+                engine=engine,
+                registry=registry,
+                usage=usage,
+                leases=leases,
+                door=door,
+                archive=archive,
             ),
             accounts=make_account_servicer(
                 options, accounts, registry=registry, door=door, clock=clock

@@ -6,6 +6,7 @@ from importlib.metadata import version as version_of
 
 from sqlalchemy import Engine
 
+from meter.archive_file import ArchiveFolder
 from meter.certificates import CertificateFiles, Certificates, KeptCertificates
 from meter.counted import Counted
 from meter.counting.aggregate import UsageDelta
@@ -29,6 +30,7 @@ from meter.runtime.driven_clock import ClockDriver, DrivenClock
 from meter.runtime.ids import process_name, random_bytes
 from meter.standbys import Standbys
 from meter.store.accounts import AccountStore
+from meter.store.archived_bodies import ArchivedBodies
 from meter.store.attribution import AttributionStore
 from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
@@ -41,11 +43,13 @@ from meter.store.installation import InstallationStore
 from meter.store.journal import JournalStore
 from meter.store.leases import LeaseStore
 from meter.store.marks import SoftwareMarkStore
+from meter.store.parts import ArchiveStore, PartStore
 from meter.store.power import PowerStore
 from meter.store.producers import ProducerStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.replication import ReplicationStore
 from meter.store.usage import UsageStore
+from meter.upkeep import Upkeep
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.bounds import Bounds
 from meter.wire.correction_desk import CorrectionDesk
@@ -168,6 +172,7 @@ def make_meter_servicer(
     usage: UsageStore,
     leases: Leases,
     door: RegistryDoor,
+    archive: ArchivedBodies,
 ) -> MeterServicer:
     """Build the service that takes, shows and corrects usage."""
     return MeterServicer(
@@ -176,10 +181,24 @@ def make_meter_servicer(
         reader=usage,
         quarantine=QuarantineStore(engine),
         corrections=CorrectionDesk(
-            parts, store=CorrectionStore(engine, own_shard=lambda: leases.shard)
+            parts,
+            store=CorrectionStore(engine, own_shard=lambda: leases.shard, archive=archive),
         ),
         clock=parts.clock,
         door=door,
+    )
+
+
+def make_upkeep(options: MeterOptions, *, engine: Engine, clock: Clock) -> Upkeep:
+    """Build what keeps the journal's parts; raises Unavailable where the archive is not there."""
+    step = None
+    if options.archive_folder is not None and options.journal_retention_days is not None:
+        step = ArchiveStore(engine, ArchiveFolder(options.archive_folder)).archive_step
+    return Upkeep(
+        PartStore(engine),
+        archive_step=step,
+        kept_days=options.journal_retention_days,
+        now_ms=clock.now_ms,
     )
 
 

@@ -12,6 +12,7 @@ from meter.hosting import Host
 from meter.lending import clock_at, open_host
 from meter.options import JobOptions
 from meter.runtime.engine import make_engine
+from meter.store.archived_bodies import ArchivedBodies
 from meter.store.audit import AuditStore
 from meter.store.folding import FoldStore
 from meter.store.health import HealthStore, LoginStore
@@ -51,7 +52,9 @@ def open_audit(options: JobOptions) -> Iterator[AuditHost]:
     with open_host(options) as host:
         yield AuditHost(
             host=host,
-            auditor=Auditor(AuditStore(host.engine)),
+            auditor=Auditor(
+                AuditStore(host.engine, archive=ArchivedBodies(options.archive_folder))
+            ),
             totals=UsageTotals(host.engine),
         )
 

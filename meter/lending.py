@@ -14,6 +14,7 @@ from meter.runtime.driven_clock import DrivenClock
 from meter.runtime.engine import make_engine
 from meter.runtime.sessions import refuse_shared_sessions
 from meter.store.accounts import AccountStore
+from meter.store.archived_bodies import ArchivedBodies
 from meter.store.audit_log import ChangeLog
 from meter.store.consumption import ConsumptionStore
 from meter.store.cuts import CutStore
@@ -36,15 +37,23 @@ def open_host(options: JobOptions) -> Iterator[Host]:
     try:
         clock = clock_at(InstallationStore(engine).find_driven_ms())
         tree = AccountStore(engine, clock).load().tree
-        yield make_host(engine, clock=clock, tiers=options.tiers, tree=lambda: tree)
+        archive = ArchivedBodies(options.archive_folder)
+        yield make_host(
+            engine, clock=clock, tiers=options.tiers, tree=lambda: tree, archive=archive
+        )
     finally:
         engine.dispose()
 
 
 def make_host(
-    engine: Engine, *, clock: Clock, tiers: tuple[str, ...], tree: Callable[[], AccountTree]
+    engine: Engine,
+    *,
+    clock: Clock,
+    tiers: tuple[str, ...],
+    tree: Callable[[], AccountTree],
+    archive: ArchivedBodies,
 ) -> Host:
-    """Return what is lent to whoever reads through an engine."""
+    """Return what is lent to whoever reads through an engine, and what left the database."""
     return Host(
         engine=engine,
         clock=clock,
@@ -56,7 +65,7 @@ def make_host(
         change_log=ChangeLog(),
         reporters=ReporterStore(engine),
         cuts=CutStore(engine),
-        evidence=EvidenceStore(engine),
+        evidence=EvidenceStore(engine, archive=archive),
         consumption=ConsumptionStore(engine, factories=FactoryStore(engine)),
     )
 

@@ -53,12 +53,14 @@ FIELDS: Final[Mapping[str, str]] = {
     "fault": "What went wrong, in a sentence.",
     "file": "The path of a file.",
     "line": "The database's timeline: one more after each time that a standby took over.",
+    "part": "A part of the journal, by the name of its table.",
     "reason": "The error reason of the wire; see [the list](outcomes.md#error-reasons).",
     "says": "A sentence, as the caller was told it.",
     "seconds": "How long it took, in seconds.",
     "shard": "The number of a shard of the journal.",
     "standbys": "application_names of standbys, separated by commas.",
     "submissions": "How many batches and calls.",
+    "why": "Why something is put off, in a word or two.",
 }
 
 CATALOGUE: Final = (
@@ -181,6 +183,25 @@ CATALOGUE: Final = (
         " a traceback: report it.",
     ),
     LogEvent(
+        name="journal_part_dropped",
+        level=Level.INFO,
+        fields=("part",),
+        meaning="A month of the journal left the database: its files stand, and are read instead.",
+    ),
+    LogEvent(
+        name="journal_part_stays",
+        level=Level.INFO,
+        fields=("part", "why"),
+        meaning="A month is old enough to leave the database and may not yet; see"
+        " [retention](../operating/retention.md).",
+    ),
+    LogEvent(
+        name="journal_parts_made",
+        level=Level.INFO,
+        fields=("count",),
+        meaning="Parts of the journal were made for the months to come.",
+    ),
+    LogEvent(
         name="presence_skipped",
         level=Level.DEBUG,
         meaning="What was heard of producers is written a round later: the database is away.",
@@ -232,6 +253,13 @@ CATALOGUE: Final = (
         name="standbys_not_seen",
         level=Level.DEBUG,
         meaning="How far standbys are is looked at again in a moment: the database is away.",
+    ),
+    LogEvent(
+        name="upkeep_waits",
+        level=Level.WARNING,
+        fields=("fault", "cause"),
+        meaning="The journal's parts could not be made, written into files or dropped; it is tried"
+        " again in a minute.",
     ),
     LogEvent(
         name="watch_skipped",

@@ -48,7 +48,8 @@ class MeterOptions:
     the real one. A producer that is not heard for `silence_seconds` is silent. What is acknowledged
     is durable once each of the `durable_standbys` has it; without any, once it is recorded. The
     `energy_sources` are read every `energy_scrape_seconds`, on a driven clock at each edge;
-    exporters read their boards every `energy_collect_seconds`.
+    exporters read their boards every `energy_collect_seconds`. A month of the journal leaves the
+    database after `journal_retention_days` for the `archive_folder`; None keeps all of it.
     """
 
     database_url: str
@@ -70,14 +71,17 @@ class MeterOptions:
     energy_sources: tuple[EnergySource, ...]
     energy_scrape_seconds: int
     energy_collect_seconds: int
+    archive_folder: Path | None = None
+    journal_retention_days: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobOptions:
-    """What a job on the meter's database is told; the tiers are as in `MeterOptions`."""
+    """What a job on the meter's database is told; as in `MeterOptions`."""
 
     database_url: str
     tiers: tuple[str, ...]
+    archive_folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from meter.store.folding import FoldStore
 from meter.store.journal import JournalStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.usage import UsageStore
+from meter.upkeep import Upkeep
 from meter.wire.server import Server
 
 _log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ _log = logging.getLogger(__name__)
 _REGISTRY_SECONDS = 1.0
 _WATCH_SECONDS = 2.0
 _FORGET_SECONDS = 3600.0
+_UPKEEP_SECONDS = 60.0
 # Within this a certificate that was renewed is in use.
 _CERTIFICATE_SECONDS = 1.0
 # How long what is recorded waits at least before it is known to be durable.
@@ -51,6 +53,7 @@ class Meter:
     follower: Follower
     usage: UsageStore
     folding: FoldStore
+    upkeep: Upkeep
     quarantine: QuarantineStore
     roster: Roster
     standbys: Standbys | None
@@ -80,6 +83,7 @@ class Meter:
             asyncio.create_task(self._measure()),
             asyncio.create_task(_every(_WATCH_SECONDS, self._attribute)),
             asyncio.create_task(_every(_WATCH_SECONDS, self._fold)),
+            asyncio.create_task(_every(_UPKEEP_SECONDS, self._keep_journal)),
             asyncio.create_task(_every(_WATCH_SECONDS, self._look_at_schema)),
         ]
         if self.standbys is not None:
@@ -172,6 +176,15 @@ class Meter:
         with _absent_store():
             while await asyncio.to_thread(self.folding.fold_step, now_ms=self.clock.now_ms()):
                 pass
+
+    async def _keep_journal(self) -> None:
+        try:
+            await asyncio.to_thread(self.upkeep.make_parts)
+            for part in await asyncio.to_thread(self.upkeep.due):
+                while await asyncio.to_thread(self.upkeep.step, part):
+                    pass
+        except MeterError as error:
+            _log.warning("upkeep_waits", extra={"fault": str(error), "cause": error.cause})
 
 
 async def _every(seconds: float, act: Callable[[], object]) -> None:

@@ -155,7 +155,11 @@ def _make_papers(host: Host) -> None:
 def _closing(settings: Settings) -> Iterator[tuple[Host, Closing]]:
     """Open the database, and say how it fails."""
     assert settings.database_url is not None
-    options = JobOptions(database_url=settings.database_url, tiers=settings.tiers)
+    options = JobOptions(
+        database_url=settings.database_url,
+        tiers=settings.tiers,
+        archive_folder=settings.archive_folder,
+    )
     try:
         with meter.lending.open_host(options) as host:
             if host.is_driven:

@@ -74,7 +74,11 @@ def replay(*, month: str, as_json: bool, config: Path | None) -> None:
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="MONTH") from error
     settings = load_settings(config, flags={})
-    options = JobOptions(database_url=find_database_url(settings), tiers=settings.tiers)
+    options = JobOptions(
+        database_url=find_database_url(settings),
+        tiers=settings.tiers,
+        archive_folder=settings.archive_folder,
+    )
     try:
         with meter.examination.open_audit(options) as opened:
             if opened.host.is_driven:

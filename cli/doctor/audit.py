@@ -64,7 +64,9 @@ def run_audit(
         until = to_iso(progress.window.end_ms)
         tell(f"audit: {progress.event_count:,} events up to {until}")
 
-    options = JobOptions(database_url=database_url, tiers=settings.tiers)
+    options = JobOptions(
+        database_url=database_url, tiers=settings.tiers, archive_folder=settings.archive_folder
+    )
     with meter.examination.open_audit(options) as opened:
         audit = opened.auditor.audit(since_ms=since_ms, until_ms=until_ms, on_progress=windows)
         auditing = billing.app.make_auditing(opened.host, usage=opened.totals)
