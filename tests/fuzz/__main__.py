@@ -7,10 +7,12 @@ build/fuzz/TARGET, as bytes that `tests/fuzz/corpus/TARGET` takes once the fault
 """
 
 import argparse
+import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _ROOT: Final = Path(__file__).parents[2]
 CORPUS: Final = Path(__file__).with_name("corpus")
@@ -18,16 +20,15 @@ CORPUS: Final = Path(__file__).with_name("corpus")
 
 def main(arguments: Sequence[str]) -> int:
     """Feed it; returns the exit status where atheris is missing, else ends the process."""
-    try:
-        import atheris
-    except ImportError:
+    if importlib.util.find_spec("atheris") is None:
         print("fuzz: SKIPPED, there is no atheris for this Python", file=sys.stderr)
         return 2
+    atheris: Any = importlib.import_module("atheris")
+    # What it is to see the lines of is imported under its eyes.
     with atheris.instrument_imports(include=["meter", "billing", "tokenworks"]):
-        from tests.fuzz.targets import TARGETS
-
+        targets = importlib.import_module("tests.fuzz.targets").TARGETS
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
-    parser.add_argument("target", choices=sorted(TARGETS))
+    parser.add_argument("target", choices=sorted(targets))
     parser.add_argument("--seconds", type=int, default=60)
     options = parser.parse_args(arguments)
     found = _ROOT / "build" / "fuzz" / options.target
@@ -42,7 +43,7 @@ def main(arguments: Sequence[str]) -> int:
         str(found),
         str(CORPUS / options.target),
     ]
-    atheris.Setup(words, TARGETS[options.target])
+    atheris.Setup(words, targets[options.target])
     atheris.Fuzz()
     return 0
 

@@ -1,6 +1,4 @@
-"""Every decoder with the corpus, with any bytes, and for ten seconds each with those that atheris
-finds its way in with.
-"""
+"""Every decoder with its corpus, with any bytes, and with those that a fuzzer finds its way by."""
 
 import subprocess
 import sys

@@ -96,3 +96,15 @@ def test_overload__stream_feels_the_push_back_first(small_meter: RunningMeter) -
         assert talk.hear().ack.durable_sequence == 1
     assert {outcome for call in taken for outcome in call.result().outcomes} == {RECORDED}
     assert session.counted() == {("acme", "high", INPUT): 3 + 3_000 * len(taken)}
+
+
+def test_bounds__hold_back_a_key_that_calls_too_often(database_url: str, tmp_path: Path) -> None:
+    """Calls above a key's pace are answered all the same, later; the metric and the log tell."""
+    settings = {"calls_per_second_max": "4"}
+    with running_meter_on(database_url, folder=tmp_path, settings=settings) as meter:
+        session = Session(meter)
+        session.create_account("acme")
+        calls = [record_later(session, event()) for _ in range(8)]
+        assert {outcome for call in calls for outcome in call.result().outcomes} == {RECORDED}
+        assert read_metric(meter, "tokenworks_bounds_reached_total", bound="calls") >= 1
+        assert "bound_reached bound='calls' key_id='key_" in meter.log.read_text("utf-8")

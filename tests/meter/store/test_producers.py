@@ -3,8 +3,10 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
+import pytest
 from sqlalchemy import Engine, event
 
+from meter.domain.errors import Overloaded
 from meter.domain.limits import GAPS_LISTED_MAX
 from meter.journal.commit import Result, commit_group
 from meter.journal.protocol import Verdict
@@ -66,6 +68,19 @@ def test_open__at_once_has_one_newest(store: JournalStore, database_url: str) ->
     group = [numbered(1, 5, instance=instance) for instance in instances]
     results = commit_group(store, group, now_ms=now_ms)
     assert [isinstance(it, Result) for it in results] == [it == newest for it in instances]
+
+
+def test_open__of_too_many_is_refused(store: JournalStore) -> None:
+    """Where an account has no room for a producer, those that it has open their streams as ever."""
+    producers = producers_of(store)
+    known, new = origin_of(producer="known"), origin_of(producer="new")
+    producers.open_producer(known, first_sequence=0)
+    producers.open_producer(known, first_sequence=0, may_be_new=False)
+    with pytest.raises(Overloaded) as failure:
+        producers.open_producer(new, first_sequence=0, may_be_new=False)
+    assert failure.value.metadata == {"bound": "producers"}
+    summary = producers.summarize(silence_ms=None)
+    assert summary.hearings["acme"].expected_count == 1
 
 
 def test_open__lets_no_commit_come_between(
