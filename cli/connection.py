@@ -16,6 +16,7 @@ from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings, SettingsError, is_loopback, read_settings
 from meter.runtime.clock import SystemClock
 from tokenworks.billing.v1.billing_service_pb2_grpc import BillingServiceStub
+from tokenworks.client.certificates import CertificateFiles
 from tokenworks.meter.v1 import clock_service_pb2
 from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
 from tokenworks.meter.v1.audit_service_pb2_grpc import AuditServiceStub
@@ -55,10 +56,13 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Target:
-    """Where to, with which API key, and whether by TLS; `address` is host:port."""
+    """Where to, with which API key, and whether by TLS; `address` is host:port.
+
+    Without an API key a certificate says who calls.
+    """
 
     address: str
-    api_key: str
+    api_key: str | None
     tls: bool
 
 
@@ -131,7 +135,7 @@ def load_settings(config: Path | None, *, flags: Mapping[str, object]) -> Settin
 def connect(*, settings: Settings, as_json: bool = False) -> Iterator[Client]:
     """A client for the time of the block; failed calls in it become a CommandError."""
     target = find_target(settings)
-    with open_channel(target, ca_certificate=settings.ca_certificate) as plain:
+    with open_channel(target, settings=settings) as plain:
         channel = grpc.intercept_channel(plain, _SandboxTold())
         try:
             yield Client(
@@ -169,7 +173,7 @@ def find_target(settings: Settings) -> Target:
     # A stored key belongs to the server that it was stored with, and is sent to no other.
     own = stored.api_key if stored is not None and server == stored.target else None
     api_key = settings.api_key or own
-    if api_key is None:
+    if api_key is None and settings.client_certificate is None:
         raise CommandError(
             f"no API key is known for {server}: give one with --api-key or TOKENWORKS_API_KEY",
             code=Exit.USAGE,
@@ -179,6 +183,11 @@ def find_target(settings: Settings) -> Target:
         raise CommandError(f"{server}: begin with https:// or http:// or neither", code=Exit.USAGE)
     here = is_loopback(address)
     tls = scheme == "https" or (not scheme and not here and not settings.insecure)
+    if not tls and settings.client_certificate is not None:
+        raise CommandError(
+            f"a certificate is shown over TLS only: name the meter as https://{address}",
+            code=Exit.USAGE,
+        )
     if not tls and not here and not settings.insecure:
         raise CommandError(
             f"the API key would be sent to {address} in the clear: use https://, or --insecure",
@@ -187,19 +196,36 @@ def find_target(settings: Settings) -> Target:
     return Target(address=address, api_key=api_key, tls=tls)
 
 
-def open_channel(target: Target, *, ca_certificate: Path | None) -> grpc.Channel:
-    """A channel whose calls of one request carry the API key and end after a minute."""
+def open_channel(target: Target, *, settings: Settings | None = None) -> grpc.Channel:
+    """A channel whose calls of one request carry the API key and end after a minute.
+
+    By TLS it trusts and shows the certificates of the settings, without them the public ones and
+    none; raises CommandError for a file that cannot be used.
+    """
     options = [("grpc.max_receive_message_length", ANSWER_BYTES_MAX)]
     if is_loopback(target.address):
         # A proxy for the world outside cannot reach this machine's own ports.
         options.append(("grpc.enable_http_proxy", 0))
     if target.tls:
-        roots = ca_certificate.read_bytes() if ca_certificate is not None else None
-        credentials = grpc.ssl_channel_credentials(root_certificates=roots)
-        channel = grpc.secure_channel(target.address, credentials, options=options)
+        channel = grpc.secure_channel(target.address, _credentials(settings), options=options)
     else:
         channel = grpc.insecure_channel(target.address, options=options)
     return grpc.intercept_channel(channel, _ApiKey(target.api_key))
+
+
+def _credentials(settings: Settings | None) -> grpc.ChannelCredentials:
+    if settings is None:
+        return grpc.ssl_channel_credentials()
+    files = CertificateFiles(
+        ca=settings.ca_certificate,
+        certificate=settings.client_certificate,
+        key=settings.client_key,
+    )
+    try:
+        pems = files.read()
+    except ValueError as error:
+        raise CommandError(str(error), code=Exit.USAGE) from error
+    return grpc.ssl_channel_credentials(pems.roots, pems.key, pems.chain)
 
 
 # By gRPC code, where the server gave a reason; without one nobody answered as a meter does.
@@ -266,8 +292,8 @@ class _CallDetails(grpc.ClientCallDetails):
 class _ApiKey(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor):
     """Adds the API key and a deadline to every call."""
 
-    def __init__(self, api_key: str) -> None:
-        self._bearer = ("authorization", f"Bearer {api_key}")
+    def __init__(self, api_key: str | None) -> None:
+        self._bearer = () if api_key is None else (("authorization", f"Bearer {api_key}"),)
 
     def intercept_unary_unary(
         self,
@@ -291,7 +317,7 @@ class _ApiKey(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         return _CallDetails(
             method=details.method,
             timeout=details.timeout or CALL_SECONDS_MAX,
-            metadata=(*(details.metadata or ()), self._bearer),
+            metadata=(*(details.metadata or ()), *self._bearer),
             credentials=details.credentials,
             wait_for_ready=details.wait_for_ready,
             compression=details.compression,

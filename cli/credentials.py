@@ -17,7 +17,7 @@ PEPPER_BYTES_MIN = 32
 class Credentials:
     """Where a meter is and an API key for it.
 
-    `target` is gRPC's host:port, with https:// before it under TLS; `http` is host:port.
+    `target` is gRPC's host:port, with https:// before it under TLS; so is `http` of HTTP.
     """
 
     target: str

@@ -42,15 +42,29 @@ def keys() -> None:
     " and all below it unless another one is named. May be given several times; without it:"
     " producer.",
 )
+@click.option(
+    "--certificate",
+    metavar="NAME",
+    help="Bind the key to a name in a client's certificate (spiffe://factory/gateway, or a DNS"
+    " name) instead of a secret.",
+)
 @click.option("--description", default="", help="For the reader, at most 200 characters.")
 @client_command
-def create(client: Client, *, account: str, roles: tuple[str, ...], description: str) -> None:
+def create(
+    client: Client,
+    *,
+    account: str,
+    roles: tuple[str, ...],
+    certificate: str | None,
+    description: str,
+) -> None:
     """Create an API key of ACCOUNT; it is printed this once, on the last line."""
     owner = resolve_or_top(client.accounts, account)
     request = pb.CreateApiKeyRequest(
         account=owner,
         scopes=[_parse_scope(client.accounts, each, owner=owner) for each in roles or ["producer"]],
         description=description,
+        certificate_name=certificate or "",
     )
     answer = client.accounts.CreateApiKey(request)
     _print_new(client, answer.key, secret=answer.secret)
@@ -72,7 +86,7 @@ def list_keys(client: Client, *, account: str | None) -> None:
             [
                 each.key_id,
                 each.account or TOP,
-                each.prefix,
+                each.prefix or each.certificate_name,
                 _scopes(each),
                 format_time(each.create_time),
                 _end(each),
@@ -113,12 +127,15 @@ def revoke(client: Client, *, key_id: str) -> None:
 
 
 def _print_new(client: Client, key: pb.ApiKey, *, secret: str) -> None:
-    click.echo("This is the only time that the API key is shown: keep it now.", err=True)
+    if secret:
+        click.echo("This is the only time that the API key is shown: keep it now.", err=True)
     if client.as_json:
-        click.echo(json.dumps({**_key_to_json(key), "secret": secret}, indent=2))
+        shown = {"secret": secret} if secret else {}
+        click.echo(json.dumps({**_key_to_json(key), **shown}, indent=2))
         return
     _print_key(key)
-    click.echo(secret)
+    if secret:
+        click.echo(secret)
 
 
 def _print_key(key: pb.ApiKey) -> None:
@@ -129,6 +146,7 @@ def _print_key(key: pb.ApiKey) -> None:
         "created": format_time(key.create_time),
         "ends": _end(key),
         "succeeds": key.rotated_from or "-",
+        "certificate": key.certificate_name or "-",
         "description": key.description or "-",
     }
     for name, value in facts.items():
@@ -144,6 +162,7 @@ def _key_to_json(key: pb.ApiKey) -> dict[str, object]:
         "create_time": key.create_time.ToJsonString(),
         "end_time": key.end_time.ToJsonString() if key.HasField("end_time") else None,
         "rotated_from": key.rotated_from or None,
+        "certificate_name": key.certificate_name or None,
         "description": key.description,
     }
 

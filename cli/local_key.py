@@ -45,9 +45,11 @@ def provide_credentials(
     tls = options.tls_certificate is not None
     scheme = "https://" if tls else "" if is_loopback(address) else "http://"
     target = Target(address=address, api_key=api_key, tls=tls)
-    if _is_refused(target, ca_certificate=settings.ca_certificate):
+    http = f"https://{http}" if options.http_tls else http
+    if _is_refused(target, settings=settings):
         target = replace(target, api_key=_make_key(options))
-        _wait_until_known(target, ca_certificate=settings.ca_certificate)
+        _wait_until_known(target, settings=settings)
+    assert target.api_key is not None
     made = Credentials(target=scheme + address, http=http, api_key=target.api_key)
     if made != find_credentials(path):
         write_credentials(path, made)
@@ -68,17 +70,17 @@ def _make_key(options: MeterOptions) -> str:
         raise CommandError(f"no API key could be made: {error.message}") from error
 
 
-def _wait_until_known(target: Target, *, ca_certificate: Path | None) -> None:
+def _wait_until_known(target: Target, *, settings: Settings) -> None:
     give_up_time = time.monotonic() + KNOWN_SECONDS_MAX
-    while _is_refused(target, ca_certificate=ca_certificate):
+    while _is_refused(target, settings=settings):
         if time.monotonic() > give_up_time:
             raise CommandError("the meter refuses the API key that was made for it")
         time.sleep(POLL_SECONDS)
 
 
-def _is_refused(target: Target, *, ca_certificate: Path | None) -> bool:
+def _is_refused(target: Target, *, settings: Settings) -> bool:
     """Whether the meter says that it does not know the key; no answer is no refusal."""
-    with open_channel(target, ca_certificate=ca_certificate) as channel:
+    with open_channel(target, settings=settings) as channel:
         try:
             AccountServiceStub(channel).ListAccounts(
                 ListAccountsRequest(page_size=1), timeout=ASK_SECONDS_MAX

@@ -140,7 +140,7 @@ class Installation:
     def connected(self) -> Iterator[Client]:
         """A client that may do everything; failed calls in the block become a CommandError."""
         target = Target(address=self.target, api_key=self.api_key, tls=False)
-        with open_channel(target, ca_certificate=None) as channel:
+        with open_channel(target) as channel:
             try:
                 yield Client(
                     meter=MeterServiceStub(channel),

@@ -221,11 +221,12 @@ def _find_meter() -> MeterAddress:
         given["config"], flags={name: given[name] for name in ("server", "api_key", "insecure")}
     )
     target = find_target(settings)
-    roots = settings.ca_certificate if target.tls else None
     return MeterAddress(
         target=target.address,
         api_key=target.api_key,
-        root_certificates=roots.read_bytes() if roots else None,
+        ca_certificate=settings.ca_certificate if target.tls else None,
+        client_certificate=settings.client_certificate,
+        client_key=settings.client_key,
         insecure=not target.tls,
     )
 

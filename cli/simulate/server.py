@@ -24,8 +24,10 @@ class MeterAddress:
     """Where a server reports to; `target` is host:port."""
 
     target: str
-    api_key: str
-    root_certificates: bytes | None
+    api_key: str | None
+    ca_certificate: Path | None
+    client_certificate: Path | None
+    client_key: Path | None
     insecure: bool
 
 
@@ -112,7 +114,9 @@ class _Server:
             replay.meter.target,
             api_key=replay.meter.api_key,
             producer=replay.producer(server_index),
-            root_certificates=replay.meter.root_certificates,
+            ca_certificate=replay.meter.ca_certificate,
+            client_certificate=replay.meter.client_certificate,
+            client_key=replay.meter.client_key,
             insecure=replay.meter.insecure,
             interceptors=(self._wiretap,),
         )

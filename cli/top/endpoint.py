@@ -72,7 +72,8 @@ def find_url(settings: Settings) -> str:
     """
     stored = find_stored_credentials(settings)
     if stored is not None and settings.server in (None, stored.target):
-        return f"http://{stored.http}/metrics"
+        place = stored.http if "://" in stored.http else f"http://{stored.http}"
+        return f"{place}/metrics"
     whose = f" of {settings.server}" if settings.server is not None else ""
     raise CommandError(
         f"no metrics page{whose} is known: start a meter with `tokenworks up`, or name the page"

@@ -103,7 +103,8 @@ class Credential:
 class ApiKey:
     """An API key without its secret; `create_ms` is since 1970, UTC.
 
-    `rotated_from` is the id of the key that it succeeds, or None.
+    `rotated_from` is the id of the key that it succeeds, or None. With a `certificate_name` it has
+    no secret, and its prefix is empty.
     """
 
     credential: Credential
@@ -111,6 +112,7 @@ class ApiKey:
     create_ms: int
     rotated_from: str | None
     description: str
+    certificate_name: str | None = None
 
     @property
     def key_id(self) -> str:
@@ -161,10 +163,15 @@ def mint_key(random_bytes: RandomBytes, *, pepper: bytes) -> MintedKey:
     body = "tw_" + _base32(random_bytes(_RANDOM_BYTES), chars=_RANDOM_CHARS)
     text = body + _checksum(body)
     return MintedKey(
-        key_id="key_" + _base32(random_bytes(_ID_BYTES), chars=_ID_CHARS),
+        key_id=draw_key_id(random_bytes),
         text=text,
         secret_hash=hash_api_key(text, pepper=pepper),
     )
+
+
+def draw_key_id(random_bytes: RandomBytes) -> str:
+    """Draw the name of a key."""
+    return "key_" + _base32(random_bytes(_ID_BYTES), chars=_ID_CHARS)
 
 
 def draw_account_id(random_bytes: RandomBytes) -> str:
@@ -213,6 +220,11 @@ def check_rotation(key: ApiKey, *, kin: Iterable[ApiKey], now_ms: int) -> None:
     """
     if key.credential.is_ended_at(now_ms):
         raise Refused(Reason.ROTATION_REFUSED, "This API key has ended; create a new one.")
+    if key.certificate_name is not None:
+        raise Refused(
+            Reason.ROTATION_REFUSED,
+            "This API key is bound to a certificate, which is what is renewed.",
+        )
     live = [other for other in kin if not other.credential.is_ended_at(now_ms)]
     if live:
         raise Refused(

@@ -86,6 +86,7 @@ def select_keys(connection: Connection, wanted: ColumnElement[bool]) -> list[Api
             _ms(api_keys.c.end_time),
             api_keys.c.rotated_from,
             api_keys.c.description,
+            api_keys.c.certificate_name,
         )
         .where(wanted)
         .order_by(api_keys.c.create_time.desc(), api_keys.c.key_id.desc())
@@ -102,8 +103,18 @@ def select_keys(connection: Connection, wanted: ColumnElement[bool]) -> list[Api
             create_ms=create_ms,
             rotated_from=rotated_from,
             description=description,
+            certificate_name=name,
         )
-        for key_id, account_id, prefix, create_ms, end_ms, rotated_from, description in rows[::-1]
+        for (
+            key_id,
+            account_id,
+            prefix,
+            create_ms,
+            end_ms,
+            rotated_from,
+            description,
+            name,
+        ) in rows[::-1]
     ]
 
 

@@ -18,6 +18,7 @@ from meter.domain.account import Account, AccountTree
 from meter.domain.account import close_account as closed
 from meter.domain.account import create_account as created
 from meter.domain.account import move_account as moved
+from meter.domain.certificate_name import unbound_hash
 from meter.domain.clock import Clock
 from meter.domain.credential import (
     ApiKey,
@@ -32,7 +33,7 @@ from meter.domain.credential import (
     mint_key,
     rotation_end_ms,
 )
-from meter.domain.errors import NotFound, Reason
+from meter.domain.errors import AlreadyExists, NotFound, Reason
 from meter.domain.interval import next_edge_ms
 from meter.domain.times import to_iso, to_time
 from meter.runtime.engine import store_faults
@@ -132,13 +133,20 @@ class AccountStore:
         scopes: tuple[Scope, ...],
         description: str,
         by: str,
+        certificate_name: str | None = None,
     ) -> ApiKey:
-        """Keep a new API key; raises InvalidArgument, NotFound when one of its accounts is not."""
+        """Keep a new API key; raises InvalidArgument, NotFound when one of its accounts is not.
+
+        One with a `certificate_name` was made by `bind_key`; raises AlreadyExists
+        (CERTIFICATE_BOUND) while another goes on that is bound to it.
+        """
         check_key(scopes=scopes, description=description)
         with self._changing(by) as change:
             for concerned_id in (account_id, *(scope.account_id for scope in scopes)):
                 if concerned_id is not None:
                     change.snapshot.tree.get(concerned_id)
+            if certificate_name is not None:
+                change.free_certificate_name(certificate_name)
             key = ApiKey(
                 credential=Credential(
                     key_id=minted.key_id, account_id=account_id, scopes=scopes, end_ms=None
@@ -147,6 +155,7 @@ class AccountStore:
                 create_ms=change.now_ms,
                 rotated_from=None,
                 description=description,
+                certificate_name=certificate_name,
             )
             change.insert_key(key, secret_hash=minted.secret_hash)
             change.note(Action.KEY_CREATE, key.key_id, **_key_detail(key))
@@ -304,6 +313,21 @@ class _Change:
         is_kin = or_(api_keys.c.key_id == key.rotated_from, api_keys.c.rotated_from == key.key_id)
         return select_keys(self._connection, is_kin)
 
+    def free_certificate_name(self, name: str) -> None:
+        """Take a name from the key that has it and has ended; raises AlreadyExists."""
+        for holder in select_keys(self._connection, api_keys.c.certificate_name == name):
+            if not holder.credential.is_ended_at(self.now_ms):
+                raise AlreadyExists(
+                    Reason.CERTIFICATE_BOUND,
+                    f"{holder.key_id} is bound to this name; revoke it first.",
+                    key_id=holder.key_id,
+                )
+            self._connection.execute(
+                update(api_keys)
+                .where(api_keys.c.key_id == holder.key_id)
+                .values(certificate_name=None, secret_hash=unbound_hash(holder.key_id))
+            )
+
     def insert_key(self, key: ApiKey, *, secret_hash: bytes) -> None:
         credential = key.credential
         self._connection.execute(
@@ -315,6 +339,7 @@ class _Change:
                 create_time=to_time(key.create_ms),
                 rotated_from=key.rotated_from,
                 description=key.description,
+                certificate_name=key.certificate_name,
             )
         )
         self._connection.execute(
@@ -350,7 +375,9 @@ class _Change:
 def _key_detail(key: ApiKey) -> dict[str, object]:
     """Return what an API key may do, for the audit log."""
     scopes = key.credential.scopes
+    bound = {} if key.certificate_name is None else {"certificate": key.certificate_name}
     return {
+        **bound,
         "account": key.credential.account_id or "",
         "scopes": [{"role": it.role.word, "account": it.account_id or ""} for it in scopes],
         "description": key.description,

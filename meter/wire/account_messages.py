@@ -53,6 +53,7 @@ def key_to_pb(key: ApiKey) -> pb.ApiKey:
         end_time=None if credential.end_ms is None else _time_to_pb(credential.end_ms),
         rotated_from=key.rotated_from or "",
         description=key.description,
+        certificate_name=key.certificate_name or "",
     )
 
 

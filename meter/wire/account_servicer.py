@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 import grpc
 
 from meter.domain.account import PATH_SEPARATOR, Account, AccountTree, invalid_argument
+from meter.domain.certificate_name import bind_key
 from meter.domain.clock import Clock
 from meter.domain.credential import (
     ApiKey,
@@ -74,6 +75,7 @@ class Accounts(Protocol):
         scopes: tuple[Scope, ...],
         description: str,
         by: str,
+        certificate_name: str | None = None,
     ) -> ApiKey:
         """Keep a new API key."""
         ...
@@ -209,8 +211,15 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
         """Create an API key."""
         scopes = scopes_from_pb(request.scopes)
         owner = request.account or None
-        caller = self._door.admit_to_all([owner, *(scope.account_id for scope in scopes)])
-        minted = mint_key(self._random_bytes, pepper=self._key_pepper)
+        name = request.certificate_name or None
+        # Certificates' names are everybody's: whoever binds one could take another's for its own.
+        bound: list[str | None] = [] if name is None else [None]
+        concerned = [owner, *(scope.account_id for scope in scopes), *bound]
+        caller = self._door.admit_to_all(concerned)
+        if name is None:
+            minted = mint_key(self._random_bytes, pepper=self._key_pepper)
+        else:
+            minted = bind_key(self._random_bytes, name=name, pepper=self._key_pepper)
         key = await self._change(
             lambda: self._store.create_key(
                 minted,
@@ -218,6 +227,7 @@ class AccountServicer(pb_grpc.AccountServiceServicer):
                 scopes=scopes,
                 description=request.description,
                 by=caller.key_id,
+                certificate_name=name,
             )
         )
         return pb.CreateApiKeyResponse(key=key_to_pb(key), secret=minted.text)

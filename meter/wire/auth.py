@@ -1,15 +1,20 @@
-"""Who calls: identity comes from the API key, never from what is sent."""
+"""Who calls: identity comes from the API key or the certificate, never from what is sent."""
 
-from collections.abc import Iterable
-from typing import Final
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+import grpc
 
 from meter.call_context import note_key
+from meter.domain.certificate_name import hash_certificate_name
 from meter.domain.credential import Credential, hash_api_key, parse_api_key
 from meter.domain.errors import Reason, Unauthenticated
 from meter.registry import Registry
 
 AUTHORIZATION: Final = "authorization"
 _SCHEME: Final = "bearer"
+# What an answer tells of the names of a certificate that is not known.
+_NAMES_CHARS_MAX: Final = 500
 
 
 def authenticate(
@@ -26,6 +31,53 @@ def authenticate(
     credential = registry.snapshot.credentials.get(hash_api_key(text, pepper=pepper))
     if credential is None:
         raise Unauthenticated(Reason.API_KEY_UNKNOWN, "No such API key is known here.")
+    return _live(credential, now_ms=now_ms)
+
+
+def authenticate_certificate(
+    names: Sequence[str], registry: Registry, pepper: bytes, now_ms: int
+) -> Credential:
+    """Return the API key that is bound to one of the names of a verified certificate.
+
+    One that has ended counts as bound: what was revoked is not replaced by what is left. Raises
+    Unauthenticated: CERTIFICATE_UNKNOWN, CERTIFICATE_AMBIGUOUS or API_KEY_REVOKED.
+    """
+    credentials = registry.snapshot.credentials
+    hashes = {hash_certificate_name(name, pepper=pepper) for name in names}
+    bound = [credentials[each] for each in hashes if each in credentials]
+    if not bound:
+        raise Unauthenticated(
+            Reason.CERTIFICATE_UNKNOWN,
+            "No API key is bound to a name of this certificate, and none was sent.",
+            names=" ".join(names)[:_NAMES_CHARS_MAX],
+        )
+    if len(bound) > 1:
+        raise Unauthenticated(
+            Reason.CERTIFICATE_AMBIGUOUS,
+            "Several API keys are bound to names of this certificate; send the one that is meant.",
+            key_ids=" ".join(sorted(each.key_id for each in bound)),
+        )
+    return _live(bound[0], now_ms=now_ms)
+
+
+def has_api_key(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
+    """Tell whether a call names an API key, which then counts and not its certificate."""
+    return any(key == AUTHORIZATION for key, _ in metadata or ())
+
+
+def certificate_names(context: "grpc.aio.ServicerContext[Any, Any]") -> tuple[str, ...]:
+    """Return the URIs and DNS names of the certificate that the client has shown.
+
+    It is verified: without authorities to verify it by, gRPC asks for none and tells of none.
+    """
+    shown = context.auth_context()
+    # A name that is no text is none that a key can be bound to.
+    uris = [name.decode("ascii", "replace") for name in shown.get("peer_uri", ())]
+    hosts = [name.decode("ascii", "replace").lower() for name in shown.get("peer_dns", ())]
+    return (*uris, *hosts)
+
+
+def _live(credential: Credential, *, now_ms: int) -> Credential:
     note_key(credential.key_id)
     if credential.is_ended_at(now_ms):
         raise Unauthenticated(

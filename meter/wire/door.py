@@ -18,7 +18,12 @@ from meter.domain.clock import Clock
 from meter.domain.credential import Credential
 from meter.domain.errors import PermissionDenied, Reason
 from meter.registry import Registry
-from meter.wire.auth import authenticate
+from meter.wire.auth import (
+    authenticate,
+    authenticate_certificate,
+    certificate_names,
+    has_api_key,
+)
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -112,9 +117,11 @@ class RegistryDoor:
         return credential
 
     def _authenticate(self, context: _Context) -> Credential:
-        return authenticate(
-            context.invocation_metadata(), self._registry, self._key_pepper, self._clock.now_ms()
-        )
+        metadata, now_ms = context.invocation_metadata(), self._clock.now_ms()
+        names = () if has_api_key(metadata) else certificate_names(context)
+        if names:
+            return authenticate_certificate(names, self._registry, self._key_pepper, now_ms)
+        return authenticate(metadata, self._registry, self._key_pepper, now_ms)
 
     def _require(self, credential: Credential, rule: Rule, account_id: str | None) -> None:
         if not self._is_covered(credential, rule, account_id):

@@ -4,12 +4,12 @@ Only for what a real meter cannot be made to do on demand: to hold its acks back
 durability, to lose what it had, to fail with a chosen status.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Condition
-from typing import Final, Never
+from typing import Final, Never, cast
 
 import grpc
 
@@ -148,7 +148,8 @@ class FakeMeter:
         """Take numbered batches."""
         with self.changed:
             self.call_count += 1
-            self.shown += context.auth_context().get("x509_common_name", ())
+            names = cast("Iterable[bytes]", context.auth_context().get("x509_common_name", ()))
+            self.shown.extend(names)
             self.changed.notify_all()
         if ("authorization", f"Bearer {API_KEY}") not in context.invocation_metadata():
             self._fail(context, grpc.StatusCode.UNAUTHENTICATED, reason="API_KEY_UNKNOWN")

@@ -1,6 +1,6 @@
 """Writes down what the tests saw of a real server, so that `tests/test_evidence.py` can judge it.
 
-Seen are the calls over channels that test code opened by `grpc.insecure_channel`, the metrics
+Seen are the calls over channels that test code opened by gRPC's own functions, the metrics
 that a test read by `urllib.request.urlopen`, and those of each meter that a fixture ran, when its
 test is done. Where several processes share the tests, each hands what it saw to the one that
 started them, and that one judges when all are done.
@@ -11,6 +11,7 @@ import sys
 import urllib.request
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[EVIDENCE] = evidence
     patch = pytest.MonkeyPatch()
     config.add_cleanup(patch.undo)
-    patch.setattr(grpc, "insecure_channel", _listening(grpc.insecure_channel, evidence=evidence))
+    for name in ("insecure_channel", "secure_channel"):
+        patch.setattr(grpc, name, _listening(getattr(grpc, name), evidence=evidence))
     patch.setattr(urllib.request, "urlopen", _reading(urllib.request.urlopen, evidence=evidence))
 
 
@@ -96,7 +98,8 @@ def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Read the metrics of the meters that the test ran, while they still run."""
     for value in getattr(item, "funcargs", {}).values():
         if type(value).__name__ == "RunningMeter":
-            with contextlib.suppress(OSError):
+            # One that speaks TLS is read by its own tests.
+            with contextlib.suppress(OSError, HTTPException):
                 _read_metrics(value.http)
 
 
@@ -162,14 +165,14 @@ def _listening(
 ) -> Callable[..., grpc.Channel]:
     """The same function; channels opened from test code are listened to."""
 
-    def insecure_channel(*arguments: Any, **options: Any) -> grpc.Channel:  # noqa: ANN401
+    def open_channel(*arguments: Any, **options: Any) -> grpc.Channel:  # noqa: ANN401
         channel = original(*arguments, **options)
         opened_by = sys._getframe(1).f_globals["__name__"]  # noqa: SLF001
         if not opened_by.startswith("tests."):
             return channel
         return grpc.intercept_channel(channel, _Listener(evidence))
 
-    return insecure_channel
+    return open_channel
 
 
 class _Listener(

@@ -223,7 +223,12 @@ def _replay(meter: FakeMeter, *, truth: Path) -> Replay:
     return Replay(
         workload=Workload(traces=(), request_count=300, seed=1, customers=customers),
         meter=MeterAddress(
-            target=meter.target, api_key=API_KEY, root_certificates=None, insecure=True
+            target=meter.target,
+            api_key=API_KEY,
+            ca_certificate=None,
+            client_certificate=None,
+            client_key=None,
+            insecure=True,
         ),
         server_count=2,
         end_ms=end_ms,

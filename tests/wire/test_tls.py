@@ -3,8 +3,11 @@
 import socket
 import ssl
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
 
 import grpc
 import pytest
@@ -12,9 +15,11 @@ import pytest
 from tests.authority import Authority, needs_openssl, put
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
-from tests.wire.talk import call_of, wait_until
+from tests.wire.session import event, opening, rows
+from tests.wire.talk import call_of, info_of, wait_until
 from tokenworks.meter.v1 import account_service_pb2 as pb
 from tokenworks.meter.v1 import account_service_pb2_grpc as pb_grpc
+from tokenworks.meter.v1 import meter_service_pb2_grpc
 
 pytestmark = needs_openssl
 _CALL_SECONDS_MAX = 20
@@ -28,6 +33,8 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     made.sign("first", *_HERE)
     made.sign("second", *_HERE)
     made.sign("gateway", "URI:spiffe://factory/ns/gateway")
+    made.sign("twice", "URI:spiffe://factory/ns/twice", "DNS:Twice.Factory.Example", "IP:10.0.0.1")
+    made.sign("nobody", "URI:spiffe://factory/ns/nobody", "DNS:nobody.example")
     return made
 
 
@@ -74,6 +81,65 @@ def test_call__a_strangers_certificate(
     stranger = Authority(tmp_path, name="stranger")
     pair = stranger.sign("gateway", "URI:spiffe://factory/ns/gateway")
     assert _ask(tls_meter, authority, pair=pair) is grpc.StatusCode.UNAVAILABLE
+
+
+def test_call__a_bound_certificate_and_no_key(
+    tls_meter: RunningMeter, authority: Authority
+) -> None:
+    """A certificate that an API key is bound to is that key: what it may, and no more."""
+    with _calling(tls_meter, authority, pair="gateway") as gateway:
+        key = _bind(tls_meter, authority, "spiffe://factory/ns/gateway")
+        listed = gateway.ListApiKeys(pb.ListApiKeysRequest(), timeout=_CALL_SECONDS_MAX).keys
+        assert key in listed
+        refusal = _refusal(lambda: gateway.ListAccounts(pb.ListAccountsRequest(account="team")))
+        assert refusal == ("PERMISSION_DENIED", "SCOPE_MISSING")
+        # An API key that is sent counts, and not the certificate.
+        bearer = (("authorization", f"Bearer {tls_meter.api_key}"),)
+        gateway.ListAccounts(pb.ListAccountsRequest(), metadata=bearer)
+        wrong = (("authorization", "Bearer tw_wrong"),)
+        refusal = _refusal(lambda: gateway.ListApiKeys(pb.ListApiKeysRequest(), metadata=wrong))
+        assert refusal == ("UNAUTHENTICATED", "API_KEY_MALFORMED")
+        _revoke(tls_meter, authority, key)
+        refusal = _refusal(lambda: gateway.ListApiKeys(pb.ListApiKeysRequest()))
+        assert refusal == ("UNAUTHENTICATED", "API_KEY_REVOKED")
+
+
+def test_call__a_certificate_that_nobody_knows(
+    tls_meter: RunningMeter, authority: Authority
+) -> None:
+    """A certificate of the authority is a way in, not an identity; no certificate is neither."""
+    with _calling(tls_meter, authority, pair="nobody") as nobody:
+        refusal = _refusal(lambda: nobody.ListAccounts(pb.ListAccountsRequest()))
+        assert refusal == ("UNAUTHENTICATED", "CERTIFICATE_UNKNOWN")
+
+
+def test_call__a_certificate_of_two_keys(tls_meter: RunningMeter, authority: Authority) -> None:
+    """Of two keys none is chosen, also when one has been revoked: what is left is not its heir."""
+    with _calling(tls_meter, authority, pair="twice") as twice:
+        _bind(tls_meter, authority, "spiffe://factory/ns/twice")
+        twice.ListApiKeys(pb.ListApiKeysRequest())
+        second = _bind(tls_meter, authority, "twice.factory.example")
+        for _ in range(2):
+            refusal = _refusal(lambda: twice.ListApiKeys(pb.ListApiKeysRequest()))
+            assert refusal == ("UNAUTHENTICATED", "CERTIFICATE_AMBIGUOUS")
+            _revoke(tls_meter, authority, second)
+
+
+def test_stream__its_certificates_key_is_revoked(
+    tls_meter: RunningMeter, authority: Authority
+) -> None:
+    """An open stream of a certificate ends with its first message after the revocation."""
+    key = _bind(tls_meter, authority, "spiffe://factory/ns/gateway")
+    said: SimpleQueue[Any] = SimpleQueue()
+    with _channel(tls_meter, authority, pair="gateway") as channel:
+        stub = meter_service_pb2_grpc.MeterServiceStub(channel)
+        heard = stub.StreamUsage(iter(said.get, None), timeout=_CALL_SECONDS_MAX)
+        said.put(opening("gateway"))
+        assert next(heard).WhichOneof("message") == "opened"
+        _revoke(tls_meter, authority, key)
+        said.put(rows(1, event()))
+        assert _refusal(lambda: next(heard)) == ("UNAUTHENTICATED", "API_KEY_REVOKED")
+        said.put(None)
 
 
 def test_certificate__renewed_while_it_runs(
@@ -134,14 +200,9 @@ def _ask(
     running: RunningMeter, authority: Authority, *, pair: str | tuple[Path, Path] | None
 ) -> grpc.StatusCode | None:
     """Ask for the accounts with an API key, and the certificate of this name; how it failed."""
-    shown: tuple[bytes, bytes] | tuple[()] = ()
-    if pair is not None:
-        certificate, key = authority.paths(pair) if isinstance(pair, str) else pair
-        shown = (key.read_bytes(), certificate.read_bytes())
-    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), *shown)
-    with grpc.secure_channel(running.target, credentials) as channel:
+    with _calling(running, authority, pair=pair) as stub:
         try:
-            pb_grpc.AccountServiceStub(channel).ListAccounts(
+            stub.ListAccounts(
                 pb.ListAccountsRequest(),
                 metadata=(("authorization", f"Bearer {running.api_key}"),),
                 timeout=_CALL_SECONDS_MAX,
@@ -149,6 +210,54 @@ def _ask(
         except grpc.RpcError as error:
             return call_of(error).code()
     return None
+
+
+def _channel(
+    running: RunningMeter, authority: Authority, *, pair: str | tuple[Path, Path] | None
+) -> grpc.Channel:
+    """Open a channel that shows this certificate, or none."""
+    shown: tuple[bytes, bytes] | tuple[()] = ()
+    if pair is not None:
+        certificate, key = authority.paths(pair) if isinstance(pair, str) else pair
+        shown = (key.read_bytes(), certificate.read_bytes())
+    credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), *shown)
+    return grpc.secure_channel(running.target, credentials)
+
+
+@contextmanager
+def _calling(
+    running: RunningMeter, authority: Authority, *, pair: str | tuple[Path, Path] | None
+) -> Iterator[pb_grpc.AccountServiceStub]:
+    """Call the service of accounts with this certificate, and no API key but one that is given."""
+    with _channel(running, authority, pair=pair) as channel:
+        yield pb_grpc.AccountServiceStub(channel)
+
+
+def _bind(running: RunningMeter, authority: Authority, name: str) -> pb.ApiKey:
+    """Bind a key that may report, and is admin, to a name."""
+    roles = (pb.ROLE_PRODUCER, pb.ROLE_ADMIN)
+    with _calling(running, authority, pair="nobody") as stub:
+        return stub.CreateApiKey(
+            pb.CreateApiKeyRequest(
+                scopes=[pb.Scope(role=role) for role in roles], certificate_name=name
+            ),
+            metadata=(("authorization", f"Bearer {running.api_key}"),),
+        ).key
+
+
+def _revoke(running: RunningMeter, authority: Authority, key: pb.ApiKey) -> None:
+    with _calling(running, authority, pair="nobody") as stub:
+        stub.RevokeApiKey(
+            pb.RevokeApiKeyRequest(key_id=key.key_id),
+            metadata=(("authorization", f"Bearer {running.api_key}"),),
+        )
+
+
+def _refusal(call: Callable[[], object]) -> tuple[str, str]:
+    """Make a call that must fail; its code and reason."""
+    with pytest.raises(grpc.RpcError) as error:
+        call()
+    return call_of(error.value).code().name, info_of(error.value).reason
 
 
 def _served(address: str) -> bytes:

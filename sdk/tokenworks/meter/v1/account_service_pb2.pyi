@@ -446,16 +446,19 @@ class ApiKey(_message.Message):
     END_TIME_FIELD_NUMBER: _builtins.int
     ROTATED_FROM_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_NAME_FIELD_NUMBER: _builtins.int
     key_id: _builtins.str
     """Name of the key, not secret."""
     account: _builtins.str
     """Account that owns it; empty for the installation."""
     prefix: _builtins.str
-    """First characters of the key, to recognise it."""
+    """First characters of the key, to recognise it; empty when it is bound to a certificate."""
     rotated_from: _builtins.str
     """Key that it succeeds; empty for none."""
     description: _builtins.str
     """For the reader, 0–200 characters."""
+    certificate_name: _builtins.str
+    """The name in a client's certificate that it is bound to; empty for one that has a secret."""
     @_builtins.property
     def scopes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Scope]:
         """What it may do."""
@@ -479,10 +482,11 @@ class ApiKey(_message.Message):
         end_time: _timestamp_pb2.Timestamp | None = ...,
         rotated_from: _builtins.str = ...,
         description: _builtins.str = ...,
+        certificate_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "end_time", b"end_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "create_time", b"create_time", "description", b"description", "end_time", b"end_time", "key_id", b"key_id", "prefix", b"prefix", "rotated_from", b"rotated_from", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "certificate_name", b"certificate_name", "create_time", b"create_time", "description", b"description", "end_time", b"end_time", "key_id", b"key_id", "prefix", b"prefix", "rotated_from", b"rotated_from", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -497,10 +501,16 @@ class CreateApiKeyRequest(_message.Message):
     ACCOUNT_FIELD_NUMBER: _builtins.int
     SCOPES_FIELD_NUMBER: _builtins.int
     DESCRIPTION_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_NAME_FIELD_NUMBER: _builtins.int
     account: _builtins.str
     """Owner: producers and event ids of its keys are one name space. Empty for the installation."""
     description: _builtins.str
     """For the reader, 0–200 characters."""
+    certificate_name: _builtins.str
+    """Binds the key to a name in a client's certificate, instead of a secret: a URI like spiffe://factory/ns/gateway, or
+    a DNS name in small letters. Calls over mutual TLS that come without an API key and with a certificate of this name
+    are then this key's. Takes the role admin on the whole installation. A name whose key has ended can be bound again.
+    """
     @_builtins.property
     def scopes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Scope]:
         """1–20."""
@@ -511,10 +521,11 @@ class CreateApiKeyRequest(_message.Message):
         account: _builtins.str = ...,
         scopes: _abc.Iterable[Global___Scope] | None = ...,
         description: _builtins.str = ...,
+        certificate_name: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "description", b"description", "scopes", b"scopes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "certificate_name", b"certificate_name", "description", b"description", "scopes", b"scopes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -529,7 +540,7 @@ class CreateApiKeyResponse(_message.Message):
     KEY_FIELD_NUMBER: _builtins.int
     SECRET_FIELD_NUMBER: _builtins.int
     secret: _builtins.str
-    """The API key itself. Only its keyed hash is kept."""
+    """The API key itself. Only its keyed hash is kept. Empty when it is bound to a certificate."""
     @_builtins.property
     def key(self) -> Global___ApiKey:
         """Without the secret."""

@@ -32,6 +32,10 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED: no such API key."""
     ERROR_REASON_API_KEY_REVOKED: _ErrorReason.ValueType  # 4
     """UNAUTHENTICATED: the API key was revoked, or its rotation grace is over."""
+    ERROR_REASON_CERTIFICATE_UNKNOWN: _ErrorReason.ValueType  # 6
+    """UNAUTHENTICATED: no API key came, and none is bound to a name of the certificate that was shown."""
+    ERROR_REASON_CERTIFICATE_AMBIGUOUS: _ErrorReason.ValueType  # 7
+    """UNAUTHENTICATED: several API keys are bound to names of the certificate that was shown. Send the one that is meant."""
     ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 5
     """PERMISSION_DENIED: the API key's scopes do not allow this call on this account."""
     ERROR_REASON_ARGUMENT_INVALID: _ErrorReason.ValueType  # 10
@@ -60,6 +64,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """NOT_FOUND: no such quarantine entry."""
     ERROR_REASON_ACCOUNT_EXISTS: _ErrorReason.ValueType  # 43
     """ALREADY_EXISTS: the account id, or the handle under this parent, is taken."""
+    ERROR_REASON_CERTIFICATE_BOUND: _ErrorReason.ValueType  # 56
+    """ALREADY_EXISTS: another API key that has not ended is bound to this certificate name."""
     ERROR_REASON_MOVE_REFUSED: _ErrorReason.ValueType  # 44
     """FAILED_PRECONDITION: the move would put an account below itself, or changes the past."""
     ERROR_REASON_CLOSE_REFUSED: _ErrorReason.ValueType  # 45
@@ -108,6 +114,10 @@ ERROR_REASON_API_KEY_UNKNOWN: ErrorReason.ValueType  # 3
 """UNAUTHENTICATED: no such API key."""
 ERROR_REASON_API_KEY_REVOKED: ErrorReason.ValueType  # 4
 """UNAUTHENTICATED: the API key was revoked, or its rotation grace is over."""
+ERROR_REASON_CERTIFICATE_UNKNOWN: ErrorReason.ValueType  # 6
+"""UNAUTHENTICATED: no API key came, and none is bound to a name of the certificate that was shown."""
+ERROR_REASON_CERTIFICATE_AMBIGUOUS: ErrorReason.ValueType  # 7
+"""UNAUTHENTICATED: several API keys are bound to names of the certificate that was shown. Send the one that is meant."""
 ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 5
 """PERMISSION_DENIED: the API key's scopes do not allow this call on this account."""
 ERROR_REASON_ARGUMENT_INVALID: ErrorReason.ValueType  # 10
@@ -136,6 +146,8 @@ ERROR_REASON_QUARANTINE_NOT_FOUND: ErrorReason.ValueType  # 42
 """NOT_FOUND: no such quarantine entry."""
 ERROR_REASON_ACCOUNT_EXISTS: ErrorReason.ValueType  # 43
 """ALREADY_EXISTS: the account id, or the handle under this parent, is taken."""
+ERROR_REASON_CERTIFICATE_BOUND: ErrorReason.ValueType  # 56
+"""ALREADY_EXISTS: another API key that has not ended is bound to this certificate name."""
 ERROR_REASON_MOVE_REFUSED: ErrorReason.ValueType  # 44
 """FAILED_PRECONDITION: the move would put an account below itself, or changes the past."""
 ERROR_REASON_CLOSE_REFUSED: ErrorReason.ValueType  # 45
