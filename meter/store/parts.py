@@ -1,6 +1,6 @@
 """The journal's parts in Postgres: made ahead, written into files, and dropped when those stand."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -20,7 +20,11 @@ _FILE_SEGMENTS_MAX: Final = 100_000
 _NEXT: Final = """
 SELECT shard, position, epoch, event_count, first_end_time, last_end_time, commit_time,
        octet_length(body) AS size_bytes
-FROM {part} j WHERE {rest} ORDER BY shard, position LIMIT :limit
+FROM journal j WHERE {within} AND {rest} ORDER BY shard, position LIMIT :limit
+"""
+# Roles reach a part only through the whole.
+_WITHIN: Final = """
+commit_time >= coalesce(CAST(:start AS timestamptz), '-infinity') AND commit_time < :end
 """
 # What follows the newest file; and what does not, and is in none all the same.
 _AFTER_NEWEST: Final = """
@@ -30,18 +34,20 @@ _AFTER_NEWEST: Final = """
 _IN_NONE: Final = """
 NOT EXISTS (SELECT FROM archived_segments s WHERE (s.shard, s.position) = (j.shard, j.position))
 """
-_ROWS: Final = """
+_ROWS: Final = text(f"""
 SELECT shard, position, epoch, event_count, first_end_time, last_end_time, commit_time, body
-FROM {part} WHERE shard = :shard AND position BETWEEN :first AND :last ORDER BY position
-"""
+FROM journal WHERE {_WITHIN} AND shard = :shard AND position BETWEEN :first AND :last
+ORDER BY position
+""")  # noqa: S608  own words
 # What the database says of the bodies, by its own arithmetic.
-_REGISTER: Final = """
+_REGISTER: Final = text(f"""
 INSERT INTO archived_segments
 SELECT shard, position, event_count, first_end_time, last_end_time, commit_time, :archive,
        row_number() OVER (ORDER BY position) - 1, sha256(body)
-FROM {part} WHERE shard = :shard AND position BETWEEN :first AND :last
+FROM journal WHERE {_WITHIN} AND shard = :shard AND position BETWEEN :first AND :last
 RETURNING position, event_count, first_end_time, last_end_time, commit_time, place, sha256
-"""
+""")  # noqa: S608  own words
+_SPAN: Final = text("SELECT start_time, end_time FROM journal_parts WHERE part = :part")
 
 
 class PartStore:
@@ -97,12 +103,16 @@ class ArchiveStore:
             lock = select(func.pg_try_advisory_xact_lock(_ARCHIVE_LOCK))
             if not connection.execute(lock).scalar_one():
                 return None
-            rows = _read_next(connection, part)
+            span = connection.execute(_SPAN, {"part": part}).one_or_none()
+            if span is None:
+                return None
+            within = {"start": span.start_time, "end": span.end_time}
+            rows = _read_next(connection, part, within=within)
             if not rows:
                 return None
             name = f"{part}/{rows[0].shard}-{rows[0].position:012}.parquet"
             written = self._folder.write(name, rows)
-            self._register(connection, written, part=part, rows=rows)
+            self._register(connection, written, part=part, rows=rows, within=within)
         return written
 
     def _register(
@@ -112,6 +122,7 @@ class ArchiveStore:
         *,
         part: str,
         rows: Sequence[ArchivedRow],
+        within: Mapping[str, datetime | None],
     ) -> None:
         """Note what a file has, once it is read back and is what the database has."""
         run = {"shard": rows[0].shard, "first": rows[0].position, "last": rows[-1].position}
@@ -131,10 +142,8 @@ class ArchiveStore:
             )
             .returning(journal_archives.c.archive_id)
         ).scalar_one()
-        statement = text(_REGISTER.format(part=_quoted(part)))
-        stored = sorted(
-            tuple(it) for it in connection.execute(statement, {**run, "archive": archive_id})
-        )
+        values = {**run, **within, "archive": archive_id}
+        stored = sorted(tuple(it) for it in connection.execute(_REGISTER, values))
         found = [
             (
                 it.position,
@@ -153,13 +162,15 @@ class ArchiveStore:
             )
 
 
-def _read_next(connection: Connection, part: str) -> list[ArchivedRow]:
+def _read_next(
+    connection: Connection, part: str, *, within: Mapping[str, datetime | None]
+) -> list[ArchivedRow]:
     """Read the next run of a part: of one shard, without a hole, up to a file's size."""
-    name = _quoted(part)
     heads: Sequence[Any] = ()
     for rest in (_AFTER_NEWEST, _IN_NONE):
-        statement = text(_NEXT.format(part=name, rest=rest))
-        heads = connection.execute(statement, {"part": part, "limit": _FILE_SEGMENTS_MAX}).all()
+        statement = text(_NEXT.format(within=_WITHIN, rest=rest))
+        values = {**within, "part": part, "limit": _FILE_SEGMENTS_MAX}
+        heads = connection.execute(statement, values).all()
         if heads:
             break
     else:
@@ -171,8 +182,8 @@ def _read_next(connection: Connection, part: str) -> list[ArchivedRow]:
         if not is_next or (size_bytes > _FILE_BYTES_MAX and head is not heads[0]):
             break
         last = head.position
-    run = {"shard": heads[0].shard, "first": heads[0].position, "last": last}
-    return [_to_row(it) for it in connection.execute(text(_ROWS.format(part=name)), run)]
+    run = {"shard": heads[0].shard, "first": heads[0].position, "last": last, **within}
+    return [_to_row(it) for it in connection.execute(_ROWS, run)]
 
 
 def _to_row(row: Any) -> ArchivedRow:  # noqa: ANN401
@@ -187,9 +198,3 @@ def _to_row(row: Any) -> ArchivedRow:  # noqa: ANN401
         body=bytes(row.body),
         **times,
     )
-
-
-def _quoted(part: str) -> str:
-    """Return a part's name for a statement; they are all ours."""
-    assert part.replace("_", "").isalnum(), part
-    return f'"{part}"'
