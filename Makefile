@@ -154,6 +154,10 @@ bench: $(INSTALLED) ## Measure, at smoke sizes, into build/bench.json
 faults: $(INSTALLED) ## Make faults under load, and account for every event; SOAK=1: half an hour of chaos
 	$(BIN)/python -m $(if $(SOAK),tests.faults.soak $(if $(SECONDS),--seconds $(SECONDS)),tests.faults) $(ARGS)
 
+.PHONY: audit
+audit: stacks ## List what is installed, into build/sbom.json, and what of it is known to be weak
+	bash .ci/audit
+
 .PHONY: mutants
 mutants: $(INSTALLED) ## Take each guarantee's protections away, one by one, and see a test turn red
 	$(BIN)/python -m tests.mutants $(ARGS)
