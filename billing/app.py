@@ -12,6 +12,7 @@ from billing.customers import TopCustomers
 from billing.explaining import Explaining
 from billing.metrics import BillingMetrics
 from billing.months import Months
+from billing.open_months import OpenMonths
 from billing.papers import PaperPress
 from billing.payments import Payments
 from billing.period_closing import PeriodClosing
@@ -23,6 +24,7 @@ from billing.store.former_ledger import FormerLedger
 from billing.store.invoices import InvoiceStore
 from billing.store.kept import KeptInvoiceStore
 from billing.store.ledger import LedgerStore
+from billing.store.open_months import OpenMonthStore
 from billing.store.papers import PaperStore
 from billing.store.periods import PeriodStore
 from billing.store.proofs import ProofStore
@@ -57,6 +59,7 @@ def make_resident(
     if customer_metrics_max:
         customers = TopCustomers(customer_metrics_max, metrics=metrics, now_ms=host.clock.now_ms)
     revenue = RevenueMeter(parts.terms, tree=host.tree, metrics=metrics, customers=customers)
+    months = OpenMonths(OpenMonthStore(host.engine), metrics=metrics, now_ms=host.clock.now_ms)
     return Resident(
         name=billing_service_pb2.DESCRIPTOR.services_by_name["BillingService"].full_name,
         access=BILLING_ACCESS,
@@ -64,6 +67,7 @@ def make_resident(
             servicer, server
         ),
         on_counted=revenue.counted,
+        on_watch=months.look,
     )
 
 

@@ -42,7 +42,16 @@ CUSTOMER_TOKENS: Final = Entry(
     " many as TOKENWORKS_CUSTOMER_METRICS_MAX says (0: it is off). All others are `__other__`,"
     " and one that is passed by begins anew when it is back.",
 )
-CATALOGUE: Final = (REVENUE, UNPRICED, PRICE, CUSTOMER_TOKENS)
+MONTH_OPEN: Final = Entry(
+    name="tokenworks_month_open_seconds",
+    kind="gauge",
+    unit="seconds",
+    labels=(),
+    meaning="How long ago the billing period ended that has been over for longest and is not"
+    " closed: it collects, is due, or is held. 0 when all that have ended are closed. Periods are"
+    " known from the first close on; all servers tell the same.",
+)
+CATALOGUE: Final = (REVENUE, UNPRICED, PRICE, CUSTOMER_TOKENS, MONTH_OPEN)
 
 
 class BillingMetrics:
@@ -52,6 +61,11 @@ class BillingMetrics:
         """Make them all."""
         self._revenue, self._unpriced = page.counter(REVENUE), page.counter(UNPRICED)
         self._price, self._customer_tokens = page.gauge(PRICE), page.counter(CUSTOMER_TOKENS)
+        self._month_open = page.plain_gauge(MONTH_OPEN)
+
+    def month_open(self, seconds: int) -> None:
+        """Note for how long the longest-ended month is open still."""
+        self._month_open.set(seconds)
 
     def earned(self, amount: Decimal, *, currency: str, tier: str, pool: str) -> None:
         """Note what tokens came to, an amount ≥ 0."""

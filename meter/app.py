@@ -201,6 +201,7 @@ def _build(
         driver=driver,
         energy=energy,
         described=described,
+        looks=[resident.on_watch for resident in lodged],
         energy_scrape_seconds=options.energy_scrape_seconds,
         server=Server(
             make_meter_servicer(

@@ -73,14 +73,16 @@ class Resident:
     """A service that runs in the meter's process.
 
     `name` is its full name on the wire, `access` says who may call it, `add_to` registers it with
-    the server. `on_counted` hears
-    what each round of counting added, after its commit, on the counting thread.
+    the server. `on_counted` hears what each round of counting added, after its commit, on the
+    counting thread. `on_watch` is called every few seconds, on a thread, to look at what it shows;
+    it may raise Unavailable.
     """
 
     name: str
     access: Access
     add_to: Callable[[grpc.aio.Server], None]
     on_counted: Callable[[Counted], None]
+    on_watch: Callable[[], None] = lambda: None
 
 
 MakeResident: TypeAlias = Callable[[Host, Door, Exposition], Resident]

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from meter.certificates import KeptCertificates
@@ -62,6 +62,7 @@ class Meter:
     driver: ClockDriver | None
     energy: EnergyRecorder
     described: DescribedFactory
+    looks: Sequence[Callable[[], None]]
     energy_scrape_seconds: int
     server: Server
     http: HttpServer
@@ -142,6 +143,8 @@ class Meter:
             held = await asyncio.to_thread(self.quarantine.held_count)
             self.metrics.quarantine_held.set(held)
             await asyncio.to_thread(self.described.look)
+            for look in self.looks:
+                await asyncio.to_thread(look)
 
     async def _look_at_schema(self) -> None:
         with _absent_store():

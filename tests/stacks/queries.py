@@ -18,6 +18,8 @@ DASHBOARDS: dict[str, Json] = {
     for path in sorted((CHART / "dashboards").glob("*.json"))
 }
 WINDOWS = ["5m", "1h"]
+# Those over which the promises are judged.
+SLO_WINDOWS = ["5m", "30m", "1h", "2h", "6h", "1d", "3d"]
 RECORDED = re.compile(r"\b\w+:tokenworks_\w+:\w+")
 SCRAPED = re.compile(r"(?<![:\w])tokenworks_\w+(?![:\w])")
 # What Grafana finds in the database, where it is not written down.

@@ -19,6 +19,7 @@ from tests.stacks.queries import (
     HISTOGRAM_PARTS,
     RECORDED,
     SCRAPED,
+    SLO_WINDOWS,
     WINDOWS,
     Json,
     dashboard_queries,
@@ -31,6 +32,7 @@ CATALOGUE = {
     entry.name: entry.kind for entry in (*meter.metrics.CATALOGUE, *billing.metrics.CATALOGUE)
 }
 RULES = (CHART / "rules/recording.yaml").read_text("utf-8")
+PROMISES = (CHART / "rules/slo.yaml").read_text("utf-8")
 ALERTS = (CHART / "rules/alerts.yaml").read_text("utf-8")
 COLUMNS = 24
 PANELS = [
@@ -66,7 +68,7 @@ def test_files__are_those_of_the_code() -> None:
     assert (made.returncode, made.stderr) == (0, "")
 
 
-@pytest.mark.parametrize("text", [RULES, ALERTS, *dashboard_queries()])
+@pytest.mark.parametrize("text", [RULES, PROMISES, ALERTS, *dashboard_queries()])
 def test_query__names_metrics_that_exist(text: str) -> None:
     """Every metric that is asked for is in a catalogue, and a part only of a histogram."""
     for name in {match[0] for match in SCRAPED.finditer(text)}:
@@ -85,6 +87,11 @@ def test_query__names_rules_that_exist(window: str) -> None:
         name.replace("5m", each)
         for name in re.findall(r"- record: (\S+)", RULES)
         for each in WINDOWS
+    }
+    recorded |= {
+        name.replace("5m", each)
+        for name in re.findall(r"- record: (\S+)", PROMISES)
+        for each in SLO_WINDOWS
     }
     assert {match[0] for match in RECORDED.finditer(asked)} <= recorded
 

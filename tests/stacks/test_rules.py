@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.stacks.chart import EVERYTHING, MINIMAL, Engine, Values
-from tests.stacks.queries import RECORDED, Json, write_rules
+from tests.stacks.queries import RECORDED, SLO_WINDOWS, Json, write_rules
 
 CASES = Path(__file__).parent / "rules"
 COMMAND_SECONDS_MAX = 60
@@ -110,9 +110,35 @@ WEEKS = [
     ("TokenworksEfficiencyDown", r"\{.*?\}", ""),
     ("TokenworksEfficiencyDown", "> 1 / 0.8", ">= 1 / 0.8"),
 ]
+# Those of a ratio are taken from its rules over all windows.
+SLO = [
+    ("slo:tokenworks_down:bool", r" or vector\(0\)", ""),
+    ("slo:tokenworks_counted_late:bool", "> bool 60", ">= bool 60"),
+    ("slo:tokenworks_counted_late:bool", r"max\((\w+)\)", r"min(\1)"),
+    ("slo:tokenworks_ack_errors:ratio_rate", r"\{.*?\}", ""),
+    ("slo:tokenworks_ack_errors:ratio_rate", r" >= 0 or vector\(0\)", ""),
+    ("slo:tokenworks_ack_errors:ratio_rate", r" \+ avg_over_time\(\S+?\[\w+\]\)", ""),
+    ("slo:tokenworks_ack_late:ratio_rate", r'le="0.25"', 'le="0.5"'),
+    ("slo:tokenworks_ack_late:ratio_rate", r" > 0", ""),
+    ("TokenworksAckErrorsFast", r"and \S+rate5m > \S+ \* \S+\)", ")"),
+    ("TokenworksAckErrorsFast", r" or \(.*", ""),
+    ("TokenworksAckErrorsSlow", r" or \(.*", ""),
+    ("TokenworksAckLateFast", r"0\.01", "0.02"),
+    ("TokenworksAckLateSlow", r"0\.01", "0.03"),
+    ("TokenworksCountedLateFast", r"0\.001", "0.03"),
+    ("TokenworksCountedLateSlow", r"0\.001", "0.005"),
+    ("TokenworksMonthOverdue", "> 7 ", "> 5 "),
+    ("TokenworksMonthOverdue", r"max\((\w+)\)", r"\1"),
+    ("TokenworksReplayFailed", r"\{.*?\}", ""),
+]
 PROTECTIONS = [
     (case, *protection)
-    for case, protections in (("recording", RECORDING), ("alerts", ALERTS), ("weeks", WEEKS))
+    for case, protections in (
+        ("recording", RECORDING),
+        ("alerts", ALERTS),
+        ("weeks", WEEKS),
+        ("slo", SLO),
+    )
     for protection in protections
 ]
 
@@ -126,14 +152,15 @@ def test_rules__are_well_formed(engine: Engine, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("case", "window"),
-    [("recording", "5m"), ("recording", "1h"), ("alerts", "5m"), ("weeks", "5m")],
+    [("recording", "5m"), ("recording", "1h"), ("alerts", "5m"), ("weeks", "5m"), ("slo", "5m")],
 )
 def test_rules__do_what_they_say(engine: Engine, case: str, window: str, tmp_path: Path) -> None:
     """Each rule has its result, or none, for series that are written down."""
     rules = _rules(engine)
     asked = {rule["record"] for rule in rules if window in rule.get("record", "")}
     if case != "recording":
-        asked = {rule["alert"] for rule in rules if "alert" in rule}
+        text = (CASES / f"{case}.yaml").read_text("utf-8")
+        asked = {rule["alert"] for rule in rules if re.search(rf"\b{rule.get('alert')}\b", text)}
     done = _unit_test(case, window=window, rules=_needed(rules, asked), folder=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -144,13 +171,15 @@ def test_rules__without_a_protection(
 ) -> None:
     """A rule that lost a protection has another result, and the cases above tell."""
     rules = _rules(engine)
-    (changed,) = [each for each in rules if rule in (each.get("record"), each.get("alert"))]
-    changed["expr"], count = re.subn(present, absent, changed["expr"])
-    assert count
+    named = {rule, *(f"{rule}{window}" for window in SLO_WINDOWS)}
+    for changed in rules:
+        if named & {changed.get("record"), changed.get("alert")}:
+            changed["expr"], count = re.subn(present, absent, changed["expr"])
+            assert count
     if case == "recording":
         needed = [each for each in rules if "5m" in each.get("record", "")]
     else:
-        needed = _needed(rules, {rule})
+        needed = _needed(rules, _alerts_by(rules, named))
     done = _unit_test(case, window="5m", rules=needed, folder=tmp_path)
     assert done.returncode == 1, done.stdout + done.stderr
 
@@ -175,6 +204,16 @@ def test_rules__of_an_installation(engine: Engine) -> None:
 def _rules(engine: Engine, *, values: Values = USUAL) -> list[Json]:
     groups = engine.get("PrometheusRule", values=values)["spec"]["groups"]
     return [rule for group in groups for rule in group["rules"]]
+
+
+def _alerts_by(rules: list[Json], names: set[str]) -> set[str]:
+    """The alerts of these names, and those that look at a rule of one of them."""
+    return {
+        rule["alert"]
+        for rule in rules
+        if "alert" in rule
+        and names & {it.get("record", it.get("alert")) for it in _needed(rules, {rule["alert"]})}
+    }
 
 
 def _needed(rules: list[Json], asked: set[str]) -> list[Json]:

@@ -1,13 +1,17 @@
 """Months over a real server: held, let go, listed, opened again; and what is refused."""
 
 from datetime import UTC, datetime
+from pathlib import Path
 
 import grpc
 import pytest
 
-from tests.billing.town import contract_toml
-from tests.billing.wire.office import Office
+from tests.billing.town import book_toml, contract_toml
+from tests.billing.wire.office import BEGIN, Office
+from tests.postgres import Cluster
+from tests.running_meter import running_meter_on
 from tests.wire.session import reason_of
+from tests.wire.talk import read_metric, wait_until
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 
 OCTOBER = "2026-10"
@@ -45,6 +49,25 @@ def test_close__collects_first(office: Office) -> None:
     done = close(office, "collecting")
     assert done.outcome == pb.CLOSE_OUTCOME_ISSUED
     assert done.exception.startswith("early, by key_")
+
+
+def test_month__that_has_ended_and_is_open(cluster: Cluster, tmp_path: Path) -> None:
+    """How long ago the longest-ended open month ended is a metric, 0 when all are closed."""
+    settings = {"sandbox_clock": BEGIN}
+    with (
+        cluster.database() as url,
+        running_meter_on(url, folder=tmp_path, settings=settings) as meter,
+    ):
+        office = Office(meter)
+        office.call("ImportPriceBook", pb.ImportPriceBookRequest(toml=book_toml()))
+        set_up(office, "patient")
+        office.call("ListPeriods", pb.ListPeriodsRequest())
+        office.advance("2026-11-10T00:00:00Z")
+        # October ends at midnight of Berlin.
+        wait_until(lambda: read_metric(meter, "tokenworks_month_open_seconds") == 9 * 86_400 + 3600)
+        close(office, "patient")
+        office.advance("2026-11-10T00:15:00Z")
+        wait_until(lambda: read_metric(meter, "tokenworks_month_open_seconds") == 0)
 
 
 def test_approve__what_is_held(office: Office) -> None:
