@@ -138,13 +138,21 @@ class Meter:
             self.metrics.counting_lag.set(lag)
             behind_ms = 0 if oldest_ms is None else max(0, self.clock.now_ms() - oldest_ms)
             self.metrics.counting_behind.set(behind_ms / 1000)
-            # A driven clock leaps: what was recorded before is a day behind for a moment.
-            self.readiness.note_counting(0.0 if self.driver is not None else behind_ms / 1000)
+            await self._watch_own_shard()
             held = await asyncio.to_thread(self.quarantine.held_count)
             self.metrics.quarantine_held.set(held)
             await asyncio.to_thread(self.described.look)
             for look in self.looks:
                 await asyncio.to_thread(look)
+
+    async def _watch_own_shard(self) -> None:
+        # What another server is behind with is no reason to send its producers away from here too.
+        oldest_ms = await asyncio.to_thread(self.usage.find_own_oldest_ms)
+        # A driven clock leaps: what was recorded before is a day behind for a moment.
+        if oldest_ms is None or self.driver is not None:
+            self.readiness.note_counting(0.0)
+        else:
+            self.readiness.note_counting((self.clock.now_ms() - oldest_ms) / 1000)
 
     async def _look_at_schema(self) -> None:
         with _absent_store():

@@ -140,6 +140,16 @@ class UsageStore:
             count, oldest = connection.execute(statement).one()
         return count, None if oldest is None else to_ms(oldest)
 
+    def find_own_oldest_ms(self) -> int | None:
+        """Return when (ms) the oldest of this process's shard was recorded that is not counted."""
+        counted = select(counting.c.position).filter_by(shard=self._own_shard()).scalar_subquery()
+        oldest = select(func.min(journal.c.commit_time)).where(
+            journal.c.shard == self._own_shard(), journal.c.position > counted
+        )
+        with store_faults(), self._engine.connect() as connection:
+            time = connection.execute(oldest).scalar()
+        return None if time is None else to_ms(time)
+
     def query(self, query: UsageQuery) -> tuple[Sequence[UsageRow], int]:
         """Return rows ordered by their keys, and until when (ms) all is counted."""
         with store_faults(), self._engine.begin() as connection:

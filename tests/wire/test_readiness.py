@@ -17,6 +17,7 @@ from tests.wire.talk import (
     commits_held,
     counting_held,
     read_http,
+    read_metric,
     record_later,
     wait_until,
     waiting_count,
@@ -27,6 +28,14 @@ INPUT = usage_pb2.TOKEN_CLASS_INPUT
 BATCHES = 400
 ACKED_BEFORE_STOP = 40
 READY = (200, "OK\n")
+OTHER_SHARD = """
+INSERT INTO shards SELECT (jsonb_populate_record(s, '{"shard": 9}')).* FROM shards s LIMIT 1;
+INSERT INTO counting SELECT (jsonb_populate_record(c, '{"shard": 9, "position": 0}')).*
+  FROM counting c LIMIT 1;
+INSERT INTO journal SELECT (jsonb_populate_record(j, jsonb_build_object(
+    'shard', 9, 'position', 1, 'commit_time', j.commit_time - interval '90 s'))).*
+  FROM journal j LIMIT 1
+"""
 
 
 @pytest.fixture(scope="module")
@@ -55,10 +64,17 @@ def test_readyz__while_the_schema_is_behind(meter: RunningMeter) -> None:
 
 
 def test_readyz__while_counting_is_behind(meter: RunningMeter) -> None:
-    """What nobody has counted for a minute sends new producers elsewhere, until it is counted."""
+    """What a server has not counted for a minute sends its producers elsewhere, until it has."""
     with counting_held(meter.database_url):
         Session(meter).record(event("late", tokens={INPUT: 7}))
         with psycopg.connect(meter.database_url) as connection:
+            # Another server's shard, of which the same event lies uncounted for longer.
+            connection.execute(OTHER_SHARD)
+        wait_until(lambda: read_metric(meter, "tokenworks_counting_behind_seconds") > 60)
+        assert read_http(meter, "/readyz") == READY
+        with psycopg.connect(meter.database_url) as connection:
+            for table in ("journal", "counting", "shards"):
+                connection.execute(f"DELETE FROM {table} WHERE shard = 9")
             connection.execute("UPDATE journal SET commit_time = commit_time - interval '65 s'")
         wait_until(lambda: read_http(meter, "/readyz")[0] == 503)
         assert "counting: 6" in read_http(meter, "/readyz")[1]
@@ -81,6 +97,7 @@ def test_readyz__while_it_stops(meter: RunningMeter) -> None:
     meter.start()
 
 
+@pytest.mark.stacks
 def test_stop__of_one_of_two_moves_its_streams(meter: RunningMeter, tmp_path: Path) -> None:
     """Each batch that was acked is on disk, each other one goes to the other server, once."""
     folder = tmp_path / "second"
