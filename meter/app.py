@@ -172,8 +172,12 @@ def _build(
     factories = FactoryStore(engine, tiers=options.tiers)
     marks = SoftwareMarkStore(engine)
     described = make_described(metrics, host=host, live=live, factories=factories, marks=marks)
-    energy = make_energy(options, engine=engine, factories=factories, live=live, clock=clock)
-    production = Production(metrics, live=live, now_ms=clock.now_ms)
+    energy = make_energy(
+        options, engine=engine, factories=factories, live=live, leases=leases, clock=clock
+    )
+    production = Production(
+        metrics, live=live, now_ms=clock.now_ms, is_alone=lambda: leases.is_alone
+    )
     listeners = [production.counted, *(resident.on_counted for resident in lodged)]
     names = DimensionReader(engine)
     follower = make_follower(usage, listeners=listeners, names=names, clock=clock, dying=dying)

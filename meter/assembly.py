@@ -1,6 +1,8 @@
 """How each part of the meter is built; `meter.app` joins them."""
 
 import asyncio
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
 
@@ -15,6 +17,7 @@ from meter.domain.clock import Clock
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.limits import ATTRIBUTE_PAUSE_TIMES
 from meter.energy.described import DescribedFactory
+from meter.energy.fleet import FleetServed
 from meter.energy.live import LiveEnergy
 from meter.energy.reading import Readers, gaps_of
 from meter.energy.recorder import EnergyRecorder
@@ -44,6 +47,7 @@ from meter.store.journal import JournalStore
 from meter.store.leases import LeaseStore
 from meter.store.marks import SoftwareMarkStore
 from meter.store.parts import ArchiveStore, PartStore
+from meter.store.pool_served import PoolServedStore
 from meter.store.power import PowerStore
 from meter.store.producers import ProducerStore
 from meter.store.quarantine import QuarantineStore
@@ -227,6 +231,7 @@ def make_energy(
     engine: Engine,
     factories: FactoryStore,
     live: LiveEnergy,
+    leases: Leases,
     clock: Clock,
 ) -> EnergyRecorder:
     """Build what reads the counters of energy, and shares it out."""
@@ -245,6 +250,11 @@ def make_energy(
         counted=FactStore(engine),
         clock=clock,
         pause_times=0 if is_driven else ATTRIBUTE_PAUSE_TIMES,
+        # In a sandbox whoever moves the clock reads, at each edge.
+        is_reader=lambda: is_driven or leases.has_task,
+        served=FleetServed(
+            PoolServedStore(engine), now_ms=clock.now_ms, is_alone=lambda: leases.is_alone
+        ).look,
     )
 
 
@@ -331,10 +341,17 @@ def make_leases(
         LeaseStore(engine, owner=process_name()),
         shard=options.shard,
         monotonic_seconds=clock.monotonic_seconds,
+        task=_reading_task(options),
         on_taken=usage.ensure_watermark,
         on_round=looked,
         on_death=_teller_of(dying),
     )
+
+
+def _reading_task(options: MeterOptions) -> str | None:
+    """Return what servers with the same sources of the network call the reading of them."""
+    shared = sorted(f"{it.pool}={it.url}" for it in options.energy_sources if not it.is_nvml)
+    return f"energy:{hashlib.sha256(json.dumps(shared).encode()).hexdigest()}" if shared else None
 
 
 def _teller_of(dying: asyncio.Event) -> Callable[[], None]:

@@ -57,6 +57,14 @@ class LeasePort(Protocol):
         """Let go of it."""
         ...
 
+    def hold_task(self, task: str) -> bool:
+        """Do a task for all, or go on with it; False while somebody else does."""
+        ...
+
+    def give_tasks_back(self) -> None:
+        """Let go of all tasks."""
+        ...
+
     def adopt(self) -> Sequence[int]:
         """Fence whoever let a lease run out, and return those shards: they lie free."""
         ...
@@ -75,12 +83,14 @@ class Leases:
         *,
         shard: int | None,
         monotonic_seconds: Callable[[], float],
+        task: str | None = None,
         on_taken: Callable[[int], None] = lambda _: None,
         on_round: Callable[[int, int], None] = lambda _held, _adopted: None,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         """Take where shards are held, and the one to begin with; None is the lowest free one.
 
+        `task` names what one of all servers does that have the same name for it.
         `on_taken` hears of each shard before it is written, and may refuse it. `on_round` hears
         how many shards are held by anybody, and how many this process has adopted. `on_death` is
         told when a fault that nobody foresaw ends the thread.
@@ -88,6 +98,7 @@ class Leases:
         self._store = store
         self._first_shard = shard
         self._monotonic_seconds = monotonic_seconds
+        self._task = task
         self._on_taken = on_taken
         self._on_round = on_round
         self._on_death = on_death
@@ -95,6 +106,8 @@ class Leases:
         self._lease: Lease | None = None
         self._shard: int | None = None
         self._renewed_seconds = 0.0
+        self._tasked_seconds: float | None = None
+        self._held_count = 1
         # Since when each round has reached the database; None when the last one has not.
         self._attentive_since: float | None = None
         self._stopping = threading.Event()
@@ -112,13 +125,26 @@ class Leases:
         age_seconds = self._monotonic_seconds() - self._renewed_seconds
         return self._lease is not None and age_seconds < LEASE_SECONDS
 
+    @property
+    def is_alone(self) -> bool:
+        """Tell whether no other server was alive when that was last looked at."""
+        return self._held_count <= 1
+
+    @property
+    def has_task(self) -> bool:
+        """Tell whether the task is this server's: for less long than the database believes it."""
+        tasked = self._tasked_seconds
+        return tasked is not None and self._monotonic_seconds() - tasked < LEASE_SECONDS
+
     def take(self) -> Lease:
         """Take the first shard; whoever held one that is named can write no more.
 
         Raises Unavailable, and StoreRefusal when it may not be counted.
         """
         with self._taking:
-            return self._take(self._first_shard)
+            lease = self._take(self._first_shard)
+        self._look(self._monotonic_seconds())
+        return lease
 
     def current(self) -> Lease:
         """Return the lease; where it was lost, another one is taken. Raises as `take` does."""
@@ -162,7 +188,8 @@ class Leases:
             adopted = self._store.adopt()
         for shard in adopted:
             _log.warning("shard_adopted", extra={"shard": shard})
-        self._on_round(self._store.held_count(), len(adopted))
+        self._look(begun)
+        self._on_round(self._held_count, len(adopted))
 
     def start(self) -> None:
         """Begin to renew."""
@@ -176,6 +203,7 @@ class Leases:
         if lease is None:
             return
         try:
+            self._store.give_tasks_back()
             self._store.give_back(lease)
         except MeterError:
             # It runs out.
@@ -189,6 +217,11 @@ class Leases:
         self._lease, self._shard = lease, lease.shard
         _log.info("shard_taken", extra={"shard": lease.shard, "epoch": lease.epoch})
         return lease
+
+    def _look(self, begun: float) -> None:
+        self._held_count = self._store.held_count()
+        if self._task is not None:
+            self._tasked_seconds = begun if self._store.hold_task(self._task) else None
 
     def _run(self) -> None:
         try:

@@ -20,11 +20,23 @@ _BUCKETS: Final = len(LAG_SECONDS) + 1
 class Production:
     """Hears what was counted, round by round, and notes it."""
 
-    def __init__(self, metrics: Metrics, *, live: LiveEnergy, now_ms: Callable[[], int]) -> None:
-        """Take where it is noted."""
+    def __init__(
+        self,
+        metrics: Metrics,
+        *,
+        live: LiveEnergy,
+        now_ms: Callable[[], int],
+        is_alone: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """Take where it is noted.
+
+        Live energy hears of it while this server `is_alone`; else of what all servers counted, by
+        `meter.energy.fleet`.
+        """
         self._metrics = metrics
         self._live = live
         self._now_ms = now_ms
+        self._is_alone = is_alone
         self._groups = Grouping(lambda of: (of.tier, of.model, of.pool))
         self._pools = Grouping(lambda of: of.pool)
 
@@ -48,7 +60,7 @@ class Production:
 
     def _serve(self, number: int, tokens: dict[TokenClass, int], *, request_count: int) -> None:
         tier, model, pool = self._groups.keys[number]
-        if not pool:
+        if not pool or not self._is_alone():
             return
         output = sum(tokens[it] for it in tokens.keys() & OUTPUT_CLASSES)
         cached = sum(tokens[it] for it in tokens.keys() & CACHED_CLASSES)

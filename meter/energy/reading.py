@@ -81,9 +81,15 @@ class Readers:
         # When a device last showed a counter: its gauge is not counted beside it.
         self._counted_ms: dict[str, int] = {}
 
-    def read(self) -> Taken:
-        """Read all sources, by the clock's time; what goes wrong with one is in its state."""
-        readers = [reader for _, reader in self._opened]
+    def read(self, *, is_ours: bool = True) -> Taken:
+        """Read all sources, by the clock's time; what goes wrong with one is in its state.
+
+        Where another server reads those of the network, and not `is_ours`, this machine's alone.
+        """
+        readers = [
+            reader if is_ours or state.source.is_nvml else None
+            for state, (_, reader) in zip(self.states, self._opened, strict=True)
+        ]
         results = list(self._threads.map(self._read, self.states, readers))
         self.states = [state for state, _ in results]
         by_source: dict[Source, dict[tuple[str, str], _Shown]] = {}
@@ -129,8 +135,11 @@ class Readers:
             reader.close()
 
     def _read(
-        self, state: SourceState, reader: SourceReader
+        self, state: SourceState, reader: SourceReader | None
     ) -> tuple[SourceState, Sequence["_Shown"]]:
+        if reader is None:
+            # Another server knows how it was read last.
+            return SourceState(source=state.source), ()
         try:
             found = reader.read()
         except SourceFailed as error:

@@ -21,7 +21,7 @@ from meter.domain.limits import (
 from meter.energy.counters import Bounds, Estimate, Reading, Round, Source
 from meter.energy.cross_check import CrossCheck
 from meter.energy.factory import Factories
-from meter.energy.live import LiveEnergy
+from meter.energy.live import LiveEnergy, Served
 from meter.energy.reading import Readers, SourceState
 from meter.energy.validity import (
     PoolDevices,
@@ -95,12 +95,16 @@ class EnergyRecorder:
         counted: Counted,
         clock: Clock,
         pause_times: int = ATTRIBUTE_PAUSE_TIMES,
+        is_reader: Callable[[], bool] = lambda: True,
+        served: Callable[[], Sequence[Served]] = tuple,
     ) -> None:
         """Take what is read and where it goes.
 
         `counted` says up to where tokens are known: an interval is attributed when all that was
         acknowledged before its end is counted, and again when something changed later. Before it
-        does that once more it waits `pause_times` as long as it took; 0 is not at all.
+        does that once more it waits `pause_times` as long as it took; 0 is not at all. `is_reader`
+        says whether this server reads the sources, of those that share them, and `served` what
+        others counted for the energy that it reads.
         """
         self._store = store
         self._attribution = attribution
@@ -113,6 +117,7 @@ class EnergyRecorder:
         self._reading = threading.Lock()
         # Of what follows, which calls that report share with the reading of the sources.
         self._seeing = threading.Lock()
+        self._settling = threading.Lock()
         self._cross_check = CrossCheck()
         self._leapt = Recently(kept_ms=FAULT_SEEN_MS)
         self._claimed = Recently(kept_ms=FAULT_SEEN_MS)
@@ -120,6 +125,8 @@ class EnergyRecorder:
         self._noted: tuple[int, Mapping[int, int]] | None = None
         self._attributed_until_ms: int | None = None
         self._pause_times = pause_times
+        self._is_reader = is_reader
+        self._served = served
         self._again_seconds = 0.0
 
     def read_sources_now(self) -> None:
@@ -129,7 +136,7 @@ class EnergyRecorder:
         cannot be recorded: the next read brings the energy, which the counters keep.
         """
         with self._reading:
-            taken = self._readers.read()
+            taken = self._readers.read(is_ours=self._is_reader())
             for state in self._readers.states:
                 if state.failure is not None:
                     self._live.add_failure(state.failure, pool=state.source.pool)
@@ -155,6 +162,9 @@ class EnergyRecorder:
 
     def settle(self) -> None:
         """Bring the metrics up to date with what was recorded."""
+        with self._settling:
+            for each in self._served():
+                self._live.add_served(each)
         gap_ms = self._readers.gaps_ms[Source.DCGM]
         self._live.settle(now_ms=self._clock.now_ms(), gap_ms=gap_ms)
         self._live.show_power(self.power())

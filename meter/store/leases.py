@@ -74,6 +74,15 @@ _ADOPT: Final = text(
     RETURNING s.shard
     """
 )
+_HOLD_TASK: Final = text(
+    f"""
+    INSERT INTO task_leases AS t (task, owner, lease_until) VALUES (:task, :owner, {LEASE_END})
+    ON CONFLICT (task) DO UPDATE SET owner = EXCLUDED.owner, lease_until = EXCLUDED.lease_until
+    WHERE t.owner = EXCLUDED.owner OR t.lease_until <= clock_timestamp()
+    RETURNING task
+    """  # noqa: S608
+)
+_GIVE_TASKS_BACK: Final = text("DELETE FROM task_leases WHERE owner = :owner")
 _HELD: Final = text("SELECT count(*) FROM shards WHERE lease_until > clock_timestamp()")
 
 
@@ -108,6 +117,17 @@ class LeaseStore:
         """Let go of it: it is free at once."""
         with store_faults(), self._engine.begin() as connection:
             connection.execute(_GIVE_BACK, _values(lease))
+
+    def hold_task(self, task: str) -> bool:
+        """Do a task for all, or go on with it; False while somebody else does."""
+        with store_faults(), self._engine.begin() as connection:
+            values = {"task": task, "owner": self._owner}
+            return connection.execute(_HOLD_TASK, values).first() is not None
+
+    def give_tasks_back(self) -> None:
+        """Let go of all tasks."""
+        with store_faults(), self._engine.begin() as connection:
+            connection.execute(_GIVE_TASKS_BACK, {"owner": self._owner})
 
     def adopt(self) -> Sequence[int]:
         """Fence whoever let a lease run out, and return those shards: they lie free.

@@ -103,6 +103,14 @@ shards = Table(
 )
 # In parts by commit_time, of which each has the key (shard, position); no two of them share one,
 # since the row of `shards` gives each position once.
+# What one server does for all of them, such as reading energy sources.
+task_leases = Table(
+    "task_leases",
+    metadata,
+    Column("task", Text, primary_key=True),
+    Column("owner", Text, nullable=False),
+    Column("lease_until", _Time, nullable=False),
+)
 journal = Table(
     "journal",
     metadata,

@@ -9,6 +9,13 @@ down_revision = "0008_pre_periods"
 _SQL = """
 ALTER TABLE shards ADD COLUMN owner text COLLATE "C" NOT NULL DEFAULT '',
     ADD COLUMN lease_until timestamptz;
+-- What one server does for all of them.
+CREATE TABLE task_leases (
+    task text COLLATE "C" PRIMARY KEY,
+    owner text COLLATE "C" NOT NULL,
+    lease_until timestamptz NOT NULL
+);
+GRANT SELECT, INSERT, UPDATE, DELETE ON task_leases TO tokenworks_service;
 """
 
 

@@ -20,6 +20,9 @@ class Shelf:
         self.taken: list[int | None] = []
         self.returned: list[Lease] = []
         self.lapsed: list[int] = []
+        self.tasks: list[str] = []
+        self.is_tasked = True
+        self.held = 3
 
     def take(self, *, shard: int | None) -> Lease:
         """Give the next one out."""
@@ -43,9 +46,20 @@ class Shelf:
         lapsed, self.lapsed = self.lapsed, []
         return lapsed
 
+    def hold_task(self, task: str) -> bool:
+        """Note it, and let it be done or not."""
+        self._ask()
+        self.tasks.append(task)
+        return self.is_tasked
+
+    def give_tasks_back(self) -> None:
+        """Forget them."""
+        self._ask()
+        self.tasks.clear()
+
     def held_count(self) -> int:
         """Return a number."""
-        return 3
+        return self.held
 
     def monotonic_seconds(self) -> float:
         """Return the time."""
@@ -135,6 +149,34 @@ def test_take__of_a_shard_that_may_not_be_counted() -> None:
     with pytest.raises(StoreRefusal):
         leases.take()
     assert not leases.is_held
+
+
+def test_task__of_one_server() -> None:
+    """A task is done by who has it, as long as the database was reached of late."""
+    shelf = Shelf()
+    leases = Leases(shelf, shard=None, monotonic_seconds=shelf.monotonic_seconds, task="energy")
+    seen = [leases.has_task]
+    leases.take()
+    seen.append(leases.has_task)
+    shelf.seconds += LEASE_SECONDS
+    seen.append(leases.has_task)
+    leases.round()
+    seen.append(leases.has_task)
+    shelf.is_tasked = False
+    leases.round()
+    seen.append(leases.has_task)
+    assert seen == [False, True, False, True, False]
+
+
+def test_is_alone__by_how_many_live() -> None:
+    """Whether others live is looked at in each round."""
+    shelf = Shelf()
+    shelf.held = 1
+    leases = leases_on(shelf)
+    seen = [leases.is_alone]
+    shelf.held = 2
+    leases.round()
+    assert [*seen, leases.is_alone] == [True, False]
 
 
 @pytest.mark.parametrize("is_away", [False, True])

@@ -27,6 +27,7 @@ class Shown:
     def __init__(self, source: Source = Source.DCGM, *, pool: str = "h100") -> None:
         self.source = source
         self.pool = pool
+        self.url = "nvml" if source is Source.NVML else "http://x/"
         self.found: Found | SourceFailure = Found(samples=[])
         self.is_closed = False
 
@@ -57,17 +58,19 @@ class Room:
             return opened.source, opened
 
         self.readers = Readers(
-            [EnergySource(pool=it.pool, url="http://x/") for it in shown],
+            [EnergySource(pool=it.pool, url=it.url) for it in shown],
             gaps_ms=gaps_of(cadence_ms=SCRAPE_MS, collect_ms=30_000),
             clock=self.clock,
             open_reader=open_reader,
         )
         self.implausible: list[str] = []
 
-    def read(self, *, after_ms: int = SCRAPE_MS, recorded: bool = True) -> list[Any]:
+    def read(
+        self, *, after_ms: int = SCRAPE_MS, recorded: bool = True, is_ours: bool = True
+    ) -> list[Any]:
         """Read once more time has passed; return all readings."""
         self.clock.now += after_ms
-        taken = self.readers.read()
+        taken = self.readers.read(is_ours=is_ours)
         self.implausible = taken.implausible
         readings = [it for found in taken.readings.values() for it in found]
         if recorded:
@@ -153,6 +156,18 @@ def test_read__of_two_pools_both_are_told() -> None:
     second.show(Sample(device="a", counter_mj=6))
     with room_of(first, second) as room:
         assert room.read() == [reading(5), reading(6, name="h200")]
+
+
+def test_read__while_another_server_does() -> None:
+    """What another server reads is left to it; the accelerators of this machine are not."""
+    near, far = Shown(source=Source.NVML), Shown()
+    near.show(Sample(device="a", counter_mj=5))
+    far.show(Sample(device="b", counter_mj=6))
+    with room_of(near, far) as room:
+        assert len(room.read()) == 2
+        assert [it.device for it in room.read(is_ours=False)] == ["a"]
+        assert [it.read_ms for it in room.readers.states] == [room.clock.now, None]
+        assert len(room.read()) == 2
 
 
 def test_read__gauges_alone_are_estimates() -> None:

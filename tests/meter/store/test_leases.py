@@ -167,6 +167,19 @@ def test_give_back__of_a_shard_that_is_another_ones(engine: Engine, database_url
     assert ask(database_url, _OWNERS) == [(0, 2, "b")]
 
 
+def test_hold_task__one_at_a_time(engine: Engine, database_url: str) -> None:
+    """A task is one server's until its lease is over, or it lets go; then anybody's."""
+    a, b = of(engine, "a"), of(engine, "b")
+    assert [a.hold_task("t"), b.hold_task("t"), a.hold_task("t"), b.hold_task("u")] == [
+        *(True, False, True, True)
+    ]
+    with administrator(database_url) as connection:
+        connection.execute("UPDATE task_leases SET lease_until = clock_timestamp()")
+    assert [b.hold_task("t"), a.hold_task("t")] == [True, False]
+    b.give_tasks_back()
+    assert [a.hold_task("t"), a.hold_task("u")] == [True, True]
+
+
 def test_held_count__of_the_living(engine: Engine, database_url: str) -> None:
     """Those count whose lease has not run out."""
     store = of(engine, "a")
