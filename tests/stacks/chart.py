@@ -64,9 +64,13 @@ EVERYTHING: Values = {
         "energy_collect_seconds": 60,
         "customer_metrics_max": 20,
         "buffer_bytes_max": 536_870_912,
+        "calls_per_second_max": 500,
         "connection_age_seconds": 300,
+        "journal_retention_days": 400,
+        "log_format": "json",
         "log_level": "debug",
     },
+    "archive": {"existingClaim": "archive"},
     "resources": {"requests": {"cpu": 4, "memory": "4Gi"}, "limits": {"memory": "4Gi"}},
     "billingClose": {
         "schedule": "30 5 6 * *",

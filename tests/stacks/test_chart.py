@@ -41,6 +41,7 @@ REFUSED: list[tuple[Values, list[str]]] = [
     (MINIMAL | {"insecure": False}, ["'/insecure': value must be true", "'/tls/existingSecret'"]),
     (MINIMAL | {"replica": 2}, ["additional properties 'replica' not allowed"]),
     (MINIMAL | {"replicas": 0}, ["'/replicas'"]),
+    (MINIMAL | {"settings": {"journal_retention_days": 400}}, ["'/archive/existingClaim'"]),
     (MINIMAL | {"drain": {"graceSeconds": 10}}, ["'/drain/graceSeconds'"]),
     (MINIMAL | {"topologySpread": {"whenUnsatisfiable": "Never"}}, ["'/topologySpread/"]),
     (MINIMAL | {"tls": {"clientCa": {"existingSecret": "a"}}}, ["'/tls/"]),

@@ -235,7 +235,7 @@ def _environment(
     places = {}
     for mount in container.get("volumeMounts", []):
         (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
-        if "emptyDir" in volume:
+        if "secret" not in volume:
             continue
         secret = volume["secret"]
         place = folder / mount["mountPath"].strip("/")

@@ -98,7 +98,7 @@ def test_rendering__holds_no_secret(engine: Engine, case: str) -> None:
             assert names == ["TOKENWORKS_DATABASE_URL"]
             assert "envFrom" not in container
             for mount in container.get("volumeMounts", []):
-                assert mount.get("readOnly") or mount["mountPath"] == "/tmp"  # noqa: S108
+                assert mount.get("readOnly") or mount["name"] in {"scratch", "archive"}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -111,6 +111,19 @@ def test_account__has_no_token(engine: Engine, case: str) -> None:
     for pod in filter(None, map(find_pod, made)):
         assert pod["serviceAccountName"] in {*named, "default"}
         assert pod["automountServiceAccountToken"] is False
+
+
+def test_archive__is_seen_by_who_writes_and_reads_it(engine: Engine) -> None:
+    """What left the database is where meters lay it, and where a replay looks for it."""
+    for manifest in (engine.get("Deployment"), engine.get("CronJob", name="replay-check")):
+        (container,) = _containers(manifest)
+        told = {it["name"]: it.get("value") for it in container["env"]}
+        (mount,) = [it for it in container["volumeMounts"] if it["name"] == "archive"]
+        assert mount["mountPath"] == told["TOKENWORKS_ARCHIVE_FOLDER"]
+        pod = find_pod(manifest)
+        assert pod is not None
+        claims = [it["persistentVolumeClaim"] for it in pod["volumes"] if it["name"] == "archive"]
+        assert claims == [{"claimName": "archive"}]
 
 
 def test_labels__are_on_everything(engine: Engine) -> None:

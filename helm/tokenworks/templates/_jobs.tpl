@@ -76,10 +76,13 @@ spec:
                 {{- toYaml .command | nindent 16 }}
               env:
                 {{- include "tokenworks.env" .root | nindent 16 }}
+                {{- with include "tokenworks.archiveEnv" .root }}{{ . | nindent 16 }}{{ end }}
               resources:
                 {{- toYaml .root.Values.jobs.resources | nindent 16 }}
               volumeMounts:
                 {{- include "tokenworks.scratchMount" .root | nindent 16 }}
+                {{- with include "tokenworks.archiveMount" .root }}{{ . | nindent 16 }}{{ end }}
           volumes:
             {{- include "tokenworks.scratchVolume" .root | nindent 12 }}
+            {{- with include "tokenworks.archiveVolume" .root }}{{ . | nindent 12 }}{{ end }}
 {{- end -}}

@@ -59,6 +59,29 @@ securityContext:
 {{- end }}
 {{- end -}}
 
+{{/* Where months of the journal lie that left the database: for whoever writes or reads those. */}}
+{{- define "tokenworks.archiveEnv" -}}
+{{- if .Values.archive.existingClaim -}}
+- name: TOKENWORKS_ARCHIVE_FOLDER
+  value: /var/lib/tokenworks/archive
+{{- end -}}
+{{- end -}}
+
+{{- define "tokenworks.archiveMount" -}}
+{{- if .Values.archive.existingClaim -}}
+- name: archive
+  mountPath: /var/lib/tokenworks/archive
+{{- end -}}
+{{- end -}}
+
+{{- define "tokenworks.archiveVolume" -}}
+{{- if .Values.archive.existingClaim -}}
+- name: archive
+  persistentVolumeClaim:
+    claimName: {{ .Values.archive.existingClaim }}
+{{- end }}
+{{- end -}}
+
 {{/* A temporary folder: whoever makes papers lays their fonts into one for a moment. */}}
 {{- define "tokenworks.scratchMount" -}}
 - name: scratch
