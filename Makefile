@@ -134,7 +134,8 @@ pictures: stacks ## Draw the pictures of the dashboards and invoices anew, from 
 	$(BIN)/python -m tests.stacks.pictures
 	$(BIN)/python -m tests.stacks.papers
 
-# The second set holds only what `stacks` adds to the first, in versions that agree with it.
+# The second set holds only what `stacks` adds to the first, in versions that agree with it; the
+# third only what the image needs, of the first.
 RESOLVE := $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 \
   --generate-hashes --no-emit-index-url --no-emit-find-links --no-annotate --no-header
 .PHONY: constraints
@@ -145,6 +146,9 @@ constraints: $(INSTALLED) ## Resolve the dependencies anew into constraints*.txt
 	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	  print(*project["optional-dependencies"]["stacks"], sep="\n")' \
 	  | $(RESOLVE) - --constraint constraints.txt --output-file constraints-stacks.txt
+	echo hatchling | $(RESOLVE) pyproject.toml - --extra parquet --extra nvml \
+	  --no-emit-package tokenworks-client --constraint constraints.txt \
+	  --output-file constraints-image.txt
 
 .PHONY: bench
 bench: $(INSTALLED) ## Measure, at smoke sizes, into build/bench.json
