@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import Engine
 
 from meter.energy.counters import Reading
+from meter.energy.live import Served
 from meter.energy.reading import Readers, gaps_of
 from meter.energy.recorder import EnergyRecorder
 from meter.energy.sources.port import SourceFailure
@@ -43,6 +44,8 @@ class Hall(Factory):
     ) -> None:
         super().__init__("h100")
         self.clock = clock
+        self.elsewhere: list[Served] = []
+        """What other servers have counted and nobody has heard of yet."""
         factories = FactoryStore(engine)
         gaps_ms = gaps_of(cadence_ms=cadence_ms, collect_ms=SCRAPE_MS)
         self.recorder = EnergyRecorder(
@@ -54,7 +57,12 @@ class Hall(Factory):
             factories=factories.load,
             counted=FactStore(engine),
             clock=self.clock,
+            served=self._look,
         )
+
+    def _look(self) -> list[Served]:
+        found, self.elsewhere = self.elsewhere, []
+        return found
 
     def read_after(self, passed_ms: int) -> None:
         """Read all exporters once more time has passed."""

@@ -5,6 +5,7 @@ from sqlalchemy import Engine, event
 
 from meter.domain.errors import Unavailable
 from meter.domain.interval import INTERVAL_MS
+from meter.energy.live import Served
 from meter.energy.sources.port import SourceFailure
 from meter.energy.validity import PowerFault
 from meter.store.facts import FactStore
@@ -33,6 +34,17 @@ def test_read__energy_between_two_reads(hall: Hall, exporter: Exporter, engine: 
     assert hall.show("power_valid", pool="h100") == 1
     last_seconds = hall.show("energy_last_sample_timestamp_seconds", pool="h100")
     assert last_seconds == (BEGIN_MS + SCRAPE_MS) / 1000
+
+
+def test_read__by_what_other_servers_counted(hall: Hall, exporter: Exporter) -> None:
+    """Energy that this server reads is shared out by the tokens of all servers."""
+    hall.read_after(0)
+    hall.serve(30, tier="high")
+    hall.elsewhere = [Served(pool="h100", tier="free", model="m", output_tokens=10)]
+    exporter.boards["GPU-1"] += 400 * SCRAPE_MS
+    hall.read_after(SCRAPE_MS)
+    shown = [hall.show("energy_attributed_joules_total", tier=it) for it in ("high", "free")]
+    assert shown == [4_500, 1_500]
 
 
 def test_read__exporter_vanishes_and_comes_back(
