@@ -71,11 +71,15 @@ class StopRequest:
 
 def refuse_exposure(settings: Settings) -> None:
     """End the command when other machines would reach the meter in the clear."""
-    for address in (settings.grpc_address, settings.http_address):
-        if settings.tls_certificate is None and not settings.insecure and not is_loopback(address):
+    certificate = "TOKENWORKS_TLS_CERTIFICATE and TOKENWORKS_TLS_KEY"
+    for address, is_tls, needed in (
+        (settings.grpc_address, settings.tls_certificate is not None, certificate),
+        (settings.http_address, settings.http_tls, f"{certificate}, and TOKENWORKS_HTTP_TLS"),
+    ):
+        if not is_tls and not settings.insecure and not is_loopback(address):
             raise CommandError(
-                f"{address} can be reached from other machines without TLS: set"
-                " TOKENWORKS_TLS_CERTIFICATE and TOKENWORKS_TLS_KEY, or allow it with --insecure",
+                f"{address} can be reached from other machines without TLS: set {needed}, or allow"
+                " it with --insecure",
                 code=Exit.REFUSED,
             )
 

@@ -5,12 +5,14 @@ import shutil
 import socket
 import subprocess
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import psycopg
 import pytest
 
 from cli.connection import connect
+from cli.meter_process import refuse_exposure
 from cli.process import CommandError, Exit
 from cli.settings import Settings
 from tests.postgres import Cluster
@@ -99,6 +101,25 @@ def test_serve__other_machines_in_the_clear(
         database_url=database_url, key_pepper_file=str(pepper_file), **{setting: "[::]:0"}
     )
     assert (refused.returncode, "--insecure" in refused.stderr) == (3, True)
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_refuse_exposure__http_has_to_be_tls_too(*, is_told: bool) -> None:
+    """A certificate for gRPC does not let other machines read metrics in the clear."""
+    settings = Settings(
+        grpc_address="[::]:0",
+        http_address="[::]:0",
+        tls_certificate=Path("tls.crt"),
+        tls_key=Path("tls.key"),
+        http_tls=is_told,
+    )
+    if is_told:
+        refuse_exposure(settings)
+        return
+    with pytest.raises(CommandError, match="and TOKENWORKS_HTTP_TLS") as refusal:
+        refuse_exposure(settings)
+    assert refusal.value.exit_code == Exit.REFUSED
+    refuse_exposure(replace(settings, insecure=True))
 
 
 def test_serve__settings_file(database_url: str, pepper_file: Path, tmp_path: Path) -> None:

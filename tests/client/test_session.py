@@ -11,7 +11,7 @@ from tokenworks.client.columns import SealedBatch
 from tokenworks.client.fallback import FallbackHold
 from tokenworks.client.hold import Hold, MemoryHold, SpooledBatch
 from tokenworks.client.messages import Acknowledged, Opened
-from tokenworks.client.retry import ENDED, FORKED, RENEWED, Backoff, Failure, Fate
+from tokenworks.client.retry import BROKEN, ENDED, FORKED, RENEWED, Backoff, Failure, Fate
 from tokenworks.client.session import Action, Answer, Connect, Cut, Pace, Send, Session, Wake, Wish
 from tokenworks.client.spool import Spool, SpoolOptions
 from tokenworks.client.vocabulary import State
@@ -64,7 +64,7 @@ def test_renew__comes_anew() -> None:
     session.renew(1.0)
     actions = session.advance(1.0)
     assert actions[0] == Cut()
-    assert session.state is State.WAITING
+    assert session.state is State.CONNECTING
     refused = Failure(fate=Fate.RETRY_SLOWLY, code="UNAUTHENTICATED", reason="", detail="")
     session = _streaming()
     session.ended(refused, 1.0)
@@ -72,6 +72,20 @@ def test_renew__comes_anew() -> None:
     session.renew(1.1)
     assert any(isinstance(it, Connect) for it in session.advance(1.1))
     assert RENEWED.fate is Fate.RETRY
+
+
+def test_ended__in_good_order_is_no_trouble() -> None:
+    """The meter ends a stream after some minutes; only when the next one fails is it away."""
+    told = Told()
+    session = _streaming(told=told)
+    session.ended(ENDED, 1.0)
+    session.advance(1.0)
+    assert session.state is State.CONNECTING
+    session.advance(2.0)
+    session.ended(BROKEN, 2.0)
+    assert session.state is State.WAITING
+    assert told.states[-3:] == [State.STREAMING, State.CONNECTING, State.WAITING]
+    assert told.failures[-2:] == [ENDED, BROKEN]
 
 
 def test_ended__waits_longer_each_time() -> None:
@@ -256,8 +270,8 @@ def _on_disk(
     return _session(FallbackHold(spool), told=told)
 
 
-def _streaming(*, in_flight_max: int = 4) -> Session:
-    session = _session()
+def _streaming(*, in_flight_max: int = 4, told: Told | None = None) -> Session:
+    session = _session(told=told)
     session.advance(0.0)
     session.hear(Opened(next_sequence=1, in_flight_max=in_flight_max), 0.0)
     return session

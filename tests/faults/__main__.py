@@ -33,6 +33,7 @@ from tests.faults import (
     rows_self,
     rows_spool,
     rows_time,
+    rows_tls,
     rows_upgrade,
 )
 from tests.faults.page import PAGE, replace_rows
@@ -57,6 +58,7 @@ MODULES: Final = (
     rows_batches,
     rows_corrections,
     rows_time,
+    rows_tls,
     rows_upgrade,
     rows_hostile,
     rows_self,

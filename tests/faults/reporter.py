@@ -29,7 +29,7 @@ class Orders:
     """What a reporting process is told."""
 
     target: str
-    api_key: str
+    api_key: str | None
     producer: str
     truth: str
     """File to write down what is about to be recorded."""

@@ -143,7 +143,8 @@ class Site:
         place = "truth" if program == "reporter" else "said"
         orders = Orders(
             target=target or self.proxy.address,
-            api_key=self.api_key,
+            # A certificate that is shown is what the sender's key is bound to.
+            api_key=None if "client_certificate" in (client or {}) else self.api_key,
             producer=producer or name,
             truth=str(self.folder / place / f"{name}.jsonl"),
             latencies=str(self.folder / f"{name}.latencies"),

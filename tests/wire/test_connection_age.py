@@ -83,6 +83,6 @@ def test_client__comes_back_without_loss(
             recorded += client.record(account=ACCOUNT, model="m", tier="high", input=1)
             assert client.flush(20)
     assert session.counted()[(ACCOUNT, "high", INPUT)] - before == recorded
-    waits = [it for it in caplog.records if "state=waiting" in it.getMessage()]
-    assert all("code=OK" in it.getMessage() and it.levelno == logging.INFO for it in waits)
-    assert len(waits) == 2
+    assert caplog.text.count("state=connecting target=") == 3
+    assert caplog.text.count("code=OK reason= detail=the meter ended the stream") == 2
+    assert not [it for it in caplog.records if it.levelno > logging.INFO]

@@ -36,9 +36,6 @@ class Notices:
             State.REFUSED: logging.ERROR,
             State.TAKEN_OVER: logging.ERROR,
         }.get(state, logging.INFO)
-        if failure is not None and failure.code == "OK":
-            # The meter ends each stream after some minutes; it is on in a moment.
-            level = logging.INFO
         if failure is FORKED:
             self._log.error("spool_forked producer=%s detail=%s", self._producer, failure.detail)
         if failure is None:

@@ -301,7 +301,10 @@ class Session:
             self.is_stopped = True
             return
         slowly = failure.fate is Fate.RETRY_SLOWLY
-        self._enter(State.REFUSED if slowly else State.WAITING, failure)
+        # The meter ends each stream after some minutes: it is no trouble before the next one fails.
+        is_planned = failure.code == "OK" and self.state is State.STREAMING
+        away = State.CONNECTING if is_planned else State.WAITING
+        self._enter(State.REFUSED if slowly else away, failure)
         self._retry_time = now + self._backoff.seconds_after(failure)
 
     def _transmit(self, now: float) -> None:
