@@ -1,5 +1,6 @@
 """Journal bytes: what goes in comes out, and the same events make the same bytes."""
 
+import json
 import struct
 from dataclasses import replace
 
@@ -191,3 +192,13 @@ def test_read_head__says_where_each_column_lies(batches: list[list[PlainEvent]])
         packed = body[part.offset : part.offset + part.size_bytes]
         taken = segment.take(packed, part.column, count=len(whole), rows=rows)
         assert taken.tolist() == columns[name].tolist()
+
+
+@pytest.mark.parametrize("count", [-1, 10**12, 1.5, None])
+def test_decode__head_that_cannot_be_is_damaged(count: object) -> None:
+    """A head that speaks of more events than there can be takes no memory for them."""
+    header = json.dumps({"batches": [["", "k", 0, "", "", 0, count]], "columns": []}).encode()
+    body = struct.pack("<BI", segment.VERSION, len(header)) + header
+    for read in (segment.decode, segment.read_head):
+        with pytest.raises(segment.READ_FAULTS):
+            read(body)

@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import psycopg
 import pytest
 
-from meter.domain.errors import MeterError, Unavailable
+from meter.domain.errors import MeterError, Overloaded, Unavailable
+from meter.journal import writer as writer_module
 from meter.journal.commit import Result, Submission
 from meter.journal.protocol import Verdict
 from meter.journal.writer import JournalWriter
@@ -152,3 +153,37 @@ def test_write__slow_commit_is_named(
     assert isinstance(result, Result)
     assert [record.message for record in caplog.records] == lines
     assert [vars(record)["events"] for record in caplog.records] == [1] * len(lines)
+
+
+def test_write__claims_weigh_as_much_as_they_cost(
+    store: JournalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A flood of event ids fills no group that the others would wait for."""
+    monkeypatch.setattr(writer_module, "GROUP_EVENTS_MAX", 22)
+    notes = Notes()
+    results = write(store, [claiming((number, 1)) for number in range(1, 5)], notes=notes)
+    assert all(isinstance(it, Result) for it in results)
+    assert notes.groups == [2, 2]
+
+
+def test_submit__last_part_of_the_buffer_is_for_the_others(store: JournalStore) -> None:
+    """Who holds much of the buffer is refused before it is full; who holds little is taken."""
+
+    async def run() -> None:
+        writer = JournalWriter(
+            store,
+            observer=Notes(),
+            now_ms=now_ms,
+            monotonic_seconds=lambda: 0.0,
+            buffer_bytes_max=800,
+            on_commit=lambda: None,
+        )
+        for number in range(1, 8):
+            writer.submit(replace(numbered(number, 1, producer="flood"), size_bytes=100))
+        with pytest.raises(Overloaded):
+            writer.submit(replace(numbered(8, 1, producer="flood"), size_bytes=100))
+        writer.submit(replace(numbered(1, 1, producer="honest"), size_bytes=100))
+        with pytest.raises(Overloaded):
+            writer.submit(replace(numbered(2, 1, producer="honest"), size_bytes=100))
+
+    asyncio.run(run())
