@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from sqlalchemy import Connection, NullPool, create_engine, text
+from sqlalchemy import Connection, Engine, NullPool, create_engine, text
 
 from meter.domain.errors import Reason, Refused
 from meter.runtime.database_url import engine_url
@@ -26,19 +26,28 @@ def refuse_shared_sessions(database_url: str) -> None:
         poolclass=NullPool,
         connect_args={"connect_timeout": _CONNECT_SECONDS_MAX},
     )
-    with store_faults(), engine.connect() as one, engine.connect() as other:
+    with store_faults():
+        shared = are_shared(engine)
+    if shared:
+        raise Refused(
+            Reason.STORE_UNAVAILABLE,
+            "The database is behind a pooler that shares sessions (PgBouncer's pool_mode"
+            " transaction or statement): set pool_mode = session for Tokenworks, or name"
+            " Postgres itself in TOKENWORKS_DATABASE_URL.",
+        )
+
+
+def are_shared(engine: Engine) -> bool:
+    """Tell whether two connections of an engine meet the same session, or one meets several."""
+    with engine.connect() as one, engine.connect() as other:
         marks = {it: f"{name}-{random_bytes(8).hex()}" for it, name in ((one, "1"), (other, "2"))}
         for connection, mark in marks.items():
             connection.execute(_MARK, {"mark": mark})
             connection.commit()
         # Twice in a row, since a pooler may give the sessions out in turn.
-        if any(_mark_of(connection) != marks[connection] for connection in (one, one, other, one)):
-            raise Refused(
-                Reason.STORE_UNAVAILABLE,
-                "The database is behind a pooler that shares sessions (PgBouncer's pool_mode"
-                " transaction or statement): set pool_mode = session for Tokenworks, or name"
-                " Postgres itself in TOKENWORKS_DATABASE_URL.",
-            )
+        return any(
+            _mark_of(connection) != marks[connection] for connection in (one, one, other, one)
+        )
 
 
 def _mark_of(connection: Connection) -> object:

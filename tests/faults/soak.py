@@ -156,7 +156,7 @@ def _write(result: Result, soak: Soak, *, options: argparse.Namespace) -> None:
 
 def _set_stage(site: Site, chance: random.Random) -> tuple[chaos.Stage, Sender]:
     """Start two meters, a standby and four producers; returns them, and the one nobody touches."""
-    site.start(meter_environment={SETTING: STANDBY, "TOKENWORKS_SHARD": "0"})
+    site.start(meter_environment={SETTING: STANDBY})
     replication = Proxy(f"127.0.0.1:{site.database.port}")
     site.later(replication.close)
     standby = follow(site, replication)
@@ -164,7 +164,7 @@ def _set_stage(site: Site, chance: random.Random) -> tuple[chaos.Stage, Sender]:
     other_clock = Clock(site, name="other-clock")
     producer_clock = Clock(site, name="producer-clock")
     url = site.meter.settings["TOKENWORKS_DATABASE_URL"]
-    environment = {SETTING: STANDBY, "TOKENWORKS_SHARD": "1", **other_clock.environment}
+    environment = {SETTING: STANDBY, **other_clock.environment}
     other = site.make_meter("other", url=url, environment=environment)
     other.start()
     other_proxy = Proxy(other.grpc)
