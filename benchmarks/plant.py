@@ -88,6 +88,8 @@ def _meter(url: str, *, pepper: Path, log: Path) -> Iterator[tuple[subprocess.Po
         "TOKENWORKS_KEY_PEPPER_FILE": str(pepper),
         "TOKENWORKS_GRPC_ADDRESS": "127.0.0.1:0",
         "TOKENWORKS_HTTP_ADDRESS": "127.0.0.1:0",
+        # Asked is what the server does, not how much of it one key may have.
+        "TOKENWORKS_CALLS_PER_SECOND_MAX": "1000000",
     }
     command = [str(Path(sys.executable).parent / "tokenworks"), "serve", "--json"]
     with (
