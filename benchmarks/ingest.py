@@ -81,7 +81,8 @@ def measure_unary(seconds: float) -> Measurement:
         value=sum(sent) / took,
         bound=bound,
         bound_of="asyncio grpcio echo of the same message, same callers, calls/s",
-        workload=f"{seconds:g} s, 32 callers, RecordUsage of one event with an id, the key's bound of calls lifted; {_MACHINE}",
+        workload=f"{seconds:g} s, 32 callers, RecordUsage of one event with an id, the key's bound"
+        f" of calls lifted; {_MACHINE}",
     )
 
 
