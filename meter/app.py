@@ -166,7 +166,9 @@ def _build(
         tree=lambda: registry.snapshot.tree,
         archive=archive,
     )
-    door = RegistryDoor(registry, clock=clock, key_pepper=options.key_pepper)
+    door = RegistryDoor(
+        registry, clock=clock, key_pepper=options.key_pepper, certificates=certificates
+    )
     lodged = [make(host, door, metrics.page) for make in residents]
     live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
     factories = FactoryStore(engine, tiers=options.tiers)

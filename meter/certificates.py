@@ -84,7 +84,7 @@ class KeptCertificates:
         `now_seconds` is the real time, in a sandbox too: it is the world's certificates.
         """
         self.files = files
-        self._now_seconds = now_seconds
+        self.now_seconds = now_seconds
         self._on_read = on_read
         self._seen = _fingerprint(files)
         self._current = read_certificates(files)
@@ -112,7 +112,7 @@ class KeptCertificates:
         except CertificateFault as fault:
             _log.error("certificate_broken", extra=_told(self.files, str(fault)))
             return False
-        now_seconds = self._now_seconds()
+        now_seconds = self.now_seconds()
         if self._current.is_valid_at(now_seconds) and not found.is_valid_at(now_seconds):
             fault_text = "it is not valid now; the one in use is"
             _log.error("certificate_broken", extra=_told(self.files, fault_text))
@@ -155,6 +155,14 @@ def read_certificates(files: CertificateFiles) -> Certificates:
     )
 
 
+def read_validity(pem: bytes) -> tuple[int, int]:
+    """Return from when until when a certificate is valid; raises ValueError for what is none."""
+    try:
+        return _span(ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip()))
+    except IndexError as error:
+        raise ValueError("the certificate is cut off") from error
+
+
 def _read(path: Path) -> bytes:
     try:
         with path.open("rb") as file:
@@ -186,8 +194,8 @@ def _told(files: CertificateFiles, fault: str) -> dict[str, str]:
 def _spans(content: bytes, *, path: Path) -> list[tuple[int, int]]:
     """Return from when until when each certificate of a PEM file is valid."""
     try:
-        spans = [_span(ssl.PEM_cert_to_DER_cert(pem.decode("ascii"))) for pem in _pems(content)]
-    except (ValueError, IndexError) as error:
+        spans = [read_validity(pem) for pem in _pems(content)]
+    except ValueError as error:
         raise CertificateFault(f"{path} has a certificate that cannot be read") from error
     if not spans:
         raise CertificateFault(f"{path} has no certificate in it (PEM)")

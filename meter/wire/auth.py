@@ -1,9 +1,7 @@
 """Who calls: identity comes from the API key or the certificate, never from what is sent."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any, Final
-
-import grpc
+from typing import Final
 
 from meter.call_context import note_key
 from meter.domain.certificate_name import hash_certificate_name
@@ -63,18 +61,6 @@ def authenticate_certificate(
 def has_api_key(metadata: Iterable[tuple[str, str | bytes]] | None) -> bool:
     """Tell whether a call names an API key, which then counts and not its certificate."""
     return any(key == AUTHORIZATION for key, _ in metadata or ())
-
-
-def certificate_names(context: "grpc.aio.ServicerContext[Any, Any]") -> tuple[str, ...]:
-    """Return the URIs and DNS names of the certificate that the client has shown.
-
-    It is verified: without authorities to verify it by, gRPC asks for none and tells of none.
-    """
-    shown = context.auth_context()
-    # A name that is no text is none that a key can be bound to.
-    uris = [name.decode("ascii", "replace") for name in shown.get("peer_uri", ())]
-    hosts = [name.decode("ascii", "replace").lower() for name in shown.get("peer_dns", ())]
-    return (*uris, *hosts)
 
 
 def _live(credential: Credential, *, now_ms: int) -> Credential:

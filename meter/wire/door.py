@@ -14,16 +14,13 @@ import grpc
 
 from meter.access import Access, Place, Rule
 from meter.call_context import note_account
+from meter.certificates import KeptCertificates
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential
-from meter.domain.errors import PermissionDenied, Reason
+from meter.domain.errors import PermissionDenied, Reason, Unauthenticated
 from meter.registry import Registry
-from meter.wire.auth import (
-    authenticate,
-    authenticate_certificate,
-    certificate_names,
-    has_api_key,
-)
+from meter.wire.auth import authenticate, authenticate_certificate, has_api_key
+from meter.wire.peer import find_peer
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -46,8 +43,17 @@ _NOBODY: Final = Rule(roles=(), place=Place.INSTALLATION)
 class RegistryDoor:
     """Judges the call at hand by the accounts and keys as this process knows them."""
 
-    def __init__(self, registry: Registry, *, clock: Clock, key_pepper: bytes) -> None:
-        """Take what calls are checked against."""
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        clock: Clock,
+        key_pepper: bytes,
+        certificates: KeptCertificates | None = None,
+    ) -> None:
+        """Take what calls are checked against; the certificates, where clients have to show one."""
+        asks = certificates is not None and certificates.files.client_ca is not None
+        self._certificates = certificates if asks else None
         self._registry = registry
         self._clock = clock
         self._key_pepper = key_pepper
@@ -118,9 +124,16 @@ class RegistryDoor:
 
     def _authenticate(self, context: _Context) -> Credential:
         metadata, now_ms = context.invocation_metadata(), self._clock.now_ms()
-        names = () if has_api_key(metadata) else certificate_names(context)
-        if names:
-            return authenticate_certificate(names, self._registry, self._key_pepper, now_ms)
+        peer = None if self._certificates is None else find_peer(context)
+        if peer is not None and self._certificates is not None:
+            if peer.expiry_seconds <= self._certificates.now_seconds():
+                raise Unauthenticated(
+                    Reason.CERTIFICATE_EXPIRED, "The certificate that was shown has expired."
+                )
+            if not has_api_key(metadata):
+                return authenticate_certificate(
+                    peer.names, self._registry, self._key_pepper, now_ms
+                )
         return authenticate(metadata, self._registry, self._key_pepper, now_ms)
 
     def _require(self, credential: Credential, rule: Rule, account_id: str | None) -> None:

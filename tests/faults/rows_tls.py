@@ -19,7 +19,7 @@ _AGE_SECONDS: Final = 2
 _CLIENT_SECONDS: Final = 14
 _RUN_OUT_SECONDS: Final = 10
 _ENDED = re.compile(r"state=connecting .*code=OK")
-_CUT = re.compile(r"state=waiting ")
+_CUT = re.compile(r"state=(?:waiting|refused) ")
 
 
 @row(

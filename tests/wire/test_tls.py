@@ -5,6 +5,7 @@ import ssl
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -140,6 +141,26 @@ def test_stream__its_certificates_key_is_revoked(
         said.put(rows(1, event()))
         assert _refusal(lambda: next(heard)) == ("UNAUTHENTICATED", "API_KEY_REVOKED")
         said.put(None)
+
+
+def test_call__a_certificate_that_runs_out(tls_meter: RunningMeter, authority: Authority) -> None:
+    """A certificate counts until it expires, and not for as long as its connection stands."""
+    end = datetime.now(UTC) + timedelta(seconds=2)
+    authority.sign_until("brief", "URI:spiffe://factory/ns/brief", end=end)
+    bearer = (("authorization", f"Bearer {tls_meter.api_key}"),)
+    with _calling(tls_meter, authority, pair="brief") as brief:
+        brief.ListAccounts(pb.ListAccountsRequest(), metadata=bearer)
+
+        def reason() -> str:
+            try:
+                brief.ListAccounts(pb.ListAccountsRequest(), metadata=bearer)
+            except grpc.RpcError as error:
+                return info_of(error).reason
+            return ""
+
+        wait_until(reason)
+        assert reason() == "CERTIFICATE_EXPIRED"
+    assert datetime.now(UTC) >= end.replace(microsecond=0)
 
 
 def test_certificate__renewed_while_it_runs(

@@ -36,6 +36,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     """UNAUTHENTICATED: no API key came, and none is bound to a name of the certificate that was shown."""
     ERROR_REASON_CERTIFICATE_AMBIGUOUS: _ErrorReason.ValueType  # 7
     """UNAUTHENTICATED: several API keys are bound to names of the certificate that was shown. Send the one that is meant."""
+    ERROR_REASON_CERTIFICATE_EXPIRED: _ErrorReason.ValueType  # 8
+    """UNAUTHENTICATED: the certificate that was shown has expired since, on a connection that stands or was resumed."""
     ERROR_REASON_SCOPE_MISSING: _ErrorReason.ValueType  # 5
     """PERMISSION_DENIED: the API key's scopes do not allow this call on this account."""
     ERROR_REASON_ARGUMENT_INVALID: _ErrorReason.ValueType  # 10
@@ -118,6 +120,8 @@ ERROR_REASON_CERTIFICATE_UNKNOWN: ErrorReason.ValueType  # 6
 """UNAUTHENTICATED: no API key came, and none is bound to a name of the certificate that was shown."""
 ERROR_REASON_CERTIFICATE_AMBIGUOUS: ErrorReason.ValueType  # 7
 """UNAUTHENTICATED: several API keys are bound to names of the certificate that was shown. Send the one that is meant."""
+ERROR_REASON_CERTIFICATE_EXPIRED: ErrorReason.ValueType  # 8
+"""UNAUTHENTICATED: the certificate that was shown has expired since, on a connection that stands or was resumed."""
 ERROR_REASON_SCOPE_MISSING: ErrorReason.ValueType  # 5
 """PERMISSION_DENIED: the API key's scopes do not allow this call on this account."""
 ERROR_REASON_ARGUMENT_INVALID: ErrorReason.ValueType  # 10
