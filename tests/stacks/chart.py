@@ -71,6 +71,7 @@ EVERYTHING: Values = {
         "log_level": "debug",
     },
     "archive": {"existingClaim": "archive"},
+    "migrations": {"database": {"existingSecret": "owner"}},
     "resources": {"requests": {"cpu": 4, "memory": "4Gi"}, "limits": {"memory": "4Gi"}},
     "billingClose": {
         "schedule": "30 5 6 * *",

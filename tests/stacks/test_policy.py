@@ -160,6 +160,15 @@ def test_migrations__of_a_stage(engine: Engine, stage: str) -> None:
     assert container["command"] == ["tokenworks", "db", "upgrade", "--stage", stage]
 
 
+def test_migrations__as_the_schema_s_owner(engine: Engine) -> None:
+    """Who changes the schema may be another login than who counts; without one it is the same."""
+    for values, secret in ((EVERYTHING, "owner"), (MINIMAL, "database")):
+        for stage in HOOKS:
+            (container,) = _containers(engine.get("Job", name=f"-{stage}", values=values))
+            (told,) = container["env"]
+            assert told["valueFrom"]["secretKeyRef"] == {"name": secret, "key": "url"}
+
+
 def test_migrations__by_hand(engine: Engine) -> None:
     """Who does not wait for the rollout runs what comes after it by hand."""
     made = engine.render(MINIMAL | {"migrations": {"post": False}})

@@ -25,7 +25,9 @@ spec:
           {{- include "tokenworks.container" .root | nindent 10 }}
           command: [tokenworks, db, upgrade, --stage, {{ .stage }}]
           env:
-            {{- include "tokenworks.env" .root | nindent 12 }}
+            {{- with .root.Values.migrations.database }}
+            {{- include "tokenworks.databaseEnv" (ternary . $.root.Values.database (ne .existingSecret "")) | nindent 12 }}
+            {{- end }}
           resources:
             {{- toYaml .root.Values.jobs.resources | nindent 12 }}
 {{- end -}}

@@ -39,13 +39,18 @@ securityContext:
     drop: [ALL]
 {{- end -}}
 
-{{/* The environment of every `tokenworks` process. */}}
-{{- define "tokenworks.env" -}}
+{{/* Where the database is. Takes {existingSecret, key}. */}}
+{{- define "tokenworks.databaseEnv" -}}
 - name: TOKENWORKS_DATABASE_URL
   valueFrom:
     secretKeyRef:
-      name: {{ .Values.database.existingSecret }}
-      key: {{ .Values.database.key }}
+      name: {{ .existingSecret }}
+      key: {{ .key }}
+{{- end -}}
+
+{{/* The environment of every process that does not migrate. */}}
+{{- define "tokenworks.env" -}}
+{{ include "tokenworks.databaseEnv" .Values.database }}
 {{- range $name, $value := .Values.settings }}
 - name: TOKENWORKS_{{ upper $name }}
   {{- if kindIs "slice" $value }}
