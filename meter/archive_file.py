@@ -73,6 +73,9 @@ class ArchiveFolder:
         part = path.with_name(f"{path.name}.{os.getpid()}.part")
         try:
             path.parent.mkdir(exist_ok=True)
+            # Of whoever was killed while it wrote this one; one at a time does.
+            for left in path.parent.glob(f"{path.name}.*.part"):
+                left.unlink(missing_ok=True)
             table = arrow.Table.from_pydict(
                 {
                     column.name: [getattr(it, column.name) for it in rows]

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults import (
+    rows_archive,
     rows_batches,
     rows_corrections,
     rows_disk,
@@ -60,6 +61,7 @@ MODULES: Final = (
     rows_time,
     rows_tls,
     rows_upgrade,
+    rows_archive,
     rows_hostile,
     rows_self,
 )

@@ -252,6 +252,7 @@ def test_archive__that_reads_back_other_bytes(
 # What the disk may refuse, step by step.
 FAULTS: list[tuple[Any, str]] = [
     (Path, "mkdir"),
+    (Path, "unlink"),
     (Path, "open"),
     (os, "fsync"),
     (Path, "replace"),
@@ -274,6 +275,8 @@ def test_archive__ended_at_each_step(
     def refuse(*_: object, **__: object) -> None:
         raise OSError(5, "the disk says no")
 
+    (tmp_path / FIRST).mkdir()
+    (tmp_path / FIRST / "0-000000000001.parquet.1.part").write_bytes(b"of one that was killed")
     with monkeypatch.context() as broken:
         broken.setattr(*fault, refuse)
         with pytest.raises((MeterError, OSError)):
