@@ -9,6 +9,7 @@ from billing.close_result import Closed, Outcome, Tally
 from billing.issued import Doing
 from billing.period_closing import PeriodClosing
 from billing.triage import Ready
+from meter.spans import span
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +61,10 @@ class OwnProcess:
 
 def close_chunk(closing: PeriodClosing, chunk: Chunk) -> ChunkDone:
     """Close a chunk, but for what another job is at; raises Unavailable."""
-    closed = closing.close(chunk.ready, cut_id=chunk.cut_id, doing=chunk.doing, skip_locked=True)
+    with span("close batch", periods=len(chunk.ready), cut_id=chunk.cut_id):
+        closed = closing.close(
+            chunk.ready, cut_id=chunk.cut_id, doing=chunk.doing, skip_locked=True
+        )
     done = {(it.period.version.contract, it.period.span.start_ms) for it in closed}
     tally = Tally()
     tally.add(closed)

@@ -15,6 +15,7 @@ import billing.app
 import meter.lending
 from billing.closers import Chunk, ChunkDone, Closers, MakeClosers, close_chunk
 from billing.period_closing import PeriodClosing
+from cli.traces import tracing
 from meter.domain.errors import Reason, Unavailable
 from meter.options import JobOptions
 from meter.runtime.garbage import uncollected
@@ -83,6 +84,7 @@ class _Own:
 def _start(options: JobOptions) -> None:
     """Connect, in a process of its own."""
     host = _Own.stack.enter_context(meter.lending.open_host(options))
+    _Own.stack.enter_context(tracing(options.otlp_traces_endpoint))
     _Own.closing = billing.app.make_closing(host).closer
     _Own.closing.look()
 

@@ -19,6 +19,7 @@ import migrations
 from cli.closers import make_closers
 from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings, is_loopback
+from cli.traces import tracing
 from meter.certificates import CertificateFault
 from meter.domain.errors import MeterError, Reason, Refused, Unavailable
 from meter.domain.times import to_iso, to_ms
@@ -107,6 +108,7 @@ def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) ->
         energy_sources=settings.energy_sources,
         energy_scrape_seconds=settings.energy_scrape_seconds,
         energy_collect_seconds=settings.energy_collect_seconds,
+        otlp_traces_endpoint=settings.otlp_traces_endpoint,
         archive_folder=settings.archive_folder,
         journal_retention_days=settings.journal_retention_days,
     )
@@ -136,6 +138,7 @@ def run_meter(
         database_url=options.database_url,
         tiers=options.tiers,
         archive_folder=options.archive_folder,
+        otlp_traces_endpoint=options.otlp_traces_endpoint,
     )
     make_billing = partial(
         billing.app.make_resident,
@@ -144,7 +147,8 @@ def run_meter(
     )
     try:
         refuse_shared_sessions(options.database_url)
-        asyncio.run(_serve(options, make_billing=make_billing, stop=stop, ready=ready))
+        with tracing(options.otlp_traces_endpoint):
+            asyncio.run(_serve(options, make_billing=make_billing, stop=stop, ready=ready))
     except Refused as error:
         raise CommandError(error.message, code=Exit.REFUSED) from error
     except MeterError as error:

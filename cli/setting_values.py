@@ -211,3 +211,16 @@ def is_loopback(address: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def read_collector_url(value: object) -> str:
+    """Return http://host:port or https://host:port."""
+    url = read_text(value)
+    try:
+        place = urlsplit(url)
+        is_whole = place.scheme in ("http", "https") and bool(place.hostname) and bool(place.port)
+    except ValueError:
+        is_whole = False
+    if not is_whole or place.path.strip("/") or _URL.fullmatch(url) is None:
+        raise ValueError("must be http://host:port or https://host:port")
+    return url

@@ -283,6 +283,15 @@ class Settings:
             " [Its events](log-events.md).",
         ),
     )
+    otlp_traces_endpoint: str | None = field(
+        default=None,
+        metadata=_told(
+            "otlp_traces_endpoint",
+            kinds.read_collector_url,
+            meaning="Where traces are sent by OTLP over gRPC, http://host:4317 or https://…; needs"
+            " the extra `otel`. Without it nothing is traced. [Traces](../operating/traces.md).",
+        ),
+    )
     server: str | None = field(
         default=None,
         metadata=_told(

@@ -39,6 +39,7 @@ CONTEXT: Final[Mapping[str, str]] = {
     "key_id": "The id of the API key that it came with; never the key.",
     "account": "The id of the account that it asks for.",
     "producer": "The name of the producer whose stream it is.",
+    "trace_id": "The trace that it belongs to, where calls are traced.",
 }
 FIELDS: Final[Mapping[str, str]] = {
     **CONTEXT,

@@ -73,6 +73,7 @@ class MeterOptions:
     energy_collect_seconds: int
     archive_folder: Path | None = None
     journal_retention_days: int | None = None
+    otlp_traces_endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +83,7 @@ class JobOptions:
     database_url: str
     tiers: tuple[str, ...]
     archive_folder: Path | None = None
+    otlp_traces_endpoint: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

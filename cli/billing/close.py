@@ -20,6 +20,7 @@ from cli.closers import make_closers
 from cli.connection import connect, load_settings
 from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings
+from cli.traces import tracing
 from meter.domain import errors
 from meter.domain.errors import MeterError
 from meter.domain.times import to_iso
@@ -159,9 +160,10 @@ def _closing(settings: Settings) -> Iterator[tuple[Host, Closing]]:
         database_url=settings.database_url,
         tiers=settings.tiers,
         archive_folder=settings.archive_folder,
+        otlp_traces_endpoint=settings.otlp_traces_endpoint,
     )
     try:
-        with meter.lending.open_host(options) as host:
+        with tracing(options.otlp_traces_endpoint), meter.lending.open_host(options) as host:
             if host.is_driven:
                 report_progress(format_sandbox(to_iso(host.clock.now_ms())))
             yield host, billing.app.make_closing(host, make_closers=make_closers(options))

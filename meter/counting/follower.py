@@ -11,6 +11,7 @@ from meter.counting.aggregate import UsageDelta, aggregate
 from meter.domain.errors import MeterError
 from meter.domain.limits import COUNT_EVENTS_MAX
 from meter.segment import Segment
+from meter.spans import find_tracer
 
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
@@ -162,6 +163,10 @@ class Follower:
         begin = self._monotonic_seconds()
         count = self.count_once()
         took = self._monotonic_seconds() - begin
+        tracer = find_tracer() if count else None
+        if tracer is not None:
+            counted = {"tokenworks.events": count}
+            tracer.record("counting round", seconds=took, trace=None, attributes=counted)
         if 0 < count < COUNT_EVENTS_MAX // 2:
             self._stopping.wait(min(_PAUSE_PER_WORK * took, _PAUSE_SECONDS_MAX))
         return count > 0

@@ -92,6 +92,9 @@ COMMIT_SECONDS_SLOW: Final = 1.0
 # a second does not fill a disk.
 REFUSALS_LOGGED_MAX: Final = 20
 
+# Spans of one group commit: each call of it that is traced has one, up to here.
+GROUP_SPANS_MAX: Final = 128
+
 # How far one call moves a sandbox's clock, which never goes back: a wrong year is refused, a
 # quarter of a year with its late events is not.
 CLOCK_ADVANCE_MS_MAX: Final = 100 * 24 * 3600 * 1000

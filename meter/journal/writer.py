@@ -14,10 +14,12 @@ from meter.domain.limits import (
     BUFFER_KEPT_PARTS,
     COMMIT_SECONDS_SLOW,
     GROUP_EVENTS_MAX,
+    GROUP_SPANS_MAX,
     GROUP_SUBMISSIONS_MAX,
 )
 from meter.journal.commit import Result, Store, Submission, commit_group
 from meter.journal.lanes import Lanes
+from meter.spans import Trace, find_tracer
 
 _log = logging.getLogger(__name__)
 # A producer that another server holds is tried again this often before the call fails.
@@ -72,6 +74,8 @@ class JournalWriter:
         self._buffered_bytes = 0
         self._held_bytes: Counter[tuple[str, str]] = Counter()
         self._put_off: dict[int, int] = {}
+        # Where a submission came from, while somebody traces.
+        self._traces: dict[int, Trace] = {}
         self._filled = asyncio.Event()
         self._drained = asyncio.Condition()
         self._under_way: list[asyncio.Future[Result]] = []
@@ -98,6 +102,10 @@ class JournalWriter:
         future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._waiting.put(lane_of(submission.origin), (submission, future))
         self._hold(submission)
+        tracer = find_tracer()
+        trace = None if tracer is None else tracer.find_trace()
+        if trace is not None:
+            self._traces[id(submission)] = trace
         self._filled.set()
         return future
 
@@ -176,6 +184,12 @@ class JournalWriter:
         if seconds >= COMMIT_SECONDS_SLOW:
             told = {"seconds": round(seconds, 3), "submissions": submissions, "events": events}
             _log.warning("commit_slow", extra=told)
+        tracer = find_tracer()
+        if tracer is not None:
+            traces = [self._traces[id(it)] for it in group if id(it) in self._traces]
+            for trace in traces[:GROUP_SPANS_MAX]:
+                size = {"tokenworks.submissions": submissions, "tokenworks.events": events}
+                tracer.record("commit", seconds=seconds, trace=trace, attributes=size)
 
     async def _deliver(
         self,
@@ -216,6 +230,7 @@ class JournalWriter:
         self._held_bytes[lane] -= submission.size_bytes
         if self._held_bytes[lane] <= 0:
             del self._held_bytes[lane]
+        self._traces.pop(id(submission), None)
         self._buffered_bytes -= submission.size_bytes
         self._observer.buffered(self._buffered_bytes)
 

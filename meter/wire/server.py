@@ -13,10 +13,12 @@ from meter.domain.limits import CONNECTION_STREAMS_MAX, MESSAGE_BYTES_MAX, METAD
 from meter.metrics import Metrics
 from meter.options import MeterOptions
 from meter.runtime.driven_clock import DrivenClock
+from meter.spans import find_tracer
 from meter.wire.bounds import Bounds
 from meter.wire.credentials import to_credentials
 from meter.wire.door import DoorInterceptor, RegistryDoor
 from meter.wire.status import StatusInterceptor
+from meter.wire.traced import TracingInterceptor
 from meter.wire.turnstile import Turnstile
 from tokenworks.meter.v1 import (
     account_service_pb2,
@@ -94,6 +96,7 @@ class Server:
         ]
         self._server = grpc.aio.server(
             interceptors=[
+                *_tracing(),
                 StatusInterceptor(metrics, driven=driven),
                 Turnstile(bounds, identify=door.identify),
                 DoorInterceptor(door, access={**METER_ACCESS, **access}),
@@ -143,3 +146,9 @@ class Server:
         return self._server.add_secure_port(
             options.grpc_address, to_credentials(self._certificates)
         )
+
+
+def _tracing() -> list[grpc.aio.ServerInterceptor]:
+    """Return what traces calls, if anybody does."""
+    tracer = find_tracer()
+    return [] if tracer is None else [TracingInterceptor(tracer)]
