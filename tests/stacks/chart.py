@@ -133,9 +133,11 @@ class Engine:
         values: Values = self._helm.values_from_yaml(text)
         return values
 
-    def render(self, values: Values, *, release: str = RELEASE) -> list[Manifest]:
+    def render(
+        self, values: Values, *, release: str = RELEASE, is_upgrade: bool = False
+    ) -> list[Manifest]:
         """The objects of a release, read from YAML as Kubernetes reads it."""
-        return list(self._objects(values, release=release))
+        return list(self._objects(values, release=release, is_upgrade=is_upgrade))
 
     def get(self, kind: str, *, name: str = "", values: Values = EVERYTHING) -> Manifest:
         """The only object of this kind whose name ends so."""
@@ -146,9 +148,17 @@ class Engine:
         ]
         return found
 
-    def texts(self, values: Values, *, release: str = RELEASE) -> dict[str, str]:
+    def texts(
+        self, values: Values, *, release: str = RELEASE, is_upgrade: bool = False
+    ) -> dict[str, str]:
         """The objects of a release as they are written, by the name of their template."""
-        texts: dict[str, str] = self._chart.render(values, name=release, namespace=NAMESPACE)
+        texts: dict[str, str] = self._chart.render(
+            values,
+            name=release,
+            namespace=NAMESPACE,
+            is_install=not is_upgrade,
+            is_upgrade=is_upgrade,
+        )
         # Every template makes one object or none.
         return {
             name.rpartition("/")[2]: text
@@ -156,8 +166,8 @@ class Engine:
             if name.endswith(".yaml") and text.strip()
         }
 
-    def _objects(self, values: Values, *, release: str) -> Iterator[Manifest]:
-        for text in self.texts(values, release=release).values():
+    def _objects(self, values: Values, *, release: str, is_upgrade: bool) -> Iterator[Manifest]:
+        for text in self.texts(values, release=release, is_upgrade=is_upgrade).values():
             yield self._helm.values_from_yaml(text)
 
 

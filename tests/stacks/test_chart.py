@@ -140,7 +140,7 @@ def test_manifest__is_of_kubernetes(
 ) -> None:
     """Each object is one of the oldest and of the newest Kubernetes, to the last key."""
     version = kubernetes.latest_version() if version == "newest" else version
-    for manifest in engine.render(engine.values(case)):
+    for manifest in engine.render(engine.values(case), is_upgrade=True):
         if not manifest["apiVersion"].startswith(FOREIGN):
             kubernetes.validate(manifest, version, strict=True)
 

@@ -169,6 +169,21 @@ def test_migrations__as_the_schema_s_owner(engine: Engine) -> None:
             assert told["valueFrom"]["secretKeyRef"] == {"name": secret, "key": "url"}
 
 
+def test_migrations__after_the_last_older_server(engine: Engine) -> None:
+    """With an upgrade what older servers needed stays until the last may have used up its time."""
+    upgrade = {it["metadata"]["name"]: it for it in engine.render(MINIMAL, is_upgrade=True)}
+    deployment = find_pod(engine.get("Deployment", values=MINIMAL)) or {}
+    for stage in HOOKS:
+        pod = find_pod(upgrade[f"tokenworks-db-upgrade-{stage}"]) or {}
+        waits = [it["command"] for it in pod.get("initContainers", [])]
+        assert len(waits) == (stage == "post")
+        for word, seconds in waits:
+            assert word == "sleep"
+            assert int(seconds) > deployment["terminationGracePeriodSeconds"]
+        installed = find_pod(engine.get("Job", name=f"-{stage}", values=MINIMAL)) or {}
+        assert "initContainers" not in installed
+
+
 def test_migrations__by_hand(engine: Engine) -> None:
     """Who does not wait for the rollout runs what comes after it by hand."""
     made = engine.render(MINIMAL | {"migrations": {"post": False}})

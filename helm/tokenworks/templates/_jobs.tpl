@@ -1,4 +1,4 @@
-{{/* Migrations of a stage, as a hook. Takes {root, stage, hook, serviceAccount}. */}}
+{{/* Migrations of a stage, as a hook. Takes {root, stage, hook, serviceAccount, waitSeconds}. */}}
 {{- define "tokenworks.migration" -}}
 {{- $component := printf "db-upgrade-%s" .stage -}}
 apiVersion: batch/v1
@@ -20,6 +20,15 @@ spec:
       serviceAccountName: {{ .serviceAccount }}
       {{- include "tokenworks.podSpec" .root | nindent 6 }}
       restartPolicy: Never
+      {{- with .waitSeconds }}
+      initContainers:
+        # Helm goes on when the new pods are ready; the last old one still has its time to end.
+        - name: wait
+          {{- include "tokenworks.container" $.root | nindent 10 }}
+          command: [sleep, {{ . | quote }}]
+          resources:
+            {{- toYaml $.root.Values.jobs.resources | nindent 12 }}
+      {{- end }}
       containers:
         - name: {{ $component }}
           {{- include "tokenworks.container" .root | nindent 10 }}
