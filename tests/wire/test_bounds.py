@@ -92,6 +92,8 @@ def test_call__is_refused_after_it_was_held(
     run(work)
     assert len(refused) == 5
     assert len(seconds) == 55
+    # The last that was let in, and those that were not.
+    assert sum(it > limits.HOLD_SECONDS_MAX - 0.05 for it in seconds) == 1 + 5
     assert max(seconds) == limits.HOLD_SECONDS_MAX
     assert refused[0].metadata == {"bound": "calls"}
 

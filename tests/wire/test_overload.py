@@ -1,5 +1,7 @@
 """A full buffer: streams feel it, calls are refused, memory stays, nothing is lost."""
 
+import socket
+import struct
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from meter.domain.limits import CONNECTION_STREAMS_MAX
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import Session, event, opening, rows
 from tests.wire.talk import (
@@ -96,6 +99,17 @@ def test_overload__stream_feels_the_push_back_first(small_meter: RunningMeter) -
         assert talk.hear().ack.durable_sequence == 1
     assert {outcome for call in taken for outcome in call.result().outcomes} == {RECORDED}
     assert session.counted() == {("acme", "high", INPUT): 3 + 3_000 * len(taken)}
+
+
+def test_connection__is_told_how_many_streams_it_has(shared_meter: RunningMeter) -> None:
+    """The server's first frame says how many streams and calls one connection may have."""
+    host, _, port = shared_meter.target.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=10) as peer, peer.makefile("rb") as it:
+        peer.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes([0, 0, 0, 4, 0, 0, 0, 0, 0]))
+        head = it.read(9)
+        assert head[3] == 4, "SETTINGS"
+        told = dict(struct.iter_unpack(">HI", it.read(int.from_bytes(head[:3]))))
+    assert told[3] == CONNECTION_STREAMS_MAX, "SETTINGS_MAX_CONCURRENT_STREAMS"
 
 
 def test_bounds__hold_back_a_key_that_calls_too_often(database_url: str, tmp_path: Path) -> None:

@@ -51,7 +51,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     ERROR_REASON_PRODUCER_TAKEN_OVER: _ErrorReason.ValueType  # 21
     """FAILED_PRECONDITION: a newer instance of this producer has opened a stream. Stop: do not reopen."""
     ERROR_REASON_OVERLOADED: _ErrorReason.ValueType  # 30
-    """RESOURCE_EXHAUSTED, with RetryInfo: the buffer is full. Wait and send again."""
+    """RESOURCE_EXHAUSTED, with RetryInfo: the buffer is full, or the API key goes too fast and has
+    reached the `bound` that the metadata names. Wait and send again.
+    """
     ERROR_REASON_STORE_UNAVAILABLE: _ErrorReason.ValueType  # 31
     """UNAVAILABLE, with RetryInfo: the database is away, or the fate of a commit is not known yet. Nothing was
     acknowledged: send again.
@@ -135,7 +137,9 @@ ERROR_REASON_STREAM_NOT_OPENED: ErrorReason.ValueType  # 20
 ERROR_REASON_PRODUCER_TAKEN_OVER: ErrorReason.ValueType  # 21
 """FAILED_PRECONDITION: a newer instance of this producer has opened a stream. Stop: do not reopen."""
 ERROR_REASON_OVERLOADED: ErrorReason.ValueType  # 30
-"""RESOURCE_EXHAUSTED, with RetryInfo: the buffer is full. Wait and send again."""
+"""RESOURCE_EXHAUSTED, with RetryInfo: the buffer is full, or the API key goes too fast and has
+reached the `bound` that the metadata names. Wait and send again.
+"""
 ERROR_REASON_STORE_UNAVAILABLE: ErrorReason.ValueType  # 31
 """UNAVAILABLE, with RetryInfo: the database is away, or the fate of a commit is not known yet. Nothing was
 acknowledged: send again.
