@@ -15,6 +15,7 @@ from cli.process import CommandError, Exit, report_progress
 from cli.settings import Settings
 from meter.domain.errors import MeterError
 from meter.domain.times import to_iso
+from meter.runtime.sessions import refuse_shared_sessions
 from migrations import Stage, Standing, stage_of
 
 _in_stage = click.option(
@@ -123,6 +124,8 @@ def upgrade_schema(database_url: str, *, stage: Stage | None = None) -> list[str
     missing = _of_stage(look_at_schema(database_url), stage)
     if missing:
         try:
+            # The lock of one who migrates is its session's.
+            refuse_shared_sessions(database_url)
             migrations.upgrade(
                 database_url,
                 stage=stage,
@@ -130,6 +133,8 @@ def upgrade_schema(database_url: str, *, stage: Stage | None = None) -> list[str
             )
         except DBAPIError as error:
             raise CommandError(f"the schema cannot be upgraded: {error.orig}") from error
+        except MeterError as error:
+            raise CommandError(error.message) from error
     return missing
 
 

@@ -7,6 +7,8 @@ import grpc
 import psycopg
 import pytest
 
+from cli.db import upgrade_schema
+from cli.process import CommandError
 from meter.domain.errors import Refused
 from meter.runtime.sessions import refuse_shared_sessions
 from tests.postgres import Cluster, running_cluster
@@ -78,6 +80,17 @@ def test_transactions__are_refused(own_cluster: Cluster, tmp_path: Path, in_turn
             pass
 
 
+def test_transactions__are_refused_to_who_migrates(own_cluster: Cluster) -> None:
+    """A migration, whose lock is its session's, does not begin behind such a pooler."""
+    with (
+        own_cluster.database(template="template0") as url,
+        pooling(url, mode="transaction") as through,
+    ):
+        with pytest.raises(CommandError, match="set pool_mode = session for Tokenworks"):
+            upgrade_schema(through)
+        assert not is_started(url)
+
+
 def test_sessions__are_each_their_own(own_cluster: Cluster) -> None:
     """Without a pooler, and by sessions, nothing is refused, however often it is looked."""
     with own_cluster.database() as url, pooling(url, mode="session") as through:
@@ -91,6 +104,13 @@ def test_page__sets_what_is_tried() -> None:
     settings = page_settings()
     assert settings["pool_mode"] == "session"
     assert settings["server_reset_query"] == "DISCARD ALL"
+
+
+def is_started(url: str) -> bool:
+    """Tell whether a migration was applied to a database."""
+    with psycopg.connect(url) as connection:
+        found = connection.execute("SELECT to_regclass('alembic_version')").fetchone()
+    return found != (None,)
 
 
 def is_open(session: Session) -> bool:
