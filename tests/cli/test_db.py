@@ -8,7 +8,9 @@ from pathlib import Path
 
 import psycopg
 import pytest
+from alembic import command
 
+import migrations
 from cli.postgres.nearest import find_nearest_url
 from meter.store.folding import SUMMED
 from tests.postgres import Cluster
@@ -65,6 +67,29 @@ def test_check__of_a_newer_version(cluster: Cluster) -> None:
         connection.execute("INSERT INTO schema_history VALUES ('9997_post_gone')")
         refused = _run("check", url=url)
         assert (refused.returncode, "9997_post_gone" in refused.stderr) == (1, True)
+
+
+def test_upgrade__while_somebody_holds_a_lock(cluster: Cluster) -> None:
+    """A lock that is not there is asked for again; whoever queues behind is let through between."""
+    with cluster.database(template="template0") as url:
+        command.upgrade(migrations._config(url), "0010_pre_roles")  # noqa: SLF001  half the way
+        with psycopg.connect(url) as holding, psycopg.connect(url, autocommit=True) as behind:
+            holding.execute("SELECT count(*) FROM journal")
+            upgrading = subprocess.Popen(
+                [TOKENWORKS, "db", "upgrade"],
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=os.environ | {"TOKENWORKS_DATABASE_URL": url},
+                text=True,
+            )
+            assert upgrading.stderr is not None
+            told = upgrading.stderr.readline()
+            behind.execute("SET statement_timeout = '5s'")
+            behind.execute("SELECT count(*) FROM journal")
+        assert upgrading.wait(timeout=60) == 0
+        upgrading.stderr.close()
+        assert "waits for a lock" in told
+        assert _run("check", url=url).returncode == 0
 
 
 def test_nearest__where_up_runs(
