@@ -21,6 +21,7 @@ _MEBIBYTE = 1024 * 1024
 # When a change of a setting counts.
 _AFTER_A_RESTART = "after a restart"
 _NEXT_COMMAND = "with the next command"
+_AT_ONCE = "at once, where the file is another; a new name after a restart"
 is_loopback = kinds.is_loopback
 
 
@@ -28,327 +29,272 @@ class SettingsError(Exception):
     """The settings cannot be used; the message has one line for each fault."""
 
 
-def _told(
-    name: str, parse: Callable[[object], object], *, meaning: str, counts: str = _AFTER_A_RESTART
-) -> dict[str, object]:
-    return {"env": f"{PREFIX}{name.upper()}", "parse": parse, "help": meaning, "counts": counts}
+def _setting(
+    name: str,
+    parse: Callable[[object], object],
+    *,
+    default: object,
+    meaning: str,
+    is_secret: bool = False,
+    counts: str = _AFTER_A_RESTART,
+) -> Any:  # noqa: ANN401  a field of the class
+    told = {"env": f"{PREFIX}{name.upper()}", "parse": parse, "help": meaning, "counts": counts}
+    return field(default=default, repr=not is_secret, metadata=told)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """What the command and the process are told from outside, each value checked."""
 
-    database_url: str | None = field(
+    database_url: str | None = _setting(
+        "database_url",
+        kinds.read_database_url,
         default=None,
-        repr=False,
-        metadata=_told(
-            "database_url",
-            kinds.read_database_url,
-            meaning="The Postgres to use (15 to 18): postgresql://user:password@host:port/database."
-            " It may name several host:port, separated by commas: the one that takes writes is used"
-            " ([high availability](../operating/postgres-ha.md)). Without it `up` starts its own,"
-            " and `serve` refuses to start.",
-        ),
+        meaning="The Postgres to use (15 to 18): postgresql://user:password@host:port/database."
+        " It may name several host:port, separated by commas: the one that takes writes is used"
+        " ([high availability](../operating/postgres-ha.md)). Without it `up` starts its own,"
+        " and `serve` refuses to start.",
+        is_secret=True,
     )
-    pg_bin: Path | None = field(
+    pg_bin: Path | None = _setting(
+        "pg_bin",
+        kinds.read_path,
         default=None,
-        metadata=_told(
-            "pg_bin",
-            kinds.read_path,
-            meaning="Folder of the Postgres programs that `up` starts, instead of the embedded"
-            " ones.",
-        ),
+        meaning="Folder of the Postgres programs that `up` starts, instead of the embedded ones.",
     )
-    grpc_address: str = field(
+    grpc_address: str = _setting(
+        "grpc_address",
+        kinds.read_address,
         default="127.0.0.1:7411",
-        metadata=_told(
-            "grpc_address",
-            kinds.read_address,
-            meaning="Where the meter listens for gRPC, host:port. Port 0 is any free one.",
-        ),
+        meaning="Where the meter listens for gRPC, host:port. Port 0 is any free one.",
     )
-    http_address: str = field(
+    http_address: str = _setting(
+        "http_address",
+        kinds.read_address,
         default="127.0.0.1:7412",
-        metadata=_told(
-            "http_address",
-            kinds.read_address,
-            meaning="Where the meter listens for HTTP (metrics and health), host:port.",
-        ),
+        meaning="Where the meter listens for HTTP (metrics and health), host:port.",
     )
-    tls_certificate: Path | None = field(
+    tls_certificate: Path | None = _setting(
+        "tls_certificate",
+        kinds.read_existing_file,
         default=None,
-        metadata=_told(
-            "tls_certificate",
-            kinds.read_existing_file,
-            meaning="File with the server's certificate chain (PEM); gRPC is then TLS only. It and"
-            " its key are read again when they change. [TLS](../operating/tls.md).",
-        ),
+        meaning="File with the server's certificate chain (PEM); gRPC is then TLS only. It and"
+        " its key are read again when they change. [TLS](../operating/tls.md).",
+        counts=_AT_ONCE,
     )
-    tls_key: Path | None = field(
+    tls_key: Path | None = _setting(
+        "tls_key",
+        kinds.read_existing_file,
         default=None,
-        metadata=_told(
-            "tls_key",
-            kinds.read_existing_file,
-            meaning="File with the certificate's private key (PEM).",
-        ),
+        meaning="File with the certificate's private key (PEM).",
+        counts=_AT_ONCE,
     )
-    tls_client_ca: Path | None = field(
+    tls_client_ca: Path | None = _setting(
+        "tls_client_ca",
+        kinds.read_existing_file,
         default=None,
-        metadata=_told(
-            "tls_client_ca",
-            kinds.read_existing_file,
-            meaning="File with the authorities (PEM) of clients: who speaks gRPC has to show a"
-            " certificate of theirs. [Clients' certificates](../operating/tls.md#mutual-tls).",
-        ),
+        meaning="File with the authorities (PEM) of clients: who speaks gRPC has to show a"
+        " certificate of theirs. [Clients' certificates](../operating/tls.md#mutual-tls).",
+        counts=_AT_ONCE,
     )
-    http_tls: bool = field(
+    http_tls: bool = _setting(
+        "http_tls",
+        kinds.read_boolean,
         default=False,
-        metadata=_told(
-            "http_tls",
-            kinds.read_boolean,
-            meaning="Whether metrics and health are served over TLS too, with the same certificate"
-            " and without one of the client's.",
-        ),
+        meaning="Whether metrics and health are served over TLS too, with the same certificate"
+        " and without one of the client's.",
     )
-    connection_age_seconds: int = field(
+    connection_age_seconds: int = _setting(
+        "connection_age_seconds",
+        kinds.read_integer(minimum=2, maximum=86_400),
         default=CONNECTION_AGE_SECONDS,
-        metadata=_told(
-            "connection_age_seconds",
-            kinds.read_integer(minimum=2, maximum=86_400),
-            meaning="For how long a gRPC connection lives, in seconds, until its client has to come"
-            " anew and show a certificate that is valid then.",
-        ),
+        meaning="For how long a gRPC connection lives, in seconds, until its client has to come"
+        " anew and show a certificate that is valid then.",
     )
-    insecure: bool = field(
+    insecure: bool = _setting(
+        "insecure",
+        kinds.read_boolean,
         default=False,
-        metadata=_told(
-            "insecure",
-            kinds.read_boolean,
-            meaning="Allows to listen to, or to send an API key to, another machine without TLS.",
-        ),
+        meaning="Allows to listen to, or to send an API key to, another machine without TLS.",
     )
-    key_pepper_file: Path | None = field(
+    key_pepper_file: Path | None = _setting(
+        "key_pepper_file",
+        kinds.read_existing_file,
         default=None,
-        metadata=_told(
-            "key_pepper_file",
-            kinds.read_existing_file,
-            meaning="File with 32 bytes or more as hexadecimal digits, the key of the API keys'"
-            " hashes. All servers of an installation share it; who loses it loses all API keys."
-            " `up` makes its own, `serve` needs one.",
-        ),
+        meaning="File with 32 bytes or more as hexadecimal digits, the key of the API keys'"
+        " hashes. All servers of an installation share it; who loses it loses all API keys."
+        " `up` makes its own, `serve` needs one.",
     )
-    tiers: tuple[str, ...] = field(
+    tiers: tuple[str, ...] = _setting(
+        "tiers",
+        kinds.read_tiers,
         default=("free", "medium", "high", "premium", "ultra"),
-        metadata=_told(
-            "tiers",
-            kinds.read_tiers,
-            meaning="The tiers that this installation sells, separated by commas. Events of others"
-            " are set aside.",
-        ),
+        meaning="The tiers that this installation sells, separated by commas. Events of others"
+        " are set aside.",
     )
-    shard: int | None = field(
+    shard: int | None = _setting(
+        "shard",
+        kinds.read_integer(minimum=0, maximum=32_767),
         default=None,
-        metadata=_told(
-            "shard",
-            kinds.read_integer(minimum=0, maximum=32_767),
-            meaning="The shard of the journal that this process begins with, taken over from"
-            " whoever has it. Without it the lowest that nobody has: right for replicas.",
-        ),
+        meaning="The shard of the journal that this process begins with, taken over from"
+        " whoever has it. Without it the lowest that nobody has: right for replicas.",
     )
-    buffer_bytes_max: int = field(
+    buffer_bytes_max: int = _setting(
+        "buffer_bytes_max",
+        kinds.read_integer(minimum=_MEBIBYTE, maximum=64 * 1024 * _MEBIBYTE),
         default=256 * _MEBIBYTE,
-        metadata=_told(
-            "buffer_bytes_max",
-            kinds.read_integer(minimum=_MEBIBYTE, maximum=64 * 1024 * _MEBIBYTE),
-            meaning="Bytes that may wait for their commit; more is refused with OVERLOADED.",
-        ),
+        meaning="Bytes that may wait for their commit; more is refused with OVERLOADED.",
     )
-    calls_per_second_max: int = field(
+    calls_per_second_max: int = _setting(
+        "calls_per_second_max",
+        kinds.read_integer(minimum=1, maximum=1_000_000),
         default=1_000,
-        metadata=_told(
-            "calls_per_second_max",
-            kinds.read_integer(minimum=1, maximum=1_000_000),
-            meaning="Calls that one API key may make in a second; what is above is held back, then"
-            " refused with OVERLOADED. A core makes some two thousand with one event each: report"
-            " several in a call, or by a stream, before raising this."
-            " [All bounds](../operating/threat-model.md#bounds).",
-        ),
+        meaning="Calls that one API key may make in a second; what is above is held back, then"
+        " refused with OVERLOADED. A core makes some two thousand with one event each: report"
+        " several in a call, or by a stream, before raising this."
+        " [All bounds](../operating/threat-model.md#bounds).",
     )
-    sandbox_clock: datetime | None = field(
+    sandbox_clock: datetime | None = _setting(
+        "sandbox_clock",
+        kinds.read_instant,
         default=None,
-        metadata=_told(
-            "sandbox_clock",
-            kinds.read_instant,
-            meaning="Makes a sandbox of an empty database: it lives on a driven clock, which begins"
-            " at this instant (2026-10-01T00:00:00Z) and stands still until `tokenworks billing"
-            " clock --to` moves it. Later starts need the setting too, and any instant will do. A"
-            " database that has lived on the real clock refuses it."
-            " [What it is for](../operating/sandbox.md).",
-        ),
+        meaning="Makes a sandbox of an empty database: it lives on a driven clock, which begins"
+        " at this instant (2026-10-01T00:00:00Z) and stands still until `tokenworks billing"
+        " clock --to` moves it. Later starts need the setting too, and any instant will do. A"
+        " database that has lived on the real clock refuses it."
+        " [What it is for](../operating/sandbox.md).",
     )
-    silence_seconds: int = field(
+    silence_seconds: int = _setting(
+        "silence_seconds",
+        kinds.read_integer(minimum=10, maximum=86_400),
         default=60,
-        metadata=_told(
-            "silence_seconds",
-            kinds.read_integer(minimum=10, maximum=86_400),
-            meaning="For how long a producer that is registered or active may be unheard, in"
-            " seconds, before it is called silent. In a sandbox nobody is."
-            " [Silence and gaps](../operating/producers.md).",
-        ),
+        meaning="For how long a producer that is registered or active may be unheard, in"
+        " seconds, before it is called silent. In a sandbox nobody is."
+        " [Silence and gaps](../operating/producers.md).",
     )
-    durable_standbys: tuple[str, ...] = field(
+    durable_standbys: tuple[str, ...] = _setting(
+        "durable_standbys",
+        kinds.read_standbys,
         default=(),
-        metadata=_told(
-            "durable_standbys",
-            kinds.read_standbys,
-            meaning="The standbys of the database, by their application_name and separated by"
-            " commas, that must have a batch on disk before producers forget it. One that is not"
-            " connected holds all of them back. Without any, what the database has recorded is"
-            " durable. [What durable means](../operating/producers.md#what-durable-means).",
-        ),
+        meaning="The standbys of the database, by their application_name and separated by"
+        " commas, that must have a batch on disk before producers forget it. One that is not"
+        " connected holds all of them back. Without any, what the database has recorded is"
+        " durable. [What durable means](../operating/producers.md#what-durable-means).",
     )
-    energy_sources: tuple[EnergySource, ...] = field(
+    energy_sources: tuple[EnergySource, ...] = _setting(
+        "energy_sources",
+        kinds.read_energy_sources,
         default=(),
-        metadata=_told(
-            "energy_sources",
-            kinds.read_energy_sources,
-            meaning="Where energy is read, separated by commas: pool=URL for dcgm-exporter's page"
-            " of a node (`h100=http://node-1:9400/metrics`), pool=nvml for the GPUs of the meter's"
-            " own machine. A pool may have many. Or pool=static:WATTS, a rating of the whole pool,"
-            " for one of which nothing is measured. [How to set it up](../operating/energy.md).",
-        ),
+        meaning="Where energy is read, separated by commas: pool=URL for dcgm-exporter's page"
+        " of a node (`h100=http://node-1:9400/metrics`), pool=nvml for the GPUs of the meter's"
+        " own machine. A pool may have many. Or pool=static:WATTS, a rating of the whole pool,"
+        " for one of which nothing is measured. [How to set it up](../operating/energy.md).",
     )
-    energy_scrape_seconds: int = field(
+    energy_scrape_seconds: int = _setting(
+        "energy_scrape_seconds",
+        kinds.read_integer(minimum=1, maximum=3600),
         default=15,
-        metadata=_told(
-            "energy_scrape_seconds",
-            kinds.read_integer(minimum=1, maximum=3600),
-            meaning="How often the energy sources are read, in seconds. In a sandbox they are read"
-            " at each edge of an interval instead.",
-        ),
+        meaning="How often the energy sources are read, in seconds. In a sandbox they are read"
+        " at each edge of an interval instead.",
     )
-    energy_collect_seconds: int = field(
+    energy_collect_seconds: int = _setting(
+        "energy_collect_seconds",
+        kinds.read_integer(minimum=1, maximum=3600),
         default=30,
-        metadata=_told(
-            "energy_collect_seconds",
-            kinds.read_integer(minimum=1, maximum=3600),
-            meaning="How often the exporters look at their boards, in seconds: dcgm-exporter's"
-            " `--collect-interval`. Four times this, and four times energy_scrape_seconds, must"
-            f" fit into the {RATE_WINDOW_SECONDS} seconds of the recording rules.",
-        ),
+        meaning="How often the exporters look at their boards, in seconds: dcgm-exporter's"
+        " `--collect-interval`. Four times this, and four times energy_scrape_seconds, must"
+        f" fit into the {RATE_WINDOW_SECONDS} seconds of the recording rules.",
     )
-    journal_retention_days: int | None = field(
+    journal_retention_days: int | None = _setting(
+        "journal_retention_days",
+        kinds.read_integer(minimum=35, maximum=3650),
         default=None,
-        metadata=_told(
-            "journal_retention_days",
-            kinds.read_integer(minimum=35, maximum=3650),
-            meaning="After so many days a month of the journal leaves the database for"
-            " archive_folder. Without it all of it stays. [Retention](../operating/retention.md).",
-        ),
+        meaning="After so many days a month of the journal leaves the database for"
+        " archive_folder. Without it all of it stays. [Retention](../operating/retention.md).",
     )
-    archive_folder: Path | None = field(
+    archive_folder: Path | None = _setting(
+        "archive_folder",
+        kinds.read_path,
         default=None,
-        metadata=_told(
-            "archive_folder",
-            kinds.read_path,
-            meaning="Folder with the months that left the database, as Parquet; jobs and all"
-            " servers see the same one. Needs `tokenworks[parquet]`.",
-        ),
+        meaning="Folder with the months that left the database, as Parquet; jobs and all"
+        " servers see the same one. Needs `tokenworks[parquet]`.",
     )
-    customer_metrics_max: int = field(
+    customer_metrics_max: int = _setting(
+        "customer_metrics_max",
+        kinds.read_integer(minimum=0, maximum=100),
         default=0,
-        metadata=_told(
-            "customer_metrics_max",
-            kinds.read_integer(minimum=0, maximum=100),
-            meaning="How many customers have a series of their own in"
-            " tokenworks_customer_tokens_total: those that took the most in the last hour, by the"
-            " names of their contracts. 0: the metric is off. Whoever reads the metrics reads the"
-            " names.",
-        ),
+        meaning="How many customers have a series of their own in"
+        " tokenworks_customer_tokens_total: those that took the most in the last hour, by the"
+        " names of their contracts. 0: the metric is off. Whoever reads the metrics reads the"
+        " names.",
     )
-    log_level: str = field(
+    log_level: str = _setting(
+        "log_level",
+        kinds.read_log_level,
         default="info",
-        metadata=_told(
-            "log_level",
-            kinds.read_log_level,
-            meaning=f"What is logged: one of {', '.join(kinds.LOG_LEVELS)}.",
-        ),
+        meaning=f"What is logged: one of {', '.join(kinds.LOG_LEVELS)}.",
     )
-    log_format: str = field(
+    log_format: str = _setting(
+        "log_format",
+        kinds.read_log_format,
         default="text",
-        metadata=_told(
-            "log_format",
-            kinds.read_log_format,
-            meaning="How the log is written: text, or json, an object a line."
-            " [Its events](log-events.md).",
-        ),
+        meaning="How the log is written: text, or json, an object a line."
+        " [Its events](log-events.md).",
     )
-    otlp_traces_endpoint: str | None = field(
+    otlp_traces_endpoint: str | None = _setting(
+        "otlp_traces_endpoint",
+        kinds.read_collector_url,
         default=None,
-        metadata=_told(
-            "otlp_traces_endpoint",
-            kinds.read_collector_url,
-            meaning="Where traces are sent by OTLP over gRPC, http://host:4317 or https://…; needs"
-            " the extra `otel`. Without it nothing is traced. [Traces](../operating/traces.md).",
-        ),
+        meaning="Where traces are sent by OTLP over gRPC, http://host:4317 or https://…; needs"
+        " the extra `otel`. Without it nothing is traced. [Traces](../operating/traces.md).",
     )
-    server: str | None = field(
+    server: str | None = _setting(
+        "server",
+        kinds.read_text,
         default=None,
-        metadata=_told(
-            "server",
-            kinds.read_text,
-            meaning="The meter that commands speak to: host:port, which means TLS unless it is this"
-            " machine, or https://host:port or http://host:port. Without it, the one of the"
-            " credentials file.",
-            counts=_NEXT_COMMAND,
-        ),
+        meaning="The meter that commands speak to: host:port, which means TLS unless it is this"
+        " machine, or https://host:port or http://host:port. Without it, the one of the"
+        " credentials file.",
+        counts=_NEXT_COMMAND,
     )
-    api_key: str | None = field(
+    api_key: str | None = _setting(
+        "api_key",
+        kinds.read_text,
         default=None,
-        repr=False,
-        metadata=_told(
-            "api_key",
-            kinds.read_text,
-            meaning="The API key that commands use. Without it, the one of the credentials file,"
-            " which is only ever sent to that file's own server.",
-            counts=_NEXT_COMMAND,
-        ),
+        meaning="The API key that commands use. Without it, the one of the credentials file,"
+        " which is only ever sent to that file's own server.",
+        is_secret=True,
+        counts=_NEXT_COMMAND,
     )
-    credentials_file: Path | None = field(
+    credentials_file: Path | None = _setting(
+        "credentials_file",
+        kinds.read_existing_file,
         default=None,
-        metadata=_told(
-            "credentials_file",
-            kinds.read_existing_file,
-            meaning="File that `up` wrote, with server and API key, instead of the one in the"
-            " nearest .tokenworks folder, from the current folder upward.",
-            counts=_NEXT_COMMAND,
-        ),
+        meaning="File that `up` wrote, with server and API key, instead of the one in the"
+        " nearest .tokenworks folder, from the current folder upward.",
+        counts=_NEXT_COMMAND,
     )
-    ca_certificate: Path | None = field(
+    ca_certificate: Path | None = _setting(
+        "ca_certificate",
+        kinds.read_existing_file,
         default=None,
-        metadata=_told(
-            "ca_certificate",
-            kinds.read_existing_file,
-            meaning="File with the certificates (PEM) that commands trust instead of the system's.",
-            counts=_NEXT_COMMAND,
-        ),
+        meaning="File with the certificates (PEM) that commands trust instead of the system's.",
+        counts=_NEXT_COMMAND,
     )
-    client_certificate: Path | None = field(
+    client_certificate: Path | None = _setting(
+        "client_certificate",
+        kinds.read_existing_file,
         default=None,
-        metadata=_told(
-            "client_certificate",
-            kinds.read_existing_file,
-            meaning="File with the certificate chain (PEM) that commands show a meter which asks"
-            " for one. An API key that is bound to its name need not be sent then.",
-        ),
+        meaning="File with the certificate chain (PEM) that commands show a meter which asks"
+        " for one. An API key that is bound to its name need not be sent then.",
+        counts=_NEXT_COMMAND,
     )
-    client_key: Path | None = field(
+    client_key: Path | None = _setting(
+        "client_key",
+        kinds.read_existing_file,
         default=None,
-        metadata=_told(
-            "client_key",
-            kinds.read_existing_file,
-            meaning="File with that certificate's private key (PEM).",
-        ),
+        meaning="File with that certificate's private key (PEM).",
+        counts=_NEXT_COMMAND,
     )
 
 

@@ -72,7 +72,7 @@ def check_spool(folder: Path) -> Check:
         return Check(name=name, mark=Mark.FAIL, says=f"{folder}: {error}", do="name its folder")
     disk = find_disk(folder)
     facts = {"folder": str(folder), "free_bytes": None if disk is None else disk.free_bytes}
-    facts |= {key: report[key] for key in _SPOOL_FACTS}  # type: ignore[literal-required]
+    facts |= {key: report[key] for key in _SPOOL_FACTS}
     held = f"{report['held_event_count']:,} events in {report['held_batch_count']:,} batches wait"
     says = f"{held}, {format_size(report['size_bytes'])}"
     damaged = _damaged(report)

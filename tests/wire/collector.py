@@ -35,7 +35,8 @@ def running_collector() -> Iterator[tuple[Collector, str]]:
     """A collector that listens for the time of the block, and its URL."""
     collector = Collector()
     server = grpc.server(ThreadPoolExecutor(2))
-    trace_service_pb2_grpc.add_TraceServiceServicer_to_server(collector, server)
+    add = trace_service_pb2_grpc.add_TraceServiceServicer_to_server
+    add(collector, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     server.start()
     try:
@@ -46,4 +47,4 @@ def running_collector() -> Iterator[tuple[Collector, str]]:
 
 def attributes(span: Span) -> dict[str, object]:
     """Return a span's attributes, whichever kind they are."""
-    return {it.key: getattr(it.value, it.value.WhichOneof("value")) for it in span.attributes}
+    return {it.key: getattr(it.value, it.value.WhichOneof("value") or "") for it in span.attributes}
