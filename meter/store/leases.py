@@ -79,9 +79,9 @@ _HOLD_TASK: Final = text(
     INSERT INTO task_leases AS t (task, owner, lease_until) VALUES (:task, :owner, {LEASE_END})
     ON CONFLICT (task) DO UPDATE SET owner = EXCLUDED.owner, lease_until = EXCLUDED.lease_until
     WHERE t.owner = EXCLUDED.owner OR t.lease_until <= clock_timestamp()
-    RETURNING task
     """  # noqa: S608
 )
+_TASK_OWNER: Final = text("SELECT owner FROM task_leases WHERE task = :task")
 _GIVE_TASKS_BACK: Final = text("DELETE FROM task_leases WHERE owner = :owner")
 _HELD: Final = text("SELECT count(*) FROM shards WHERE lease_until > clock_timestamp()")
 
@@ -121,8 +121,9 @@ class LeaseStore:
     def hold_task(self, task: str) -> bool:
         """Do a task for all, or go on with it; False while somebody else does."""
         with store_faults(), self._engine.begin() as connection:
-            values = {"task": task, "owner": self._owner}
-            return connection.execute(_HOLD_TASK, values).first() is not None
+            connection.execute(_HOLD_TASK, {"task": task, "owner": self._owner})
+            owner = connection.execute(_TASK_OWNER, {"task": task}).scalar_one_or_none()
+        return bool(owner == self._owner)
 
     def give_tasks_back(self) -> None:
         """Let go of all tasks."""
