@@ -5,6 +5,7 @@ import ssl
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from queue import SimpleQueue
@@ -13,6 +14,9 @@ from typing import Any
 import grpc
 import pytest
 
+from cli.connection import connect
+from cli.process import CommandError, Exit
+from cli.settings import Settings
 from tests.authority import Authority, needs_openssl, put
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
@@ -35,6 +39,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     made.sign("second", *_HERE)
     made.sign("gateway", "URI:spiffe://factory/ns/gateway")
     made.sign("twice", "URI:spiffe://factory/ns/twice", "DNS:Twice.Factory.Example", "IP:10.0.0.1")
+    made.sign("command", "DNS:command.example")
     made.sign("nobody", "URI:spiffe://factory/ns/nobody", "DNS:nobody.example")
     return made
 
@@ -124,6 +129,31 @@ def test_call__a_certificate_of_two_keys(tls_meter: RunningMeter, authority: Aut
             refusal = _refusal(lambda: twice.ListApiKeys(pb.ListApiKeysRequest()))
             assert refusal == ("UNAUTHENTICATED", "CERTIFICATE_AMBIGUOUS")
             _revoke(tls_meter, authority, second)
+
+
+def test_command__shows_a_certificate(tls_meter: RunningMeter, authority: Authority) -> None:
+    """Commands need no API key where one is bound to their certificate, and say what is wrong."""
+    certificate, client_key = authority.paths("command")
+    settings = Settings(
+        server=f"https://{tls_meter.target}",
+        ca_certificate=authority.certificate,
+        client_certificate=certificate,
+        client_key=client_key,
+    )
+    key = _bind(tls_meter, authority, "command.example")
+    with connect(settings=settings) as client:
+        assert key in client.accounts.ListApiKeys(pb.ListApiKeysRequest()).keys
+    for wrong, words in (
+        ({"client_key": authority.paths("gateway")[1]}, "are no pair"),
+        ({"server": f"http://{tls_meter.target}"}, "over TLS only"),
+        ({"client_certificate": None, "client_key": None}, "no API key is known"),
+    ):
+        with (
+            pytest.raises(CommandError, match=words) as error,
+            connect(settings=replace(settings, **wrong)),
+        ):
+            pass
+        assert error.value.exit_code == Exit.USAGE
 
 
 def test_stream__its_certificates_key_is_revoked(
