@@ -74,6 +74,17 @@ class Pair:
         with psycopg.connect(self.url, autocommit=True) as connection:
             connection.execute("SELECT pg_promote(true, 60)")
 
+    def hosts_url(self) -> str:
+        """The URL that names both, the standby first."""
+        here, there = f":{self.primary.port}/", f":{self.standby.port},127.0.0.1{{}}"
+        return self.url.replace(here, there.format(here))
+
+    def promote(self) -> None:
+        """Lose the primary, and let the standby take its place where it is."""
+        self.primary.stop()
+        with psycopg.connect(self.standby.url(), autocommit=True) as connection:
+            connection.execute("SELECT pg_promote(true, 60)")
+
     def stop(self) -> None:
         """Stop both."""
         for server in (self.standby, self.primary):
@@ -95,7 +106,7 @@ def pair(pg_bin: Path | None) -> Iterator[Pair]:
 @pytest.fixture
 def meter(pair: Pair, tmp_path: Path) -> Iterator[RunningMeter]:
     """A meter whose producers wait for the standby."""
-    pair.execute("GRANT pg_read_all_stats TO tokenworks_service")
+    pair.execute("GRANT pg_read_all_stats TO tokenworks_ingest")
     with running_meter_on(pair.url, folder=tmp_path, settings=SETTINGS) as meter:
         Session(meter).create_account("acme")
         yield meter
@@ -146,14 +157,7 @@ def test_standby__promoted_before_it_had_everything(pair: Pair, meter: RunningMe
         pair.fail_over()
         assert failure_of(lambda: [ask(talk) for _ in iter(int, 1)])[0] == "UNAVAILABLE"
 
-    def is_open() -> bool:
-        try:
-            session.exchange(opening("probe"))
-        except grpc.RpcError:
-            return False
-        return True
-
-    wait_until(is_open)
+    wait_until(lambda: is_open(session))
     with talking(session) as talk:
         talk.say(opening(first_sequence=3), batches[2])
         assert talk.hear().opened.next_sequence == 3
@@ -163,10 +167,37 @@ def test_standby__promoted_before_it_had_everything(pair: Pair, meter: RunningMe
     assert session.counted() == {("acme", "high", INPUT): 1110}
 
 
+def test_url__names_both(pair: Pair, tmp_path: Path) -> None:
+    """Of two hosts the meter speaks to the one that takes writes, before and after a change."""
+    pair.standby.start(password=None)
+    pair.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
+    pair.execute("SELECT pg_reload_conf()")
+    with running_meter_on(pair.hosts_url(), folder=tmp_path) as meter:
+        session = Session(meter)
+        session.create_account("acme")
+        session.exchange(opening(), rows(1, event(tokens={INPUT: 10})))
+        pair.promote()
+        with psycopg.connect(pair.standby.url(), autocommit=True) as connection:
+            connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
+            connection.execute("SELECT pg_reload_conf()")
+        wait_until(lambda: is_open(session))
+        session.exchange(opening(), rows(2, event(tokens={INPUT: 100})))
+        assert session.counted() == {("acme", "high", INPUT): 110}
+
+
 def test_start__without_the_privilege(pair: Pair, tmp_path: Path) -> None:
     """A meter that may not see standbys says what to grant, and does not start."""
     with (
-        pytest.raises(AssertionError, match="GRANT pg_read_all_stats TO tokenworks_service"),
+        pytest.raises(AssertionError, match="GRANT pg_read_all_stats TO tokenworks_ingest"),
         running_meter_on(pair.url, folder=tmp_path, settings=SETTINGS),
     ):
         pass
+
+
+def is_open(session: Session) -> bool:
+    """Tell whether the meter has found its database again."""
+    try:
+        session.exchange(opening("probe"))
+    except grpc.RpcError:
+        return False
+    return True
