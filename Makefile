@@ -146,7 +146,7 @@ constraints: $(INSTALLED) ## Resolve the dependencies anew into constraints*.txt
 	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	  print(*project["optional-dependencies"]["stacks"], sep="\n")' \
 	  | $(RESOLVE) - --constraint constraints.txt --output-file constraints-stacks.txt
-	echo hatchling | $(RESOLVE) pyproject.toml - --extra parquet --extra nvml \
+	echo hatchling | $(RESOLVE) pyproject.toml - --extra parquet --extra nvml --extra otel \
 	  --no-emit-package tokenworks-client --constraint constraints.txt \
 	  --output-file constraints-image.txt
 

@@ -68,6 +68,7 @@ EVERYTHING: Values = {
         "connection_age_seconds": 300,
         "journal_retention_days": 400,
         "log_format": "json",
+        "otlp_traces_endpoint": "http://collector.monitoring.svc:4317",
         "log_level": "debug",
     },
     "archive": {"existingClaim": "archive"},

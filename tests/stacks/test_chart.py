@@ -1,12 +1,15 @@
 """The chart: what its values may be, what it makes of them, and that its pods can run."""
 
+import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
+from cli.settings import Settings
 from tests.stacks.chart import (
     CASES,
     CHART,
@@ -193,3 +196,27 @@ def test_examples__are_five() -> None:
     """Each example has its golden file, and no other is kept."""
     assert len(EXAMPLES) == 5
     assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == list(EXAMPLES)
+
+
+def test_settings__are_those_of_the_meter() -> None:
+    """What `settings` may hold is a setting, and what the chart decides by itself is none of it."""
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
+    named = set(schema["properties"]["settings"]["properties"])
+    own = {"database_url", "key_pepper_file", "grpc_address", "http_address", "insecure"}
+    own |= {"tls_certificate", "tls_key", "tls_client_ca", "http_tls", "archive_folder"}
+    # A shard is whichever is free, a sandbox is driven by hand, the rest is of commands and `up`.
+    others = {"shard", "sandbox_clock", "pg_bin", "server", "api_key", "credentials_file"}
+    others |= {"ca_certificate", "client_certificate", "client_key"}
+    assert named | own | others == {field.name for field in dataclasses.fields(Settings)}
+    assert not named & (own | others)
+
+
+def test_page__tells_of_each_value(engine: Engine) -> None:
+    """Whoever installs it finds each value, setting and example on the page."""
+    page = (CHART.parents[1] / "docs/operating/kubernetes.md").read_text("utf-8")
+    schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))["properties"]
+    values = [name for name in schema if name != "global"]
+    assert not [name for name in values if not re.search(rf"`{name}[`.]", page)]
+    assert not [name for name in schema["settings"]["properties"] if f"`{name}`" not in page]
+    assert not [name for name in EXAMPLES if f"`{name}.yaml`" not in page]
+    assert engine.values("smallest")["image"]["repository"] in page
