@@ -64,15 +64,22 @@ def is_fresh(name: str, *, text: str) -> bool:
 def make_metrics_page() -> str:
     """The Prometheus metrics, one row each."""
     rows = [
-        (f"`{metric.name}`", metric.kind, metric.unit, codes(metric.labels), metric.meaning)
+        (
+            f"`{metric.name}`",
+            metric.kind,
+            metric.unit,
+            codes(metric.labels),
+            _over_servers(metric.name, kind=metric.kind),
+            metric.meaning,
+        )
         for metric in (*meter.metrics.CATALOGUE, *billing.metrics.CATALOGUE)
     ]
     return make_page(
         "Metrics",
         source="`meter/metrics.py` and `billing/metrics.py`",
         body=[
-            "Served at `/metrics` of the HTTP port in the Prometheus text form.",
-            make_table(("Name", "Kind", "Unit", "Labels", "Meaning"), rows),
+            _SERVED,
+            make_table(("Name", "Kind", "Unit", "Labels", "Over servers", "Meaning"), rows),
             _BOUNDS,
             _RECORDED,
             _OTHER_NAMES,
@@ -80,6 +87,25 @@ def make_metrics_page() -> str:
     )
 
 
+# Gauges that each server has for itself, and those of which the lowest counts.
+_OWN_GAUGES = {"tokenworks_buffer_bytes", "tokenworks_streams_open"}
+_LOWEST_GAUGES = {
+    "tokenworks_certificate_expiry_timestamp_seconds",
+    "tokenworks_power_valid",
+}
+
+
+def _over_servers(name: str, *, kind: str) -> str:
+    """How the values of several servers make one."""
+    if kind != "gauge" or name in _OWN_GAUGES:
+        return "sum"
+    return "min" if name in _LOWEST_GAUGES else "max"
+
+
+_SERVED = """\
+Served at `/metrics` of the HTTP port in the Prometheus text form. *Over servers* says how the \
+values of [several meters](../operating/replicas.md) make one: what each did is added up, of what \
+each shows alike one value is taken."""
 _BOUNDS = f"""\
 Labels whose values come from producers are bounded: at most {SERIES_MAX:,} label sets of a metric \
 have all their names, and what comes then is added up under `__other__`. Five tiers, four models \
