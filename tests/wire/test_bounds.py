@@ -176,6 +176,8 @@ def test_known__dimensions_of_the_database_are_not_new(bounds: Bounds, held: Hel
             sender.met(limits.KEY_DIMENSIONS_BURST_MAX)
             sender.known(limits.KEY_DIMENSIONS_BURST_MAX)
             await sender.news()
+        sender.met(10)
+        await sender.news()
 
     run(work)
     assert held.seconds == []

@@ -1,7 +1,9 @@
 """What is secret stands nowhere: not in a log at its most talkative, an answer, a page, a repr."""
 
 import contextlib
+import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -154,6 +156,36 @@ def test_secrets__stand_in_no_refused_start(database_url: str, tmp_path: Path, s
         files = {"tls_certificate": str(certificate), "tls_key": str(other)}
         assert seen.run("serve", settings=base | {"database_url": database_url} | files) != 0
         seen.run("doctor", settings={"database_url": database_url} | files)
+    assert seen.find() == []
+
+
+@pytest.mark.stacks
+def test_secrets__stand_in_nothing_that_up_prints(tmp_path: Path, seen: Seen) -> None:
+    """What `up` makes for itself, password, pepper and key, is in its files and nowhere else."""
+    folder = tmp_path / "meter"
+    settings = {"TOKENWORKS_LOG_LEVEL": "debug"}
+    ports = ("--grpc-address", "127.0.0.1:0", "--http-address", "127.0.0.1:0")
+    process = subprocess.Popen(
+        [TOKENWORKS, "up", "--json", "--dir", folder, *ports],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=os.environ | settings,
+        text=True,
+    )
+    assert process.stdout is not None
+    told = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    rest, log = process.communicate(timeout=60)
+    assert process.returncode == 0, log
+    credentials = json.loads((folder / "credentials.json").read_text("utf-8"))
+    seen.secrets = {
+        "password": (folder / "postgres" / "password").read_text("ascii").strip(),
+        "pepper": (folder / "key-pepper").read_text("ascii").strip(),
+        "API key": credentials["api_key"],
+    }
+    seen.texts = {"stdout": told + rest, "log": log}
+    assert all(len(secret) > 8 for secret in seen.secrets.values())
     assert seen.find() == []
 
 
