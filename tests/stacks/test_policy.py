@@ -12,7 +12,7 @@ from tests.stacks.chart import CASES, EVERYTHING, MINIMAL, Engine, Manifest, Val
 pytestmark = pytest.mark.stacks
 HOOKS = {"pre": "pre-install,pre-upgrade", "post": "post-install,post-upgrade"}
 PEER = {"namespaceSelector": {"matchLabels": {"reports": "yes"}}}
-OWN_NAMESPACE = [{"podSelector": {}}]
+OWN_NAMESPACE: list[Manifest] = [{"podSelector": {}}]
 # What the meter takes at most to answer what it took; counting ends after it.
 ANSWER_SECONDS_MAX = 5
 
