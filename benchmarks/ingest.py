@@ -20,6 +20,11 @@ _PRODUCERS = 8
 _BATCH_EVENTS = 10_000
 _CALL_EVENTS = 1_000
 _BOUND_SECONDS_MAX = 5.0
+_WAL = "SELECT pg_current_wal_insert_lsn() - '0/0'"
+# The months of a partitioned table count each for itself.
+_JOURNAL = (
+    "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('journal') WHERE isleaf"
+)
 _MACHINE = (
     "client, meter and Postgres on one machine; fsync, full_page_writes, synchronous_commit on"
 )
@@ -29,13 +34,18 @@ def measure_stream(seconds: float) -> Measurement:
     """Record batches of columns on eight streams, beside a binary COPY of the journal's bytes."""
     _, source = lengths()
     with running_plant() as plant:
+        wal_bytes = plant.query(_WAL)[0]
         report = _run_stream_load(plant, seconds=seconds)
         lag_seconds = plant.wait_until_counted(seconds=60)
         tokens, events = plant.query(
             "SELECT sum(input + cache_read + output), sum(request_count) FROM usage"
         )
         check_answer(counted=(tokens, events), sent=(report["tokens"], report["events"]))
-        journal_bytes = plant.query("SELECT pg_total_relation_size('journal')")[0]
+        wal_bytes = plant.query(_WAL)[0] - wal_bytes
+        journal_bytes = plant.query(_JOURNAL)[0]
+        usage_bytes, rows = plant.query(
+            "SELECT pg_total_relation_size('usage'), count(*) FROM usage"
+        )
         bound = _copy_rate(plant)
     return Measurement(
         value=report["events"] / report["seconds"],
@@ -45,7 +55,10 @@ def measure_stream(seconds: float) -> Measurement:
         f"{ACCOUNTS} accounts × {len(MODELS)} models × {len(TIERS)} tiers, {source}; {_MACHINE}",
         notes={
             "counted_behind_seconds": round(lag_seconds, 2),
-            "stored_bytes_per_event": round(journal_bytes / report["events"], 2),
+            "stored_bytes_per_event": round(int(journal_bytes) / report["events"], 2),
+            "wal_bytes_per_event": round(int(wal_bytes) / report["events"], 2),
+            "usage_bytes_per_row": round(usage_bytes / rows, 1),
+            "sent_bytes_per_event": round(report["bytes"] / report["events"], 2),
         },
     )
 

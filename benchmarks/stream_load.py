@@ -39,7 +39,7 @@ class Producer(threading.Thread):
         self._window = threading.Semaphore(_IN_FLIGHT)
         self._first = 1
         self._opened = threading.Event()
-        self.sent = self.acknowledged = self.tokens = 0
+        self.sent = self.acknowledged = self.tokens = self.sent_bytes = 0
 
     def run(self) -> None:
         """Send until the deadline and wait for the last ack."""
@@ -71,7 +71,9 @@ class Producer(threading.Thread):
             sequence = self._first + self.sent
             self.tokens += self._batches.tokens_of(sequence)
             self.sent += 1
-            yield self._batches.message(sequence)
+            message = self._batches.message(sequence)
+            self.sent_bytes += len(message)
+            yield message
 
 
 def main() -> None:
@@ -91,6 +93,7 @@ def main() -> None:
         "seconds": seconds,
         "events": orders["events"] * sum(producer.sent for producer in producers),
         "tokens": sum(producer.tokens for producer in producers),
+        "bytes": sum(producer.sent_bytes for producer in producers),
     }
     print(json.dumps(report), flush=True)
 
