@@ -118,7 +118,7 @@ def demand_of(gigawatts: int) -> Demand:
 
 def measured_table() -> str:
     """Return what was measured, as a table."""
-    rows = [f"| {what} | {it.value:,g} {it.unit} | {it.source} |" for what, it in MEASURED.items()]
+    rows = [f"| {what} | {it.value:,} {it.unit} | {it.source} |" for what, it in MEASURED.items()]
     return "\n".join(["| | measured | how |", "| --- | --- | --- |", *rows])
 
 
