@@ -85,7 +85,7 @@ def slow(orders: Orders) -> Iterator[str]:
         while len(peers) < _SLOW_CONNECTIONS:
             peer = socket.create_connection((host, int(port)), timeout=_CALL_SECONDS_MAX)
             number += 1
-            peers.append((peer, slow_preface() if number % 2 else slow_message(orders.api_key)))
+            peers.append((peer, slow_preface() if number % 2 else slow_message(_key(orders))))
         kept = []
         for peer, rest in peers:
             try:
@@ -174,7 +174,7 @@ async def _open_idle(orders: Orders) -> int:
 def dimensions(orders: Orders) -> Iterator[str]:
     """Report a thousand pools and regions that nobody has heard of, five times a second."""
     producer = RawProducer(
-        orders.producer, truth=Path(orders.truth), target=orders.target, api_key=orders.api_key
+        orders.producer, truth=Path(orders.truth), target=orders.target, api_key=_key(orders)
     )
 
     def rename(message: pb.StreamUsageRequest) -> None:
@@ -250,10 +250,12 @@ def claims(orders: Orders) -> Iterator[str]:
     async def claim(request: pb.RecordUsageRequest) -> None:
         while True:
             try:
-                return await record(request, metadata=_metadata(orders), timeout=_CALL_SECONDS_MAX)
+                await record(request, metadata=_metadata(orders), timeout=_CALL_SECONDS_MAX)
             except grpc.RpcError:
                 # What it has sent it must see through, or the row would not know what became of it.
                 await asyncio.sleep(0.1)
+            else:
+                return
 
     async def turn() -> None:
         requests = []
@@ -299,6 +301,11 @@ def _flood(
 async def _connect(orders: Orders) -> grpc.aio.Channel:
     # In a coroutine: a channel belongs to the loop that runs.
     return grpc.aio.insecure_channel(orders.target, options=[("grpc.use_local_subchannel_pool", 1)])
+
+
+def _key(orders: Orders) -> str:
+    assert orders.api_key is not None, "it has a valid key"
+    return orders.api_key
 
 
 def _metadata(orders: Orders) -> tuple[tuple[str, str], ...]:

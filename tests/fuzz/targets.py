@@ -2,7 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, cast
 
 from google.protobuf.message import DecodeError
 
@@ -22,7 +22,7 @@ from meter.wire.account_messages import place_from_token
 from meter.wire.packed import UnreadableColumn, read_columns
 from tests.meter.test_intake import CREDENTIAL, INTAKE, ORIGIN, assert_usable, take
 from tokenworks.client.spool import records
-from tokenworks.client.spool.files import SpoolUnusable
+from tokenworks.client.spool.files import Files, SpoolUnusable
 from tokenworks.client.spool.manifest import MANIFEST_NAMES, read_manifest
 from tokenworks.meter.v1 import meter_service_pb2
 
@@ -70,7 +70,8 @@ class _Folder:
 def manifest(data: bytes) -> None:
     """A spool's manifest."""
     with contextlib.suppress(SpoolUnusable):
-        read_manifest(_Folder(data))  # type: ignore[arg-type]  reads are all that it does
+        # Reads are all that it does.
+        read_manifest(cast("Files", _Folder(data)))
 
 
 def stream(data: bytes) -> None:

@@ -68,12 +68,16 @@ def ask(channel: grpc.Channel, method: MethodDescriptor, message: Message, *, ap
         "timeout": 30,
     }
     raw = message.SerializeToString()
+    call: Any
     if method.client_streaming:
-        list(channel.stream_stream(path, None, answer)(iter([raw]), **how))
+        call = channel.stream_stream(path, None, answer)
+        list(call(iter([raw]), **how))
     elif method.server_streaming:
-        list(channel.unary_stream(path, None, answer)(raw, **how))
+        call = channel.unary_stream(path, None, answer)
+        list(call(raw, **how))
     else:
-        channel.unary_unary(path, None, answer)(raw, **how)
+        call = channel.unary_unary(path, None, answer)
+        call(raw, **how)
 
 
 @pytest.mark.parametrize("method", METHODS, ids=lambda method: method.name)

@@ -5,7 +5,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import grpc
@@ -94,11 +94,12 @@ def provoke(session: Session, seen: Seen) -> None:
             with pytest.raises(grpc.RpcError) as failure:
                 accounts.ListAccounts(pb.ListAccountsRequest(), metadata=(("authorization", text),))
             seen.texts[f"answer to a key that is {name}"] = repr(failure.value)
-    for name, act in {
+    acts: dict[str, Callable[[], object]] = {
         "an empty call": session.record,
         "a stream that was not opened": lambda: session.exchange(rows(1, event())),
         "an internal fault": lambda: session.record(event(tier="nobody's")),
-    }.items():
+    }
+    for name, act in acts.items():
         seen.texts[f"answer to {name}"] = repr(failure_of(act))
 
 
