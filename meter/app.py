@@ -4,6 +4,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from sqlalchemy import Engine
@@ -22,11 +23,15 @@ from meter.assembly import (
     make_upkeep,
     make_writer,
 )
+from meter.certificates import KeptCertificates
+from meter.domain.clock import Clock
 from meter.domain.errors import MeterError, Reason
 from meter.domain.limits import JOURNAL_IDLE_SECONDS_MAX
 from meter.energy.live import LiveEnergy
-from meter.hosting import MakeResident
+from meter.energy.recorder import EnergyRecorder
+from meter.hosting import Host, MakeResident, Resident
 from meter.http import HttpServer
+from meter.leases import Leases
 from meter.lending import clock_at, make_host
 from meter.metrics import Metrics
 from meter.options import Addresses, MeterOptions
@@ -34,7 +39,7 @@ from meter.production import Production
 from meter.readiness import Readiness, SchemaLook
 from meter.registry import Registry
 from meter.running import Meter
-from meter.runtime.driven_clock import DrivenClock
+from meter.runtime.driven_clock import ClockDriver, DrivenClock
 from meter.runtime.engine import connection_count, make_engine
 from meter.runtime.ids import random_bytes
 from meter.store.accounts import AccountStore
@@ -53,6 +58,7 @@ from meter.wire.clock_servicer import ClockServicer
 from meter.wire.door import RegistryDoor
 from meter.wire.producer_servicer import ProducerServicer
 from meter.wire.server import Server
+from meter.wire.stream import StreamParts
 
 _GRACE_SECONDS = 3.0
 _SWITCH_SECONDS = 0.0005
@@ -83,9 +89,8 @@ async def serve(
         options.database_url, pool_size=4, idle_seconds=JOURNAL_IDLE_SECONDS_MAX
     )
     try:
-        meter = _build(
-            options, engine, journal_engine, residents=residents, find_missing=find_missing
-        )
+        ground = _lay_ground(options, engine, journal_engine)
+        meter = _build(options, ground, residents=residents, find_missing=find_missing)
         async with meter.running():
             grpc_address = await meter.server.start(options)
             http_address = meter.http.start(
@@ -134,46 +139,80 @@ def create_installation_key(
         engine.dispose()
 
 
-def _build(
-    options: MeterOptions,
-    engine: Engine,
-    journal_engine: Engine,
-    *,
-    residents: Sequence[MakeResident],
-    find_missing: Callable[[], Sequence[str]],
-) -> Meter:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Ground:
+    """What a meter's parts stand on: its database and clock, who may call, and its shard."""
+
+    engine: Engine
+    clock: Clock
+    metrics: Metrics
+    accounts: AccountStore
+    registry: Registry
+    certificates: KeptCertificates | None
+    door: RegistryDoor
+    usage: UsageStore
+    leases: Leases
+    journal: JournalStore
+    host: Host
+    archive: ArchivedBodies
+    factories: FactoryStore
+    marks: SoftwareMarkStore
+    dying: asyncio.Event
+
+
+def _lay_ground(options: MeterOptions, engine: Engine, journal_engine: Engine) -> _Ground:
     driven_ms = InstallationStore(engine).settle(sandbox_clock_ms=options.sandbox_clock_ms)
     clock = clock_at(driven_ms)
-    metrics, reachable, dying = Metrics(), threading.Event(), asyncio.Event()
+    metrics, dying = Metrics(), asyncio.Event()
     certificates = make_certificates(options, metrics)
     accounts = AccountStore(engine, clock)
     registry = Registry(accounts, clock)
     registry.refresh()
-    reachable.set()
-    # The registry is asked each second; what it is asked of is the database.
-    readiness = Readiness(database_seconds=registry.age_seconds)
     usage = UsageStore(engine, own_shard=lambda: leases.shard)
     leases = make_leases(
         options, journal_engine, usage=usage, metrics=metrics, clock=clock, dying=dying
     )
     leases.take()
-    journal = JournalStore(journal_engine, leases=leases)
     archive = ArchivedBodies(options.archive_folder)
-    host = make_host(
-        engine,
+    return _Ground(
+        engine=engine,
         clock=clock,
-        tiers=options.tiers,
-        tree=lambda: registry.snapshot.tree,
+        metrics=metrics,
+        accounts=accounts,
+        registry=registry,
+        certificates=certificates,
+        door=RegistryDoor(
+            registry, clock=clock, key_pepper=options.key_pepper, certificates=certificates
+        ),
+        usage=usage,
+        leases=leases,
+        journal=JournalStore(journal_engine, leases=leases),
+        host=make_host(
+            engine,
+            clock=clock,
+            tiers=options.tiers,
+            tree=lambda: registry.snapshot.tree,
+            archive=archive,
+        ),
         archive=archive,
+        factories=FactoryStore(engine, tiers=options.tiers),
+        marks=SoftwareMarkStore(engine),
+        dying=dying,
     )
-    door = RegistryDoor(
-        registry, clock=clock, key_pepper=options.key_pepper, certificates=certificates
-    )
-    lodged = [make(host, door, metrics.page) for make in residents]
+
+
+def _build(
+    options: MeterOptions,
+    ground: _Ground,
+    *,
+    residents: Sequence[MakeResident],
+    find_missing: Callable[[], Sequence[str]],
+) -> Meter:
+    engine, clock, metrics = ground.engine, ground.clock, ground.metrics
+    registry, leases, usage, dying = ground.registry, ground.leases, ground.usage, ground.dying
+    lodged = [make(ground.host, ground.door, metrics.page) for make in residents]
     live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
-    factories = FactoryStore(engine, tiers=options.tiers)
-    marks = SoftwareMarkStore(engine)
-    described = make_described(metrics, host=host, live=live, factories=factories, marks=marks)
+    factories = ground.factories
     energy = make_energy(
         options, engine=engine, factories=factories, live=live, leases=leases, clock=clock
     )
@@ -183,6 +222,7 @@ def _build(
     listeners = [production.counted, *(resident.on_counted for resident in lodged)]
     names = DimensionReader(engine)
     follower = make_follower(usage, listeners=listeners, names=names, clock=clock, dying=dying)
+    journal = ground.journal
     writer = make_writer(options, journal, metrics=metrics, clock=clock, follower=follower)
     reads = [lambda _: energy.read_sources_now()] if options.energy_sources else []
     driver = make_driver(clock, engine=engine, wake_counting=follower.wake, on_edge=reads)
@@ -190,6 +230,10 @@ def _build(
     parts = make_stream_parts(
         options, writer, engine=engine, registry=registry, clock=clock, metrics=metrics
     )
+    # The registry is asked each second; what it is asked of is the database.
+    readiness = Readiness(database_seconds=registry.age_seconds)
+    reachable = threading.Event()
+    reachable.set()
     return Meter(
         registry=registry,
         leases=leases,
@@ -206,41 +250,63 @@ def _build(
         clock=clock,
         driver=driver,
         energy=energy,
-        described=described,
+        described=make_described(
+            metrics, host=ground.host, live=live, factories=factories, marks=ground.marks
+        ),
         looks=[resident.on_watch for resident in lodged],
         energy_scrape_seconds=options.energy_scrape_seconds,
-        server=Server(
-            make_meter_servicer(
-                parts,
-                engine=engine,
-                registry=registry,
-                usage=usage,
-                leases=leases,
-                door=door,
-                archive=archive,
-            ),
-            accounts=make_account_servicer(
-                options, accounts, registry=registry, door=door, clock=clock
-            ),
-            clock=ClockServicer(clock, driver=driver),
-            energy=make_energy_servicer(
-                energy, engine=engine, factories=factories, marks=marks, door=door, clock=clock
-            ),
-            producers=ProducerServicer(parts, door=door, registry=registry),
-            audit=AuditServicer(AuditStore(engine)),
-            metrics=metrics,
-            driven=clock if isinstance(clock, DrivenClock) else None,
-            certificates=certificates,
-            connection_age_seconds=options.connection_age_seconds,
-            door=door,
-            bounds=parts.bounds,
-            residents={resident.name: resident.add_to for resident in lodged},
-            access={name: rule for it in lodged for name, rule in it.access.items()},
+        server=_make_server(
+            options, ground, parts=parts, driver=driver, energy=energy, lodged=lodged
         ),
         http=HttpServer(metrics, find_obstacles=readiness.obstacles),
         readiness=readiness,
         schema=SchemaLook(find_missing, connection_count=partial(connection_count, engine)),
-        certificates=certificates,
+        certificates=ground.certificates,
         reachable=reachable,
         dying=dying,
+    )
+
+
+def _make_server(
+    options: MeterOptions,
+    ground: _Ground,
+    *,
+    parts: StreamParts,
+    driver: ClockDriver | None,
+    energy: EnergyRecorder,
+    lodged: Sequence[Resident],
+) -> Server:
+    engine, clock, door, registry = ground.engine, ground.clock, ground.door, ground.registry
+    return Server(
+        make_meter_servicer(
+            parts,
+            engine=engine,
+            registry=registry,
+            usage=ground.usage,
+            leases=ground.leases,
+            door=door,
+            archive=ground.archive,
+        ),
+        accounts=make_account_servicer(
+            options, ground.accounts, registry=registry, door=door, clock=clock
+        ),
+        clock=ClockServicer(clock, driver=driver),
+        energy=make_energy_servicer(
+            energy,
+            engine=engine,
+            factories=ground.factories,
+            marks=ground.marks,
+            door=door,
+            clock=clock,
+        ),
+        producers=ProducerServicer(parts, door=door, registry=registry),
+        audit=AuditServicer(AuditStore(engine)),
+        metrics=ground.metrics,
+        driven=clock if isinstance(clock, DrivenClock) else None,
+        certificates=ground.certificates,
+        connection_age_seconds=options.connection_age_seconds,
+        door=door,
+        bounds=parts.bounds,
+        residents={resident.name: resident.add_to for resident in lodged},
+        access={name: rule for it in lodged for name, rule in it.access.items()},
     )
