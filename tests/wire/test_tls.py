@@ -1,9 +1,10 @@
 """TLS as clients see it: certificates are renewed under a meter, and who shows none stays out."""
 
+import shutil
 import socket
 import ssl
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from typing import Any
 
 import grpc
 import pytest
+from grpc.experimental.session_cache import ssl_session_cache_lru
 
 from cli.connection import connect
 from cli.process import CommandError, Exit
@@ -49,18 +51,17 @@ def place(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> tup
     """Where the meter's certificate and key lie, which tests renew."""
     folder = tmp_path_factory.mktemp("tls")
     put(authority.paths("first"), (folder / "tls.crt", folder / "tls.key"))
+    shutil.copyfile(authority.certificate, folder / "ca.crt")
     return folder / "tls.crt", folder / "tls.key"
 
 
 @pytest.fixture(scope="module")
-def tls_meter(
-    cluster: Cluster, authority: Authority, place: tuple[Path, Path]
-) -> Iterator[RunningMeter]:
+def tls_meter(cluster: Cluster, place: tuple[Path, Path]) -> Iterator[RunningMeter]:
     """A meter that asks clients for a certificate, with TLS on its HTTP port too."""
     settings = {
         "tls_certificate": str(place[0]),
         "tls_key": str(place[1]),
-        "tls_client_ca": str(authority.certificate),
+        "tls_client_ca": str(place[0].with_name("ca.crt")),
         "http_tls": "true",
     }
     with (
@@ -174,11 +175,14 @@ def test_stream__its_certificates_key_is_revoked(
 
 
 def test_call__a_certificate_that_runs_out(tls_meter: RunningMeter, authority: Authority) -> None:
-    """A certificate counts until it expires, and not for as long as its connection stands."""
+    """A certificate counts until it expires: its connection stands, its session is resumed."""
     end = datetime.now(UTC) + timedelta(seconds=2)
     authority.sign_until("brief", "URI:spiffe://factory/ns/brief", end=end)
     bearer = (("authorization", f"Bearer {tls_meter.api_key}"),)
-    with _calling(tls_meter, authority, pair="brief") as brief:
+    # As a client keeps them that comes back within two days, which is not looked at again.
+    options = (("grpc.ssl_session_cache", ssl_session_cache_lru(1)),)
+    with _channel(tls_meter, authority, pair="brief", options=options) as channel:
+        brief = pb_grpc.AccountServiceStub(channel)
         brief.ListAccounts(pb.ListAccountsRequest(), metadata=bearer)
 
         def reason() -> str:
@@ -189,6 +193,9 @@ def test_call__a_certificate_that_runs_out(tls_meter: RunningMeter, authority: A
             return ""
 
         wait_until(reason)
+        assert reason() == "CERTIFICATE_EXPIRED"
+    with _channel(tls_meter, authority, pair="brief", options=options) as channel:
+        brief = pb_grpc.AccountServiceStub(channel)
         assert reason() == "CERTIFICATE_EXPIRED"
     assert datetime.now(UTC) >= end.replace(microsecond=0)
 
@@ -207,6 +214,26 @@ def test_certificate__renewed_while_it_runs(
     wait_until(lambda: _served(tls_meter.target) == second)
     wait_until(lambda: _served(tls_meter.http) == second)
     assert _ask(tls_meter, authority, pair="gateway") is None
+
+
+def test_certificate__another_authority(
+    tls_meter: RunningMeter, authority: Authority, place: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Two authorities are believed while both are in the file; who signed for none is out."""
+    stranger = Authority(tmp_path, name="stranger")
+    pair = stranger.sign("gateway", "URI:spiffe://factory/ns/gateway")
+    kept = place[0].with_name("ca.crt")
+    before = kept.read_bytes()
+    try:
+        kept.write_bytes(before + stranger.certificate.read_bytes())
+        wait_until(lambda: _ask(tls_meter, authority, pair=pair) is None)
+        assert _ask(tls_meter, authority, pair="gateway") is None
+        kept.write_bytes(stranger.certificate.read_bytes())
+        wait_until(lambda: _ask(tls_meter, authority, pair="gateway") is not None)
+        assert _ask(tls_meter, authority, pair=pair) is None
+    finally:
+        kept.write_bytes(before)
+        wait_until(lambda: _ask(tls_meter, authority, pair="gateway") is None)
 
 
 def test_http__over_tls(tls_meter: RunningMeter, authority: Authority) -> None:
@@ -264,7 +291,11 @@ def _ask(
 
 
 def _channel(
-    running: RunningMeter, authority: Authority, *, pair: str | tuple[Path, Path] | None
+    running: RunningMeter,
+    authority: Authority,
+    *,
+    pair: str | tuple[Path, Path] | None,
+    options: Sequence[tuple[str, Any]] = (),
 ) -> grpc.Channel:
     """Open a channel that shows this certificate, or none."""
     shown: tuple[bytes, bytes] | tuple[()] = ()
@@ -272,7 +303,10 @@ def _channel(
         certificate, key = authority.paths(pair) if isinstance(pair, str) else pair
         shown = (key.read_bytes(), certificate.read_bytes())
     credentials = grpc.ssl_channel_credentials(authority.certificate.read_bytes(), *shown)
-    return grpc.secure_channel(running.target, credentials)
+    options = [*options, ("grpc.use_local_subchannel_pool", 1)]
+    # By name: sessions are kept for names alone.
+    target = running.target.replace("127.0.0.1", "localhost")
+    return grpc.secure_channel(target, credentials, options=options)
 
 
 @contextmanager
