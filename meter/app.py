@@ -40,7 +40,7 @@ from meter.readiness import Readiness, SchemaLook
 from meter.registry import Registry
 from meter.running import Meter
 from meter.runtime.driven_clock import ClockDriver, DrivenClock
-from meter.runtime.engine import connection_count, make_engine
+from meter.runtime.engine import DatabaseRole, connection_count, make_engine
 from meter.runtime.ids import random_bytes
 from meter.store.accounts import AccountStore
 from meter.store.archived_bodies import ArchivedBodies
@@ -88,8 +88,9 @@ async def serve(
     journal_engine = make_engine(
         options.database_url, pool_size=4, idle_seconds=JOURNAL_IDLE_SECONDS_MAX
     )
+    lent = make_engine(options.database_url, pool_size=8, role=DatabaseRole.BILLING)
     try:
-        ground = _lay_ground(options, engine, journal_engine)
+        ground = _lay_ground(options, engine, journal_engine, lent=lent)
         meter = _build(options, ground, residents=residents, find_missing=find_missing)
         async with meter.running():
             grpc_address = await meter.server.start(options)
@@ -110,8 +111,8 @@ async def serve(
             if meter.dying.is_set():
                 raise MeterError(Reason.INTERNAL, "A part of the meter has ended; see the log.")
     finally:
-        engine.dispose()
-        journal_engine.dispose()
+        for each in (engine, journal_engine, lent):
+            each.dispose()
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -160,7 +161,9 @@ class _Ground:
     dying: asyncio.Event
 
 
-def _lay_ground(options: MeterOptions, engine: Engine, journal_engine: Engine) -> _Ground:
+def _lay_ground(
+    options: MeterOptions, engine: Engine, journal_engine: Engine, *, lent: Engine
+) -> _Ground:
     driven_ms = InstallationStore(engine).settle(sandbox_clock_ms=options.sandbox_clock_ms)
     clock = clock_at(driven_ms)
     metrics, dying = Metrics(), asyncio.Event()
@@ -189,6 +192,7 @@ def _lay_ground(options: MeterOptions, engine: Engine, journal_engine: Engine) -
         journal=JournalStore(journal_engine, leases=leases),
         host=make_host(
             engine,
+            lent=lent,
             clock=clock,
             tiers=options.tiers,
             tree=lambda: registry.snapshot.tree,

@@ -9,7 +9,7 @@ from meter.counting.auditor import Auditor
 from meter.domain.times import to_iso
 from meter.health import Health, Login
 from meter.hosting import Host
-from meter.lending import clock_at, open_host
+from meter.lending import clock_at, open_database
 from meter.options import JobOptions
 from meter.runtime.engine import make_engine
 from meter.store.archived_bodies import ArchivedBodies
@@ -30,7 +30,7 @@ class AuditHost(NamedTuple):
 
 def look_at_login(database_url: str) -> Login:
     """Return whom the database takes us for; raises StoreRefusal in the driver's words."""
-    engine = make_engine(database_url, pool_size=1, as_service=False)
+    engine = make_engine(database_url, pool_size=1, role=None)
     try:
         return LoginStore(engine).login()
     finally:
@@ -49,13 +49,13 @@ def look_at_health(database_url: str, *, silence_ms: int) -> Health:
 @contextlib.contextmanager
 def open_audit(options: JobOptions) -> Iterator[AuditHost]:
     """Lend what an audit needs, on a live database; raises Unavailable."""
-    with open_host(options) as host:
+    with open_database(options) as (engine, host):
         yield AuditHost(
             host=host,
             auditor=Auditor(
-                AuditStore(host.engine, archive=ArchivedBodies(options.archive_folder))
+                AuditStore(engine, archive=ArchivedBodies(options.archive_folder))
             ),
-            totals=UsageTotals(host.engine),
+            totals=UsageTotals(engine),
         )
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -15,6 +16,14 @@ class Connections:
     count_max: int
     count: int
     idle_seconds: float | None
+
+
+class Right(NamedTuple):
+    """What a role may do with a table, in SQL's words."""
+
+    role: str
+    verb: str
+    table: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,8 +105,8 @@ class Health:
     """All that is looked at; times in ms since 1970.
 
     `now_ms` is the installation's time (a sandbox's own), `database_ms` the database's.
-    `is_driven` is None before the first start. `wrong_rights` are privileges that the service's
-    role has and should not have, `lacking_rights` those that it lacks; as "UPDATE journal".
+    `is_driven` is None before the first start. `wrong_rights` are those that a role
+    has and should not have, `lacking_rights` those that one lacks.
     `producer_counts` are by state, 1 registered, 2 active, 3 retired. `silent` are the longest
     silent first, at most as many as were asked for, of `silent_count`. `recent_gaps` are those
     found within the time in which late events are taken.
@@ -107,8 +116,8 @@ class Health:
     now_ms: int
     database_ms: int
     settings: Mapping[str, str]
-    wrong_rights: Sequence[str]
-    lacking_rights: Sequence[str]
+    wrong_rights: Sequence[Right]
+    lacking_rights: Sequence[Right]
     shards: Sequence[ShardHealth]
     uncounted_segments: int
     cut_count: int

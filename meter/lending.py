@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 from sqlalchemy import Engine
 
@@ -11,7 +12,7 @@ from meter.hosting import Host
 from meter.options import JobOptions
 from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import DrivenClock
-from meter.runtime.engine import make_engine
+from meter.runtime.engine import DatabaseRole, make_engine
 from meter.runtime.sessions import refuse_shared_sessions
 from meter.store.accounts import AccountStore
 from meter.store.archived_bodies import ArchivedBodies
@@ -26,47 +27,68 @@ from meter.store.reporters import ReporterStore
 from meter.store.sums import SumStore
 
 
+class Opened(NamedTuple):
+    """A database that a job works on: by the meter's own engine, and what is lent beside it."""
+
+    engine: Engine
+    host: Host
+
+
 @contextlib.contextmanager
 def open_host(options: JobOptions) -> Iterator[Host]:
-    """Lend what a job on the meter's database needs, without a server.
+    """Lend what a job on the meter's database needs, without a server; see `open_database`."""
+    with open_database(options) as opened:
+        yield opened.host
+
+
+@contextlib.contextmanager
+def open_database(options: JobOptions) -> Iterator[Opened]:
+    """Open the meter's database for a job.
 
     Raises Unavailable, and Refused where a pooler shares sessions.
     """
     refuse_shared_sessions(options.database_url)
     engine = make_engine(options.database_url, pool_size=4)
+    lent = make_engine(options.database_url, pool_size=4, role=DatabaseRole.BILLING)
     try:
         clock = clock_at(InstallationStore(engine).find_driven_ms())
         tree = AccountStore(engine, clock).load().tree
         archive = ArchivedBodies(options.archive_folder)
-        yield make_host(
-            engine, clock=clock, tiers=options.tiers, tree=lambda: tree, archive=archive
+        host = make_host(
+            engine, lent=lent, clock=clock, tiers=options.tiers, tree=lambda: tree, archive=archive
         )
+        yield Opened(engine=engine, host=host)
     finally:
+        lent.dispose()
         engine.dispose()
 
 
 def make_host(
     engine: Engine,
     *,
+    lent: Engine,
     clock: Clock,
     tiers: tuple[str, ...],
     tree: Callable[[], AccountTree],
     archive: ArchivedBodies,
 ) -> Host:
-    """Return what is lent to whoever reads through an engine, and what left the database."""
+    """Return what is lent to services, and what left the database.
+
+    They ask by `lent`, in their own role; what is the meter's to write goes by its own engine.
+    """
     return Host(
-        engine=engine,
+        engine=lent,
         clock=clock,
         is_driven=isinstance(clock, DrivenClock),
         tiers=tiers,
         tree=tree,
-        facts=FactStore(engine),
-        sums=SumStore(engine),
+        facts=FactStore(lent),
+        sums=SumStore(lent),
         change_log=ChangeLog(),
         reporters=ReporterStore(engine),
         cuts=CutStore(engine),
-        evidence=EvidenceStore(engine, archive=archive),
-        consumption=ConsumptionStore(engine, factories=FactoryStore(engine)),
+        evidence=EvidenceStore(lent, archive=archive),
+        consumption=ConsumptionStore(lent, factories=FactoryStore(lent)),
     )
 
 

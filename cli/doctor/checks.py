@@ -1,6 +1,7 @@
 """What doctor thinks of the facts: well, worth a look, or wrong, and what to do about it."""
 
 from collections.abc import Iterator, Sequence
+from itertools import groupby
 from typing import Final
 
 from cli.doctor.check import Check, Mark, format_age
@@ -114,23 +115,29 @@ def _clock(health: Health, *, machine_ms: int) -> Check:
 
 
 def _rights(health: Health) -> Check:
-    facts = {"excess": list(health.wrong_rights), "lacking": list(health.lacking_rights)}
-    if not health.wrong_rights and not health.lacking_rights:
-        well = "tokenworks_service may add facts, and change none"
-        return Check(name="rights", mark=Mark.OK, says=well, facts=facts)
-    says: list[str] = []
-    do: list[str] = []
-    for rights, verb, word, joint in (
+    parts = (
         (health.wrong_rights, "may", "REVOKE", "FROM"),
         (health.lacking_rights, "may not", "GRANT", "TO"),
-    ):
-        if rights:
-            says.append(f"tokenworks_service {verb} {', '.join(rights)}")
-            commands = [
-                f"{word} {it.replace(' ', ' ON ')} {joint} tokenworks_service" for it in rights
-            ]
-            do.append("; ".join(commands))
-    return Check(name="rights", mark=Mark.FAIL, says="; ".join(says), do="; ".join(do), facts=facts)
+    )
+    return Check(
+        name="rights",
+        mark=Mark.FAIL if health.wrong_rights or health.lacking_rights else Mark.OK,
+        says="; ".join(
+            f"{role} {may} " + ", ".join(f"{it.verb} {it.table}" for it in held)
+            for rights, may, _, _ in parts
+            for role, held in groupby(rights, key=lambda it: it.role)
+        )
+        or "each role may do what it is for, and change no fact",
+        do="; ".join(
+            f"{word} {it.verb} ON {it.table} {joint} {it.role}"
+            for rights, _, word, joint in parts
+            for it in rights
+        ),
+        facts={
+            "excess": [" ".join(it) for it in health.wrong_rights],
+            "lacking": [" ".join(it) for it in health.lacking_rights],
+        },
+    )
 
 
 def _disk(health: Health) -> Check:

@@ -1,7 +1,8 @@
-"""Connections: one engine for queries, in the service's role, whose faults have a fate."""
+"""Connections: engines that act in a role of the database's, and whose faults have a fate."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any, Final
 
 import psycopg
@@ -31,18 +32,33 @@ _SESSION: Final = (
 )
 # Begins a transaction whose answers are all of one moment.
 SNAPSHOT: Final = text("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-# Facts are append-only by privilege: this role cannot update or delete them.
-SERVICE_ROLE = "tokenworks_service"
+# What a login is to be granted: whoever has it may act in each of the roles below.
+SERVICE_ROLE: Final = "tokenworks_service"
 # An entry for each connection that was made; appending is one step, whatever the thread.
 _CONNECTIONS: Final = "tokenworks_connections"
 
 
-def make_engine(
-    database_url: str, *, pool_size: int = 5, as_service: bool = True, idle_seconds: int = 60
-) -> Engine:
-    """Return an engine whose connections act as the service's role in UTC.
+class DatabaseRole(StrEnum):
+    """In which role a process asks the database; neither can do what is the other's.
 
-    Without `as_service` they stay what the login is. A URL may name several hosts. The database
+    Facts are append-only by privilege: no role can update or delete them. `meter.store.rights` has
+    all that each can do.
+    """
+
+    INGEST = "tokenworks_ingest"
+    BILLING = "tokenworks_billing"
+
+
+def make_engine(
+    database_url: str,
+    *,
+    pool_size: int = 5,
+    role: DatabaseRole | None = DatabaseRole.INGEST,
+    idle_seconds: int = 60,
+) -> Engine:
+    """Return an engine whose connections act in a role in UTC.
+
+    Without a role they stay what the login is. A URL may name several hosts. The database
     ends who stays in a transaction for longer than `idle_seconds` without a word, and holds locks.
     """
     engine = create_engine(
@@ -55,7 +71,7 @@ def make_engine(
         hide_parameters=True,
     )
 
-    role = f"; SET ROLE {SERVICE_ROLE}" if as_service else ""
+    act = f"; SET ROLE {role}" if role is not None else ""
     made: list[None] = []
     engine.update_execution_options(**{_CONNECTIONS: made})
 
@@ -63,7 +79,7 @@ def make_engine(
     def settle(connection: DBAPIConnection, _entry: ConnectionPoolEntry) -> None:
         made.append(None)
         cursor = connection.cursor()
-        cursor.execute(_SESSION.format(idle_seconds=idle_seconds) + role)
+        cursor.execute(_SESSION.format(idle_seconds=idle_seconds) + act)
         cursor.close()
         connection.commit()
 

@@ -37,9 +37,15 @@ from meter.domain.errors import AlreadyExists, NotFound, Reason
 from meter.domain.interval import next_edge_ms
 from meter.domain.times import to_iso, to_time
 from meter.runtime.engine import store_faults
-from meter.store.account_rows import is_one_of, select_accounts, select_credentials, select_keys
+from meter.store.account_rows import (
+    insert_scopes,
+    is_one_of,
+    select_accounts,
+    select_credentials,
+    select_keys,
+)
 from meter.store.audit_log import ChangeLog
-from meter.store.tables import account_parents, accounts, api_key_scopes, api_keys, registry
+from meter.store.tables import account_parents, accounts, api_keys, registry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -342,17 +348,7 @@ class _Change:
                 certificate_name=key.certificate_name,
             )
         )
-        self._connection.execute(
-            insert(api_key_scopes),
-            [
-                {
-                    "key_id": credential.key_id,
-                    "permission": scope.role,
-                    "account_id": scope.account_id,
-                }
-                for scope in credential.scopes
-            ],
-        )
+        credential = insert_scopes(self._connection, credential)
         self._put_credential(credential, secret_hash=secret_hash)
 
     def end_key(self, key: ApiKey, *, secret_hash: bytes, end_ms: int) -> ApiKey:

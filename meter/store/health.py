@@ -10,8 +10,18 @@ from sqlalchemy.exc import DBAPIError
 from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.limits import LATE_MS_MAX
 from meter.domain.times import to_ms, to_time
-from meter.health import Connections, GapHealth, Health, Login, ProducerHealth, ShardHealth, Standby
+from meter.health import (
+    Connections,
+    GapHealth,
+    Health,
+    Login,
+    ProducerHealth,
+    Right,
+    ShardHealth,
+    Standby,
+)
 from meter.runtime.engine import SERVICE_ROLE, store_faults
+from meter.store.rights import rights
 
 _LISTED_MAX: Final = 5
 _RETIRED: Final = 3
@@ -21,30 +31,6 @@ _SETTINGS: Final = (
     "synchronous_commit",
     "synchronous_standby_names",
     "server_version",
-)
-_APPEND_ONLY: Final = (
-    "journal",
-    "cuts",
-    "cut_positions",
-    "producer_gaps",
-    "corrections",
-    "account_parents",
-    "issued_invoices",
-    "issued_lines",
-    "energy_shares",
-    "factory_versions",
-    "software_marks",
-)
-_CHANGED: Final = (
-    "accounts",
-    "api_keys",
-    "shards",
-    "producers",
-    "counting",
-    "usage",
-    "pool_usage",
-    "pool_intervals",
-    "energy_intervals",
 )
 
 _LOGIN: Final = text("""
@@ -61,10 +47,10 @@ SELECT (SELECT driven FROM installation) AS driven,
        (SELECT driven_time FROM installation) AS driven_time, clock_timestamp() AS now
 """)
 _RIGHTS: Final = text("""
-SELECT n.privilege || ' ' || n.name AS "right", n.wanted
-FROM unnest(CAST(:names AS text[]), CAST(:privileges AS text[]), CAST(:wanted AS boolean[]))
-     AS n (name, privilege, wanted)
-WHERE has_table_privilege(:role, n.name, n.privilege) <> n.wanted ORDER BY 1
+SELECT n.role, n.privilege, n.name, n.wanted
+FROM unnest(CAST(:roles AS text[]), CAST(:privileges AS text[]), CAST(:tables AS text[]),
+            CAST(:wanted AS boolean[])) AS n (role, privilege, name, wanted)
+WHERE has_table_privilege(n.role, n.name, n.privilege) <> n.wanted ORDER BY 1, 2, 3
 """)
 _SHARDS: Final = text("""
 SELECT s.shard, s.position, s.epoch, s.owner, c.position AS counted,
@@ -145,7 +131,7 @@ class LoginStore:
 
 
 class HealthStore:
-    """Reads health, in the service's role."""
+    """Reads health, in the meter's role."""
 
     def __init__(self, engine: Engine) -> None:
         """Take the engine."""
@@ -230,18 +216,16 @@ def _connections(connection: Connection) -> Connections:
     )
 
 
-def _rights(connection: Connection) -> tuple[list[str], list[str]]:
-    rights = [
-        (name, privilege, False) for name in _APPEND_ONLY for privilege in ("UPDATE", "DELETE")
-    ]
-    rights += [(name, right, True) for name in _APPEND_ONLY for right in ("SELECT", "INSERT")]
-    rights += [(name, right, True) for name in _CHANGED for right in ("SELECT", "INSERT", "UPDATE")]
-    names, privileges, wanted = (list(column) for column in zip(*rights, strict=True))
-    values = {"names": names, "privileges": privileges, "wanted": wanted, "role": SERVICE_ROLE}
+def _rights(connection: Connection) -> tuple[list[Right], list[Right]]:
+    columns = zip(*rights(), strict=True)
+    names = ("roles", "privileges", "tables", "wanted")
+    values = {name: list(column) for name, column in zip(names, columns, strict=True)}
     found = connection.execute(_RIGHTS, values).all()
-    return [row.right for row in found if not row.wanted], [
-        row.right for row in found if row.wanted
-    ]
+    excess, lacking = (
+        [Right(row.role, row.privilege, row.name) for row in found if row.wanted is wanted]
+        for wanted in (False, True)
+    )
+    return excess, lacking
 
 
 def _to_shard(row: Any) -> ShardHealth:  # noqa: ANN401

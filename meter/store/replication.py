@@ -6,7 +6,7 @@ from sqlalchemy import Engine, text
 
 from meter.domain.errors import Reason, Refused
 from meter.journal.durability import Sight
-from meter.runtime.engine import SERVICE_ROLE, store_faults
+from meter.runtime.engine import DatabaseRole, store_faults
 
 # A commit returns when its record is on this server's disk, so that the end of what is there lies
 # behind it; without synchronous_commit it returns earlier. The name of the log's file begins with
@@ -34,14 +34,14 @@ class ReplicationStore:
         self._standbys = standbys
 
     def check_privilege(self) -> None:
-        """Raise Refused where the service's role may not see how far standbys are."""
+        """Raise Refused where the meter's role may not see how far standbys are."""
         with store_faults(), self._engine.connect() as connection:
             if not connection.execute(_MAY_LOOK).scalar_one():
                 raise Refused(
                     Reason.SCOPE_MISSING,
-                    "TOKENWORKS_DURABLE_STANDBYS is set, but the service's role may not see how far"
+                    "TOKENWORKS_DURABLE_STANDBYS is set, but the meter's role may not see how far"
                     " standbys are. As a superuser, or as who may grant it:"
-                    f" GRANT pg_read_all_stats TO {SERVICE_ROLE}",
+                    f" GRANT pg_read_all_stats TO {DatabaseRole.INGEST}",
                 )
 
     def look(self) -> Sight:

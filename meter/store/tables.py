@@ -37,6 +37,7 @@ registry = Table(
     metadata,
     Column("singleton", Boolean, primary_key=True),
     Column("version", BigInteger, nullable=False),
+    Column("roles_apart", Boolean, nullable=False),
 )
 accounts = Table(
     "accounts",

@@ -116,7 +116,7 @@ def issue(town: Town, invoice: Invoice) -> str:
         month=invoice.month,
         cut_id=cut_id,
     )
-    with town.engine.begin() as connection:
+    with town.lent.begin() as connection:
         connection.execute(sqlalchemy.text(statement))
         (issued,) = issue_all(
             connection,
@@ -144,13 +144,13 @@ def statements(town: Town, work: Callable[[], object], *, stop_at: int | None) -
             raise Stop
 
     moments = ("before_cursor_execute", "commit")
-    for moment in moments:
-        event.listen(town.engine, moment, count)
+    for engine, moment in itertools.product(town.engines, moments):
+        event.listen(engine, moment, count)
     try:
         work()
     except Stop:
         pass
     finally:
-        for moment in moments:
-            event.remove(town.engine, moment, count)
+        for engine, moment in itertools.product(town.engines, moments):
+            event.remove(engine, moment, count)
     return seen

@@ -80,16 +80,16 @@ def stopping(town: Town, monkeypatch: pytest.MonkeyPatch, *, at: int) -> Iterato
         return copy(*arguments, **more)
 
     monkeypatch.setattr(psycopg.Cursor, "copy", counted_copy)
-    for moment in ("before_cursor_execute", "commit"):
-        event.listen(town.engine, moment, count)
+    for engine, moment in itertools.product(town.engines, ("before_cursor_execute", "commit")):
+        event.listen(engine, moment, count)
     try:
         yield seen
     except Stop:
         pass
     finally:
         monkeypatch.undo()
-        for moment in ("before_cursor_execute", "commit"):
-            event.remove(town.engine, moment, count)
+        for engine, moment in itertools.product(town.engines, ("before_cursor_execute", "commit")):
+            event.remove(engine, moment, count)
 
 
 def test_close__killed_at_every_statement(town: Town, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from meter.domain.event import Dimensions, DimensionTable, EventBatch, Origin
 from meter.domain.tokens import TokenClass
 from meter.hosting import Host
 from meter.journal.commit import Submission, commit_group
-from meter.runtime.engine import make_engine
+from meter.runtime.engine import DatabaseRole, make_engine
 from meter.store.accounts import AccountStore
 from meter.store.audit_log import ChangeLog
 from meter.store.consumption import ConsumptionStore
@@ -57,22 +57,25 @@ class Town:
         self.database_url = database_url
         self.clock = FakeClock(now_ms)
         self.engine = make_engine(database_url, pool_size=8)
+        # As the services of a meter, and jobs, do: see `meter.lending`.
+        self.lent = make_engine(database_url, pool_size=8, role=DatabaseRole.BILLING)
+        self.engines = (self.engine, self.lent)
         self.accounts = AccountStore(self.engine, self.clock)
         self._journal = owner(self.engine)
         self._usage = counting_of(self.engine)
         self.host = Host(
-            engine=self.engine,
+            engine=self.lent,
             clock=self.clock,
             is_driven=True,
             tiers=TIERS,
             tree=lambda: self.accounts.load().tree,
-            facts=FactStore(self.engine),
-            sums=SumStore(self.engine),
+            facts=FactStore(self.lent),
+            sums=SumStore(self.lent),
             change_log=ChangeLog(),
             reporters=ReporterStore(self.engine),
             cuts=CutStore(self.engine),
-            evidence=EvidenceStore(self.engine),
-            consumption=ConsumptionStore(self.engine, factories=FactoryStore(self.engine)),
+            evidence=EvidenceStore(self.lent),
+            consumption=ConsumptionStore(self.lent, factories=FactoryStore(self.lent)),
         )
         self.billing: BillingParts = make_parts(self.host)
 
@@ -154,6 +157,7 @@ def town_on(database_url: str, *, now_ms: int) -> Iterator[Town]:
         yield town
     finally:
         town.engine.dispose()
+        town.lent.dispose()
 
 
 def book_toml(

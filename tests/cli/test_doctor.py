@@ -181,20 +181,20 @@ def test_doctor__rights_that_were_changed(cluster: Cluster) -> None:
     with cluster.database() as url:
         execute(
             url,
-            "GRANT UPDATE ON journal TO tokenworks_service",
-            "GRANT DELETE ON corrections TO tokenworks_service",
-            "REVOKE INSERT ON cuts FROM tokenworks_service",
+            "GRANT UPDATE ON journal TO tokenworks_ingest",
+            "GRANT DELETE ON corrections TO tokenworks_billing",
+            "REVOKE INSERT ON cuts FROM tokenworks_ingest",
         )
         found = marks(url=url)["rights"]
     assert found["mark"] == "fail"
     assert found["facts"] == {
-        "excess": ["DELETE corrections", "UPDATE journal"],
-        "lacking": ["INSERT cuts"],
+        "excess": ["tokenworks_billing DELETE corrections", "tokenworks_ingest UPDATE journal"],
+        "lacking": ["tokenworks_ingest INSERT cuts"],
     }
     assert found["do"] == (
-        "REVOKE DELETE ON corrections FROM tokenworks_service;"
-        " REVOKE UPDATE ON journal FROM tokenworks_service;"
-        " GRANT INSERT ON cuts TO tokenworks_service"
+        "REVOKE DELETE ON corrections FROM tokenworks_billing;"
+        " REVOKE UPDATE ON journal FROM tokenworks_ingest;"
+        " GRANT INSERT ON cuts TO tokenworks_ingest"
     )
 
 

@@ -7,7 +7,16 @@ import pytest
 from cli.doctor.check import Check, Mark, format_age
 from cli.doctor.checks import check_health, check_login, check_role, check_schema
 from cli.doctor.page import write_checks, write_end
-from meter.health import Connections, GapHealth, Health, Login, ProducerHealth, ShardHealth, Standby
+from meter.health import (
+    Connections,
+    GapHealth,
+    Health,
+    Login,
+    ProducerHealth,
+    Right,
+    ShardHealth,
+    Standby,
+)
 
 NOW_MS = 1_800_000_000_000
 SECOND_MS, HOUR_MS, DAY_MS = 1_000, 3_600_000, 86_400_000
@@ -160,10 +169,14 @@ CASES = [
         "synchronous_commit remote_apply",
     ),
     (
-        replace(WELL, wrong_rights=["UPDATE journal"], lacking_rights=["SELECT usage"]),
+        replace(
+            WELL,
+            wrong_rights=[Right("tokenworks_ingest", "UPDATE", "journal")],
+            lacking_rights=[Right("tokenworks_billing", "SELECT", "usage")],
+        ),
         "rights",
         Mark.FAIL,
-        "tokenworks_service may UPDATE journal; tokenworks_service may not SELECT usage",
+        "tokenworks_ingest may UPDATE journal; tokenworks_billing may not SELECT usage",
     ),
     (
         replace(WELL, standbys=(standby(),)),

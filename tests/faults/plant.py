@@ -137,7 +137,7 @@ def make_template(folder: Path) -> Template:
         migrations.upgrade(url)
         with psycopg.connect(url, autocommit=True) as connection:
             # So that a meter may be told to wait for standbys.
-            connection.execute("GRANT pg_read_all_stats TO tokenworks_service")
+            connection.execute("GRANT pg_read_all_stats TO tokenworks_ingest")
         api_key = create_installation_key(url, key_pepper=PEPPER, description="for faults")
         meter = MeterProcess(url, folder=folder, pepper=folder / "key-pepper")
         try:

@@ -20,7 +20,7 @@ HELD_UP = "The database was held up; nothing was recorded. Send again."
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
     """A pool of one connection."""
-    engine = make_engine(database_url, pool_size=1, as_service=False)
+    engine = make_engine(database_url, pool_size=1, role=None)
     yield engine
     engine.dispose()
 

@@ -128,9 +128,11 @@ def statements(town: Town, act: Callable[[], object]) -> int:
         nonlocal seen
         seen += 1
 
-    event.listen(town.engine, "before_cursor_execute", count)
+    for engine in town.engines:
+        event.listen(engine, "before_cursor_execute", count)
     try:
         act()
     finally:
-        event.remove(town.engine, "before_cursor_execute", count)
+        for engine in town.engines:
+            event.remove(engine, "before_cursor_execute", count)
     return seen

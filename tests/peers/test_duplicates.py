@@ -16,7 +16,7 @@ from billing.errors import BillingReason
 from meter.counting.follower import Follower
 from meter.domain.errors import InvalidArgument
 from meter.domain.outcome import Outcome
-from meter.runtime.engine import SERVICE_ROLE, make_engine
+from meter.runtime.engine import DatabaseRole, make_engine
 from tests.billing.town import Town, TownEvent, contract_toml
 from tests.meter.store.recording import (
     TOTAL,
@@ -105,7 +105,7 @@ def test_lago_api_5327__clean_up_of_ids_deletes_no_usage(engine: Engine, databas
     assert tokens_in_journal(database_url) == 12
     assert ask_one(database_url, TOTAL) == 12
     with psycopg.connect(database_url) as connection:
-        connection.execute(f"SET ROLE {SERVICE_ROLE}".encode())
+        connection.execute(f"SET ROLE {DatabaseRole.INGEST}".encode())
         with pytest.raises(psycopg.errors.InsufficientPrivilege):
             connection.execute("DELETE FROM journal")
 

@@ -42,7 +42,7 @@ def postgres(place: Path, pg_bin: Path | None) -> Iterator[Postgres]:
     postgres.start(password="only-for-tests")
     migrations.upgrade(postgres.url())
     with psycopg.connect(postgres.url(), autocommit=True) as connection:
-        connection.execute("GRANT pg_read_all_stats TO tokenworks_service")
+        connection.execute("GRANT pg_read_all_stats TO tokenworks_ingest")
     yield postgres
     postgres.stop()
 

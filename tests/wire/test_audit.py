@@ -257,7 +257,7 @@ def test_change__that_cannot_be_written_down_is_not_made(
 ) -> None:
     """Where the log refuses an entry, the change is not made: both are one transaction."""
     with psycopg.connect(meter.database_url, autocommit=True) as connection:
-        connection.execute("REVOKE INSERT ON audit_entries FROM tokenworks_service")
+        connection.execute("REVOKE INSERT ON audit_entries FROM tokenworks_ingest")
         try:
             session = auditor.session
             close = account_service_pb2.CloseAccountRequest(account="team")
@@ -266,7 +266,7 @@ def test_change__that_cannot_be_written_down_is_not_made(
                 code, _, _ = failure_of(partial(session.call, name, request))
                 assert code == "INTERNAL"
         finally:
-            connection.execute("GRANT INSERT ON audit_entries TO tokenworks_service")
+            connection.execute("GRANT INSERT ON audit_entries TO tokenworks_ingest")
         closed = "SELECT close_time FROM accounts WHERE account_id = 'team'"
         assert connection.execute(closed).fetchone() == (None,)
         made = "SELECT count(*) FROM producers WHERE producer = 'unwritten'"

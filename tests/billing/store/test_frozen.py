@@ -40,7 +40,7 @@ def town(cluster: Cluster) -> Iterator[Town]:
 
 
 @pytest.mark.parametrize("table", TABLES)
-@pytest.mark.parametrize("role", ["tokenworks_service", "tokenworks_reader"])
+@pytest.mark.parametrize("role", ["tokenworks_billing", "tokenworks_ingest", "tokenworks_reader"])
 def test_issued__no_role_changes_it(town: Town, role: str, table: str) -> None:
     """No role of the product can change a column of what was issued, delete a row, or empty it."""
     columns = town.ask(
@@ -57,7 +57,7 @@ def test_issued__no_role_changes_it(town: Town, role: str, table: str) -> None:
 
 
 @pytest.mark.parametrize("view", ["invoices", "invoice_lines", "invoice_payments"])
-@pytest.mark.parametrize("role", ["tokenworks_service", "tokenworks_reader"])
+@pytest.mark.parametrize("role", ["tokenworks_billing", "tokenworks_ingest", "tokenworks_reader"])
 def test_issued__no_view_lets_it_through(town: Town, role: str, view: str) -> None:
     """Nor through the views that show it."""
     with psycopg.connect(town.database_url, autocommit=True) as connection:

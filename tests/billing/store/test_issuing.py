@@ -53,7 +53,7 @@ def test_issue_all__keeps_lines_as_they_are(town: Town, name: str) -> None:
         tax=None,
     )
     number = issue(town, replace(draft, lines=tuple(lines), charges=(charge,)))
-    with town.engine.connect() as connection:
+    with town.lent.connect() as connection:
         values = {"number": number}
         found = connection.execute(
             text("SELECT document FROM issued_invoices WHERE number = :number"), values

@@ -19,7 +19,7 @@ from billing.store.issuing import issue_all
 from billing.store.papers import PaperStore
 from billing.typesetting import Typesetter, UnprintableDocument
 from meter.domain.errors import Unavailable
-from meter.runtime.engine import make_engine
+from meter.runtime.engine import DatabaseRole, make_engine
 from tests.billing.documents.gallery import SAMPLES
 from tests.meter.store.recording import wait_for_lock
 
@@ -29,11 +29,11 @@ TYPESETTER = Typesetter()
 
 @pytest.fixture
 def engine(database_url: str) -> Iterator[Engine]:
-    """An engine in the service's role, on a database with a cut."""
+    """An engine in billing's role, on a database with a cut."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("INSERT INTO cuts VALUES (31, now())")
         connection.execute("INSERT INTO accounts VALUES ('acme', 'acme', now())")
-    engine = make_engine(database_url, pool_size=4)
+    engine = make_engine(database_url, pool_size=4, role=DatabaseRole.BILLING)
     yield engine
     engine.dispose()
 

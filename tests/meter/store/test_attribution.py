@@ -266,11 +266,11 @@ def test_attribute__shares_that_the_database_refuses(
     serve(journal, 0, output=3)
     follow(usage).count_once()
     with psycopg.connect(database_url) as connection:
-        connection.execute("REVOKE INSERT ON energy_shares FROM tokenworks_service")
+        connection.execute("REVOKE INSERT ON energy_shares FROM tokenworks_ingest")
     with pytest.raises(StoreRefusal, match="refuses energy"):
         attribute_all(engine)
     with psycopg.connect(database_url) as connection:
-        connection.execute("GRANT INSERT ON energy_shares TO tokenworks_service")
+        connection.execute("GRANT INSERT ON energy_shares TO tokenworks_ingest")
     assert attribute_all(engine) == 1
     assert shares_of(database_url) == {("h100", "free"): 100}
 

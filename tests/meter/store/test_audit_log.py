@@ -16,7 +16,7 @@ CHANGE = Change(
     subject="acme",
     detail={"count": 3, "parts": [{"name": "é\n"}], "empty": ""},
 )
-ROLES = ("tokenworks_service", "tokenworks_reader")
+ROLES = ("tokenworks_ingest", "tokenworks_billing", "tokenworks_reader", "tokenworks_tenant")
 
 
 def write(engine: Engine, *changes: Change) -> None:
@@ -66,7 +66,7 @@ def test_role__service_gives_no_numbers(engine: Engine, database_url: str) -> No
         b" VALUES (1, now(), 'k', 'a.b', 's', '{}')"
     )
     with psycopg.connect(database_url, autocommit=True) as connection:
-        connection.execute("SET ROLE tokenworks_service")
+        connection.execute("SET ROLE tokenworks_billing")
         with pytest.raises(errors.GeneratedAlways):
             connection.execute(statement)
 

@@ -171,12 +171,12 @@ def test_fold__a_step_that_fails_changes_nothing(
     follow(usage).count_once()
     store = FoldStore(engine)
     with administrator(database_url) as connection:
-        connection.execute("REVOKE UPDATE ON totals_fold FROM tokenworks_service")
-        connection.execute("GRANT TRUNCATE ON totals_fold TO tokenworks_service")
+        connection.execute("REVOKE UPDATE ON totals_fold FROM tokenworks_ingest")
+        connection.execute("GRANT TRUNCATE ON totals_fold TO tokenworks_ingest")
         with pytest.raises(StoreRefusal):
             store.fold_step(now_ms=LATER_MS)
         assert ask(database_url, TOTALS) == []
-        connection.execute("GRANT UPDATE ON totals_fold TO tokenworks_service")
+        connection.execute("GRANT UPDATE ON totals_fold TO tokenworks_ingest")
     assert store.fold_step(now_ms=LATER_MS) is False
     assert ask(database_url, TOTALS) == [("acme", 5, 1, 1)]
 
