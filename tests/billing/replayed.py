@@ -5,12 +5,15 @@ from billing.periods import Month
 from billing.replay import Replayed
 from meter.counting.auditor import Auditor, Read
 from meter.counting.rebuild import Rebuilding
+from meter.store.archived_bodies import ArchivedBodies
 from meter.store.audit import AuditStore
 from tests.billing.town import Town
 
 
-def replay(town: Town, month: Month) -> tuple[Replayed, list[str]]:
-    """Replay a month; return what came of it, and all that is told."""
+def replay(
+    town: Town, month: Month, *, archive: ArchivedBodies | None = None
+) -> tuple[Replayed, list[str]]:
+    """Replay a month, of files too; return what came of it, and all that is told."""
     replaying = make_replaying(town.host)
     span = replaying.find_span(month)
     if span is None:
@@ -23,7 +26,7 @@ def replay(town: Town, month: Month) -> tuple[Replayed, list[str]]:
             read.segment, cut_id=read.cut_id, window=read.window, catalogue=read.catalogue
         )
 
-    audit = Auditor(AuditStore(town.engine)).audit(
+    audit = Auditor(AuditStore(town.engine, archive=archive)).audit(
         since_ms=span.start_ms, until_ms=span.end_ms, on_read=take
     )
     replayed = replaying.replay(month, rebuilding.usage())
