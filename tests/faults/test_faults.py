@@ -8,14 +8,19 @@ import pytest
 
 from tests.faults.__main__ import run_rows
 
-ROWS = ["meter-killed-after-commit", "postgres-killed", "self-test-naive-retry"]
+ROWS = [
+    "meter-killed-after-commit",
+    "replica-killed",
+    "postgres-killed",
+    "self-test-naive-retry",
+]
 
 
 @pytest.mark.stacks
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_rows__run_and_are_ok(tmp_path: Path) -> None:
-    """Kills of the meter and of Postgres lose and double nothing; a broken sender is caught."""
+    """Kills of meters and of Postgres lose and double nothing; a broken sender is caught."""
     out = tmp_path / "faults.json"
     results = run_rows(ROWS, seconds=2, keep=tmp_path / "faults", out=out)
     assert {name: it.wrong for name, it in results.items()} == dict.fromkeys(ROWS)
