@@ -83,14 +83,12 @@ class Meter:
         """
         name = default_producer() if producer is None else producer
         files = (ca_certificate, client_certificate, client_key)
-        if api_key is None and client_certificate is None:
-            raise ValueError("api_key, or client_certificate and client_key: one of them")
         _check(name, api_key, buffer_events_max, flush_interval_seconds)
         defaults = (account, model, served_model, tier, Mode(mode), pool, region)
         _check_defaults(defaults)
         address = Address(
             target=target, api_key=api_key, root_certificates=root_certificates,
-            certificates=_keep_certificates(root_certificates, files),
+            certificates=_keep_certificates(api_key, root_certificates, files),
             insecure=insecure, interceptors=tuple(interceptors),
         )  # fmt: skip
         plan = None
@@ -282,9 +280,11 @@ def _check(
 
 
 def _keep_certificates(
-    root_certificates: bytes | None, files: Sequence[str | Path | None]
+    api_key: str | None, root_certificates: bytes | None, files: Sequence[str | Path | None]
 ) -> KeptCertificates | None:
     ca, certificate, key = (None if it is None else Path(it).absolute() for it in files)
+    if api_key is None and certificate is None:
+        raise ValueError("api_key, or client_certificate and client_key: one of them")
     if ca is None and certificate is None and key is None:
         return None
     if ca is not None and root_certificates is not None:
