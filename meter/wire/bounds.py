@@ -6,8 +6,8 @@ EXHAUSTED with OVERLOADED, the bound's name in the metadata. Lives on the event 
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from enum import StrEnum
 from typing import Final
 
@@ -120,16 +120,11 @@ class Share:
     @asynccontextmanager
     async def call(self) -> AsyncIterator[None]:
         """Let one call in, in its turn; raises Overloaded."""
-        wait = self._calls.take(1, now_seconds=self.now_seconds())
         is_crowded = self._call_count >= limits.KEY_CALLS_WAITING_MAX
         self._call_count += 1
         try:
-            if wait > 0 or is_crowded:
-                self.note(Bound.CALLS)
-                # A refusal costs work, too: whoever does not wait is made to.
-                await asyncio.sleep(min(max(wait, float(is_crowded)), limits.HOLD_SECONDS_MAX))
-            if is_crowded or wait > limits.HOLD_SECONDS_MAX:
-                self._calls.give_back(1)
+            await self._take_turn(is_over=is_crowded)
+            if is_crowded:
                 raise self.reached(Bound.CALLS)
             async with self._turns:
                 yield
@@ -154,9 +149,10 @@ class Share:
             async with self._room:
                 self._room.notify_all()
 
-    @contextmanager
-    def stream(self) -> Iterator[None]:
-        """Hold one stream open; raises Overloaded."""
+    @asynccontextmanager
+    async def stream(self) -> AsyncIterator[None]:
+        """Hold one stream open, which begins in its turn as a call does; raises Overloaded."""
+        await self._take_turn(is_over=self._stream_count >= limits.KEY_STREAMS_MAX)
         if self._stream_count >= limits.KEY_STREAMS_MAX:
             raise self.reached(Bound.STREAMS)
         self._stream_count += 1
@@ -198,6 +194,20 @@ class Share:
             f"This API key has reached its bound of {bound} on this server. Send less at once.",
             bound=bound,
         )
+
+    async def _take_turn(self, *, is_over: bool) -> None:
+        """Wait for a call's turn; raises Overloaded where it is too far off.
+
+        A refusal costs work, too: whoever does not wait is made to, also where it `is_over` anyway.
+        """
+        wait = self._calls.take(1, now_seconds=self.now_seconds())
+        if wait > 0:
+            self.note(Bound.CALLS)
+        if wait > 0 or is_over:
+            await asyncio.sleep(min(max(wait, float(is_over)), limits.HOLD_SECONDS_MAX))
+        if wait > limits.HOLD_SECONDS_MAX:
+            self._calls.give_back(1)
+            raise self.reached(Bound.CALLS)
 
     def _has_room(self, count: int) -> bool:
         return self._event_count + count <= limits.KEY_EVENTS_AT_ONCE_MAX

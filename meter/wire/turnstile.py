@@ -62,7 +62,7 @@ class Turnstile(grpc.aio.ServerInterceptor):
 
     def _stream(self, handler: Any) -> Any:  # noqa: ANN401
         async def wrapped(requests: Any, context: Any) -> None:  # noqa: ANN401
-            with self._share(context).stream():
+            async with self._share(context).stream():
                 await handler.stream_stream(requests, context)
 
         return wrapped

@@ -99,18 +99,24 @@ def test_call__is_refused_after_it_was_held(
 
 
 def test_stream__above_the_bound_is_refused(
-    bounds: Bounds, monkeypatch: pytest.MonkeyPatch
+    bounds: Bounds, held: Held, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A key holds so many streams; one that ends makes room, and another key has its own."""
     monkeypatch.setattr(limits, "KEY_STREAMS_MAX", 1)
-    share = bounds.of("greedy")
-    with share.stream():
-        with pytest.raises(Overloaded), share.stream():
+
+    async def work() -> None:
+        share = bounds.of("greedy")
+        async with share.stream():
+            with pytest.raises(Overloaded):
+                async with share.stream():
+                    pass
+            async with bounds.of("modest").stream():
+                pass
+        async with share.stream():
             pass
-        with bounds.of("modest").stream():
-            pass
-    with share.stream():
-        pass
+
+    run(work)
+    assert held.seconds == [1], "a refusal waits, too"
     assert told(bounds, Bound.STREAMS) == 1
 
 
@@ -217,9 +223,13 @@ def test_events__wait_for_room(bounds: Bounds) -> None:
 def test_of__forgets_keys_at_rest(bounds: Bounds, monkeypatch: pytest.MonkeyPatch) -> None:
     """Memory stays: keys that rest are forgotten, one that is at work is not."""
     monkeypatch.setattr(limits, "KEYS_BOUNDED_MAX", 3)
-    busy = bounds.of("busy")
-    with busy.stream():
-        for number in range(20):
-            bounds.of(f"key-{number}")
-        assert bounds.of("busy") is busy
+
+    async def work() -> None:
+        busy = bounds.of("busy")
+        async with busy.stream():
+            for number in range(20):
+                bounds.of(f"key-{number}")
+            assert bounds.of("busy") is busy
+
+    run(work)
     assert len(bounds._shares) <= 4  # noqa: SLF001  its memory is the point
