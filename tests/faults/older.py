@@ -64,7 +64,8 @@ class Older:
 
     def settle(self, site: Site) -> None:
         """Give the site's Postgres a database of N, with accounts, prices and a contract."""
-        name = sql.Identifier(psycopg.conninfo.conninfo_to_dict(site.database.url)["dbname"])
+        parts = psycopg.conninfo.conninfo_to_dict(site.database.url)
+        name = sql.Identifier(str(parts["dbname"]))
         elsewhere = psycopg.conninfo.make_conninfo(site.database.url, dbname="postgres")
         with psycopg.connect(elsewhere, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(name))
