@@ -13,7 +13,7 @@ from cli.postgres.errors import PostgresError
 from cli.postgres.nearest import find_nearest_url
 from cli.process import CommandError, Exit, report_progress
 from cli.settings import Settings
-from meter.domain.errors import MeterError
+from meter.domain.errors import MeterError, Refused
 from meter.domain.times import to_iso
 from meter.runtime.sessions import refuse_shared_sessions
 from migrations import Stage, Standing, stage_of
@@ -91,6 +91,29 @@ def recount(*, as_json: bool, config: Path | None) -> None:
         click.echo(json.dumps({"until": to_iso(until_ms)}))
     else:
         click.echo(f"usage is added up until {to_iso(until_ms)}")
+
+
+@db.command("grant-reader")
+@click.argument("login")
+@click.option("--account", metavar="ID", help="See only this account and what is below it.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+@click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
+def grant_reader(*, login: str, account: str | None, as_json: bool, config: Path | None) -> None:
+    """Let LOGIN, which the database has, read the SQL views: for dashboards and reports.
+
+    Needs the login that migrates. Doing it again for another account sets that one in its place.
+    """
+    database_url = get_database_url(load_settings(config, flags={}))
+    try:
+        meter.examination.grant_reader(database_url, login, account_id=account)
+    except Refused as error:
+        raise CommandError(error.message, code=Exit.REFUSED) from error
+    except MeterError as error:
+        raise CommandError(error.message) from error
+    if as_json:
+        click.echo(json.dumps({"login": login, "account": account}))
+    else:
+        click.echo(f"{login} reads {account or 'everything'}")
 
 
 def get_database_url(settings: Settings) -> str:

@@ -17,6 +17,7 @@ from meter.store.audit import AuditStore
 from meter.store.folding import FoldStore
 from meter.store.health import HealthStore, LoginStore
 from meter.store.installation import InstallationStore
+from meter.store.readers import ReaderStore
 from meter.store.totals import UsageTotals
 
 
@@ -42,6 +43,15 @@ def look_at_health(database_url: str, *, silence_ms: int) -> Health:
     engine = make_engine(database_url, pool_size=1)
     try:
         return HealthStore(engine).read(silence_ms=silence_ms)
+    finally:
+        engine.dispose()
+
+
+def grant_reader(database_url: str, login: str, *, account_id: str | None) -> None:
+    """Let a login of the database read views; raises what `ReaderStore.grant` does."""
+    engine = make_engine(database_url, pool_size=1, role=None)
+    try:
+        ReaderStore(engine).grant(login, account_id=account_id)
     finally:
         engine.dispose()
 

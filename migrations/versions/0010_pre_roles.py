@@ -18,10 +18,10 @@ _ROLES = """
 DO $$ BEGIN
     FOR tries_left IN REVERSE 20..0 LOOP
         BEGIN
-            FOR wanted IN 1..4 LOOP
+            FOR wanted IN 1..3 LOOP
                 BEGIN
                     EXECUTE format('CREATE ROLE %I NOLOGIN', (ARRAY['tokenworks_ingest',
-                        'tokenworks_billing', 'tokenworks_tenant', 'tokenworks_migrator'])[wanted]);
+                        'tokenworks_billing', 'tokenworks_tenant'])[wanted]);
                 EXCEPTION WHEN duplicate_object OR unique_violation THEN NULL;
                 END;
             END LOOP;
@@ -31,7 +31,6 @@ DO $$ BEGIN
             IF NOT pg_has_role('tokenworks_service', 'tokenworks_billing', 'MEMBER') THEN
                 GRANT tokenworks_billing TO tokenworks_service;
             END IF;
-            EXECUTE format('GRANT tokenworks_migrator TO %I', current_user);
             EXIT;
         EXCEPTION WHEN OTHERS THEN
             IF tries_left = 0 OR SQLERRM NOT LIKE '%concurrently%' THEN RAISE; END IF;
