@@ -11,6 +11,8 @@ import pytest
 from google.protobuf.descriptor import MethodDescriptor, ServiceDescriptor
 from google.protobuf.descriptor_pool import Default
 from google.protobuf.message_factory import GetMessageClass
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from billing.access import BILLING_ACCESS
 from meter.access import METER_ACCESS, Access, Place, on_account
@@ -46,6 +48,20 @@ from tokenworks.meter.v1 import (
 ACCESS: Final[Access] = {**METER_ACCESS, **BILLING_ACCESS}
 # Where a key has its role, and whether that covers OWN.
 PLACES: Final = {"": True, ABOVE: True, OWN: True, BELOW: False, FOREIGN: False}
+# Each account with those whose subtrees it is in.
+TREE: Final = {
+    ABOVE: (ABOVE,),
+    OWN: (ABOVE, OWN),
+    BELOW: (ABOVE, OWN, BELOW),
+    FOREIGN: (FOREIGN,),
+    FOREIGN_BELOW: (FOREIGN, FOREIGN_BELOW),
+}
+# Calls that change nothing, whoever they are about.
+SWAPPED: Final = {
+    name: make
+    for name, make in {**NAMED, **FIXED}.items()
+    if name in NAMED or name.endswith("/GetAccount")
+}
 SCOPE_MISSING: Final = "SCOPE_MISSING"
 ROOT: Final = Path(__file__).parents[2]
 
@@ -63,10 +79,10 @@ class World:
 def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Two customers with usage, producers, keys and invoices: one's own and a stranger."""
     folder = tmp_path_factory.mktemp("access")
-    settings = {"sandbox_clock": BEGIN}
+    sandbox = {"sandbox_clock": BEGIN}
     with (
         cluster.database() as url,
-        running_meter_on(url, folder=folder, settings=settings) as running,
+        running_meter_on(url, folder=folder, settings=sandbox) as running,
     ):
         office = Office(running)
         tree = ((ABOVE, ""), (OWN, ABOVE), (BELOW, OWN), (FOREIGN, ""), (FOREIGN_BELOW, FOREIGN))
@@ -200,6 +216,27 @@ def test_access__each_call(world: World, role: Role, place: str) -> None:
             if any(it.encode() in answer for it in told):
                 wrong.append((name, account, f"told of others: {answer!r}"))
     assert not wrong
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    role=st.sampled_from(Role),
+    place=st.sampled_from(list(PLACES)),
+    name=st.sampled_from(sorted(SWAPPED)),
+    account=st.sampled_from([*TREE, "nobody"]),
+)
+def test_access__swapped_ids(
+    world: World, *, role: Role, place: str, name: str, account: str
+) -> None:
+    """Whichever id a caller puts in the place of its own: what its scopes do not cover is refused.
+
+    Whether there is such an account makes no difference to whoever may not ask for it.
+    """
+    covered = place == "" or place in TREE.get(account, ())
+    with grpc.insecure_channel(world.meter.target) as channel:
+        request = SWAPPED[name](account, world.things)
+        reason, _ = ask(channel, name, request, world.keys[role, place])
+    assert (reason != SCOPE_MISSING) is (role in ACCESS[name].roles and covered)
 
 
 def test_access__nobody(world: World) -> None:
