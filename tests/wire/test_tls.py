@@ -180,7 +180,8 @@ def test_call__a_certificate_that_runs_out(tls_meter: RunningMeter, authority: A
     authority.sign_until("brief", "URI:spiffe://factory/ns/brief", end=end)
     bearer = (("authorization", f"Bearer {tls_meter.api_key}"),)
     # As a client keeps them that comes back within two days, which is not looked at again.
-    options = (("grpc.ssl_session_cache", ssl_session_cache_lru(1)),)
+    cache = ssl_session_cache_lru(1)  # type: ignore[no-untyped-call]
+    options = (("grpc.ssl_session_cache", cache),)
     with _channel(tls_meter, authority, pair="brief", options=options) as channel:
         brief = pb_grpc.AccountServiceStub(channel)
         brief.ListAccounts(pb.ListAccountsRequest(), metadata=bearer)
