@@ -217,6 +217,7 @@ def test_certificate__renewed_while_it_runs(
     assert _ask(tls_meter, authority, pair="gateway") is None
 
 
+@pytest.mark.stacks
 def test_certificate__another_authority(
     tls_meter: RunningMeter, authority: Authority, place: tuple[Path, Path], tmp_path: Path
 ) -> None:
