@@ -102,6 +102,7 @@ def test_grant__a_login_that_nobody_named(customers: str) -> None:
     with login(customers, "stray") as url:
         with psycopg.connect(customers, autocommit=True) as connection:
             connection.execute("GRANT tokenworks_tenant TO stray")
+            connection.execute("INSERT INTO reader_logins VALUES ('another', 'acme')")
         with psycopg.connect(url) as connection:
             for view in ("usage_daily", "invoices", "invoice_lines", "accounts"):
                 rows = connection.execute(f"SELECT * FROM tenant.{view}".encode()).fetchall()
