@@ -30,6 +30,26 @@ def test_upgrade__empty_database(cluster: Cluster) -> None:
         assert (checked.returncode, json.loads(checked.stdout)) == (0, {"missing": [], "newer": []})
 
 
+def test_grant_reader__says_what_is_read(database_url: str) -> None:
+    """A login that is there reads everything, or an account that is there; others are refused."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("INSERT INTO accounts VALUES ('acme', 'acme', now())")
+        connection.execute("INSERT INTO account_parents VALUES ('acme', now(), NULL)")
+        connection.execute("CREATE ROLE reads_acme")
+        try:
+            made = _run(
+                "grant-reader", "reads_acme", "--account", "acme", "--json", url=database_url
+            )
+            assert json.loads(made.stdout) == {"login": "reads_acme", "account": "acme"}
+            assert _run("grant-reader", "reads_acme", url=database_url).stdout == (
+                "reads_acme reads everything\n"
+            )
+            refused = _run("grant-reader", "nobody_at_all", url=database_url)
+            assert (refused.returncode, "There is no login" in refused.stderr) == (3, True)
+        finally:
+            connection.execute("DROP OWNED BY reads_acme; DROP ROLE reads_acme")
+
+
 def test_upgrade__for_people(cluster: Cluster) -> None:
     """Each migration is a line; when there is none, that is said."""
     with cluster.database(template="template0") as url:

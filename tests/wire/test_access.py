@@ -130,8 +130,8 @@ def ask(channel: grpc.Channel, name: str, request: Any, api_key: str | None) -> 
     """Make a call; return its reason, "" for none, and the bytes of all that it answers."""
     method = _method(name)
     metadata = () if api_key is None else (("authorization", f"Bearer {api_key}"),)
-    read = GetMessageClass(method.output_type).FromString  # type: ignore[attr-defined]
-    make = {
+    read = GetMessageClass(method.output_type).FromString
+    make: Any = {
         (False, False): channel.unary_unary,
         (False, True): channel.unary_stream,
         (True, True): channel.stream_stream,
