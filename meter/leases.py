@@ -215,7 +215,7 @@ class Leases:
         self._on_taken(lease.shard)
         self._renewed_seconds = begun
         self._lease, self._shard = lease, lease.shard
-        _log.info("shard_taken", extra={"shard": lease.shard, "epoch": lease.epoch})
+        _log.debug("shard_taken", extra={"shard": lease.shard, "epoch": lease.epoch})
         return lease
 
     def _look(self, begun: float) -> None:

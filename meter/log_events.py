@@ -235,7 +235,7 @@ CATALOGUE: Final = (
     ),
     LogEvent(
         name="shard_taken",
-        level=Level.INFO,
+        level=Level.DEBUG,
         fields=("shard", "epoch"),
         meaning="From now on this server writes this shard of the journal.",
     ),

@@ -28,11 +28,9 @@ def scopes_of(store: AccountStore) -> dict[str, set[tuple[Role, str | None]]]:
 
 
 def test_upgrade__takes_nothing_from_a_key(cluster: Cluster) -> None:
-    """Who administered can do the same before the last migration and after it.
-
-    Until then nothing is written that servers of before would stop at; from then on an admin is an
-    admin.
-    """
+    """Who administered can do the same before the last migration and after it."""
+    # Until then nothing is written that servers of before would stop at; from then on an admin is
+    # an admin.
     with cluster.database(template="template0") as url:
         migrations.upgrade(url, stage=Stage.PRE)
         with psycopg.connect(url, autocommit=True) as connection:
