@@ -87,14 +87,14 @@ class AccountServiceServicer(object):
     """
 
     def CreateAccount(self, request, context):
-        """Creates an account. Scope: administer on the parent, or on the whole installation for a root.
+        """Creates an account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetAccount(self, request, context):
-        """One account. Scope: read.
+        """One account.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -108,21 +108,21 @@ class AccountServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def MoveAccount(self, request, context):
-        """Puts an account under another parent from a date on. Scope: administer on the account and on both parents.
+        """Puts an account under another parent from a date on.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CloseAccount(self, request, context):
-        """Closes an account: events that end later are set aside. Scope: administer.
+        """Closes an account: events that end later are set aside.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CreateApiKey(self, request, context):
-        """Creates an API key and shows it this once. Scope: administer on every account that the new key is for.
+        """Creates an API key and shows it this once.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

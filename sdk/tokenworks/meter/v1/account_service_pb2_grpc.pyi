@@ -34,17 +34,17 @@ class AccountServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> AccountServiceAsyncStub: ...
     CreateAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateAccountRequest, _account_service_pb2.CreateAccountResponse]
-    """Creates an account. Scope: administer on the parent, or on the whole installation for a root."""
+    """Creates an account."""
     GetAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.GetAccountRequest, _account_service_pb2.GetAccountResponse]
-    """One account. Scope: read."""
+    """One account."""
     ListAccounts: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListAccountsRequest, _account_service_pb2.ListAccountsResponse]
     """The accounts that the API key may read, by path."""
     MoveAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.MoveAccountRequest, _account_service_pb2.MoveAccountResponse]
-    """Puts an account under another parent from a date on. Scope: administer on the account and on both parents."""
+    """Puts an account under another parent from a date on."""
     CloseAccount: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CloseAccountRequest, _account_service_pb2.CloseAccountResponse]
-    """Closes an account: events that end later are set aside. Scope: administer."""
+    """Closes an account: events that end later are set aside."""
     CreateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]
-    """Creates an API key and shows it this once. Scope: administer on every account that the new key is for."""
+    """Creates an API key and shows it this once."""
     ListApiKeys: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.ListApiKeysRequest, _account_service_pb2.ListApiKeysResponse]
     """The API keys of the accounts that the caller may administer, without the secrets."""
     RotateApiKey: _grpc.UnaryUnaryMultiCallable[_account_service_pb2.RotateApiKeyRequest, _account_service_pb2.RotateApiKeyResponse]
@@ -58,17 +58,17 @@ class AccountServiceAsyncStub(AccountServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     CreateAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateAccountRequest, _account_service_pb2.CreateAccountResponse]  # type: ignore[assignment]
-    """Creates an account. Scope: administer on the parent, or on the whole installation for a root."""
+    """Creates an account."""
     GetAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.GetAccountRequest, _account_service_pb2.GetAccountResponse]  # type: ignore[assignment]
-    """One account. Scope: read."""
+    """One account."""
     ListAccounts: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListAccountsRequest, _account_service_pb2.ListAccountsResponse]  # type: ignore[assignment]
     """The accounts that the API key may read, by path."""
     MoveAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.MoveAccountRequest, _account_service_pb2.MoveAccountResponse]  # type: ignore[assignment]
-    """Puts an account under another parent from a date on. Scope: administer on the account and on both parents."""
+    """Puts an account under another parent from a date on."""
     CloseAccount: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CloseAccountRequest, _account_service_pb2.CloseAccountResponse]  # type: ignore[assignment]
-    """Closes an account: events that end later are set aside. Scope: administer."""
+    """Closes an account: events that end later are set aside."""
     CreateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.CreateApiKeyRequest, _account_service_pb2.CreateApiKeyResponse]  # type: ignore[assignment]
-    """Creates an API key and shows it this once. Scope: administer on every account that the new key is for."""
+    """Creates an API key and shows it this once."""
     ListApiKeys: _aio.UnaryUnaryMultiCallable[_account_service_pb2.ListApiKeysRequest, _account_service_pb2.ListApiKeysResponse]  # type: ignore[assignment]
     """The API keys of the accounts that the caller may administer, without the secrets."""
     RotateApiKey: _aio.UnaryUnaryMultiCallable[_account_service_pb2.RotateApiKeyRequest, _account_service_pb2.RotateApiKeyResponse]  # type: ignore[assignment]
@@ -85,7 +85,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.CreateAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.CreateAccountResponse, _abc.Awaitable[_account_service_pb2.CreateAccountResponse]]:
-        """Creates an account. Scope: administer on the parent, or on the whole installation for a root."""
+        """Creates an account."""
 
     @_abc_1.abstractmethod
     def GetAccount(
@@ -93,7 +93,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.GetAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.GetAccountResponse, _abc.Awaitable[_account_service_pb2.GetAccountResponse]]:
-        """One account. Scope: read."""
+        """One account."""
 
     @_abc_1.abstractmethod
     def ListAccounts(
@@ -109,7 +109,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.MoveAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.MoveAccountResponse, _abc.Awaitable[_account_service_pb2.MoveAccountResponse]]:
-        """Puts an account under another parent from a date on. Scope: administer on the account and on both parents."""
+        """Puts an account under another parent from a date on."""
 
     @_abc_1.abstractmethod
     def CloseAccount(
@@ -117,7 +117,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.CloseAccountRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.CloseAccountResponse, _abc.Awaitable[_account_service_pb2.CloseAccountResponse]]:
-        """Closes an account: events that end later are set aside. Scope: administer."""
+        """Closes an account: events that end later are set aside."""
 
     @_abc_1.abstractmethod
     def CreateApiKey(
@@ -125,7 +125,7 @@ class AccountServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _account_service_pb2.CreateApiKeyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_account_service_pb2.CreateApiKeyResponse, _abc.Awaitable[_account_service_pb2.CreateApiKeyResponse]]:
-        """Creates an API key and shows it this once. Scope: administer on every account that the new key is for."""
+        """Creates an API key and shows it this once."""
 
     @_abc_1.abstractmethod
     def ListApiKeys(
