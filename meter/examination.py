@@ -62,9 +62,7 @@ def open_audit(options: JobOptions) -> Iterator[AuditHost]:
     with open_database(options) as (engine, host):
         yield AuditHost(
             host=host,
-            auditor=Auditor(
-                AuditStore(engine, archive=ArchivedBodies(options.archive_folder))
-            ),
+            auditor=Auditor(AuditStore(engine, archive=ArchivedBodies(options.archive_folder))),
             totals=UsageTotals(engine),
         )
 

@@ -22,8 +22,8 @@ ON CONFLICT DO NOTHING;
 GRANT SELECT ON schema_history TO tokenworks_service;
 """
 
-# The parts of the journal: `[start_time, end_time)` of commits; the first has no start. The segments
-# of a part that was dropped lie in files; what is asked of a segment without its body is kept.
+# The parts of the journal: `[start_time, end_time)` of commits; the first has no start. The
+# segments of a part that was dropped lie in files; what is asked of them without a body is kept.
 _TABLES = """
 CREATE TABLE IF NOT EXISTS journal_parts (
     part text COLLATE "C" PRIMARY KEY,

@@ -78,7 +78,7 @@ def test_rights__none_to_undo_or_to_make(database_url: str, role: str) -> None:
 
 
 def test_role__of_older_servers_has_nothing_of_its_own(database_url: str) -> None:
-    """After the upgrade the older servers' role can become either of its successors, and is none."""
+    """The older servers' role can become either of its successors after it, and is none."""
     # A login that was granted it goes on.
     with psycopg.connect(database_url, autocommit=True) as connection:
         connection.execute("CREATE ROLE old_login LOGIN PASSWORD 'x' IN ROLE tokenworks_service")
