@@ -31,6 +31,9 @@ PLACEHOLDERS: Final = {
     r"\S+\.pdf: [\d,]+ bytes": "PDF",
     r"Postgres [\d.]+,": "POSTGRES",
     r"\([\d.]+ s, [\d.]+ M events/s\)": "SPEED",
+    r"^ok space .*": "SPACE",
+    r"^ok connections .*": "CONNECTIONS",
+    r"held by \S+ for [\d.]+ s more": "HELD",
 }
 TRIES_MAX: Final = 100
 
