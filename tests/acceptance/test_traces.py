@@ -140,7 +140,7 @@ def _assert_checker_fails_on_falsehoods(meter: RunningMeter, truth: Path) -> Non
         file.write_text(text, "utf-8")
         assert _check(meter, truth) == 0
 
-        deleted = connection.execute("DELETE FROM journal WHERE position = 2")
+        deleted = connection.execute("DELETE FROM journal WHERE (shard, position) = (0, 2)")
         assert deleted.rowcount == 1
         assert _check(meter, truth) == 1
 
