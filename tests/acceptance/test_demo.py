@@ -31,43 +31,6 @@ UPDATE usage SET output = output + 1 WHERE (account_id, interval_start, sku_id, 
 """
 
 
-@pytest.mark.stacks
-@pytest.mark.slow
-@pytest.mark.timeout(500)
-def test_demo__small(tmp_path: Path) -> None:
-    """A month with a kill, a price change and a clock change adds up to the token and the cent."""
-    out = tmp_path / "out"
-    with _running(out) as demo:
-        printed, told = demo.communicate(timeout=DEMO_SECONDS_MAX)
-    assert demo.returncode == 0, f"{printed}\n{told}"
-    lines = printed.replace(str(out), "").splitlines()
-    assert max(map(len, lines)) <= 100
-    assert "kill -9" in printed
-    summary = json.loads((out / "summary.json").read_text("utf-8"))
-    tokens = _total(summary["sent"])
-    assert lines[-1].startswith(f"sent = counted = billed: {tokens:,} tokens; lost 0, doubled 0;")
-    assert summary["sent"] == summary["counted"] == summary["billed"]
-    assert summary["money"] == summary["oracle_money"]
-    assert summary["money"].keys() == {*RETAIL, "research"}
-    assert summary["money"]["research"] == "232500.00"
-    assert _total({"research": summary["sent"]["research"]}) == 31 * 50_000_000
-    assert summary["events"] == EVENTS
-    assert (summary["lost"], summary["doubled"], summary["kills"]) == (0, 0, 1)
-    assert summary["resent"] >= 1
-    energy = summary["energy_mj"]
-    assert energy["measured"] == energy["attributed"] + energy["unattributed"]
-    assert min(energy.values()) > 0
-    assert summary["tokens_per_joule"].keys() == summary["usd_per_mwh"].keys()
-    assert len(summary["tokens_per_joule"]) == 5
-    assert set(summary["unattributed_mj"]) == {"idle", "no_tokens"}
-    assert sum(summary["unattributed_mj"].values()) == energy["unattributed"]
-    _check_ranking(summary)
-    assert (out / "month.png").read_bytes().startswith(b"\x89PNG")
-    numbers = [invoice["number"] for invoice in summary["invoices"]]
-    assert sorted(path.stem for path in (out / "invoices").iterdir()) == numbers
-    assert not _leftovers(out)
-
-
 def _check_ranking(summary: dict[str, Any]) -> None:
     """The ranking has each tier once, the dearest megawatt-hour first, and shares of the whole."""
     ranking = summary["ranking"]
@@ -103,15 +66,52 @@ def test_demo__one_token_added(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(500)
 def test_demo__of_the_first_page(tmp_path: Path) -> None:
-    """A demo of its own size prints what README shows of it; only what a kill meets may differ."""
-    readme = (ROOT / "README.md").read_text("utf-8")
-    (shown,) = re.findall(r"^```console\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    with _running(tmp_path / "out", events=EVENTS_SHOWN) as demo:
+    """A month with a kill and changes of price and clock adds up; README shows what it prints."""
+    out = tmp_path / "out"
+    with _running(out, events=EVENTS_SHOWN) as demo:
         printed, told = demo.communicate(timeout=DEMO_SECONDS_MAX)
     assert demo.returncode == 0, f"{printed}\n{told}"
+    _check_readme(printed)
+    lines = printed.replace(str(out), "").splitlines()
+    assert max(map(len, lines)) <= 100
+    assert "kill -9" in printed
+    summary = json.loads((out / "summary.json").read_text("utf-8"))
+    tokens = _total(summary["sent"])
+    assert lines[-1].startswith(f"sent = counted = billed: {tokens:,} tokens; lost 0, doubled 0;")
+    _check_sums(summary)
+    _check_ranking(summary)
+    assert (out / "month.png").read_bytes().startswith(b"\x89PNG")
+    numbers = [invoice["number"] for invoice in summary["invoices"]]
+    assert sorted(path.stem for path in (out / "invoices").iterdir()) == numbers
+    assert not _leftovers(out)
+
+
+def _check_readme(printed: str) -> None:
+    """What README shows was printed; only what a kill meets may differ."""
+    readme = (ROOT / "README.md").read_text("utf-8")
+    (shown,) = re.findall(r"^```console\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     lines = {_without_chance(line) for line in printed.splitlines()}
     wanted = [line for line in shown.splitlines() if line not in {"…", "$ make install demo"}]
     assert not [line for line in wanted if _without_chance(line) not in lines]
+
+
+def _check_sums(summary: dict[str, Any]) -> None:
+    """All that was sent is counted and billed, once, and all energy is shared out."""
+    assert summary["sent"] == summary["counted"] == summary["billed"]
+    assert summary["money"] == summary["oracle_money"]
+    assert summary["money"].keys() == {*RETAIL, "research"}
+    assert summary["money"]["research"] == "232500.00"
+    assert _total({"research": summary["sent"]["research"]}) == 31 * 50_000_000
+    assert summary["events"] == EVENTS_SHOWN
+    assert (summary["lost"], summary["doubled"], summary["kills"]) == (0, 0, 1)
+    assert summary["resent"] >= 1
+    energy = summary["energy_mj"]
+    assert energy["measured"] == energy["attributed"] + energy["unattributed"]
+    assert min(energy.values()) > 0
+    assert summary["tokens_per_joule"].keys() == summary["usd_per_mwh"].keys()
+    assert len(summary["tokens_per_joule"]) == 5
+    assert set(summary["unattributed_mj"]) == {"idle", "no_tokens"}
+    assert sum(summary["unattributed_mj"].values()) == energy["unattributed"]
 
 
 def _without_chance(line: str) -> str:
