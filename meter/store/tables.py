@@ -67,6 +67,14 @@ api_keys = Table(
     Column("description", Text, nullable=False),
     Column("certificate_name", Text),
 )
+# Who reads the views of a tenant, by the login of the database: of this account and those below.
+reader_logins = Table(
+    "reader_logins",
+    metadata,
+    Column("login", Text, primary_key=True),
+    Column("account_id", Text, nullable=False),
+    Column("grant_time", _Time, nullable=False),
+)
 api_key_scopes = Table(
     "api_key_scopes",
     metadata,

@@ -228,10 +228,8 @@ def test_access__each_call(world: World, role: Role, place: str) -> None:
 def test_access__swapped_ids(
     world: World, *, role: Role, place: str, name: str, account: str
 ) -> None:
-    """Whichever id a caller puts in the place of its own: what its scopes do not cover is refused.
-
-    Whether there is such an account makes no difference to whoever may not ask for it.
-    """
+    """Whichever id a caller puts in the place of its own, no scope covers more than before."""
+    # Whether there is such an account makes no difference to whoever may not ask for it.
     covered = place == "" or place in TREE.get(account, ())
     with grpc.insecure_channel(world.meter.target) as channel:
         request = SWAPPED[name](account, world.things)
