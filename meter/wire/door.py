@@ -8,6 +8,7 @@ turns out to be about, and what it asks for is the row's: no servicer names a ro
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 import grpc
@@ -20,6 +21,7 @@ from meter.domain.credential import Credential
 from meter.domain.errors import PermissionDenied, Reason, Unauthenticated
 from meter.registry import Registry
 from meter.wire.auth import authenticate, authenticate_certificate, has_api_key
+from meter.wire.handlers import wrap_handler
 from meter.wire.peer import find_peer
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -165,22 +167,11 @@ class DoorInterceptor(grpc.aio.ServerInterceptor):
         rule = self._access.get(str(handler_call_details.method).removeprefix("/"), _NOBODY)
         if rule.place is Place.ANYBODY:
             return handler
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(
-                self._streaming(rule, handler.stream_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                self._listing(rule, handler.unary_stream),
-                handler.request_deserializer,
-                handler.response_serializer,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(rule, handler.unary_unary),
-            handler.request_deserializer,
-            handler.response_serializer,
+        return wrap_handler(
+            handler,
+            unary=partial(self._unary, rule),
+            listing=partial(self._listing, rule),
+            streaming=partial(self._streaming, rule),
         )
 
     def _unary(self, rule: Rule, call: Callable[[Any, Any], Awaitable[Any]]) -> Any:  # noqa: ANN401

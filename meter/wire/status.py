@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -19,6 +20,7 @@ from meter.metrics import Metrics
 from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import DrivenClock
 from meter.runtime.ids import random_bytes
+from meter.wire.handlers import wrap_handler
 from meter.wire.refusals import RefusalLog
 
 _log = logging.getLogger(__name__)
@@ -114,22 +116,14 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or not method.startswith("/tokenworks."):
             return handler
-        serialize = handler.response_serializer
-        if handler.stream_stream is not None:
-            # The stream reads its messages itself, without touching the columns.
-            return grpc.stream_stream_rpc_method_handler(
-                self._streaming(method, handler.stream_stream), safely(None), serialize
-            )
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(
-                self._listing(method, handler.unary_stream),
-                safely(handler.request_deserializer),
-                serialize,
-            )
-        return grpc.unary_unary_rpc_method_handler(
-            self._unary(method, handler.unary_unary),
-            safely(handler.request_deserializer),
-            serialize,
+        # A stream reads its messages itself, without touching the columns.
+        is_stream = handler.stream_stream is not None
+        return wrap_handler(
+            handler,
+            unary=partial(self._unary, method),
+            listing=partial(self._listing, method),
+            streaming=partial(self._streaming, method),
+            make_deserializer=lambda it: safely(None if is_stream else it),
         )
 
     def _unary(self, method: str, call: Callable[[Any, Any], Awaitable[Any]]) -> Any:  # noqa: ANN401

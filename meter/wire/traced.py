@@ -1,11 +1,13 @@
 """Calls as spans: the outermost interceptor of a server that traces."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 
 from meter.spans import Tracer
+from meter.wire.handlers import wrap_handler
 
 _Context = grpc.aio.ServicerContext
 
@@ -27,15 +29,12 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
         method = str(handler_call_details.method)
         if handler is None or not method.startswith("/tokenworks."):
             return handler
-        forms = (handler.request_deserializer, handler.response_serializer)
-        if handler.stream_stream is not None:
-            wrapped = self._answered(method, handler.stream_stream)
-            return grpc.stream_stream_rpc_method_handler(wrapped, *forms)
-        if handler.unary_stream is not None:
-            wrapped = self._listed(method, handler.unary_stream)
-            return grpc.unary_stream_rpc_method_handler(wrapped, *forms)
-        wrapped = self._answered(method, handler.unary_unary)
-        return grpc.unary_unary_rpc_method_handler(wrapped, *forms)
+        return wrap_handler(
+            handler,
+            unary=partial(self._answered, method),
+            listing=partial(self._listed, method),
+            streaming=partial(self._answered, method),
+        )
 
     def _answered(self, method: str, call: Callable[[Any, Any], Awaitable[Any]]) -> Any:  # noqa: ANN401
         async def wrapped(request: Any, context: _Context[Any, Any]) -> Any:  # noqa: ANN401

@@ -7,6 +7,7 @@ import grpc
 
 from meter.domain.errors import Unauthenticated, Unavailable
 from meter.wire.bounds import Bounds, Share
+from meter.wire.handlers import wrap_handler
 
 Identify = Callable[["grpc.aio.ServicerContext[Any, Any]"], str]
 
@@ -32,12 +33,9 @@ class Turnstile(grpc.aio.ServerInterceptor):
         handler = await continuation(handler_call_details)
         if handler is None or not str(handler_call_details.method).startswith("/tokenworks."):
             return handler
-        coders = (handler.request_deserializer, handler.response_serializer)
-        if handler.stream_stream is not None:
-            return grpc.stream_stream_rpc_method_handler(self._stream(handler), *coders)
-        if handler.unary_stream is not None:
-            return grpc.unary_stream_rpc_method_handler(self._listing(handler), *coders)
-        return grpc.unary_unary_rpc_method_handler(self._unary(handler), *coders)
+        return wrap_handler(
+            handler, unary=self._unary, listing=self._listing, streaming=self._stream
+        )
 
     def _share(self, context: "grpc.aio.ServicerContext[Any, Any]") -> Share:
         try:
@@ -45,24 +43,24 @@ class Turnstile(grpc.aio.ServerInterceptor):
         except (Unauthenticated, Unavailable):
             return self._bounds.of("")
 
-    def _unary(self, handler: Any) -> Any:  # noqa: ANN401
+    def _unary(self, call: Callable[[Any, Any], Awaitable[Any]]) -> Any:  # noqa: ANN401
         async def wrapped(request: Any, context: Any) -> Any:  # noqa: ANN401
             async with self._share(context).call():
-                return await handler.unary_unary(request, context)
+                return await call(request, context)
 
         return wrapped
 
-    def _listing(self, handler: Any) -> Any:  # noqa: ANN401
+    def _listing(self, call: Callable[[Any, Any], AsyncIterator[Any]]) -> Any:  # noqa: ANN401
         async def wrapped(request: Any, context: Any) -> AsyncIterator[Any]:  # noqa: ANN401
             async with self._share(context).call():
-                async for answer in handler.unary_stream(request, context):
+                async for answer in call(request, context):
                     yield answer
 
         return wrapped
 
-    def _stream(self, handler: Any) -> Any:  # noqa: ANN401
+    def _stream(self, call: Callable[[Any, Any], Awaitable[None]]) -> Any:  # noqa: ANN401
         async def wrapped(requests: Any, context: Any) -> None:  # noqa: ANN401
             async with self._share(context).stream():
-                await handler.stream_stream(requests, context)
+                await call(requests, context)
 
         return wrapped

@@ -1,0 +1,30 @@
+"""What interceptors have in common: a handler of the same form, around another one's call."""
+
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+
+# Takes what serves a call, and returns what serves it instead.
+Around = Callable[[Any], Any]
+
+
+def wrap_handler(
+    handler: Any,  # noqa: ANN401  grpc.RpcMethodHandler, whose fields have no types
+    *,
+    unary: Around,
+    listing: Around,
+    streaming: Around,
+    make_deserializer: Around = lambda deserializer: deserializer,
+) -> Any:  # noqa: ANN401
+    """Return a handler that serves by `unary`, `listing` or `streaming`, whichever its form is.
+
+    A listing answers one request many times; no service of ours is asked many times for one answer.
+    `make_deserializer` gets what reads a request, and returns what reads it instead.
+    """
+    coders = (make_deserializer(handler.request_deserializer), handler.response_serializer)
+    if handler.stream_stream is not None:
+        return grpc.stream_stream_rpc_method_handler(streaming(handler.stream_stream), *coders)
+    if handler.unary_stream is not None:
+        return grpc.unary_stream_rpc_method_handler(listing(handler.unary_stream), *coders)
+    return grpc.unary_unary_rpc_method_handler(unary(handler.unary_unary), *coders)
