@@ -119,9 +119,9 @@ def test_histogram__is_written_as_others_are() -> None:
 def test_catalogue__what_is_unbounded_is_folded() -> None:
     """Each label of the catalogue is bounded by the product, or among those that are folded."""
     bounded = {
-        "account", "basis", "bound", "boundary", "certificate", "currency",
-        "factory_version", "fault", "finish", "form", "hardware", "kind", "method", "metric", "outcome", "producer", "reason", "software",
-        "source", "state", "tier", "token_class", "version",
+        "account", "basis", "bound", "boundary", "certificate", "currency", "factory_version",
+        "fault", "finish", "form", "hardware", "kind", "method", "metric", "outcome", "producer",
+        "reason", "software", "source", "state", "tier", "token_class", "version",
     }  # fmt: skip
     labels = {label for entry in (*CATALOGUE, *BILLING) for label in entry.labels}
     assert labels == bounded | set(UNBOUNDED)
