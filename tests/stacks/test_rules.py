@@ -103,6 +103,13 @@ ALERTS = [
     ("TokenworksSeriesTruncated", r"increase.* > 0 or ", ""),
     ("TokenworksSeriesTruncated", r" or .*\)", ")"),
     ("TokenworksSeriesTruncated", " unless .* offset 1h", ""),
+    ("TokenworksBoundReached", r"> 0\.01", "> 0"),
+    ("TokenworksBoundReached", r"sum by \(bound\) ", ""),
+    ("TokenworksBoundReached", r"rate\((.*)\[5m\]\)", r"\1"),
+    ("TokenworksCertificateExpiresSoon", "< 14 ", "<= 14 "),
+    ("TokenworksCertificateExpiresSoon", r"min by", "max by"),
+    ("TokenworksCertificateExpiresNow", "< 2 ", "< 14 "),
+    ("TokenworksCertificateExpiresNow", r" - time\(\)", ""),
 ]
 WEEKS = [
     ("TokenworksEfficiencyDown", r"(\* on \(tier, boundary\) \S+) offset 1w\)", r"\1)"),
@@ -113,6 +120,8 @@ WEEKS = [
 # Those of a ratio are taken from its rules over all windows.
 SLO = [
     ("slo:tokenworks_down:bool", r" or vector\(0\)", ""),
+    ("slo:tokenworks_down:bool", r" and on \(\) .* == 1\)", ""),
+    ("slo:tokenworks_down:bool", r" or max_over_time.* == 1\)", ")"),
     ("slo:tokenworks_counted_late:bool", "> bool 60", ">= bool 60"),
     ("slo:tokenworks_counted_late:bool", r"max\((\w+)\)", r"min(\1)"),
     ("slo:tokenworks_ack_errors:ratio_rate", r"\{.*?\}", ""),
