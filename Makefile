@@ -15,6 +15,10 @@ ARGS ?=
 # a debugger needs it.
 JOBS ?= 2
 
+# Empty, whatever it was: modules are compiled once, not by each of the hundreds of processes that
+# the tests start.
+export PYTHONDONTWRITEBYTECODE :=
+
 # The oldest Postgres that is supported; the embedded one is the newest.
 PG_OLDEST := /usr/lib/postgresql/15/bin
 TOUCHING_SQL := tests/meter/store tests/wire tests/cli/test_db.py \
