@@ -1,5 +1,6 @@
 """What every test of the client may ask for."""
 
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any, TypeAlias
@@ -48,3 +49,11 @@ def wait_for_state(client: Meter, state: State) -> None:
             return
         assert client.flush(0.05) is False
     raise AssertionError(f"{client.statistics.state} instead of {state}")
+
+
+def wait_for_exit() -> None:
+    """Wait until all senders have ended: `close` goes on without one whose disk takes too long."""
+    for thread in threading.enumerate():
+        if thread.name == "tokenworks-sender":
+            thread.join(WAIT_SECONDS)
+            assert not thread.is_alive()

@@ -10,7 +10,7 @@ from typing import Any, Final
 import grpc
 import pytest
 
-from tests.client.conftest import MakeClient, wait_for_state
+from tests.client.conftest import MakeClient, wait_for_exit, wait_for_state
 from tests.client.fake_meter import API_KEY, WAIT_SECONDS, FakeMeter, Refusal
 from tokenworks.client import Meter, SpoolUnusable, State
 from tokenworks.client.spool import Folder
@@ -117,6 +117,7 @@ def test_clone__too_old_to_compare_stops(
         assert fake_meter.wait_for_events(1)
         assert client.sync(WAIT_SECONDS)
     assert client.close(0)
+    wait_for_exit()
     fake_meter.set(acks_held=False, knows_clones=True)
     with fake_meter.changed:
         producer = fake_meter.producers["p"]
@@ -124,7 +125,9 @@ def test_clone__too_old_to_compare_stops(
         producer.next_sequence = 34
     again = make_client(spool=tmp_path)
     again.record(input=3)
-    assert not again.flush(WAIT_SECONDS)
+    reached = again.flush(WAIT_SECONDS)
+    assert set(fake_meter.producers) == {"p"}, "it has the spool, not a slot beside it"
+    assert not reached
     assert again.statistics.state is State.TAKEN_OVER
     assert "spool_forked producer=p detail=a copy of this spool" in caplog.text
     assert _inputs(fake_meter) == [1]

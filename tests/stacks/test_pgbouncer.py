@@ -39,23 +39,10 @@ def test_sessions__count_and_outlive_a_restart(own_cluster: Cluster, tmp_path: P
         with running_meter_on(through, folder=tmp_path) as meter:
             session = Session(meter)
             session.create_account("acme")
-            numbers = iter(range(1, 3 * BATCHES))
-
-            def report() -> None:
-                """Report batches on a stream of its own, and hear that each is recorded."""
-                with talking(session) as talk:
-                    talk.say(opening(first_sequence=1))
-                    first = talk.hear().opened.next_sequence
-                    for number in range(first, first + BATCHES):
-                        assert next(numbers) == number
-                        talk.say(rows(number, event(tokens={INPUT: 1})))
-                        assert talk.hear().ack.sequence == number
-
-            report()
+            report(session, up_to=BATCHES)
             own_cluster.stop()
             own_cluster.start()
-            wait_until(lambda: is_open(session))
-            report()
+            report(session, up_to=2 * BATCHES)
             assert session.counted() == {("acme", "high", INPUT): 2 * BATCHES}
             assert meter.stop() == 0
         # What the meter said to its sessions is gone with it.
@@ -113,10 +100,20 @@ def is_started(url: str) -> bool:
     return found != (None,)
 
 
-def is_open(session: Session) -> bool:
-    """Tell whether the meter has found its database again."""
-    try:
-        session.exchange(opening("probe"))
-    except grpc.RpcError:
-        return False
-    return True
+def report(session: Session, *, up_to: int) -> None:
+    """Report batches as a producer does: who hears that nothing was recorded sends again."""
+
+    def is_reported() -> bool:
+        try:
+            with talking(session) as talk:
+                talk.say(opening(first_sequence=1))
+                for number in range(talk.hear().opened.next_sequence, up_to + 1):
+                    talk.say(rows(number, event(tokens={INPUT: 1})))
+                    assert talk.hear().ack.sequence == number
+        except grpc.RpcError as error:
+            if error.code() is not grpc.StatusCode.UNAVAILABLE:
+                raise
+            return False
+        return True
+
+    wait_until(is_reported)
