@@ -34,6 +34,8 @@ INSTANCE: Final = b"i" * 16
 INPUT: Final = 1
 ACCOUNTS: Final = ("acme", "team", "other")
 WAIT_SECONDS_MAX: Final = 30.0
+# Between two looks, each of which is a new connection.
+LOOK_SECONDS: Final = 0.01
 TOTAL = "SELECT coalesce(sum(input), 0)::bigint FROM usage"
 
 
@@ -183,7 +185,7 @@ def tokens_in_journal(database_url: str) -> int:
 def wait_for_lock(database_url: str) -> None:
     """Return when some connection waits for another one's lock."""
     while not waiting_count(database_url):
-        pass
+        time.sleep(LOOK_SECONDS)
 
 
 def waiting_count(database_url: str) -> int:

@@ -28,6 +28,7 @@ from meter.store.accounts import AccountStore
 from tests.clock import FakeClock
 
 WAIT_SECONDS_MAX = 30.0
+LOOK_SECONDS = 0.01
 PEPPER = b"p" * 32
 BEGIN = 2_000_000 * INTERVAL_MS
 REPORT_A = (Scope(role=Role.PRODUCER, account_id="a"),)
@@ -197,6 +198,7 @@ def _wait_until_blocked(watcher: psycopg.Connection, *, count: int) -> None:
     )
     while watcher.execute(blocked).fetchone() != (count,):
         assert time.monotonic() < give_up, "nobody waits for the registry's lock"
+        time.sleep(LOOK_SECONDS)
 
 
 def test_move_account__concurrent_cycle(
