@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc
 import psycopg
@@ -57,6 +58,9 @@ def test_transactions__are_refused(own_cluster: Cluster, tmp_path: Path, in_turn
         own_cluster.database() as url,
         pooling(url, mode=f"transaction\nserver_round_robin = {in_turn}") as through,
     ):
+        # It has two sessions to give out; whoever asks alone has always the same one.
+        with psycopg.connect(through) as one, psycopg.connect(through) as other:
+            assert pid_of(one) != pid_of(other)
         for _ in range(LOOKS):
             with pytest.raises(Refused, match="pool_mode = session"):
                 refuse_shared_sessions(through)
@@ -91,6 +95,13 @@ def test_page__sets_what_is_tried() -> None:
     settings = page_settings()
     assert settings["pool_mode"] == "session"
     assert settings["server_reset_query"] == "DISCARD ALL"
+
+
+def pid_of(connection: psycopg.Connection[Any]) -> int:
+    """Return the process of the session that a transaction has, which stays open."""
+    row = connection.execute("SELECT pg_backend_pid()").fetchone()
+    assert row is not None
+    return int(row[0])
 
 
 def is_started(url: str) -> bool:
