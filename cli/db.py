@@ -101,7 +101,8 @@ def recount(*, as_json: bool, config: Path | None) -> None:
 def grant_reader(*, login: str, account: str | None, as_json: bool, config: Path | None) -> None:
     """Let LOGIN, which the database has, read the SQL views: for dashboards and reports.
 
-    Needs the login that migrates. Doing it again for another account sets that one in its place.
+    Needs a login that migrates and may grant roles. Doing it again for another account sets that
+    one in its place.
     """
     database_url = get_database_url(load_settings(config, flags={}))
     try:
@@ -143,21 +144,27 @@ def find_database_url(settings: Settings) -> str:
 
 
 def upgrade_schema(database_url: str, *, stage: Stage | None = None) -> list[str]:
-    """Apply the missing migrations, up to a stage; returns their names. Raises CommandError."""
+    """Apply the missing migrations, up to a stage; returns their names. Raises CommandError.
+
+    What they made is handed over to the role that owns the schema; what hinders that is reported,
+    and ends nothing.
+    """
     missing = _of_stage(look_at_schema(database_url), stage)
-    if missing:
-        try:
+    try:
+        if missing:
             # The lock of one who migrates is its session's.
             refuse_shared_sessions(database_url)
-            migrations.upgrade(
-                database_url,
-                stage=stage,
-                on_wait=lambda: report_progress("waits for a lock that somebody holds"),
-            )
-        except DBAPIError as error:
-            raise CommandError(f"the schema cannot be upgraded: {error.orig}") from error
-        except MeterError as error:
-            raise CommandError(error.message) from error
+        hindrance = migrations.upgrade(
+            database_url,
+            stage=stage,
+            on_wait=lambda: report_progress("waits for a lock that somebody holds"),
+        )
+    except DBAPIError as error:
+        raise CommandError(f"the schema cannot be upgraded: {error.orig}") from error
+    except MeterError as error:
+        raise CommandError(error.message) from error
+    if hindrance is not None:
+        report_progress(f"warning: {hindrance}")
     return missing
 
 

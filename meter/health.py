@@ -32,7 +32,8 @@ class Login:
 
     `version` is the server's, 150000 to 189999. `has_service_role` is False where the role does not
     exist at all: nothing was ever migrated in this cluster. `data_folder` is where the database
-    lies on its machine, None where the login may not know.
+    lies on its machine, None where the login may not know. `may_migrate` is whether it may act as
+    the role that owns the schema, False of a superuser, who may do anything anyhow.
     """
 
     user: str
@@ -40,6 +41,7 @@ class Login:
     version: int
     has_service_role: bool
     may_serve: bool
+    may_migrate: bool
     is_standby: bool
     data_folder: str | None
     connections: Connections

@@ -15,16 +15,16 @@ from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
-from sqlalchemy.exc import DBAPIError
 
 from meter.runtime.database_url import engine_url
+from migrations.ownership import hand_over
+from migrations.waiting import retry_while_locked
 
 # A lock that is not there within half a second is asked for again after as long, for ten minutes:
 # traffic queues behind whoever waits for a lock, and a report that reads for minutes holds one.
 _TRIES_MAX: Final = 600
-_PAUSE_SECONDS: Final = 0.5
-# A lock that was waited for too long, and two that wait for each other.
-_LOCK_STATES: Final = frozenset({"55P03", "40P01"})
+# From then on there is a role that owns the schema.
+_MAKES_OWNER: Final = "0013_post_migrator"
 
 
 class Stage(StrEnum):
@@ -70,25 +70,26 @@ def upgrade(
     *,
     stage: Stage | None = None,
     on_wait: Callable[[], None] = lambda: None,
-) -> None:
+) -> str | None:
     """Bring the database to the newest schema; a second call changes nothing.
 
-    With `Stage.PRE` only as far as this version's servers need. `on_wait` hears of each try that
-    found no lock; after ten minutes of them the database's refusal is raised.
+    With `Stage.PRE` only as far as this version's servers need. What was made is handed over to the
+    role that owns the schema: returns None, or why that is not done, which hinders nobody else.
+    `on_wait` hears of each try that found no lock; after ten minutes of them the database's refusal
+    is raised.
     """
     standing = look(database_url)
     wanted = standing.missing_pre if stage is Stage.PRE else standing.missing
-    if not wanted:
-        return
-    for tries_left in range(_TRIES_MAX, -1, -1):
-        try:
-            command.upgrade(_config(database_url), wanted[-1])
-            return
-        except DBAPIError as error:
-            if getattr(error.orig, "sqlstate", None) not in _LOCK_STATES or not tries_left:
-                raise
-        on_wait()
-        _pause(database_url)
+    if wanted:
+        retry_while_locked(
+            lambda: command.upgrade(_config(database_url), wanted[-1]),
+            database_url=database_url,
+            tries_max=_TRIES_MAX,
+            on_wait=on_wait,
+        )
+    if _MAKES_OWNER in standing.missing[len(wanted) :]:
+        return None
+    return hand_over(database_url, on_wait=on_wait)
 
 
 def look(database_url: str) -> Standing:
@@ -130,15 +131,6 @@ def _find_newer(connection: Connection, current: str, *, known: Sequence[str]) -
 def _count_to_newest_pre(names: Sequence[str]) -> int:
     places = [place for place, name in enumerate(names, 1) if stage_of(name) is Stage.PRE]
     return max(places, default=0)
-
-
-def _pause(database_url: str) -> None:
-    engine = create_engine(engine_url(database_url))
-    try:
-        with engine.connect() as connection:
-            connection.execute(text("SELECT pg_sleep(:seconds)"), {"seconds": _PAUSE_SECONDS})
-    finally:
-        engine.dispose()
 
 
 def _config(database_url: str) -> Config:

@@ -5,9 +5,7 @@ from alembic.runtime.migration import MigrationContext, MigrationInfo
 from sqlalchemy import create_engine, text
 
 from meter.runtime.database_url import engine_url
-
-# Any constant does; it must only be the same in every release.
-_MIGRATION_LOCK = 7_411
+from migrations.waiting import LOCK_MS_MAX, MIGRATION_LOCK
 
 
 def _run() -> None:
@@ -16,10 +14,10 @@ def _run() -> None:
     engine = create_engine(engine_url(url))
     try:
         with engine.connect() as connection:
-            connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": _MIGRATION_LOCK})
+            connection.execute(text("SELECT pg_advisory_lock(:lock)"), {"lock": MIGRATION_LOCK})
             # A migration that cannot get its lock soon must not hold up the traffic behind it;
             # `migrations.upgrade` tries again.
-            connection.execute(text("SET lock_timeout = '500ms'"))
+            connection.execute(text(f"SET lock_timeout = '{LOCK_MS_MAX}ms'"))
             connection.commit()
             context.configure(
                 connection=connection,
@@ -28,7 +26,7 @@ def _run() -> None:
             )
             with context.begin_transaction():
                 context.run_migrations()
-            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": _MIGRATION_LOCK})
+            connection.execute(text("SELECT pg_advisory_unlock(:lock)"), {"lock": MIGRATION_LOCK})
             connection.commit()
     finally:
         engine.dispose()

@@ -38,14 +38,17 @@ def check_login(login: Login) -> Check:
 
 
 def check_role(login: Login) -> Check:
-    """Return whether the login may act as the service."""
-    says, do = f"{login.user} may act as tokenworks_service", ""
+    """Return whether the login may act as the service, and not as who owns the schema."""
+    mark, says, do = Mark.OK, f"{login.user} may act as tokenworks_service", ""
     if not login.may_serve:
+        mark = Mark.FAIL
         says = f"{login.user} may not act as tokenworks_service, which owns what the meter writes"
         do = f'as a superuser: GRANT tokenworks_service TO "{login.user}"'
-    return Check(
-        name="role", mark=Mark.OK if login.may_serve else Mark.FAIL, says=says, do=do, facts={}
-    )
+    elif login.may_migrate:
+        mark = Mark.WARN
+        says += ", and as tokenworks_migrator: it may change and drop what was recorded"
+        do = "serve as another login, a member of tokenworks_service alone; migrate as this one"
+    return Check(name="role", mark=mark, says=says, do=do, facts={})
 
 
 def check_schema(missing: Sequence[str], *, left: Sequence[str] = (), newest: str) -> Check:

@@ -21,7 +21,7 @@ from meter.health import (
     Standby,
 )
 from meter.runtime.engine import SERVICE_ROLE, store_faults
-from meter.store.rights import rights
+from meter.store.rights import MIGRATOR, rights
 
 _LISTED_MAX: Final = 5
 _RETIRED: Final = 3
@@ -37,6 +37,8 @@ _LOGIN: Final = text("""
 SELECT current_user::text AS "user", current_database()::text AS database,
        current_setting('server_version_num')::integer AS version,
        EXISTS (SELECT FROM pg_roles WHERE rolname = :role) AS has_service_role,
+       EXISTS (SELECT FROM pg_roles WHERE rolname = :owner AND pg_has_role(oid, 'MEMBER'))
+           AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS may_migrate,
        pg_is_in_recovery() AS is_standby,
        CASE WHEN pg_has_role('pg_read_all_settings', 'MEMBER')
             THEN current_setting('data_directory') END AS data_folder
@@ -113,7 +115,7 @@ class LoginStore:
     def login(self) -> Login:
         """Return it; raises Unavailable with the driver's own words."""
         with _own_faults(), self._engine.connect() as connection:
-            row = connection.execute(_LOGIN, {"role": SERVICE_ROLE}).one()
+            row = connection.execute(_LOGIN, {"role": SERVICE_ROLE, "owner": MIGRATOR}).one()
             connections = _connections(connection)
             may_serve = False
             if row.has_service_role:
@@ -124,6 +126,7 @@ class LoginStore:
             version=row.version,
             has_service_role=row.has_service_role,
             may_serve=may_serve,
+            may_migrate=row.may_migrate,
             is_standby=row.is_standby,
             data_folder=row.data_folder,
             connections=connections,

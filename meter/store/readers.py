@@ -16,7 +16,7 @@ _KNOWN: Final = text("SELECT rolname FROM pg_roles WHERE rolname = :login")
 _READS_ALL: Final = text("""
 SELECT rolname FROM pg_roles
 WHERE rolname IN ('tokenworks_reader', 'tokenworks_ingest', 'tokenworks_billing',
-                  'tokenworks_service')
+                  'tokenworks_service', 'tokenworks_migrator')
   AND pg_has_role(:login, rolname, 'MEMBER') ORDER BY 1
 """)
 _KEEP: Final = text("""

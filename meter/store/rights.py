@@ -12,6 +12,8 @@ from meter.runtime.engine import DatabaseRole
 
 READER: Final = "tokenworks_reader"
 TENANT: Final = "tokenworks_tenant"
+# It owns all that is named here, and whoever migrates acts as it.
+MIGRATOR: Final = "tokenworks_migrator"
 VERBS: Final[Mapping[str, str]] = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
 
 # r SELECT, a INSERT, w UPDATE, d DELETE; c is UPDATE of some columns alone.
@@ -124,6 +126,10 @@ RIGHTS: Final[Mapping[str, Mapping[str, str]]] = {
     # Its views are in a schema of their own: see `docs/operating/readers.md`.
     TENANT: {},
 }
+# What nobody but the owner has anything to do with.
+OWN_TABLES: Final = frozenset({"reader_logins", "schema_history"})
+# They act as the owner, for whoever may call them.
+OWN_FUNCTIONS: Final = frozenset({"drop_journal_part", "make_journal_parts"})
 
 
 def rights() -> Iterator[tuple[str, str, str, bool]]:

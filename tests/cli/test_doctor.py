@@ -176,6 +176,14 @@ def test_doctor__login_of_the_service(database_url: str) -> None:
     assert {name for name, it in found.items() if it["mark"] != "ok"} == {"disk"}
 
 
+def test_doctor__login_that_may_migrate(database_url: str) -> None:
+    """A login that serves and could change what was recorded is worth a look."""
+    roles = "tokenworks_service, tokenworks_migrator"
+    with login(database_url, "meter_and_owner", member_of=roles) as url:
+        role = marks(url=url)["role"]
+    assert (role["mark"], "and as tokenworks_migrator" in role["says"]) == ("warn", True)
+
+
 def test_doctor__rights_that_were_changed(cluster: Cluster) -> None:
     """A service that could change facts, or cannot add them, is a failure with its remedy."""
     with cluster.database() as url:

@@ -26,6 +26,7 @@ LOGIN = Login(
     version=180_006,
     has_service_role=True,
     may_serve=True,
+    may_migrate=False,
     is_standby=False,
     data_folder=None,
     connections=Connections(count_max=97, count=14, idle_seconds=None),
@@ -259,6 +260,7 @@ def test_check__role_and_schema() -> None:
     """A login without the role, and missing migrations, are failures that say what to run."""
     assert check_role(LOGIN).mark is Mark.OK
     assert check_role(replace(LOGIN, may_serve=False)).do.endswith('tokenworks_service TO "meter"')
+    assert check_role(replace(LOGIN, may_migrate=True)).mark is Mark.WARN
     assert check_schema([], newest="0006").mark is Mark.OK
     one, two = check_schema(["0006"], newest="0006"), check_schema(["05", "06"], newest="06")
     assert (one.says, two.says) == (

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -43,17 +44,50 @@ def account_server(database_url: str) -> Iterator[AccountServer]:
 @pytest.fixture
 def admin(account_server: AccountServer) -> Iterator[Caller]:
     """Who may do everything; there are acme, acme/team, acme/team/agent, acme/lab and other."""
-    caller = Caller(account_server, account_server.api_key)
+    with _administering(account_server) as caller:
+        yield caller
+
+
+@pytest.fixture
+def lead(account_server: AccountServer, admin: Caller) -> Iterator[Caller]:
+    """Who may read and administer acme/team and what is below it."""
+    with _leading(account_server, admin) as caller:
+        yield caller
+
+
+@pytest.fixture(scope="module")
+def still_server(cluster: Cluster) -> Iterator[AccountServer]:
+    """A server at NOW for all who only ask, or are refused: its accounts and clock stay."""
+    with cluster.database() as url, account_server_on(url, clock=FakeClock(NOW)) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def still_admin(still_server: AccountServer) -> Iterator[Caller]:
+    """The admin of that server, with the same accounts."""
+    with _administering(still_server) as caller:
+        yield caller
+
+
+@pytest.fixture(scope="module")
+def still_lead(still_server: AccountServer, still_admin: Caller) -> Iterator[Caller]:
+    """The lead of that server."""
+    with _leading(still_server, still_admin) as caller:
+        yield caller
+
+
+@contextmanager
+def _administering(server: AccountServer) -> Iterator[Caller]:
+    caller = Caller(server, server.api_key)
     for path in ("acme", "acme/team", "acme/team/agent", "acme/lab", "other"):
         caller.create(path)
     yield caller
     caller.close()
 
 
-@pytest.fixture
-def lead(account_server: AccountServer, admin: Caller) -> Iterator[Caller]:
-    """Who may read and administer acme/team and what is below it."""
+@contextmanager
+def _leading(server: AccountServer, admin: Caller) -> Iterator[Caller]:
     key = admin.create_key("team", (pb.ROLE_ADMIN, "team"), (pb.ROLE_READER, "team"))
-    caller = Caller(account_server, key.secret)
+    caller = Caller(server, key.secret)
     yield caller
     caller.close()

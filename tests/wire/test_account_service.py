@@ -55,10 +55,10 @@ def test_create_account__root_with_drawn_id(admin: Caller) -> None:
     ],
 )
 def test_create_account__refused(
-    admin: Caller, request_: dict[str, str], code: str, reason: str, field: str | None
+    still_admin: Caller, request_: dict[str, str], code: str, reason: str, field: str | None
 ) -> None:
     """Each fault of a new account has its reason; a wrong field is named."""
-    refusal = admin.refusal("CreateAccount", pb.CreateAccountRequest(**request_))
+    refusal = still_admin.refusal("CreateAccount", pb.CreateAccountRequest(**request_))
     assert (refusal.code.name, refusal.reason) == (code, reason)
     assert refusal.metadata.get("field") == field
 
@@ -107,10 +107,10 @@ def test_list_accounts__page_after_a_change(admin: Caller) -> None:
     ],
 )
 def test_list_accounts__chosen(
-    admin: Caller, request_: pb.ListAccountsRequest, expected: list[str]
+    still_admin: Caller, request_: pb.ListAccountsRequest, expected: list[str]
 ) -> None:
     """A list is narrowed to a subtree, to a path, or to both."""
-    answer = admin.call("ListAccounts", request_)
+    answer = still_admin.call("ListAccounts", request_)
     assert paths(answer) == expected
 
 
@@ -127,31 +127,32 @@ def test_list_accounts__chosen(
     ],
 )
 def test_list_accounts__bad_page(
-    admin: Caller, request_: pb.ListAccountsRequest, field: str
+    still_admin: Caller, request_: pb.ListAccountsRequest, field: str
 ) -> None:
     """A page size out of range or a token that is not ours is refused."""
-    refusal = admin.refusal("ListAccounts", request_)
+    refusal = still_admin.refusal("ListAccounts", request_)
     assert (refusal.reason, refusal.metadata["field"]) == ("ARGUMENT_INVALID", field)
 
 
-def test_list_accounts__only_what_may_be_read(lead: Caller) -> None:
+def test_list_accounts__only_what_may_be_read(still_lead: Caller) -> None:
     """A key sees the accounts that it may read, and a path beyond them as if it were not."""
     expected = ["acme/team", "acme/team/agent"]
-    assert paths(lead.call("ListAccounts", pb.ListAccountsRequest())) == expected
+    assert paths(still_lead.call("ListAccounts", pb.ListAccountsRequest())) == expected
     for path in ("acme", "other", "nobody"):
-        assert paths(lead.call("ListAccounts", pb.ListAccountsRequest(path=path))) == []
+        assert paths(still_lead.call("ListAccounts", pb.ListAccountsRequest(path=path))) == []
     assert (
-        paths(lead.call("ListAccounts", pb.ListAccountsRequest(path=expected[1]))) == expected[1:]
+        paths(still_lead.call("ListAccounts", pb.ListAccountsRequest(path=expected[1])))
+        == expected[1:]
     )
 
 
-def test_list_accounts__two_keys_in_turn(admin: Caller, lead: Caller) -> None:
+def test_list_accounts__two_keys_in_turn(still_admin: Caller, still_lead: Caller) -> None:
     """What one key was shown is not shown to the next one."""
-    everything = admin.call("ListAccounts", pb.ListAccountsRequest())
-    some = lead.call("ListAccounts", pb.ListAccountsRequest())
+    everything = still_admin.call("ListAccounts", pb.ListAccountsRequest())
+    some = still_lead.call("ListAccounts", pb.ListAccountsRequest())
     assert len(everything.accounts) == 5
     assert len(some.accounts) == 2
-    assert admin.call("ListAccounts", pb.ListAccountsRequest()) == everything
+    assert still_admin.call("ListAccounts", pb.ListAccountsRequest()) == everything
 
 
 def test_move_account__from_the_next_edge(account_server: AccountServer, admin: Caller) -> None:
@@ -200,11 +201,11 @@ def test_move_account__to_the_top_on_a_date(account_server: AccountServer, admin
     ],
 )
 def test_move_account__refused(
-    admin: Caller, account: str, parent: str, start: Timestamp, reason: str
+    still_admin: Caller, account: str, parent: str, start: Timestamp, reason: str
 ) -> None:
     """A move below itself, into the past or off the grid is refused."""
     request = pb.MoveAccountRequest(account=account, parent=parent, start_time=start)
-    assert admin.refusal("MoveAccount", request).reason == reason
+    assert still_admin.refusal("MoveAccount", request).reason == reason
 
 
 def test_move_account__handle_is_taken(admin: Caller) -> None:
@@ -230,9 +231,9 @@ def test_close_account__leaf_then_parent(admin: Caller) -> None:
     assert admin.refusal("CloseAccount", request).reason == "CLOSE_REFUSED"
 
 
-def test_get_account__unknown(admin: Caller) -> None:
+def test_get_account__unknown(still_admin: Caller) -> None:
     """Who may read everything is told that an account does not exist."""
-    refusal = admin.refusal("GetAccount", pb.GetAccountRequest(account="nobody"))
+    refusal = still_admin.refusal("GetAccount", pb.GetAccountRequest(account="nobody"))
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "ACCOUNT_NOT_FOUND")
-    refusal = admin.refusal("GetAccount", pb.GetAccountRequest())
+    refusal = still_admin.refusal("GetAccount", pb.GetAccountRequest())
     assert (refusal.reason, refusal.metadata["field"]) == ("ARGUMENT_INVALID", "account")

@@ -1,6 +1,7 @@
 """API keys from outside: who is let in, what a key may do, and how it is replaced."""
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import grpc
 import psycopg
@@ -20,18 +21,31 @@ KEY_UNKNOWN = "tw_00000000000000000000000000000000"
 @pytest.fixture
 def open_caller(account_server: AccountServer) -> Iterator[Callable[[str | None], Caller]]:
     """Opens a caller with an API key, or with none."""
+    with _opening(account_server) as opened:
+        yield opened
+
+
+@pytest.fixture
+def open_still(still_server: AccountServer) -> Iterator[Callable[[str | None], Caller]]:
+    """The same, of the server that nobody changes."""
+    with _opening(still_server) as opened:
+        yield opened
+
+
+Open = Callable[[str | None], Caller]
+
+
+@contextmanager
+def _opening(server: AccountServer) -> Iterator[Open]:
     callers: list[Caller] = []
 
     def opened(api_key: str | None) -> Caller:
-        callers.append(Caller(account_server, api_key))
+        callers.append(Caller(server, api_key))
         return callers[-1]
 
     yield opened
     for caller in callers:
         caller.close()
-
-
-Open = Callable[[str | None], Caller]
 
 
 def request_of(rpc: str) -> Message:
@@ -42,9 +56,9 @@ def request_of(rpc: str) -> Message:
 
 
 @pytest.mark.parametrize("rpc", RPCS)
-def test_call__without_api_key(open_caller: Open, rpc: str) -> None:
+def test_call__without_api_key(open_still: Open, rpc: str) -> None:
     """No call is answered without an API key, whatever else is wrong with it."""
-    refusal = open_caller(None).refusal(rpc, request_of(rpc))
+    refusal = open_still(None).refusal(rpc, request_of(rpc))
     assert (refusal.code, refusal.reason) == (
         grpc.StatusCode.UNAUTHENTICATED,
         "API_KEY_MISSING",
@@ -67,12 +81,12 @@ def test_call__without_api_key(open_caller: Open, rpc: str) -> None:
     ],
 )
 def test_authenticate__forms(
-    account_server: AccountServer, open_caller: Open, authorization: list[str], reason: str | None
+    still_server: AccountServer, open_still: Open, authorization: list[str], reason: str | None
 ) -> None:
     """What is no API key is told from one that nobody knows."""
-    caller = open_caller(None)
+    caller = open_still(None)
     # CRC-32 of the unknown key's text, lowest 30 bits, in Crockford's digits.
-    known = {"key": account_server.api_key, "checksum": "qvs4ab"}
+    known = {"key": still_server.api_key, "checksum": "qvs4ab"}
     caller.metadata = [("authorization", text.format(**known)) for text in authorization]
     if reason is None:
         caller.call("ListAccounts", pb.ListAccountsRequest())
@@ -144,7 +158,7 @@ def test_create_api_key__is_shown_once(admin: Caller, open_caller: Open) -> None
     ],
 )
 def test_create_api_key__refused(
-    admin: Caller,
+    still_admin: Caller,
     account: str,
     scopes: list[tuple[int, str]],
     description: str,
@@ -154,7 +168,7 @@ def test_create_api_key__refused(
     request = pb.CreateApiKeyRequest(account=account, description=description)
     for role, on in scopes:
         request.scopes.add(role=pb.Role.ValueType(role), account=on)
-    refusal = admin.refusal("CreateApiKey", request)
+    refusal = still_admin.refusal("CreateApiKey", request)
     assert (refusal.reason, refusal.metadata.get("field")) == expected
 
 
@@ -193,12 +207,12 @@ def test_rotate_api_key__grace_out_of_range(admin: Caller, grace_seconds: int) -
 
 @pytest.mark.parametrize("key_id", ["", "key_0000000000000000", "key_\x00", "k" * 1_000_000])
 @pytest.mark.parametrize("rpc", ["RotateApiKey", "RevokeApiKey"])
-def test_api_key__unknown(admin: Caller, lead: Caller, rpc: str, key_id: str) -> None:
+def test_api_key__unknown(still_admin: Caller, still_lead: Caller, rpc: str, key_id: str) -> None:
     """Only who may administer everything is told that a key does not exist."""
     request = getattr(pb, f"{rpc}Request")(key_id=key_id)
-    refusal = admin.refusal(rpc, request)
+    refusal = still_admin.refusal(rpc, request)
     assert (refusal.code, refusal.reason) == (grpc.StatusCode.NOT_FOUND, "API_KEY_NOT_FOUND")
-    assert lead.refusal(rpc, request).reason == "SCOPE_MISSING"
+    assert still_lead.refusal(rpc, request).reason == "SCOPE_MISSING"
 
 
 def test_list_api_keys__only_what_may_be_administered(
@@ -240,10 +254,10 @@ FOREIGN = [
 
 @pytest.mark.parametrize(("rpc", "make"), FOREIGN)
 def test_call__on_what_is_not_ones_own(
-    lead: Caller, rpc: str, make: Callable[[str], Message]
+    still_lead: Caller, rpc: str, make: Callable[[str], Message]
 ) -> None:
     """An account above, beside or nowhere is refused in the same words: nothing can be probed."""
-    refusals = [lead.refusal(rpc, make(it)) for it in ("acme", "lab", "other", "nobody")]
+    refusals = [still_lead.refusal(rpc, make(it)) for it in ("acme", "lab", "other", "nobody")]
     assert refusals[0].code is grpc.StatusCode.PERMISSION_DENIED
     assert refusals[0].reason == "SCOPE_MISSING"
     assert all(it == refusals[0] for it in refusals)
@@ -265,9 +279,9 @@ OWN = [
 
 
 @pytest.mark.parametrize(("rpc", "request_"), OWN)
-def test_call__beyond_ones_own_top(lead: Caller, rpc: str, request_: Message) -> None:
+def test_call__beyond_ones_own_top(still_lead: Caller, rpc: str, request_: Message) -> None:
     """Who administers a subtree makes no root, leaves it nowhere, and has no key for everything."""
-    assert lead.refusal(rpc, request_).reason == "SCOPE_MISSING"
+    assert still_lead.refusal(rpc, request_).reason == "SCOPE_MISSING"
 
 
 def test_call__within_ones_own(lead: Caller) -> None:
@@ -310,9 +324,11 @@ def test_move_account__into_a_place_promised_to_another(admin: Caller, lead: Cal
         (READ, "ListApiKeys"),
     ],
 )
-def test_call__with_another_role(admin: Caller, open_caller: Open, role: int, rpc: str) -> None:
+def test_call__with_another_role(
+    still_admin: Caller, open_still: Open, role: int, rpc: str
+) -> None:
     """One role does not stand for another, not even on everything."""
-    caller = open_caller(admin.create_key("", (role, "")).secret)
+    caller = open_still(still_admin.create_key("", (role, "")).secret)
     assert caller.refusal(rpc, request_of(rpc)).reason == "SCOPE_MISSING"
 
 

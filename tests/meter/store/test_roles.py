@@ -8,15 +8,12 @@ from sqlalchemy.exc import ProgrammingError
 
 from meter.runtime.engine import SERVICE_ROLE, DatabaseRole, make_engine
 from meter.store.journal import JournalStore
-from meter.store.rights import READER, RIGHTS, TENANT, VERBS
+from meter.store.rights import OWN_TABLES, READER, RIGHTS, TENANT, VERBS
 from meter.store.usage import UsageStore
 from tests.meter.store.recording import (
     follow,
     record,
 )
-
-# What nobody but the owner has anything to do with: who reads what, and parts by themselves.
-_OWNERS = {"reader_logins", "schema_history"}
 
 
 def execute_as(engine: Engine, statement: str) -> None:
@@ -39,7 +36,7 @@ def test_rights__are_those_of_the_table(database_url: str) -> None:
     with psycopg.connect(database_url) as connection:
         tables = relations(connection)
         named = {name for held in RIGHTS.values() for name in held}
-        assert tables - named == _OWNERS
+        assert tables - named == OWN_TABLES
         question = (
             "SELECT has_table_privilege(%(role)s, %(table)s, %(verb)s),"
             " has_any_column_privilege(%(role)s, %(table)s, 'UPDATE')"
