@@ -73,6 +73,7 @@ METER_ACCESS: Final[Access] = {
             "RecordUsage": on_own(Role.PRODUCER),
             "CorrectUsage": on_installation(Role.OPERATOR),
             "ListCorrections": on_installation(Role.OPERATOR),
+            "ListObservations": on_installation(Role.OPERATOR),
             "QueryUsage": on_account(Role.READER),
             "ListQuarantine": on_installation(Role.OPERATOR),
             "ReleaseQuarantine": on_installation(Role.OPERATOR),

@@ -9,6 +9,7 @@ class Outcome(IntEnum):
 
     RECORDED = 1
     DUPLICATE = 2
+    OBSERVED = 3
     BATCH_CHANGED = 10
     BATCH_MALFORMED = 11
     BATCH_TOO_LARGE = 12

@@ -35,13 +35,14 @@ _INGEST: Final = {
     "energy_counters": "rawd",
     "energy_intervals": "raw",
     "energy_shares": "ra",
-    "event_claims": "rad",
+    "event_claims": "racd",
     "factory_versions": "ra",
     "installation": "rac",
     "journal": "ra",
     "journal_archives": "ra",
     "journal_parts": "r",
     "journal_segments": "r",
+    "observations": "racd",
     "period_totals": "rawd",
     "pool_intervals": "raw",
     "pool_usage": "raw",
@@ -60,6 +61,7 @@ _INGEST: Final = {
     "usage": "raw",
     "usage_corrections": "r",
     "usage_daily": "r",
+    "usage_originals": "rad",
 }
 _BILLING: Final = {
     "account_parents": "r",

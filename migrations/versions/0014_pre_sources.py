@@ -1,4 +1,4 @@
-"""Several may report one request: whose report is counted, what the others said, and the originals."""
+"""Several may report one request: which report is counted, what others said, the originals."""
 
 from alembic import op
 

@@ -341,6 +341,11 @@ class RecordUsageRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    source: _usage_pb2.Source.ValueType
+    """Who reports them all. With a source, event_id names the report, and the request is counted once by request_id and
+    attempt.
+    """
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[_usage_pb2.UsageEvent]:
         """1–1,000; event_id required."""
@@ -349,10 +354,11 @@ class RecordUsageRequest(_message.Message):
         self,
         *,
         events: _abc.Iterable[_usage_pb2.UsageEvent] | None = ...,
+        source: _usage_pb2.Source.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -998,3 +1004,119 @@ class ListCorrectionsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ListCorrectionsResponse: _TypeAlias = ListCorrectionsResponse  # noqa: Y015
+
+@_typing.final
+class ListObservationsRequest(_message.Message):
+    """Which request to look at."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    ACCOUNT_FIELD_NUMBER: _builtins.int
+    START_TIME_FIELD_NUMBER: _builtins.int
+    END_TIME_FIELD_NUMBER: _builtins.int
+    request_id: _builtins.str
+    """Its id, 1–128 characters."""
+    attempt: _builtins.int
+    """Number of the try."""
+    account: _builtins.str
+    """Account that owns the API keys which reported it; empty for the installation's own keys."""
+    @_builtins.property
+    def start_time(self) -> _timestamp_pb2.Timestamp:
+        """It ended at this time or later. Absent: 36 days ago."""
+
+    @_builtins.property
+    def end_time(self) -> _timestamp_pb2.Timestamp:
+        """It ended before this time. Absent: no end."""
+
+    def __init__(
+        self,
+        *,
+        request_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        account: _builtins.str = ...,
+        start_time: _timestamp_pb2.Timestamp | None = ...,
+        end_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["end_time", b"end_time", "start_time", b"start_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "attempt", b"attempt", "end_time", b"end_time", "request_id", b"request_id", "start_time", b"start_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListObservationsRequest: _TypeAlias = ListObservationsRequest  # noqa: Y015
+
+@_typing.final
+class Observation(_message.Message):
+    """One report of a request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    IS_COUNTED_FIELD_NUMBER: _builtins.int
+    EVENT_FIELD_NUMBER: _builtins.int
+    RECEIVE_TIME_FIELD_NUMBER: _builtins.int
+    DIFFERENCE_COUNT_FIELD_NUMBER: _builtins.int
+    RAW_FIELD_NUMBER: _builtins.int
+    PROFILE_FIELD_NUMBER: _builtins.int
+    source: _usage_pb2.Source.ValueType
+    """Who reported it."""
+    is_counted: _builtins.bool
+    """Whether it is the one that is counted."""
+    difference_count: _builtins.int
+    """Tokens that it says more (or less, negative) than the counted one; 0 for that one itself."""
+    raw: _builtins.str
+    """The usage object as it came, as JSON, without prompts; empty where there was none or it is no longer kept."""
+    profile: _builtins.str
+    """Table and version by which it was read: "vllm_span/1"."""
+    @_builtins.property
+    def event(self) -> _usage_pb2.UsageEvent:
+        """What it says."""
+
+    @_builtins.property
+    def receive_time(self) -> _timestamp_pb2.Timestamp:
+        """When it came."""
+
+    def __init__(
+        self,
+        *,
+        source: _usage_pb2.Source.ValueType = ...,
+        is_counted: _builtins.bool = ...,
+        event: _usage_pb2.UsageEvent | None = ...,
+        receive_time: _timestamp_pb2.Timestamp | None = ...,
+        difference_count: _builtins.int = ...,
+        raw: _builtins.str = ...,
+        profile: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "receive_time", b"receive_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["difference_count", b"difference_count", "event", b"event", "is_counted", b"is_counted", "profile", b"profile", "raw", b"raw", "receive_time", b"receive_time", "source", b"source"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Observation: _TypeAlias = Observation  # noqa: Y015
+
+@_typing.final
+class ListObservationsResponse(_message.Message):
+    """What was reported of the request."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    OBSERVATIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def observations(self) -> _containers.RepeatedCompositeFieldContainer[Global___Observation]:
+        """In the order in which they came."""
+
+    def __init__(
+        self,
+        *,
+        observations: _abc.Iterable[Global___Observation] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["observations", b"observations"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListObservationsResponse: _TypeAlias = ListObservationsResponse  # noqa: Y015

@@ -56,6 +56,11 @@ class MeterServiceStub(object):
                 request_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsRequest.SerializeToString,
                 response_deserializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsResponse.FromString,
                 _registered_method=True)
+        self.ListObservations = channel.unary_unary(
+                '/tokenworks.meter.v1.MeterService/ListObservations',
+                request_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListObservationsRequest.SerializeToString,
+                response_deserializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListObservationsResponse.FromString,
+                _registered_method=True)
         self.QueryUsage = channel.unary_unary(
                 '/tokenworks.meter.v1.MeterService/QueryUsage',
                 request_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.QueryUsageRequest.SerializeToString,
@@ -112,6 +117,14 @@ class MeterServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListObservations(self, request, context):
+        """What was reported of one request, by whom, which report is counted, and the usage objects as they came. Changes
+        nothing.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def QueryUsage(self, request, context):
         """Sums of usage. Changes nothing.
         """
@@ -162,6 +175,11 @@ def add_MeterServiceServicer_to_server(servicer, server):
                     servicer.ListCorrections,
                     request_deserializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsRequest.FromString,
                     response_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsResponse.SerializeToString,
+            ),
+            'ListObservations': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListObservations,
+                    request_deserializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListObservationsRequest.FromString,
+                    response_serializer=tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListObservationsResponse.SerializeToString,
             ),
             'QueryUsage': grpc.unary_unary_rpc_method_handler(
                     servicer.QueryUsage,
@@ -294,6 +312,33 @@ class MeterService(object):
             '/tokenworks.meter.v1.MeterService/ListCorrections',
             tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsRequest.SerializeToString,
             tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListCorrectionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListObservations(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/tokenworks.meter.v1.MeterService/ListObservations',
+            tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListObservationsRequest.SerializeToString,
+            tokenworks_dot_meter_dot_v1_dot_meter__service__pb2.ListObservationsResponse.FromString,
             options,
             channel_credentials,
             insecure,

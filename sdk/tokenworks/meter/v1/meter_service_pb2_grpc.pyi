@@ -45,6 +45,10 @@ class MeterServiceStub:
     """Voids one recorded event, or counts another in its place; nothing is overwritten. Repeating the call is harmless."""
     ListCorrections: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ListCorrectionsRequest, _meter_service_pb2.ListCorrectionsResponse]
     """Corrections, oldest first. Changes nothing."""
+    ListObservations: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ListObservationsRequest, _meter_service_pb2.ListObservationsResponse]
+    """What was reported of one request, by whom, which report is counted, and the usage objects as they came. Changes
+    nothing.
+    """
     QueryUsage: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.QueryUsageRequest, _meter_service_pb2.QueryUsageResponse]
     """Sums of usage. Changes nothing."""
     ListQuarantine: _grpc.UnaryUnaryMultiCallable[_meter_service_pb2.ListQuarantineRequest, _meter_service_pb2.ListQuarantineResponse]
@@ -71,6 +75,10 @@ class MeterServiceAsyncStub(MeterServiceStub):
     """Voids one recorded event, or counts another in its place; nothing is overwritten. Repeating the call is harmless."""
     ListCorrections: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ListCorrectionsRequest, _meter_service_pb2.ListCorrectionsResponse]  # type: ignore[assignment]
     """Corrections, oldest first. Changes nothing."""
+    ListObservations: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ListObservationsRequest, _meter_service_pb2.ListObservationsResponse]  # type: ignore[assignment]
+    """What was reported of one request, by whom, which report is counted, and the usage objects as they came. Changes
+    nothing.
+    """
     QueryUsage: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.QueryUsageRequest, _meter_service_pb2.QueryUsageResponse]  # type: ignore[assignment]
     """Sums of usage. Changes nothing."""
     ListQuarantine: _aio.UnaryUnaryMultiCallable[_meter_service_pb2.ListQuarantineRequest, _meter_service_pb2.ListQuarantineResponse]  # type: ignore[assignment]
@@ -118,6 +126,16 @@ class MeterServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_meter_service_pb2.ListCorrectionsResponse, _abc.Awaitable[_meter_service_pb2.ListCorrectionsResponse]]:
         """Corrections, oldest first. Changes nothing."""
+
+    @_abc_1.abstractmethod
+    def ListObservations(
+        self,
+        request: _meter_service_pb2.ListObservationsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_meter_service_pb2.ListObservationsResponse, _abc.Awaitable[_meter_service_pb2.ListObservationsResponse]]:
+        """What was reported of one request, by whom, which report is counted, and the usage objects as they came. Changes
+        nothing.
+        """
 
     @_abc_1.abstractmethod
     def QueryUsage(

@@ -28,6 +28,10 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """On disk and counted once."""
     OUTCOME_DUPLICATE: _Outcome.ValueType  # 2
     """This id was recorded before with the same content: success, counted once."""
+    OUTCOME_OBSERVED: _Outcome.ValueType  # 3
+    """Another report of the same request came before: this one is on disk as evidence, and takes the other's place where
+    it is better. Success.
+    """
     OUTCOME_BATCH_CHANGED: _Outcome.ValueType  # 10
     """The batch's number was recorded before with other bytes; concerns the whole batch."""
     OUTCOME_BATCH_MALFORMED: _Outcome.ValueType  # 11
@@ -82,6 +86,10 @@ OUTCOME_RECORDED: Outcome.ValueType  # 1
 """On disk and counted once."""
 OUTCOME_DUPLICATE: Outcome.ValueType  # 2
 """This id was recorded before with the same content: success, counted once."""
+OUTCOME_OBSERVED: Outcome.ValueType  # 3
+"""Another report of the same request came before: this one is on disk as evidence, and takes the other's place where
+it is better. Success.
+"""
 OUTCOME_BATCH_CHANGED: Outcome.ValueType  # 10
 """The batch's number was recorded before with other bytes; concerns the whole batch."""
 OUTCOME_BATCH_MALFORMED: Outcome.ValueType  # 11

@@ -187,6 +187,53 @@ QUALITY_ESTIMATED: Quality.ValueType  # 3
 """Counted by somebody other than the engine."""
 Global___Quality: _TypeAlias = Quality  # noqa: Y015
 
+class _Source:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _SourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Source.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    SOURCE_UNSPECIFIED: _Source.ValueType  # 0
+    """Nobody else reports these requests: they are not compared."""
+    SOURCE_PROXY: _Source.ValueType  # 1
+    """The server's own client, in the process that answers."""
+    SOURCE_LITELLM: _Source.ValueType  # 2
+    """LiteLLM, by its callback or over HTTP."""
+    SOURCE_ENVOY: _Source.ValueType  # 3
+    """Envoy's access log, by its log service or over OTLP."""
+    SOURCE_CLOUD_EVENTS: _Source.ValueType  # 4
+    """CloudEvents."""
+    SOURCE_ASGI: _Source.ValueType  # 5
+    """The client's ASGI middleware."""
+    SOURCE_SPAN: _Source.ValueType  # 6
+    """A span of an engine, over OTLP."""
+    SOURCE_LOG: _Source.ValueType  # 7
+    """A log record of an engine, over OTLP."""
+
+class Source(_Source, metaclass=_SourceEnumTypeWrapper):
+    """Who reports, where several may report the same requests. Of a request (its request_id and attempt, of all API keys
+    with one owner) one report is counted, the best by docs/reference/sources.md; the others are kept as evidence. A
+    report that comes later and is better takes the place of the counted one by a correction.
+    """
+
+SOURCE_UNSPECIFIED: Source.ValueType  # 0
+"""Nobody else reports these requests: they are not compared."""
+SOURCE_PROXY: Source.ValueType  # 1
+"""The server's own client, in the process that answers."""
+SOURCE_LITELLM: Source.ValueType  # 2
+"""LiteLLM, by its callback or over HTTP."""
+SOURCE_ENVOY: Source.ValueType  # 3
+"""Envoy's access log, by its log service or over OTLP."""
+SOURCE_CLOUD_EVENTS: Source.ValueType  # 4
+"""CloudEvents."""
+SOURCE_ASGI: Source.ValueType  # 5
+"""The client's ASGI middleware."""
+SOURCE_SPAN: Source.ValueType  # 6
+"""A span of an engine, over OTLP."""
+SOURCE_LOG: Source.ValueType  # 7
+"""A log record of an engine, over OTLP."""
+Global___Source: _TypeAlias = Source  # noqa: Y015
+
 @_typing.final
 class Dimensions(_message.Message):
     """For whom and on what a request ran. All strings are UTF-8 without control characters."""
@@ -347,6 +394,9 @@ class UsageRows(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     EVENTS_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    source: Global___Source.ValueType
+    """Who reports them all."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageEvent]:
         """At most 10,000."""
@@ -355,10 +405,11 @@ class UsageRows(_message.Message):
         self,
         *,
         events: _abc.Iterable[Global___UsageEvent] | None = ...,
+        source: Global___Source.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "source", b"source"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -414,10 +465,13 @@ class UsageColumns(_message.Message):
     REPORTED_INPUT_COUNT_FIELD_NUMBER: _builtins.int
     REPORTED_OUTPUT_COUNT_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     event_ids: _builtins.bytes
     """16 bytes for each event; or empty."""
     salt: _builtins.bytes
     """Tells this batch from another one with the same events, such as that of a copied spool; not looked at."""
+    source: Global___Source.ValueType
+    """Who reports them all."""
     @_builtins.property
     def base_time(self) -> _timestamp_pb2.Timestamp:
         """What the offsets count from. Whole milliseconds; finer parts are dropped."""
@@ -483,10 +537,11 @@ class UsageColumns(_message.Message):
         reported_input_count: _abc.Iterable[_builtins.int] | None = ...,
         reported_output_count: _abc.Iterable[_builtins.int] | None = ...,
         salt: _builtins.bytes = ...,
+        source: Global___Source.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base_time", b"base_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_time", b"base_time", "dimensions", b"dimensions", "dimensions_index", b"dimensions_index", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "event_ids", b"event_ids", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "request_id", b"request_id", "salt", b"salt", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_time", b"base_time", "dimensions", b"dimensions", "dimensions_index", b"dimensions_index", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "event_ids", b"event_ids", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "request_id", b"request_id", "salt", b"salt", "source", b"source", "tokens", b"tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
