@@ -1,12 +1,23 @@
 """What interceptors have in common: a handler of the same form, around another one's call."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import grpc
 
+# Whose calls are served here: our own, and those that others have given to what they report.
+_SERVED: Final = ("/tokenworks.", "/envoy.service.accesslog.", "/opentelemetry.proto.collector.")
+
 # Takes what serves a call, and returns what serves it instead.
 Around = Callable[[Any], Any]
+
+
+def is_served(method: str) -> bool:
+    """Tell whether a call is of a service that records or answers, by its full gRPC name.
+
+    Health and reflection are not: they have neither door nor bounds.
+    """
+    return method.startswith(_SERVED)
 
 
 def wrap_handler(

@@ -20,7 +20,7 @@ from meter.metrics import Metrics
 from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import DrivenClock
 from meter.runtime.ids import random_bytes
-from meter.wire.handlers import wrap_handler
+from meter.wire.handlers import is_served, wrap_handler
 from meter.wire.refusals import RefusalLog
 
 _log = logging.getLogger(__name__)
@@ -114,7 +114,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         """Return the handler with its errors translated."""
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None or not method.startswith("/tokenworks."):
+        if handler is None or not is_served(method):
             return handler
         # A stream reads its messages itself, without touching the columns.
         is_stream = handler.stream_stream is not None

@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 
 from meter.spans import Tracer
-from meter.wire.handlers import wrap_handler
+from meter.wire.handlers import is_served, wrap_handler
 
 _Context = grpc.aio.ServicerContext
 
@@ -27,7 +27,7 @@ class TracingInterceptor(grpc.aio.ServerInterceptor):
         """Return the handler within a span."""
         handler = await continuation(handler_call_details)
         method = str(handler_call_details.method)
-        if handler is None or not method.startswith("/tokenworks."):
+        if handler is None or not is_served(method):
             return handler
         return wrap_handler(
             handler,

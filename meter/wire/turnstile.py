@@ -7,7 +7,7 @@ import grpc
 
 from meter.domain.errors import Unauthenticated, Unavailable
 from meter.wire.bounds import Bounds, Share
-from meter.wire.handlers import wrap_handler
+from meter.wire.handlers import is_served, wrap_handler
 
 Identify = Callable[["grpc.aio.ServicerContext[Any, Any]"], str]
 
@@ -31,7 +31,7 @@ class Turnstile(grpc.aio.ServerInterceptor):
     ) -> Any:  # noqa: ANN401
         """Return the handler with its bounds."""
         handler = await continuation(handler_call_details)
-        if handler is None or not str(handler_call_details.method).startswith("/tokenworks."):
+        if handler is None or not is_served(str(handler_call_details.method)):
             return handler
         return wrap_handler(
             handler, unary=self._unary, listing=self._listing, streaming=self._stream
