@@ -113,7 +113,7 @@ generated: $(INSTALLED)
 	@fresh=$$(mktemp -d); trap 'rm -rf "$$fresh"' EXIT; \
 	$(MAKE) --no-print-directory generate STUBS="$$fresh"; \
 	for name in $$(cd "$$fresh" && find . -type f) \
-	  $$(cd sdk && find tokenworks/meter tokenworks/billing -name '*_pb2*.py*' -not -path '*/__pycache__/*'); do \
+	  $$(cd sdk && find tokenworks/meter tokenworks/billing tokenworks/foreign -name '*_pb2*.py*' -not -path '*/__pycache__/*'); do \
 	  cmp "$$fresh/$$name" "sdk/$$name" \
 	    || { echo "generated code is not fresh: make generate" >&2; exit 1; }; \
 	done

@@ -1,0 +1,1 @@
+"""Generated from proto/tokenworks/foreign/envoy/v1; do not edit."""
