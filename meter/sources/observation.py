@@ -49,6 +49,16 @@ class Observation:
     original: Mapping[str, object] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreadable:
+    """A report that claims to be of usage, and of which no event can be made.
+
+    `reason` is one of few texts of ours: it is logged, and never holds anything that was sent.
+    """
+
+    reason: str
+
+
 # Who is nearer to the caller knows for whom a request ran; who is nearer to the engine does not.
 _PRECEDENCE: Final[Mapping[Source, int]] = {
     Source.PROXY: 5,
