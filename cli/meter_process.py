@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.metadata import version as version_of
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Self
 
@@ -26,6 +27,8 @@ from meter.domain.times import to_iso, to_ms
 from meter.hosting import MakeResident
 from meter.options import Addresses, JobOptions, MeterOptions
 from meter.runtime.sessions import refuse_shared_sessions
+from meter.sources.places import Places, read_places
+from meter.toml_file import FileFaults
 
 _log = logging.getLogger("tokenworks")
 
@@ -73,10 +76,17 @@ class StopRequest:
 def refuse_exposure(settings: Settings) -> None:
     """End the command when other machines would reach the meter in the clear."""
     certificate = "TOKENWORKS_TLS_CERTIFICATE and TOKENWORKS_TLS_KEY"
-    for address, is_tls, needed in (
-        (settings.grpc_address, settings.tls_certificate is not None, certificate),
-        (settings.http_address, settings.http_tls, f"{certificate}, and TOKENWORKS_HTTP_TLS"),
-    ):
+    is_grpc_tls, is_http_tls = settings.tls_certificate is not None, settings.http_tls
+    addresses = [
+        (settings.grpc_address, is_grpc_tls, certificate),
+        (settings.http_address, is_http_tls, f"{certificate}, and TOKENWORKS_HTTP_TLS"),
+    ]
+    if settings.otlp:
+        addresses += [
+            (settings.otlp_grpc_address, is_grpc_tls, certificate),
+            (settings.otlp_http_address, is_http_tls, f"{certificate}, and TOKENWORKS_HTTP_TLS"),
+        ]
+    for address, is_tls, needed in addresses:
         if not is_tls and not settings.insecure and not is_loopback(address):
             raise CommandError(
                 f"{address} can be reached from other machines without TLS: set {needed}, or allow"
@@ -86,7 +96,7 @@ def refuse_exposure(settings: Settings) -> None:
 
 
 def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) -> MeterOptions:
-    """What the meter is told."""
+    """What the meter is told; ends the command when the file of sources cannot be used."""
     sandbox_clock = settings.sandbox_clock
     return MeterOptions(
         database_url=database_url,
@@ -111,13 +121,31 @@ def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) ->
         otlp_traces_endpoint=settings.otlp_traces_endpoint,
         archive_folder=settings.archive_folder,
         journal_retention_days=settings.journal_retention_days,
+        otlp=settings.otlp,
+        otlp_grpc_address=settings.otlp_grpc_address,
+        otlp_http_address=settings.otlp_http_address,
+        places=_read_sources(settings.sources_file),
     )
+
+
+def _read_sources(path: Path | None) -> Places:
+    if path is None:
+        return Places()
+    try:
+        return read_places(path.read_text("utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"{path} cannot be read: {error}", code=Exit.USAGE) from error
+    except FileFaults as error:
+        raise CommandError(error.describe(str(path)), code=Exit.USAGE) from error
 
 
 def check_ports(settings: Settings) -> None:
     """End the command, naming the flag to change, when a port is taken already."""
     _check_port(settings.grpc_address, flag="--grpc-address")
     _check_port(settings.http_address, flag="--http-address")
+    if settings.otlp:
+        _check_port(settings.otlp_grpc_address, flag="TOKENWORKS_OTLP_GRPC_ADDRESS")
+        _check_port(settings.otlp_http_address, flag="TOKENWORKS_OTLP_HTTP_ADDRESS")
 
 
 def run_meter(
@@ -156,7 +184,7 @@ def run_meter(
     except CertificateFault as error:
         raise CommandError(str(error)) from error
     except OSError as error:
-        flags = "--grpc-address or --http-address"
+        flags = "--grpc-address, --http-address or the settings of OTLP"
         raise CommandError(f"{error}: choose another place with {flags}") from error
     _log.info("meter_stopped")
 

@@ -17,6 +17,8 @@ from meter.options import Addresses
 @click.command("serve")
 @click.option("--grpc-address", metavar="HOST:PORT", help="Where to listen for gRPC.")
 @click.option("--http-address", metavar="HOST:PORT", help="Where to listen for HTTP.")
+@click.option("--otlp", is_flag=True, default=None, help="Take OpenTelemetry's traces and logs.")
+@click.option("--sources", metavar="FILE", help="Where sources have the account and the rest.")
 @click.option("--insecure", is_flag=True, default=None, help="Allow other machines without TLS.")
 @click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
@@ -24,6 +26,8 @@ def serve(
     *,
     grpc_address: str | None,
     http_address: str | None,
+    otlp: bool | None,
+    sources: str | None,
     insecure: bool | None,
     config: Path | None,
     as_json: bool,
@@ -37,6 +41,8 @@ def serve(
         flags={
             "grpc_address": grpc_address,
             "http_address": http_address,
+            "otlp": otlp,
+            "sources_file": sources,
             "insecure": insecure,
         },
     )
@@ -57,11 +63,19 @@ def serve(
     def tell(addresses: Addresses) -> None:
         clock = addresses.sandbox_clock
         if as_json:
-            told = {"grpc": addresses.grpc, "http": addresses.http, "sandbox_clock": clock}
+            told = {
+                "grpc": addresses.grpc,
+                "http": addresses.http,
+                "otlp_grpc": addresses.otlp_grpc,
+                "otlp_http": addresses.otlp_http,
+                "sandbox_clock": clock,
+            }
             click.echo(json.dumps(told))
         else:
             line = f"\nClock {clock}, driven: SANDBOX" if clock is not None else ""
-            click.echo(f"gRPC {addresses.grpc}\nHTTP {addresses.http}{line}")
+            otlp = f"\nOTLP {addresses.otlp_grpc} and {addresses.otlp_http}"
+            otlp = "" if addresses.otlp_grpc is None else otlp
+            click.echo(f"gRPC {addresses.grpc}\nHTTP {addresses.http}{otlp}{line}")
 
     with StopRequest() as stop:
         run_meter(

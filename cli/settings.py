@@ -13,7 +13,12 @@ from typing import Any
 from cli import setting_values as kinds
 from cli.setting_sources import Given, find_faults, pick_environment, pick_flags, read_file
 from meter.domain.limits import RATE_WINDOW_SECONDS
-from meter.options import CONNECTION_AGE_SECONDS, EnergySource
+from meter.options import (
+    CONNECTION_AGE_SECONDS,
+    OTLP_GRPC_ADDRESS,
+    OTLP_HTTP_ADDRESS,
+    EnergySource,
+)
 
 PREFIX = "TOKENWORKS_"
 CONFIG = "TOKENWORKS_CONFIG"
@@ -72,7 +77,35 @@ class Settings:
         "http_address",
         kinds.read_address,
         default="127.0.0.1:7412",
-        meaning="Where the meter listens for HTTP (metrics and health), host:port.",
+        meaning="Where the meter listens for HTTP (metrics, health and reports), host:port.",
+    )
+    otlp: bool = _setting(
+        "otlp",
+        kinds.read_boolean,
+        default=False,
+        meaning="Whether traces and logs of OpenTelemetry are taken, as usage that engines and"
+        " gateways report: at otlp_grpc_address and otlp_http_address, and at the other two"
+        " addresses. [Sources](sources.md).",
+    )
+    otlp_grpc_address: str = _setting(
+        "otlp_grpc_address",
+        kinds.read_address,
+        default=OTLP_GRPC_ADDRESS,
+        meaning="Where OTLP is taken by gRPC, host:port; all that grpc_address serves is served"
+        " there, too.",
+    )
+    otlp_http_address: str = _setting(
+        "otlp_http_address",
+        kinds.read_address,
+        default=OTLP_HTTP_ADDRESS,
+        meaning="Where OTLP is taken by HTTP, host:port: /v1/traces and /v1/logs.",
+    )
+    sources_file: Path | None = _setting(
+        "sources_file",
+        kinds.read_existing_file,
+        default=None,
+        meaning="File (TOML) that says where each source of usage has the account, the tier and"
+        " the rest, and what a report gets that names none. [The file](sources-file.md).",
     )
     tls_certificate: Path | None = _setting(
         "tls_certificate",
@@ -101,8 +134,8 @@ class Settings:
         "http_tls",
         kinds.read_boolean,
         default=False,
-        meaning="Whether metrics and health are served over TLS too, with the same certificate"
-        " and without one of the client's.",
+        meaning="Whether HTTP is served over TLS too, with the same certificate; metrics and health"
+        " without one of the client's.",
     )
     connection_age_seconds: int = _setting(
         "connection_age_seconds",

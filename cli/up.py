@@ -51,6 +51,8 @@ _log = logging.getLogger("tokenworks")
 @click.option("--pg-port", type=click.IntRange(1, 65535), help="Port of Postgres; else a free one.")
 @click.option("--grpc-address", metavar="HOST:PORT", help="Where to listen for gRPC.")
 @click.option("--http-address", metavar="HOST:PORT", help="Where to listen for HTTP.")
+@click.option("--otlp", is_flag=True, default=None, help="Take OpenTelemetry's traces and logs.")
+@click.option("--sources", metavar="FILE", help="Where sources have the account and the rest.")
 @click.option("--insecure", is_flag=True, default=None, help="Allow other machines without TLS.")
 @click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
@@ -61,6 +63,8 @@ def up(
     pg_port: int | None,
     grpc_address: str | None,
     http_address: str | None,
+    otlp: bool | None,
+    sources: str | None,
     insecure: bool | None,
     config: Path | None,
     as_json: bool,
@@ -73,6 +77,8 @@ def up(
         "pg_bin": pg_bin,
         "grpc_address": grpc_address,
         "http_address": http_address,
+        "otlp": otlp,
+        "sources_file": sources,
         "insecure": insecure,
     }
     settings = load_settings(config, flags=flags)

@@ -30,13 +30,14 @@ from meter.domain.limits import JOURNAL_IDLE_SECONDS_MAX
 from meter.energy.live import LiveEnergy
 from meter.energy.recorder import EnergyRecorder
 from meter.hosting import Host, MakeResident, Resident
-from meter.http import HttpServer
+from meter.http import HttpServer, make_pages
 from meter.leases import Leases
 from meter.lending import clock_at, make_host
 from meter.metrics import Metrics
 from meter.options import Addresses, MeterOptions
 from meter.production import Production
 from meter.readiness import Readiness, SchemaLook
+from meter.receivers import make_routes
 from meter.registry import Registry
 from meter.running import Meter
 from meter.runtime.driven_clock import ClockDriver, DrivenClock
@@ -93,13 +94,7 @@ async def serve(
         ground = _lay_ground(options, engine, journal_engine, lent=lent)
         meter = _build(options, ground, residents=residents, find_missing=find_missing)
         async with meter.running():
-            grpc_address = await meter.server.start(options)
-            http_address = meter.http.start(
-                options.http_address,
-                certificates=meter.certificates if options.http_tls else None,
-            )
-            driven_ms = None if meter.driver is None else meter.clock.now_ms()
-            ready(Addresses(grpc=grpc_address, http=http_address, driven_ms=driven_ms))
+            ready(await _listen(meter, options))
             await _first(stopping, meter.dying)
             # Whoever waits is answered within the grace; nothing more is taken.
             meter.readiness.stop()
@@ -107,12 +102,29 @@ async def serve(
             if meter.driver is not None:
                 meter.driver.stop()
             await meter.server.stop(grace_seconds=_GRACE_SECONDS)
-            meter.http.stop()
+            for http in (meter.http, *meter.otlp_http):
+                await asyncio.to_thread(http.stop)
             if meter.dying.is_set():
                 raise MeterError(Reason.INTERNAL, "A part of the meter has ended; see the log.")
     finally:
         for each in (engine, journal_engine, lent):
             each.dispose()
+
+
+async def _listen(meter: Meter, options: MeterOptions) -> Addresses:
+    grpc_address, otlp_grpc_address = await meter.server.start(options)
+    certificates = meter.certificates if options.http_tls else None
+    http_address = meter.http.start(options.http_address, certificates=certificates)
+    otlp_http_address = None
+    for http in meter.otlp_http:
+        otlp_http_address = http.start(options.otlp_http_address, certificates=certificates)
+    return Addresses(
+        grpc=grpc_address,
+        http=http_address,
+        driven_ms=None if meter.driver is None else meter.clock.now_ms(),
+        otlp_grpc=otlp_grpc_address,
+        otlp_http=otlp_http_address,
+    )
 
 
 async def _first(*events: asyncio.Event) -> None:
@@ -238,6 +250,7 @@ def _build(
     readiness = Readiness(database_seconds=registry.age_seconds)
     reachable = threading.Event()
     reachable.set()
+    routes, otlp_routes = make_routes(options, parts, door=ground.door)
     return Meter(
         registry=registry,
         leases=leases,
@@ -262,7 +275,10 @@ def _build(
         server=_make_server(
             options, ground, parts=parts, driver=driver, energy=energy, lodged=lodged
         ),
-        http=HttpServer(metrics, find_obstacles=readiness.obstacles),
+        http=HttpServer(
+            {**make_pages(metrics, find_obstacles=readiness.obstacles), **routes, **otlp_routes}
+        ),
+        otlp_http=[HttpServer(otlp_routes)] if options.otlp else [],
         readiness=readiness,
         schema=SchemaLook(find_missing, connection_count=partial(connection_count, engine)),
         certificates=ground.certificates,

@@ -1,31 +1,34 @@
-"""The HTTP port: metrics, liveness, readiness; over TLS where it is asked for."""
+"""The HTTP port: metrics, liveness, readiness, and what takes reports; over TLS where asked for."""
 
 import logging
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from socket import socket
 from socketserver import ThreadingMixIn
-from threading import Thread
-from typing import Any, Final
+from threading import BoundedSemaphore, Thread
+from typing import Any, Final, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
 from meter.certificates import KeptCertificates
+from meter.domain.limits import HTTP_REQUESTS_AT_ONCE_MAX
 from meter.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 # How long a caller may keep a thread waiting.
 _CALLER_SECONDS_MAX: Final = 30
+_OK: Final = "200 OK"
+
+WsgiApp: TypeAlias = Callable[[dict[str, Any], Any], Iterable[bytes]]
 
 
 class HttpServer:
-    """Serves /metrics, /healthz (the process lives) and /readyz (reports can be recorded)."""
+    """Serves apps, each at its path; all that they do happens on threads, at most so many."""
 
-    def __init__(self, metrics: Metrics, *, find_obstacles: Callable[[], Sequence[str]]) -> None:
-        """Take what it shows; a server is ready while there are no obstacles."""
-        self._metrics_app = make_wsgi_app(metrics.registry)
-        self._find_obstacles = find_obstacles
+    def __init__(self, apps: Mapping[str, WsgiApp]) -> None:
+        """Take what is served by path."""
+        self._apps = apps
         self._server: _Threading | None = None
 
     def start(self, address: str, *, certificates: KeptCertificates | None = None) -> str:
@@ -48,20 +51,58 @@ class HttpServer:
             self._server.server_close()
 
     def _answer(self, environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
-        path = environ["PATH_INFO"]
-        if path == "/metrics":
-            page: Iterable[bytes] = self._metrics_app(environ, start_response)
-            return page
-        obstacles = self._find_obstacles() if path == "/readyz" else ()
-        known = path in ("/healthz", "/readyz")
-        status = "503 Service Unavailable" if obstacles else "200 OK" if known else "404 Not Found"
-        start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
-        return ["".join(f"{line}\n" for line in (status[4:], *obstacles)).encode()]
+        app = self._apps.get(environ["PATH_INFO"])
+        if app is None:
+            return _say("404 Not Found", start_response)
+        return app(environ, start_response)
+
+
+def make_pages(
+    metrics: Metrics, *, find_obstacles: Callable[[], Sequence[str]]
+) -> dict[str, WsgiApp]:
+    """Return /metrics, /healthz (the process lives) and /readyz (reports can be recorded).
+
+    A server is ready while there are no obstacles.
+    """
+
+    def tell_ready(_: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
+        obstacles = find_obstacles()
+        status = "503 Service Unavailable" if obstacles else _OK
+        return _say(status, start_response, *obstacles)
+
+    return {
+        "/metrics": make_wsgi_app(metrics.registry),
+        "/healthz": lambda _, start_response: _say(_OK, start_response),
+        "/readyz": tell_ready,
+    }
+
+
+def _say(status: str, start_response: Any, *more: str) -> Iterable[bytes]:  # noqa: ANN401
+    start_response(status, [("Content-Type", "text/plain; charset=utf-8")])
+    return ["".join(f"{line}\n" for line in (status[4:], *more)).encode()]
 
 
 class _Threading(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     certificates: KeptCertificates | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+        super().__init__(*arguments, **named)
+        self._room = BoundedSemaphore(HTTP_REQUESTS_AT_ONCE_MAX)
+
+    def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Serve a connection on a thread of its own; those above the bound are closed at once."""
+        if not self._room.acquire(blocking=False):
+            self.shutdown_request(request)
+            return
+        super().process_request(request, client_address)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
+        """Serve it, and give its place back."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def get_request(self) -> tuple[socket, Any]:
         """Take a connection; the handshake is its thread's, so that nobody waits for a slow one."""

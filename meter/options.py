@@ -1,13 +1,17 @@
 """What a running meter is told from outside."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from meter.domain.times import to_iso
+from meter.sources.places import Places
 
 # For how long a connection goes on with a certificate that is revoked meanwhile.
 CONNECTION_AGE_SECONDS: Final = 600
+# Where exporters of OpenTelemetry look for a collector.
+OTLP_GRPC_ADDRESS: Final = "127.0.0.1:4317"
+OTLP_HTTP_ADDRESS: Final = "127.0.0.1:4318"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +53,9 @@ class MeterOptions:
     is durable once each of the `durable_standbys` has it; without any, once it is recorded. The
     `energy_sources` are read every `energy_scrape_seconds`, on a driven clock at each edge;
     exporters read their boards every `energy_collect_seconds`. A month of the journal leaves the
-    database after `journal_retention_days` for the `archive_folder`; None keeps all of it.
+    database after `journal_retention_days` for the `archive_folder`; None keeps all of it. With
+    `otlp` the services of OTLP stand at two further addresses, and at both of the others. `places`
+    say where each source has the account and the rest.
     """
 
     database_url: str
@@ -74,6 +80,10 @@ class MeterOptions:
     archive_folder: Path | None = None
     journal_retention_days: int | None = None
     otlp_traces_endpoint: str | None = None
+    otlp: bool = False
+    otlp_grpc_address: str = OTLP_GRPC_ADDRESS
+    otlp_http_address: str = OTLP_HTTP_ADDRESS
+    places: Places = field(default_factory=Places)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,12 +100,15 @@ class JobOptions:
 class Addresses:
     """Where a running meter listens, with the ports that it really got.
 
-    `driven_ms` is where a sandbox's clock stands at the start; None on the real one.
+    Those of OTLP are None where it is off. `driven_ms` is where a sandbox's clock stands at the
+    start; None on the real one.
     """
 
     grpc: str
     http: str
     driven_ms: int | None
+    otlp_grpc: str | None = None
+    otlp_http: str | None = None
 
     @property
     def sandbox_clock(self) -> str | None:

@@ -66,6 +66,7 @@ class Meter:
     energy_scrape_seconds: int
     server: Server
     http: HttpServer
+    otlp_http: Sequence[HttpServer]
     certificates: KeptCertificates | None
     readiness: Readiness
     schema: SchemaLook

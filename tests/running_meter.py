@@ -20,7 +20,7 @@ STOP_SECONDS_MAX = 30
 
 
 class RunningMeter:
-    """A meter over a database; `target` and `http` (host:port) stay the same over restarts.
+    """A meter over a database; `target`, `http` and those of OTLP stay the same over restarts.
 
     `api_key` has every role on everything. Further settings of the process are
     given as `settings`, names without prefix: {"tiers": "free,high"}.
@@ -37,6 +37,7 @@ class RunningMeter:
         )
         self.target = "127.0.0.1:0"
         self.http = "127.0.0.1:0"
+        self.otlp_grpc = self.otlp_http = "127.0.0.1:0"
         self.log = folder / "meter.log"
         self._pepper_file = folder / "key-pepper"
         self._pepper_file.touch(mode=0o600)
@@ -58,6 +59,8 @@ class RunningMeter:
             "key_pepper_file": str(self._pepper_file),
             "grpc_address": self.target,
             "http_address": self.http,
+            "otlp_grpc_address": self.otlp_grpc,
+            "otlp_http_address": self.otlp_http,
             **self._settings,
         }
         environment = {f"TOKENWORKS_{name.upper()}": value for name, value in given.items()}
@@ -78,6 +81,8 @@ class RunningMeter:
         addresses = json.loads(line)
         self.target = addresses["grpc"]
         self.http = addresses["http"]
+        self.otlp_grpc = addresses["otlp_grpc"] or self.otlp_grpc
+        self.otlp_http = addresses["otlp_http"] or self.otlp_http
         self._held.close()
 
     def stop(self) -> int:
@@ -118,7 +123,7 @@ class RunningMeter:
 
     def _hold_ports(self) -> None:
         """Keep other servers from its ports while it is away; nobody listens there."""
-        for address in (self.target, self.http):
+        for address in (self.target, self.http, self.otlp_grpc, self.otlp_http):
             host, _, port = address.rpartition(":")
             if port != "0":
                 holder = self._held.enter_context(socket.socket())

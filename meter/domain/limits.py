@@ -12,10 +12,23 @@ BATCH_EVENTS_MAX: Final = 10_000
 BATCH_DIMENSIONS_MAX: Final = 10_000
 # Events of one RecordUsage call: each costs a claim in an index, and the caller waits.
 RECORD_EVENTS_MAX: Final = 1_000
+# Reports of requests that a call has worked on at a time: some ten milliseconds of the loop's time.
+OBSERVED_AT_ONCE_MAX: Final = 1_000
 # One gRPC message: a batch of 10,000 events with 10,000 long dimensions stays below.
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 # gRPC metadata of one call.
 METADATA_BYTES_MAX: Final = 8 * 1024
+
+# The body of a report by HTTP, as it came and unpacked: as much as one message of gRPC.
+HTTP_BODY_BYTES_MAX: Final = MESSAGE_BYTES_MAX
+# How long it may take to arrive, and its answer to be made.
+HTTP_BODY_SECONDS_MAX: Final = 30.0
+HTTP_ANSWER_SECONDS_MAX: Final = 60.0
+# Requests by HTTP that are served at a time, each on a thread; of them reports, and those of one
+# API key: scrapes and probes find room, and nobody's slow body keeps the others out.
+HTTP_REQUESTS_AT_ONCE_MAX: Final = 256
+HTTP_REPORTS_AT_ONCE_MAX: Final = 64
+HTTP_KEY_REPORTS_AT_ONCE_MAX: Final = 32
 
 # Streams and calls of one connection at a time. A client of ours has one stream on each.
 CONNECTION_STREAMS_MAX: Final = 128
@@ -216,10 +229,15 @@ QUOTE_CHARS_MAX: Final = 64
 # Digits of a number in a file, on each side of the point: products of a price and its factors stay
 # far below a context's thousand digits.
 DIGITS_MAX: Final = 30
+# A name of a header, an attribute or a field in the file of sources; and a name of somebody else's
+# that stands for an account here.
+PLACE_CHARS_MAX: Final = 200
+SOURCE_NAME_CHARS_MAX: Final = 256
 # Entries of one list in a file.
 LIST_ENTRIES_MAX: Final = 1_000
 
 assert TOKEN_COUNT_MAX < 2**31
+assert HTTP_KEY_REPORTS_AT_ONCE_MAX < HTTP_REPORTS_AT_ONCE_MAX < HTTP_REQUESTS_AT_ONCE_MAX
 assert BATCH_DIMENSIONS_MAX <= BATCH_EVENTS_MAX
 assert DIGESTS_KEPT >= 2 * BATCHES_IN_FLIGHT_MAX, "a go-back may repeat all that is in flight"
 assert CLAIM_KEPT_MS > LATE_MS_MAX + FUTURE_MS_MAX

@@ -1,6 +1,23 @@
-"""Where each source has the account, the tier and the rest: what an operator sets. Pure."""
+"""Where each source has the account, the tier and the rest: what an operator sets. Pure.
 
-from dataclasses import dataclass, field
+Each table of the file is a class here, each key a field of it: whose type says how it is written,
+and whose default is what holds without it. `docs/reference/sources-file.md` explains them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+from meter.domain.event import Dimensions
+from meter.domain.limits import (
+    ACCOUNT_CHARS_MAX,
+    LIST_ENTRIES_MAX,
+    PLACE_CHARS_MAX,
+    SOURCE_NAME_CHARS_MAX,
+)
+from meter.toml_file import Entry, TomlFile
+
+_REALTIME: Final = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,7 +31,111 @@ class Defaults:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HeaderPlaces:
+    """Headers of a request to an engine or gateway, in small letters, wherever they are logged."""
+
+    account: str = "x-tokenworks-account"
+    tier: str = "x-tokenworks-tier"
+    pool: str = "x-tokenworks-pool"
+    region: str = "x-tokenworks-region"
+    request_id: str = "x-request-id"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OtlpPlaces:
+    """A member of `tracestate`, `ACCOUNT` or `ACCOUNT:TIER`, and attributes of the resource."""
+
+    tracestate: str = "tokenworks"
+    account: str = "tokenworks.account"
+    tier: str = "tokenworks.tier"
+    pool: str = "tokenworks.pool"
+    region: str = "tokenworks.region"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudEventPlaces:
+    """Fields of a CloudEvent's `data`; those of `subject` and `time` are fixed."""
+
+    model: str = "model"
+    tokens: str = "tokens"
+    kind: str = "type"
+    tier: str = "tier"
+    pool: str = "pool"
+    region: str = "region"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Places:
-    """The file of sources, read; a table for each source is in its own module's words."""
+    """The file of sources, read; a table for each source is in its own module's words.
+
+    `accounts` and `tiers` say what somebody else's names stand for here; a name that is not among
+    them stands for itself.
+    """
 
     defaults: Defaults = field(default_factory=Defaults)
+    headers: HeaderPlaces = field(default_factory=HeaderPlaces)
+    otlp: OtlpPlaces = field(default_factory=OtlpPlaces)
+    cloud_events: CloudEventPlaces = field(default_factory=CloudEventPlaces)
+    accounts: Mapping[str, str] = field(default_factory=dict)
+    tiers: Mapping[str, str] = field(default_factory=dict)
+
+    def to_dimensions(
+        self,
+        *,
+        model: str,
+        served_model: str = "",
+        account: str = "",
+        tier: str = "",
+        mode: int = _REALTIME,
+        pool: str = "",
+        region: str = "",
+    ) -> Dimensions:
+        """Return dimensions: names translated, and the defaults where a text is empty."""
+        defaults = self.defaults
+        return Dimensions(
+            account=self.accounts.get(account, account) or defaults.account,
+            model=model,
+            served_model=served_model,
+            tier=self.tiers.get(tier, tier) or defaults.tier,
+            mode=mode,
+            pool=pool or defaults.pool,
+            region=region or defaults.region,
+        )
+
+
+def read_places(text: str) -> Places:
+    """Read the file; raises `meter.toml_file.FileFaults` with all that is wrong with it."""
+    file = TomlFile(text)
+    places = _read_table(file.root, Places)
+    file.check()
+    return places
+
+
+def _read_table(entry: Entry, kind: type[Any]) -> Any:  # noqa: ANN401  one of the classes above
+    known = {each.name: each for each in fields(kind)}
+    table = entry.table(known=known)
+    values: dict[str, object] = {}
+    for key, found in ({} if table is None else table.entries).items():
+        default = known[key].default
+        if isinstance(default, str):
+            values[key] = found.text(chars_max=PLACE_CHARS_MAX)
+        elif known[key].default_factory is dict:
+            values[key] = _read_names(found)
+        else:
+            values[key] = _read_table(found, known[key].default_factory)  # type: ignore[arg-type]
+    return kind(**{key: value for key, value in values.items() if value is not None})
+
+
+def _read_names(entry: Entry) -> Mapping[str, str] | None:
+    """Return what names stand for; at most so many as a list may have."""
+    table = entry.table()
+    if table is None:
+        return None
+    if len(table.entries) > LIST_ENTRIES_MAX:
+        entry.note(f"has more than {LIST_ENTRIES_MAX:,} entries")
+        return None
+    read = {name: it.text(chars_max=ACCOUNT_CHARS_MAX) for name, it in table.entries.items()}
+    for name, it in table.entries.items():
+        if len(name) > SOURCE_NAME_CHARS_MAX:
+            it.note(f"has a name of more than {SOURCE_NAME_CHARS_MAX} characters")
+    return {name: text for name, text in read.items() if text is not None}

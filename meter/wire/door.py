@@ -20,7 +20,7 @@ from meter.domain.clock import Clock
 from meter.domain.credential import Credential
 from meter.domain.errors import PermissionDenied, Reason, Unauthenticated
 from meter.registry import Registry
-from meter.wire.auth import authenticate, authenticate_certificate, has_api_key
+from meter.wire.auth import AUTHORIZATION, authenticate, authenticate_certificate, has_api_key
 from meter.wire.handlers import wrap_handler
 from meter.wire.peer import find_peer
 
@@ -104,6 +104,17 @@ class RegistryDoor:
         """Return the number of the API key that calls; raises Unauthenticated, Unavailable."""
         return self._authenticate(context).key_id
 
+    def identify_bearer(self, authorization: str | None) -> str:
+        """Return the number of the API key of a request by HTTP; raises Unauthenticated."""
+        return self._authenticate_bearer(authorization).key_id
+
+    def let_in_bearer(self, authorization: str | None, rule: Rule) -> Credential:
+        """Return who calls by HTTP with this `Authorization`, or refuse the request.
+
+        Raises Unauthenticated, PermissionDenied (SCOPE_MISSING).
+        """
+        return self._require_rule(self._authenticate_bearer(authorization), rule)
+
     def let_in(self, context: _Context, rule: Rule, request: object) -> None:
         """Begin a call, or refuse it as far as the request's accounts play no part.
 
@@ -117,12 +128,19 @@ class RegistryDoor:
         _CALL.set(_Call(rule, credential, is_admitted=rule.place is not Place.ACCOUNT))
 
     def _look_up(self, context: _Context, rule: Rule) -> Credential:
-        credential = self._authenticate(context)
+        return self._require_rule(self._authenticate(context), rule)
+
+    def _require_rule(self, credential: Credential, rule: Rule) -> Credential:
         if rule.place is Place.INSTALLATION:
             self._require(credential, rule, None)
         elif not any(credential.roots(role) for role in rule.roles):
             raise _scope_missing(rule, on_installation=False)
         return credential
+
+    def _authenticate_bearer(self, authorization: str | None) -> Credential:
+        metadata = () if authorization is None else ((AUTHORIZATION, authorization),)
+        now_ms = self._clock.now_ms()
+        return authenticate(metadata, self._registry, self._key_pepper, now_ms)
 
     def _authenticate(self, context: _Context) -> Credential:
         metadata, now_ms = context.invocation_metadata(), self._clock.now_ms()

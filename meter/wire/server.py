@@ -117,16 +117,16 @@ class Server:
         names = (*self._names, health.SERVICE_NAME, reflection.SERVICE_NAME)
         reflection.enable_server_reflection(names, self._server)
 
-    async def start(self, options: MeterOptions) -> str:
-        """Listen and return the address with its real port; raises AddressTaken."""
-        try:
-            port = self._bind(options)
-        except RuntimeError as error:
-            message = f"cannot listen on {options.grpc_address}"
-            raise AddressTaken(message) from error
+    async def start(self, options: MeterOptions) -> tuple[str, str | None]:
+        """Listen and return the address with its real port, and that for OTLP where it is on.
+
+        Raises AddressTaken. What is served is the same at both.
+        """
+        address = self._bind(options.grpc_address)
+        otlp_address = self._bind(options.otlp_grpc_address) if options.otlp else None
         await self._server.start()
         await self.set_serving(serving=True)
-        return f"{options.grpc_address.rpartition(':')[0]}:{port}"
+        return address, otlp_address
 
     async def set_serving(self, *, serving: bool) -> None:
         """Tell health checks whether reports can be recorded."""
@@ -140,12 +140,17 @@ class Server:
         await self._health.enter_graceful_shutdown()
         await self._server.stop(grace_seconds)
 
-    def _bind(self, options: MeterOptions) -> int:
-        if self._certificates is None:
-            return self._server.add_insecure_port(options.grpc_address)
-        return self._server.add_secure_port(
-            options.grpc_address, to_credentials(self._certificates)
-        )
+    def _bind(self, address: str) -> str:
+        try:
+            if self._certificates is None:
+                port = self._server.add_insecure_port(address)
+            else:
+                credentials = to_credentials(self._certificates)
+                port = self._server.add_secure_port(address, credentials)
+        except RuntimeError as error:
+            message = f"cannot listen on {address}"
+            raise AddressTaken(message) from error
+        return f"{address.rpartition(':')[0]}:{port}"
 
 
 def _tracing() -> list[grpc.aio.ServerInterceptor]:

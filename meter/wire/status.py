@@ -171,10 +171,10 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
     ) -> NoReturn:
         if isinstance(error, grpc.aio.AbortError):
             raise error
-        if not isinstance(error, MeterError) or error.reason is Reason.INTERNAL:
-            error = _internal(error)
-        else:
-            self._refusals.note(error, code=code_of(error).name)
+        known = as_meter_error(error)
+        if known is error:
+            self._refusals.note(known, code=code_of(known).name)
+        error = known
         self._metrics.calls_failed.labels(error.reason).inc()
         message = _bounded(error.message)
         await context.abort(
@@ -200,6 +200,13 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
 def code_of(error: MeterError) -> grpc.StatusCode:
     """Return the gRPC code of an error; INTERNAL for what is our fault."""
     return _CODES.get(type(error), grpc.StatusCode.INTERNAL)
+
+
+def as_meter_error(error: Exception) -> MeterError:
+    """Return the error that is told: the same one, or INTERNAL for what is our fault, logged."""
+    if not isinstance(error, MeterError) or error.reason is Reason.INTERNAL:
+        return _internal(error)
+    return error
 
 
 def _internal(error: Exception) -> MeterError:
