@@ -46,6 +46,36 @@ REPORTS: Final = Entry(
     labels=("outcome",),
     meaning="Events decided, by outcome. Anything but RECORDED and DUPLICATE waits in quarantine.",
 )
+OBSERVATIONS: Final = Entry(
+    name="tokenworks_observations_total",
+    kind="counter",
+    unit="reports",
+    labels=("source", "result"),
+    meaning="Reports of requests that several may report, by who reports and by what became of"
+    " them: counted, duplicate (sent again), observed (the request was counted by another report),"
+    " set_aside (in quarantine).",
+)
+CONFLICTS: Final = Entry(
+    name="tokenworks_observation_conflicts_total",
+    kind="counter",
+    unit="reports",
+    labels=("source",),
+    meaning="Reports of requests that were counted by another report with more or fewer tokens.",
+)
+UNREADABLE: Final = Entry(
+    name="tokenworks_reports_unreadable_total",
+    kind="counter",
+    unit="reports",
+    labels=("source",),
+    meaning="Reports of which no event could be made, by source. The log says why.",
+)
+SOURCE_HEARD: Final = Entry(
+    name="tokenworks_source_heard_timestamp_seconds",
+    kind="gauge",
+    unit="seconds",
+    labels=("source",),
+    meaning="When this server heard of a source last, in seconds since 1970.",
+)
 CALLS: Final = Entry(
     name="tokenworks_calls_failed_total",
     kind="counter",
@@ -218,6 +248,10 @@ CATALOGUE: Final = (
     REQUESTS,
     REPORT_LAG,
     REPORTS,
+    OBSERVATIONS,
+    CONFLICTS,
+    UNREADABLE,
+    SOURCE_HEARD,
     CALLS,
     BOUNDS,
     COMMIT,
@@ -255,6 +289,10 @@ class Metrics:
         self.requests = page.counter(REQUESTS)
         self.report_lag = page.counted_histogram(REPORT_LAG, buckets=LAG_SECONDS)
         self.events = page.counter(REPORTS)
+        self.observations = page.counter(OBSERVATIONS)
+        self.observation_conflicts = page.counter(CONFLICTS)
+        self.reports_unreadable = page.counter(UNREADABLE)
+        self.source_heard = page.gauge(SOURCE_HEARD)
         self.calls_failed = page.counter(CALLS)
         self.bounds = page.counter(BOUNDS)
         self.commit_seconds = page.histogram(COMMIT, buckets=_SECONDS)

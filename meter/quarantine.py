@@ -16,7 +16,10 @@ class QuarantineState(IntEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class QuarantineEntry:
-    """An event (`index` from 0) or a whole batch (-1) with the bytes in which it came."""
+    """An event (`index` from 0) or a whole batch (-1) with the bytes in which it came.
+
+    `source` is who reported the event, 0 where nobody else does.
+    """
 
     quarantine_id: int
     outcome: int
@@ -27,6 +30,8 @@ class QuarantineEntry:
     sequence: int
     index: int
     payload: bytes
+    source: int = 0
+    is_choice: bool = False
 
 
 class Quarantine(Protocol):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -54,6 +54,10 @@ class DimensionTable:
     def __getitem__(self, handle: int) -> Dimensions:
         """Return the dimensions of a handle."""
         return self._rows[handle]
+
+    def find(self, dimensions: Dimensions) -> int | None:
+        """Return the handle of `dimensions` that were seen before, else None."""
+        return self._handles.get(dimensions)
 
     def intern(self, dimensions: Dimensions) -> int:
         """Return the handle of `dimensions`, a new one at the first sight."""
@@ -128,21 +132,70 @@ class Origin:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetAside:
-    """An event (index from 0) or a whole batch (-1) that goes to quarantine, with its bytes."""
+    """An event (index from 0) or a whole batch (-1) that goes to quarantine, with its bytes.
+
+    `source` is who reported the event, 0 where nobody else does; `is_choice` as in `Reports`.
+    """
 
     index: int
     outcome: int
     payload: bytes
+    source: int = 0
+    is_choice: bool = False
+
+
+class Claim(NamedTuple):
+    """By which report a request is counted: its 16-byte key, who it is from, and how good it is.
+
+    `billed_hash` is of all that is billed by it, 16 bytes; `token_count` is the sum of its tokens.
+    """
+
+    report_key: bytes
+    source: int
+    rank: int
+    billed_hash: bytes
+    token_count: int
+
+
+class Evidence(NamedTuple):
+    """A report of a request that another one is counted by, as it is kept."""
+
+    event_key: bytes
+    claim: Claim
+    is_choice: bool
+    key_id: str
+    profile: str
+    event: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """Who reported a batch's events, where others may report the same requests.
+
+    `claims` has one for each event; `choices` tells, for each, whether it is of one of several
+    answers to one prompt. `originals` are the usage objects as they came, packed; `original_count`
+    is of how many events.
+    """
+
+    source: int
+    profile: str
+    claims: Sequence[Claim]
+    choices: Sequence[bool]
+    originals: bytes = b""
+    original_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claims:
     """What a batch counted by event id claims: per event a 16-byte key and content hash.
 
-    `indexes` are the events' places in the call; `payload` returns the bytes of one of them.
+    `indexes` are the events' places in the call; `payload` returns the bytes of one of them. With
+    `reports` what is claimed is a request, once for all who report it, and `hashes` is empty; an
+    event whose key is empty claims nothing and is counted.
     """
 
     keys: Sequence[bytes]
     hashes: Sequence[bytes]
     indexes: Sequence[int]
     payload: Callable[[int], bytes]
+    reports: Reports | None = None

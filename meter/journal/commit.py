@@ -10,8 +10,18 @@ import numpy as np
 from meter import segment
 from meter.corrections import NewCorrection
 from meter.domain.errors import MeterError, Reason, Refused
-from meter.domain.event import Claims, EventBatch, Int64Array, Origin, SetAside
+from meter.domain.event import (
+    Claim,
+    Claims,
+    EventBatch,
+    Evidence,
+    Int64Array,
+    Origin,
+    Reports,
+    SetAside,
+)
 from meter.domain.outcome import Outcome
+from meter.journal.observing import Observing
 from meter.journal.protocol import ProducerState, Verdict
 
 ProducerKey = tuple[str, str]
@@ -54,7 +64,8 @@ class Result:
     `set_aside` pairs entries with their quarantine ids; `outcomes` has one number for each event
     of a call with claims, in the order of its batch. `correction_id` is 0 where another correction
     of the same event was first. `known_dimension_count` is of those that this server met for the
-    first time: how many the database had.
+    first time: how many the database had. `differing_count` is of those observed whose counts are
+    others than those of the report that is counted.
     """
 
     verdict: Verdict
@@ -64,6 +75,7 @@ class Result:
     recorded_count: int = 0
     correction_id: int = 0
     known_dimension_count: int = 0
+    differing_count: int = 0
 
 
 class Transaction(Protocol):
@@ -79,6 +91,18 @@ class Transaction(Protocol):
 
     def claim_events(self, claims: dict[bytes, bytes], *, now_ms: int) -> dict[bytes, bytes]:
         """Claim keys; return the hashes of those claimed before."""
+        ...
+
+    def claim_requests(self, claims: dict[bytes, Claim], *, now_ms: int) -> dict[bytes, Claim]:
+        """Claim requests; return how those are counted that were claimed before."""
+        ...
+
+    def observe(self, evidence: Sequence[Evidence], *, now_ms: int) -> dict[bytes, bytes]:
+        """Keep reports, each once; return the hashes of those kept before, by event and report."""
+        ...
+
+    def keep_originals(self, reports: Reports, *, span_ms: tuple[int, int], now_ms: int) -> None:
+        """Keep usage objects as they came, of events that ended in a span, both ends included."""
         ...
 
     def append(self, body: bytes, *, event_count: int, first_ms: int, last_ms: int) -> int:
@@ -193,17 +217,22 @@ class _Group:
     def _claim(self, items: Sequence[tuple[Submission, Result]]) -> list[tuple[Origin, EventBatch]]:
         wanted: dict[bytes, bytes] = {}
         for item, _ in items:
-            if item.claims is not None:
+            if item.claims is not None and item.claims.reports is None:
                 for key, content in zip(item.claims.keys, item.claims.hashes, strict=True):
                     wanted.setdefault(key, content)
         known = self._transaction.claim_events(wanted, now_ms=self._now_ms) if wanted else {}
+        observing = Observing(self._transaction, now_ms=self._now_ms)
+        observing.claim([(item.claims, item.origin, item.batch) for item, _ in items])
         batches = []
         taken: set[bytes] = set(known)
         contents = {**wanted, **known}
         for item, result in items:
             batch = item.batch
             if item.claims is not None:
-                outcomes = _outcomes(item.claims, known=contents, taken=taken)
+                if item.claims.reports is not None:
+                    outcomes, result.differing_count = observing.outcomes(item.claims)
+                else:
+                    outcomes = _outcomes(item.claims, known=contents, taken=taken)
                 result.outcomes = outcomes
                 result.set_aside += [
                     (_conflict(item.claims, place), 0)
@@ -268,8 +297,14 @@ def _outcomes(claims: Claims, *, known: dict[bytes, bytes], taken: set[bytes]) -
 
 
 def _conflict(claims: Claims, place: int) -> SetAside:
-    index = claims.indexes[place]
-    return SetAside(index=index, outcome=Outcome.CONFLICT, payload=claims.payload(index))
+    index, reports = claims.indexes[place], claims.reports
+    return SetAside(
+        index=index,
+        outcome=Outcome.CONFLICT,
+        payload=claims.payload(index),
+        source=0 if reports is None else reports.source,
+        is_choice=reports is not None and reports.choices[place],
+    )
 
 
 def _is_numbered(item: Submission) -> bool:

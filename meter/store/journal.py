@@ -31,6 +31,7 @@ from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
 from meter.store.installation import installation_time
 from meter.store.leases import LEASE_END
+from meter.store.observations import ObservationWrites, to_uuid_array
 from meter.store.producers import ProducerKey, lock_producers, save_producers
 from meter.store.tables import (
     event_claims,
@@ -201,7 +202,7 @@ class JournalStore:
         return [known[key] for key in keys]
 
 
-class JournalTransaction(CorrectionWrites):
+class JournalTransaction(CorrectionWrites, ObservationWrites):
     """What one group's transaction can do; the order is the writer's."""
 
     def __init__(self, connection: Connection, *, lease: Lease) -> None:
@@ -226,8 +227,8 @@ class JournalTransaction(CorrectionWrites):
         # Sorted, so that two servers that claim the same ids wait for each other in one order.
         keys = sorted(claims)
         values = {
-            "keys": _to_uuid_array(keys),
-            "hashes": _to_uuid_array([claims[key] for key in keys]),
+            "keys": to_uuid_array(keys),
+            "hashes": to_uuid_array([claims[key] for key in keys]),
             "now": to_time(now_ms),
         }
         inserted = self._connection.execute(
@@ -332,6 +333,8 @@ class JournalTransaction(CorrectionWrites):
                 "sequence": origin.sequence,
                 "event_index": item.index,
                 "payload": item.payload,
+                "source": item.source or None,
+                "is_choice": item.is_choice if item.source else None,
             }
             for origin, item in items
         ]
@@ -354,11 +357,6 @@ class JournalTransaction(CorrectionWrites):
         )
         ChangeLog().write(self._connection, change)
         return True
-
-
-def _to_uuid_array(keys: Sequence[bytes]) -> str:
-    # Postgres reads the literal far faster than a driver writes as many UUID objects.
-    return "{" + ",".join([key.hex() for key in keys]) + "}"
 
 
 def _sku_key(row: Dimensions) -> tuple[str, str, str, int, str]:

@@ -95,4 +95,6 @@ def _from_row(row: Any) -> QuarantineEntry:  # noqa: ANN401
         sequence=row.sequence,
         index=row.event_index,
         payload=row.payload,
+        source=row.source or 0,
+        is_choice=bool(row.is_choice),
     )

@@ -237,6 +237,8 @@ quarantine = Table(
     Column("decide_time", _Time),
     Column("decided_by", Text),
     Column("reason", Text),
+    Column("source", SmallInteger),
+    Column("is_choice", Boolean),
 )
 # An event is corrected once: the key is its shard, position and row. The segment of the correction
 # holds it again, taken back, in row 0, and what is counted in its place in row 1.

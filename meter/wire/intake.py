@@ -1,6 +1,7 @@
 """From messages to submissions: read, check, and keep apart what must not be counted."""
 
 import hashlib
+import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -26,7 +27,11 @@ from meter.domain.outcome import FIRST_QUARANTINED, Outcome
 from meter.journal.check import Verdicts, check
 from meter.journal.commit import Release, Submission
 from meter.registry import Registry
+from meter.sources.identity import event_key
+from meter.sources.observation import Observation, Source
+from meter.sources.originals import Original, pack
 from meter.wire.packed import unread_message_class
+from meter.wire.report_claims import claim_reports, with_request_ids
 from meter.wire.translate import Translator, UnusableBatch, id_bytes, to_event
 from tokenworks.meter.v1 import usage_pb2
 
@@ -143,7 +148,10 @@ class Intake:
                 for i in np.flatnonzero(~keep)
             ],
             claims=Claims(
-                keys=[_event_key(origin.account_id, events[i].event_id) for i in indexes],
+                keys=[
+                    event_key(origin.account_id, event_id=id_bytes(events[i].event_id))
+                    for i in indexes
+                ],
                 hashes=_content_hashes(kept),
                 indexes=indexes,
                 payload=payload,
@@ -152,6 +160,39 @@ class Intake:
             size_bytes=2 * size_bytes + 2 * _BYTES_PER_EVENT * len(events),
         )
         return submission, outcomes
+
+    def from_observations(
+        self,
+        observations: Sequence[Observation],
+        credential: Credential,
+        origin: Origin,
+        *,
+        source: Source,
+        profile: str,
+    ) -> tuple[Submission, Uint8Array]:
+        """Return what a source saw, counted by request, and each one's outcome before claiming.
+
+        At most `BATCH_EVENTS_MAX`.
+        """
+        batch, reports = self._translator.from_observations(observations)
+        outcomes = self._check(
+            batch,
+            credential,
+            wrong=np.array([not it.report_id for it in observations], np.bool_),
+            now_ms=origin.received_ms,
+            any_age=False,
+        )
+        choices = [it.is_choice for it in observations]
+        submission = _reported(
+            origin,
+            batch=batch,
+            outcomes=outcomes,
+            source=source,
+            profile=profile,
+            report_ids=reports,
+            choices=choices,
+        )
+        return _with_originals(submission, observations), outcomes
 
     def check_replacement(
         self, event: usage_pb2.UsageEvent, credential: Credential, *, now_ms: int
@@ -225,10 +266,79 @@ def _kept_whole(
     return submission, np.empty(0, np.uint8)
 
 
-def _event_key(account_id: str, event_id: str) -> bytes:
-    """Return the claim's key: ids are one name space for all keys of an account."""
-    named = account_id.encode() + b"\0" + id_bytes(event_id)
-    return hashlib.blake2b(named, digest_size=limits.EVENT_ID_BYTES).digest()
+def _reported(
+    origin: Origin,
+    *,
+    batch: EventBatch,
+    outcomes: Uint8Array,
+    source: Source,
+    profile: str,
+    report_ids: Sequence[bytes],
+    choices: Sequence[bool],
+    releases: Release | None = None,
+) -> Submission:
+    """Return checked events as a submission that claims their requests."""
+    keep = outcomes < FIRST_QUARANTINED
+    indexes = np.flatnonzero(keep).tolist()
+    named = with_request_ids(batch)
+    kept = named if keep.all() else named.take(keep)
+
+    def payload(index: int) -> bytes:
+        return to_event(named, index).SerializeToString()
+
+    aside = []
+    for index in np.flatnonzero(~keep).tolist():
+        event = to_event(batch, index)
+        # Released, it is the same report as ever.
+        event.event_id = str(uuid.UUID(bytes=report_ids[index]))
+        aside.append(
+            SetAside(
+                index=index,
+                outcome=int(outcomes[index]),
+                payload=event.SerializeToString(),
+                source=source,
+                is_choice=choices[index],
+            )
+        )
+    claims = claim_reports(
+        kept,
+        account_id=origin.account_id,
+        source=source,
+        profile=profile,
+        report_ids=[report_ids[index] for index in indexes],
+        choices=[choices[index] for index in indexes],
+        indexes=indexes,
+        payload=payload,
+        claims_alone=True,
+    )
+    return Submission(
+        origin=origin,
+        batch=kept,
+        set_aside=aside,
+        claims=claims,
+        releases=releases,
+        size_bytes=4 * _BYTES_PER_EVENT * len(batch),
+    )
+
+
+def _with_originals(submission: Submission, observations: Sequence[Observation]) -> Submission:
+    claims = submission.claims
+    assert claims is not None
+    assert claims.reports is not None
+    ids = submission.batch.event_ids
+    assert ids is not None
+    body, count = pack(
+        Original(claim.report_key, ids[place].tobytes(), observations[index].original)
+        for place, (index, claim) in enumerate(
+            zip(claims.indexes, claims.reports.claims, strict=True)
+        )
+    )
+    reports = replace(claims.reports, originals=body, original_count=count)
+    return replace(
+        submission,
+        claims=replace(claims, reports=reports),
+        size_bytes=submission.size_bytes + len(body),
+    )
 
 
 def _content_hashes(batch: EventBatch) -> list[bytes]:

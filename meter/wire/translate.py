@@ -18,6 +18,7 @@ from meter.domain.event import (
     Int64Array,
 )
 from meter.domain.outcome import Outcome
+from meter.sources.observation import Observation
 from meter.wire.packed import UnreadableColumn, has_unread_fields, read_columns
 from tokenworks.meter.v1 import usage_pb2
 
@@ -139,6 +140,49 @@ class Translator:
         )
         return batch, wrong
 
+    def from_observations(
+        self, observations: Sequence[Observation]
+    ) -> tuple[EventBatch, list[bytes]]:
+        """Read what a source saw; also return the 16 bytes that stand for each one's report id.
+
+        These are the event ids, too. Numbers that no column holds become the nearest that one does.
+        """
+        count = len(observations)
+        tokens: dict[int, list[int]] = {}
+        for place, each in enumerate(observations):
+            for number, value in each.tokens.items():
+                counts = tokens.get(number)
+                if counts is None:
+                    counts = tokens[number] = [0] * count
+                counts[place] = value
+        table = self._room()
+        extra = {
+            "duration_ms": [it.duration_ms for it in observations],
+            "finish": [it.finish for it in observations],
+            "quality": [it.quality for it in observations],
+            "attempt": [it.attempt for it in observations],
+            "reported_input": [it.reported_input for it in observations],
+            "reported_output": [it.reported_output for it in observations],
+        }
+        reports = [id_bytes(it.report_id) for it in observations]
+        request_ids = [_utf8(it.request_id) for it in observations]
+        batch = EventBatch(
+            table=table,
+            dimension=np.array(
+                [self._intern_bounded(it.dimensions) for it in observations], np.int64
+            ),
+            end_ms=_to_int64([it.end_ms for it in observations]),
+            tokens={number: _to_int64(counts) for number, counts in tokens.items()},
+            extra={
+                name: _to_int64(values)
+                for name, values in extra.items()
+                if values.count(DEFAULTS[name]) < count
+            },
+            event_ids=np.frombuffer(b"".join(reports), np.uint8).reshape(-1, limits.EVENT_ID_BYTES),
+            request_ids=request_ids if any(request_ids) else None,
+        )
+        return batch, reports
+
     def _room(self) -> DimensionTable:
         if max(len(self._table), len(self._handles)) > limits.DIMENSIONS_INTERNED_MAX:
             # Batches under way keep the old table; memory stays bounded.
@@ -161,18 +205,38 @@ class Translator:
 
     def _intern(self, message: Any) -> int:  # noqa: ANN401
         # A string is kept to one character beyond its limit: enough to be found too long.
-        served_model = message.served_model or message.model
+        return self._table.intern(_bounded(message))
+
+    def _intern_bounded(self, dimensions: Dimensions) -> int:
+        """Return the handle of dimensions that were met before as they are, or bounded."""
+        handle = self._table.find(dimensions)
+        if handle is not None:
+            return handle
+        said = _bounded(dimensions)
         return self._table.intern(
             Dimensions(
-                message.account[: limits.ACCOUNT_CHARS_MAX + 1],
-                message.model[: limits.MODEL_CHARS_MAX + 1],
-                served_model[: limits.MODEL_CHARS_MAX + 1],
-                message.tier[: limits.TIER_CHARS_MAX + 1],
-                message.mode or 1,
-                message.pool[: limits.POOL_CHARS_MAX + 1],
-                message.region[: limits.REGION_CHARS_MAX + 1],
+                _utf8(said.account),
+                _utf8(said.model),
+                _utf8(said.served_model),
+                _utf8(said.tier),
+                said.mode,
+                _utf8(said.pool),
+                _utf8(said.region),
             )
         )
+
+
+def _bounded(said: Any) -> Dimensions:  # noqa: ANN401
+    served_model = said.served_model or said.model
+    return Dimensions(
+        said.account[: limits.ACCOUNT_CHARS_MAX + 1],
+        said.model[: limits.MODEL_CHARS_MAX + 1],
+        served_model[: limits.MODEL_CHARS_MAX + 1],
+        said.tier[: limits.TIER_CHARS_MAX + 1],
+        said.mode or 1,
+        said.pool[: limits.POOL_CHARS_MAX + 1],
+        said.region[: limits.REGION_CHARS_MAX + 1],
+    )
 
 
 def to_event(batch: EventBatch, place: int) -> usage_pb2.UsageEvent:
@@ -217,7 +281,9 @@ def id_bytes(event_id: str) -> bytes:
     plain = event_id.replace("-", "")
     if _UUID_HEX.fullmatch(plain):
         return bytes.fromhex(plain)
-    return hashlib.blake2b(event_id.encode(), digest_size=limits.EVENT_ID_BYTES).digest()
+    return hashlib.blake2b(
+        event_id.encode(errors="replace"), digest_size=limits.EVENT_ID_BYTES
+    ).digest()
 
 
 def _row_tokens(events: Sequence[Any]) -> tuple[dict[int, Int64Array], BoolArray]:
@@ -297,6 +363,18 @@ def _milliseconds(time: Any) -> int:  # noqa: ANN401
     """Return the time, or the end of the calendar that lies before or behind it."""
     milliseconds: int = time.seconds * 1000 + time.nanos // 1_000_000
     return min(max(milliseconds, _FIRST_MS), _LAST_MS)
+
+
+def _utf8(text: str) -> str:
+    """Return the text as it can be written: JSON may bring halves of characters."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
+
+
+def _to_int64(values: Sequence[int]) -> Int64Array:
+    try:
+        return np.array(values, np.int64)
+    except OverflowError:
+        return np.array([min(max(value, -(2**62)), 2**62) for value in values], np.int64)
 
 
 def _fit(value: Any) -> int:  # noqa: ANN401

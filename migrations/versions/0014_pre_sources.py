@@ -55,8 +55,16 @@ CREATE TABLE IF NOT EXISTS usage_originals (
 CREATE INDEX IF NOT EXISTS usage_originals_time ON usage_originals (last_end_time);
 """
 
+# Who reported what was set aside: released, it is counted as one report of its request.
+_QUARANTINE = """
+ALTER TABLE quarantine
+    ADD COLUMN IF NOT EXISTS source smallint,
+    ADD COLUMN IF NOT EXISTS is_choice boolean;
+"""
+
 _RIGHTS = """
-GRANT UPDATE (source, report_rank, billed_hash, token_count) ON event_claims TO tokenworks_ingest;
+GRANT UPDATE (content_hash, source, report_rank, billed_hash, token_count)
+    ON event_claims TO tokenworks_ingest;
 GRANT SELECT, INSERT, DELETE ON observations, usage_originals TO tokenworks_ingest;
 GRANT UPDATE (state, difference_count) ON observations TO tokenworks_ingest;
 """
@@ -67,4 +75,5 @@ def upgrade() -> None:
     op.execute(_CLAIMS)
     op.execute(_OBSERVATIONS)
     op.execute(_ORIGINALS)
+    op.execute(_QUARANTINE)
     op.execute(_RIGHTS)
