@@ -1,11 +1,12 @@
 """Where each source has the account, the tier and the rest: what an operator sets. Pure.
 
-Each table of the file is a class here, each key a field of it: whose type says how it is written,
-and whose default is what holds without it. `docs/reference/sources-file.md` explains them.
+Each table of the file is a class, each key a field of it: whose type says how it is written (a
+text, a list of texts, names and what they stand for), whose `fault` in the field's metadata checks
+a text, and whose default is what holds without it. `docs/reference/sources-file.md` explains them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
 from typing import Any, Final
 
 from meter.domain.event import Dimensions
@@ -15,6 +16,7 @@ from meter.domain.limits import (
     PLACE_CHARS_MAX,
     SOURCE_NAME_CHARS_MAX,
 )
+from meter.sources.envoy_places import EnvoyPlaces
 from meter.toml_file import Entry, TomlFile
 
 _REALTIME: Final = 1
@@ -76,6 +78,7 @@ class Places:
     headers: HeaderPlaces = field(default_factory=HeaderPlaces)
     otlp: OtlpPlaces = field(default_factory=OtlpPlaces)
     cloud_events: CloudEventPlaces = field(default_factory=CloudEventPlaces)
+    envoy: EnvoyPlaces = field(default_factory=EnvoyPlaces)
     accounts: Mapping[str, str] = field(default_factory=dict)
     tiers: Mapping[str, str] = field(default_factory=dict)
 
@@ -111,19 +114,36 @@ def read_places(text: str) -> Places:
     return places
 
 
-def _read_table(entry: Entry, kind: type[Any]) -> Any:  # noqa: ANN401  one of the classes above
+def _read_table(entry: Entry, kind: type[Any]) -> Any:  # noqa: ANN401  one of the classes of places
+    """Read a table by its class; a field's `fault` says what is wrong with a text of it."""
     known = {each.name: each for each in fields(kind)}
     table = entry.table(known=known)
     values: dict[str, object] = {}
     for key, found in ({} if table is None else table.entries).items():
-        default = known[key].default
-        if isinstance(default, str):
-            values[key] = found.text(chars_max=PLACE_CHARS_MAX)
-        elif known[key].default_factory is dict:
-            values[key] = _read_names(found)
-        else:
-            values[key] = _read_table(found, known[key].default_factory)  # type: ignore[arg-type]
+        values[key] = _read_value(found, known[key])
     return kind(**{key: value for key, value in values.items() if value is not None})
+
+
+def _read_value(entry: Entry, place: "Field[Any]") -> object:
+    if place.type is str:
+        return _read_text(entry, place)
+    if place.type == tuple[str, ...]:
+        texts = [_read_text(each, place) for each in entry.distinct()]
+        return tuple(text for text in texts if text is not None) or None
+    if place.type == Mapping[str, str]:
+        return _read_names(entry)
+    assert isinstance(place.type, type), "a table is a class"
+    return _read_table(entry, place.type)
+
+
+def _read_text(entry: Entry, place: "Field[Any]") -> str | None:
+    text = entry.text(chars_max=PLACE_CHARS_MAX)
+    find_fault = place.metadata.get("fault")
+    fault = None if text is None or find_fault is None else find_fault(text)
+    if fault is not None:
+        entry.note(fault)
+        return None
+    return text
 
 
 def _read_names(entry: Entry) -> Mapping[str, str] | None:
