@@ -7,7 +7,7 @@ a text, and whose default is what holds without it. `docs/reference/sources-file
 
 from collections.abc import Mapping
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from meter.domain.event import Dimensions
 from meter.domain.limits import (
@@ -19,7 +19,11 @@ from meter.domain.limits import (
 from meter.sources.envoy_places import EnvoyPlaces
 from meter.toml_file import Entry, TomlFile
 
-_REALTIME: Final = 1
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+_ONLINE: Final = 1
+_Kind = TypeVar("_Kind", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +93,7 @@ class Places:
         served_model: str = "",
         account: str = "",
         tier: str = "",
-        mode: int = _REALTIME,
+        mode: int = _ONLINE,
         pool: str = "",
         region: str = "",
     ) -> Dimensions:
@@ -114,7 +118,7 @@ def read_places(text: str) -> Places:
     return places
 
 
-def _read_table(entry: Entry, kind: type[Any]) -> Any:  # noqa: ANN401  one of the classes of places
+def _read_table(entry: Entry, kind: type[_Kind]) -> _Kind:
     """Read a table by its class; a field's `fault` says what is wrong with a text of it."""
     known = {each.name: each for each in fields(kind)}
     table = entry.table(known=known)
