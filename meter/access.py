@@ -123,6 +123,11 @@ METER_ACCESS: Final[Access] = {
         "tokenworks.meter.v1.ClockService",
         {"GetClock": on_own(*Role), "AdvanceClock": on_installation(Role.OPERATOR)},
     ),
+    # Whose messages are read in the shapes of others; each event is set aside as above.
+    **rows(
+        "envoy.service.accesslog.v3.AccessLogService",
+        {"StreamAccessLogs": on_own(Role.PRODUCER)},
+    ),
     **rows("grpc.health.v1.Health", {"Check": _ANYBODY, "Watch": _ANYBODY}),
     **rows(
         "grpc.reflection.v1alpha.ServerReflection",

@@ -37,7 +37,7 @@ from meter.metrics import Metrics
 from meter.options import Addresses, MeterOptions
 from meter.production import Production
 from meter.readiness import Readiness, SchemaLook
-from meter.receivers import make_routes
+from meter.receivers import make_receivers, make_routes
 from meter.registry import Registry
 from meter.running import Meter
 from meter.runtime.driven_clock import ClockDriver, DrivenClock
@@ -98,6 +98,7 @@ async def serve(
             await _first(stopping, meter.dying)
             # Whoever waits is answered within the grace; nothing more is taken.
             meter.readiness.stop()
+            await meter.server.stop_receiving()
             meter.writer.stop()
             if meter.driver is not None:
                 meter.driver.stop()
@@ -328,5 +329,6 @@ def _make_server(
         door=door,
         bounds=parts.bounds,
         residents={resident.name: resident.add_to for resident in lodged},
+        receivers=make_receivers(options, parts, door=door),
         access={name: rule for it in lodged for name, rule in it.access.items()},
     )

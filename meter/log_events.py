@@ -59,6 +59,7 @@ FIELDS: Final[Mapping[str, str]] = {
     "says": "A sentence, as the caller was told it.",
     "seconds": "How long it took, in seconds.",
     "shard": "The number of a shard of the journal.",
+    "source": "Who reports, like `envoy`; as in tokenworks_observations_total.",
     "standbys": "application_names of standbys, separated by commas.",
     "submissions": "How many batches and calls.",
     "why": "Why something is put off, in a word or two.",
@@ -212,6 +213,26 @@ CATALOGUE: Final = (
         level=Level.INFO,
         meaning="A newer instance of a producer opened a stream, and the older one's ended. Two"
         " servers that report under one name do this to each other all the time.",
+    ),
+    LogEvent(
+        name="reports_lost",
+        level=Level.ERROR,
+        fields=("source", "count"),
+        meaning="Reports of a source that hears no answer were not recorded and come no more: the"
+        " server stopped while its database was away, or, with a traceback, refused them.",
+    ),
+    LogEvent(
+        name="reports_not_sent",
+        level=Level.ERROR,
+        meaning="Recording reports met a fault that nobody foresaw: those at hand are lost, the"
+        " next go on. With a traceback: report it.",
+    ),
+    LogEvent(
+        name="reports_unreadable",
+        level=Level.WARNING,
+        fields=("source", "fault", "count"),
+        meaning="Reports of which no event could be made. Told once a minute for each fault of a"
+        " source; tokenworks_reports_unreadable_total has them all.",
     ),
     LogEvent(
         name="shard_adopted",

@@ -69,6 +69,14 @@ UNREADABLE: Final = Entry(
     labels=("source",),
     meaning="Reports of which no event could be made, by source. The log says why.",
 )
+REPORTS_HELD: Final = Entry(
+    name="tokenworks_reports_held",
+    kind="gauge",
+    unit="reports",
+    labels=("source",),
+    meaning="Reports held in memory until they are recorded, of sources that hear no answer and"
+    " send none again. What is held when the process dies is lost.",
+)
 SOURCE_HEARD: Final = Entry(
     name="tokenworks_source_heard_timestamp_seconds",
     kind="gauge",
@@ -251,6 +259,7 @@ CATALOGUE: Final = (
     OBSERVATIONS,
     CONFLICTS,
     UNREADABLE,
+    REPORTS_HELD,
     SOURCE_HEARD,
     CALLS,
     BOUNDS,
@@ -292,6 +301,7 @@ class Metrics:
         self.observations = page.counter(OBSERVATIONS)
         self.observation_conflicts = page.counter(CONFLICTS)
         self.reports_unreadable = page.counter(UNREADABLE)
+        self.reports_held = page.gauge(REPORTS_HELD)
         self.source_heard = page.gauge(SOURCE_HEARD)
         self.calls_failed = page.counter(CALLS)
         self.bounds = page.counter(BOUNDS)

@@ -1,9 +1,15 @@
 """How what takes the reports of others is built: routes of the HTTP port, services of gRPC."""
 
+from collections.abc import Sequence
+
 from meter.options import MeterOptions
 from meter.wire.door import RegistryDoor
+from meter.wire.envoy_servicer import EnvoyServicer
 from meter.wire.http_reports import ReportDesk, Route, WsgiApp
+from meter.wire.observed import ObservedIntake
+from meter.wire.server import Receiver
 from meter.wire.stream import StreamParts
+from meter.wire.unreadable import UnreadableReports
 
 
 def make_routes(
@@ -22,3 +28,18 @@ def make_routes(
         {route.path: desk.app(route) for route in routes},
         {route.path: desk.app(route) for route in otlp_routes},
     )
+
+
+def make_receivers(
+    options: MeterOptions, parts: StreamParts, *, door: RegistryDoor
+) -> Sequence[Receiver]:
+    """Build what takes reports by gRPC in the shapes of others."""
+    clock = parts.clock
+    envoy = EnvoyServicer(
+        ObservedIntake(parts),
+        parts=parts,
+        places=options.places,
+        faults=UnreadableReports(parts.metrics, monotonic_seconds=clock.monotonic_seconds),
+        door=door,
+    )
+    return (envoy,)

@@ -33,6 +33,9 @@ HTTP_KEY_REPORTS_AT_ONCE_MAX: Final = 32
 # Streams and calls of one connection at a time. A client of ours has one stream on each.
 CONNECTION_STREAMS_MAX: Final = 128
 
+# Reports held in memory for senders who hear no answer, while they cannot be recorded: a kilobyte
+# each, and a minute of a busy gateway.
+HELD_REPORTS_MAX: Final = 50_000
 # What one API key may take of one server, so that no sender holds up the others for long.
 # Streams: the loop serves those that have something to say in turn, some 0.1 ms each.
 KEY_STREAMS_MAX: Final = 4_096

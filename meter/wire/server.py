@@ -1,7 +1,8 @@
 """The gRPC server: services, health, reflection, limits."""
 
-from collections.abc import Callable, Mapping
-from typing import Final
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final, Protocol
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -61,6 +62,18 @@ class AddressTaken(OSError):
     """The address to listen on is taken or not ours."""
 
 
+class Receiver(Protocol):
+    """A service that takes reports in the shape of others."""
+
+    def add_to(self, server: grpc.aio.Server) -> None:
+        """Register it."""
+        ...
+
+    async def stop(self) -> None:
+        """Take nothing more, and record what no sender would send again; within seconds."""
+        ...
+
+
 class Server:
     """A gRPC server with the meter's services, health and reflection."""
 
@@ -80,6 +93,7 @@ class Server:
         certificates: KeptCertificates | None,
         connection_age_seconds: int,
         residents: Mapping[str, Callable[[grpc.aio.Server], None]],
+        receivers: Sequence[Receiver],
         access: Access,
     ) -> None:
         """Take the servicers, and by full name what registers further services.
@@ -109,8 +123,9 @@ class Server:
         clock_service_pb2_grpc.add_ClockServiceServicer_to_server(clock, self._server)
         energy_service_pb2_grpc.add_EnergyServiceServicer_to_server(energy, self._server)
         producer_service_pb2_grpc.add_ProducerServiceServicer_to_server(producers, self._server)
-        for add_to in residents.values():
+        for add_to in (*residents.values(), *(it.add_to for it in receivers)):
             add_to(self._server)
+        self._receivers = receivers
         self._names = (*_SERVICES, *residents)
         self._health = health.aio.HealthServicer()
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
@@ -134,6 +149,10 @@ class Server:
         state = states.SERVING if serving else states.NOT_SERVING
         for name in ("", *self._names):
             await self._health.set(name, state)
+
+    async def stop_receiving(self) -> None:
+        """Have those record what they hold who send no answers; before the writer ends."""
+        await asyncio.gather(*(receiver.stop() for receiver in self._receivers))
 
     async def stop(self, *, grace_seconds: float) -> None:
         """Take no new calls and end open ones after the grace."""

@@ -132,7 +132,7 @@ class Stream:
         try:
             await asyncio.wait(
                 (serving, stopping),
-                timeout=_draw_life(self._parts.life_seconds),
+                timeout=draw_life(self._parts.life_seconds),
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if serving.done():
@@ -366,7 +366,7 @@ class Stream:
         )
 
 
-def _draw_life(seconds_max: float) -> float:
+def draw_life(seconds_max: float) -> float:
     """Draw when a stream ends, in seconds: a fleet that came together does not go together."""
     return seconds_max * (_LIFE_MIN + _LIFE_SPREAD * random_bytes(1)[0] / 256)
 
