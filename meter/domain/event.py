@@ -118,7 +118,8 @@ class Origin:
     """Whence a batch came. `account_id` owns the API key ("" for the installation).
 
     A stream's batch has a producer, an instance of 16 bytes, a sequence from 1 and the digest of
-    its bytes; a call's has the empty producer and sequence 0.
+    its bytes; a call's has the empty producer and sequence 0. `left_out` are the places, in a
+    stream's batch, of events that were not counted since another report of their requests is.
     """
 
     account_id: str
@@ -128,6 +129,7 @@ class Origin:
     instance: bytes = b""
     sequence: int = 0
     digest: bytes = b""
+    left_out: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +150,7 @@ class Claim(NamedTuple):
     """By which report a request is counted: its 16-byte key, who it is from, and how good it is.
 
     `billed_hash` is of all that is billed by it, 16 bytes; `token_count` is the sum of its tokens.
+    `is_choice` tells whether it is of one of several answers to one prompt.
     """
 
     report_key: bytes
@@ -155,14 +158,18 @@ class Claim(NamedTuple):
     rank: int
     billed_hash: bytes
     token_count: int
+    is_choice: bool
 
 
 class Evidence(NamedTuple):
-    """A report of a request that another one is counted by, as it is kept."""
+    """A report of a request that another one is counted by, as it is kept.
+
+    `is_settled` tells that it cannot take the other's place: nothing is to be decided about it.
+    """
 
     event_key: bytes
     claim: Claim
-    is_choice: bool
+    is_settled: bool
     key_id: str
     profile: str
     event: bytes

@@ -110,7 +110,8 @@ class Observing:
             yield Evidence(
                 event_key=key,
                 claim=claim,
-                is_choice=reports.choices[place],
+                # Whatever is counted instead one day is better yet; answers of one prompt add up.
+                is_settled=not claim.is_choice and claim.rank <= self._counted[key].rank,
                 key_id=key_id,
                 profile=reports.profile,
                 event=claims.payload(claims.indexes[place]),

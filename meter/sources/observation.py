@@ -69,6 +69,7 @@ _PRECEDENCE: Final[Mapping[Source, int]] = {
     Source.SPAN: 2,
     Source.LOG: 1,
 }
+RANK_MAX: Final = 63
 _FINAL: Final = 1
 _PARTIAL: Final = 2
 

@@ -7,34 +7,42 @@ from sqlalchemy import Connection, insert, text
 
 from meter.domain.event import Claim, Evidence, Reports
 from meter.domain.times import to_time
+from meter.leases import Lease
+from meter.sources.observation import RANK_MAX
 from meter.store.tables import usage_originals
 
 _CLAIM: Final = text("""
 INSERT INTO event_claims (
-    event_key, content_hash, source, report_rank, billed_hash, token_count, claim_time
+    event_key, content_hash, source, report_rank, billed_hash, token_count, is_choice, claim_time,
+    shard, position
 )
-SELECT n.event_key, n.report_key, n.source, n.report_rank, n.billed_hash, n.token_count, :now
+SELECT n.*, :now, s.shard, s.position + 1
 FROM unnest(
     CAST(:keys AS uuid[]), CAST(:reports AS uuid[]), CAST(:sources AS smallint[]),
-    CAST(:ranks AS smallint[]), CAST(:hashes AS uuid[]), CAST(:counts AS bigint[])
-) AS n (event_key, report_key, source, report_rank, billed_hash, token_count)
+    CAST(:ranks AS smallint[]), CAST(:hashes AS uuid[]), CAST(:counts AS bigint[]),
+    CAST(:choices AS boolean[])
+) AS n
+CROSS JOIN (SELECT shard, position FROM shards WHERE shard = :shard) AS s
 ORDER BY 1 ON CONFLICT DO NOTHING
 """)
 _CLAIMED: Final = text("""
-SELECT event_key, content_hash, source, report_rank, billed_hash, token_count FROM event_claims
+SELECT event_key, content_hash, coalesce(source, 0) AS source, token_count, is_choice,
+    coalesce(report_rank, :unseen_rank) AS report_rank,
+    coalesce(billed_hash, content_hash) AS billed_hash
+FROM event_claims
 WHERE event_key = ANY(CAST(:keys AS uuid[])) AND xmin <> pg_current_xact_id()::xid
 """)
 _OBSERVE: Final = text("""
 INSERT INTO observations (
-    event_key, report_key, source, report_rank, billed_hash, token_count, is_choice, key_id,
-    profile, event, receive_time
+    event_key, report_key, source, report_rank, billed_hash, token_count, is_choice, state,
+    key_id, profile, event, receive_time
 )
 SELECT n.*, :now
 FROM unnest(
     CAST(:keys AS uuid[]), CAST(:reports AS uuid[]), CAST(:sources AS smallint[]),
     CAST(:ranks AS smallint[]), CAST(:hashes AS uuid[]), CAST(:counts AS bigint[]),
-    CAST(:choices AS boolean[]), CAST(:key_ids AS text[]), CAST(:profiles AS text[]),
-    CAST(:events AS bytea[])
+    CAST(:choices AS boolean[]), CAST(:states AS smallint[]), CAST(:key_ids AS text[]),
+    CAST(:profiles AS text[]), CAST(:events AS bytea[])
 ) AS n
 ORDER BY 1, 2 ON CONFLICT DO NOTHING
 """)
@@ -44,6 +52,9 @@ FROM unnest(CAST(:keys AS uuid[]), CAST(:reports AS uuid[])) AS n (event_key, re
 JOIN observations o USING (event_key, report_key)
 WHERE o.xmin <> pg_current_xact_id()::xid
 """)
+# As in the table: what is to be decided, and what is not.
+_WAITING: Final = 1
+_EVIDENCE: Final = 2
 _COUNTED_ROWS: Final[Mapping[str, Any]] = {"preserve_rowcount": True}
 
 
@@ -51,14 +62,20 @@ class ObservationWrites:
     """The part of a group's transaction that claims requests and keeps what else was reported."""
 
     _connection: Connection
+    _lease: Lease
 
     def claim_requests(self, claims: Mapping[bytes, Claim], *, now_ms: int) -> dict[bytes, Claim]:
-        """Claim requests; return how those are counted that were claimed before."""
+        """Claim requests; return how those are counted that were claimed before.
+
+        They lie in the segment that is appended next.
+        """
         # Sorted, so that two servers that claim the same ones wait for each other in one order.
         keys = sorted(claims)
         values = _columns(keys, [claims[key] for key in keys])
         inserted = self._connection.execute(
-            _CLAIM, {**values, "now": to_time(now_ms)}, execution_options=_COUNTED_ROWS
+            _CLAIM,
+            {**values, "now": to_time(now_ms), "shard": self._lease.shard},
+            execution_options=_COUNTED_ROWS,
         ).rowcount
         if inserted == len(keys):
             return {}
@@ -68,9 +85,12 @@ class ObservationWrites:
                 source=row.source,
                 rank=row.report_rank,
                 billed_hash=row.billed_hash.bytes,
-                token_count=row.token_count,
+                token_count=row.token_count or 0,
+                is_choice=bool(row.is_choice),
             )
-            for row in self._connection.execute(_CLAIMED, {"keys": values["keys"]})
+            for row in self._connection.execute(
+                _CLAIMED, {"keys": values["keys"], "unseen_rank": RANK_MAX + 1}
+            )
         }
 
     def observe(self, evidence: Sequence[Evidence], *, now_ms: int) -> dict[bytes, bytes]:
@@ -81,7 +101,7 @@ class ObservationWrites:
             _OBSERVE,
             {
                 **values,
-                "choices": [it.is_choice for it in rows],
+                "states": [_EVIDENCE if it.is_settled else _WAITING for it in rows],
                 "key_ids": [it.key_id for it in rows],
                 "profiles": [it.profile for it in rows],
                 "events": [it.event for it in rows],
@@ -120,7 +140,7 @@ def to_uuid_array(keys: Sequence[bytes]) -> str:
 
 
 def _columns(keys: Sequence[bytes], claims: Sequence[Claim]) -> dict[str, object]:
-    reports, sources, ranks, hashes, counts = zip(*claims, strict=True)
+    reports, sources, ranks, hashes, counts, choices = zip(*claims, strict=True)
     return {
         "keys": to_uuid_array(keys),
         "reports": to_uuid_array(reports),
@@ -128,6 +148,7 @@ def _columns(keys: Sequence[bytes], claims: Sequence[Claim]) -> dict[str, object
         "ranks": _to_array(ranks),
         "hashes": to_uuid_array(hashes),
         "counts": _to_array(counts),
+        "choices": list(choices),
     }
 
 

@@ -191,6 +191,10 @@ event_claims = Table(
     Column("report_rank", SmallInteger),
     Column("billed_hash", Uuid),
     Column("token_count", BigInteger),
+    Column("is_choice", Boolean),
+    Column("shard", SmallInteger),
+    Column("position", BigInteger),
+    Column("correction_id", BigInteger),
 )
 observations = Table(
     "observations",
@@ -208,7 +212,6 @@ observations = Table(
     Column("key_id", Text, nullable=False),
     Column("profile", Text, nullable=False),
     Column("event", LargeBinary, nullable=False),
-    Column("difference_count", BigInteger),
 )
 usage_originals = Table(
     "usage_originals",

@@ -58,9 +58,9 @@ def claim_reports(
     hashes, token_counts = _billed(batch)
     ranks = {quality: rank(source, quality=quality) for quality in (1, 2, 3)}
     claims = [
-        Claim(report_key(source, report_id=report_id), source, ranks[quality], billed, count)
-        for report_id, quality, billed, count in zip(
-            report_ids, batch.column("quality").tolist(), hashes, token_counts, strict=True
+        Claim(report_key(source, report_id=it), source, ranks[quality], billed, count, is_choice)
+        for it, quality, billed, count, is_choice in zip(
+            report_ids, batch.column("quality").tolist(), hashes, token_counts, choices, strict=True
         )
     ]
     return Claims(

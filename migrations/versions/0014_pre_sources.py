@@ -6,17 +6,23 @@ revision = "0014_pre_sources"
 down_revision = "0013_post_migrator"
 
 # What an observed request is counted by: who reported it, how good the report is, a hash of what is
-# billed by it, and its tokens. Claims of events that nobody else reports have none of it.
+# billed by it, its tokens, and whether it is one answer of several. The segment is that in which the
+# first report lies; the correction is the last one that put a better report in its place. Claims of
+# events that nobody else reports have none of it.
 _CLAIMS = """
 ALTER TABLE event_claims
     ADD COLUMN IF NOT EXISTS source smallint,
     ADD COLUMN IF NOT EXISTS report_rank smallint,
     ADD COLUMN IF NOT EXISTS billed_hash uuid,
-    ADD COLUMN IF NOT EXISTS token_count bigint;
+    ADD COLUMN IF NOT EXISTS token_count bigint,
+    ADD COLUMN IF NOT EXISTS is_choice boolean,
+    ADD COLUMN IF NOT EXISTS shard smallint,
+    ADD COLUMN IF NOT EXISTS position bigint,
+    ADD COLUMN IF NOT EXISTS correction_id bigint;
 """
 
 # Reports of requests that were counted by another report. State: 1 to be compared, 2 evidence,
-# 3 counted in the other's place by a correction.
+# 3 counted in the other's place.
 _OBSERVATIONS = """
 CREATE TABLE IF NOT EXISTS observations (
     observation_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -32,7 +38,6 @@ CREATE TABLE IF NOT EXISTS observations (
     key_id text COLLATE "C" NOT NULL,
     profile text COLLATE "C" NOT NULL,
     event bytea NOT NULL,
-    difference_count bigint,
     UNIQUE (event_key, report_key)
 );
 CREATE INDEX IF NOT EXISTS observations_waiting ON observations (observation_id) WHERE state = 1;
@@ -52,7 +57,7 @@ CREATE TABLE IF NOT EXISTS usage_originals (
     last_end_time timestamptz NOT NULL,
     body bytea NOT NULL
 );
-CREATE INDEX IF NOT EXISTS usage_originals_time ON usage_originals (last_end_time);
+CREATE INDEX IF NOT EXISTS usage_originals_receive_time ON usage_originals (receive_time);
 """
 
 # Who reported what was set aside: released, it is counted as one report of its request.
@@ -63,10 +68,10 @@ ALTER TABLE quarantine
 """
 
 _RIGHTS = """
-GRANT UPDATE (content_hash, source, report_rank, billed_hash, token_count)
+GRANT UPDATE (source, report_rank, token_count, is_choice, correction_id)
     ON event_claims TO tokenworks_ingest;
 GRANT SELECT, INSERT, DELETE ON observations, usage_originals TO tokenworks_ingest;
-GRANT UPDATE (state, difference_count) ON observations TO tokenworks_ingest;
+GRANT UPDATE (state) ON observations TO tokenworks_ingest;
 """
 
 
