@@ -116,15 +116,18 @@ def encode(
                 add(name, values)
     ids = _event_ids(batches)
     texts = _request_ids(batches)
-    header = json.dumps(
-        {
-            "batches": [[*_origin_fields(origin), len(batch)] for origin, batch in batches],
-            "columns": columns,
-            "event_ids": len(ids),
-            "request_ids": len(texts),
-        },
-        separators=(",", ":"),
-    ).encode()
+    said: dict[str, object] = {
+        "batches": [[*_origin_fields(origin), len(batch)] for origin, batch in batches],
+        "columns": columns,
+        "event_ids": len(ids),
+        "request_ids": len(texts),
+    }
+    left_out = [
+        [number, *origin.left_out] for number, (origin, _) in enumerate(batches) if origin.left_out
+    ]
+    if left_out:
+        said["left_out"] = left_out
+    header = json.dumps(said, separators=(",", ":")).encode()
     is_signed = any(column.name == SIGN for column in columns)
     version = SIGNED_VERSION if is_signed else VERSION
     return b"".join([_HEADER.pack(version, len(header)), header, *parts, ids, texts])
@@ -153,8 +156,12 @@ def decode(body: bytes) -> Segment:
             columns[column.name] = values
     ids_end = place + header["event_ids"]
     texts = body[ids_end : ids_end + header["request_ids"]]
+    left_out = {number: tuple(places) for number, *places in header.get("left_out", ())}
     return Segment(
-        origins=[(_origin(fields), fields[-1]) for fields in header["batches"]],
+        origins=[
+            (_origin(fields, left_out=left_out.get(number, ())), fields[-1])
+            for number, fields in enumerate(header["batches"])
+        ],
         columns=columns,
         tokens=tokens,
         event_ids=body[place:ids_end],
@@ -369,7 +376,7 @@ def _origin_fields(origin: Origin) -> list[str | int]:
     ]
 
 
-def _origin(fields: Sequence[str | int]) -> Origin:
+def _origin(fields: Sequence[str | int], *, left_out: tuple[int, ...]) -> Origin:
     account_id, key_id, producer, instance, sequence, received_ms, _ = fields
     return Origin(
         account_id=str(account_id),
@@ -378,4 +385,5 @@ def _origin(fields: Sequence[str | int]) -> Origin:
         instance=bytes.fromhex(str(instance)),
         sequence=int(sequence),
         received_ms=int(received_ms),
+        left_out=left_out,
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
@@ -227,7 +227,7 @@ class _Group:
         taken: set[bytes] = set(known)
         contents = {**wanted, **known}
         for item, result in items:
-            batch = item.batch
+            origin, batch = item.origin, item.batch
             if item.claims is not None:
                 if item.claims.reports is not None:
                     outcomes, result.differing_count = observing.outcomes(item.claims)
@@ -240,10 +240,12 @@ class _Group:
                     if outcome == Outcome.CONFLICT
                 ]
                 keep = np.array(outcomes, np.int64) == Outcome.RECORDED
-                batch = batch if keep.all() else batch.take(keep)
+                if not keep.all():
+                    batch = batch.take(keep)
+                    origin = _leaving_out(origin, item.claims, outcomes)
             result.recorded_count = len(batch)
             if len(batch):
-                batches.append((item.origin, batch))
+                batches.append((origin, batch))
         return batches
 
     def _append(self, batches: Sequence[tuple[Origin, EventBatch]]) -> None:
@@ -294,6 +296,18 @@ def _outcomes(claims: Claims, *, known: dict[bytes, bytes], taken: set[bytes]) -
         else:
             outcomes.append(Outcome.CONFLICT)
     return outcomes
+
+
+def _leaving_out(origin: Origin, claims: Claims, outcomes: Sequence[int]) -> Origin:
+    """Return the origin of a batch that is not counted in whole; a call's has no places."""
+    if not origin.producer:
+        return origin
+    left_out = [
+        claims.indexes[place]
+        for place, outcome in enumerate(outcomes)
+        if outcome != Outcome.RECORDED
+    ]
+    return replace(origin, left_out=tuple(left_out))
 
 
 def _conflict(claims: Claims, place: int) -> SetAside:

@@ -266,7 +266,7 @@ def _is_released(origin: Origin) -> bool:
 
 
 def _set_aside(connection: Connection, origin: Origin) -> list[int]:
-    """Return the places of a batch that were set aside when it was recorded, in order.
+    """Return the places of a batch that were not counted when it was recorded, in order.
 
     A driven clock may stand still: entries of other bytes under the same number came later.
     """
@@ -287,11 +287,12 @@ def _set_aside(connection: Connection, origin: Origin) -> list[int]:
     else:
         changed = [row.quarantine_id for row in rows if row.event_index == _WHOLE]
         first, border = 0, min(changed, default=math.inf)
-    return sorted(
+    aside = {
         row.event_index
         for row in rows
         if row.event_index != _WHOLE and first < row.quarantine_id < border
-    )
+    }
+    return sorted(aside.union(origin.left_out))
 
 
 def _refuse_quarantined(connection: Connection, place: Reported, *, account_id: str) -> None:

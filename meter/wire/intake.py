@@ -1,7 +1,6 @@
 """From messages to submissions: read, check, and keep apart what must not be counted."""
 
 import hashlib
-import uuid
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -29,15 +28,20 @@ from meter.journal.commit import Release, Submission
 from meter.registry import Registry
 from meter.sources.identity import event_key
 from meter.sources.observation import Observation, Source
-from meter.sources.originals import Original, pack
 from meter.wire.packed import unread_message_class
-from meter.wire.report_claims import claim_reports, with_request_ids
+from meter.wire.reported import (
+    BYTES_PER_EVENT,
+    EVENTS_PROFILE,
+    SOURCES,
+    claim_stream,
+    report_submission,
+    with_originals,
+)
 from meter.wire.translate import Translator, UnusableBatch, id_bytes, to_event
 from tokenworks.meter.v1 import usage_pb2
 
 # Verdicts are kept for this many API keys at a time.
 _KEYS_REMEMBERED: Final = 256
-_BYTES_PER_EVENT: Final = 128
 
 
 class Intake:
@@ -65,13 +69,17 @@ class Intake:
         raw: bytes,
         any_age: bool = False,
         releases: Release | None = None,
+        source: int = 0,
+        first_index: int = 0,
     ) -> tuple[Submission, Uint8Array]:
         """Return a stream's batch as a submission, and each event's outcome.
 
         A batch that cannot be read as events goes to quarantine as a whole, under its number.
+        `source` and `first_index` are of an event that was released, of its own batch.
         """
+        kind = message.WhichOneof("events")
         try:
-            if message.WhichOneof("events") == "rows":
+            if kind == "rows":
                 batch, wrong = self._translator.from_rows(message.rows.events)
             else:
                 batch, wrong = self._translator.from_columns(message.columns), None
@@ -79,13 +87,12 @@ class Intake:
             # Refused, such a batch would come again without end: kept, the stream goes on.
             malformed = Outcome.BATCH_MALFORMED
             outcome = error.outcome if isinstance(error, UnusableBatch) else malformed
-            whole = SetAside(index=-1, outcome=outcome, payload=raw)
-            empty, _ = self._translator.from_rows([])
-            return _kept_whole(origin, empty=empty, whole=whole)
+            return self._kept_whole(origin, outcome, raw=raw)
         if message.is_doubtful and releases is None:
-            empty, _ = self._translator.from_rows([])
-            whole = SetAside(index=-1, outcome=Outcome.BATCH_DOUBTFUL, payload=raw)
-            return _kept_whole(origin, empty=empty, whole=whole)
+            return self._kept_whole(origin, Outcome.BATCH_DOUBTFUL, raw=raw)
+        source = source or getattr(message, kind).source
+        if source not in SOURCES:
+            return self._kept_whole(origin, Outcome.BATCH_MALFORMED, raw=raw)
         outcomes = self._check(
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
         )
@@ -95,16 +102,28 @@ class Intake:
                 index=int(place),
                 outcome=int(outcomes[place]),
                 payload=to_event(batch, int(place)).SerializeToString(),
+                source=source,
             )
             for place in np.flatnonzero(~keep)
         ]
+        kept = batch.take(keep) if aside else batch
+        claims = None
+        if source and kept.request_ids is not None:
+            kept, claims = claim_stream(
+                kept,
+                origin=origin,
+                source=Source(source),
+                indexes=np.flatnonzero(keep).tolist(),
+                first_index=first_index,
+            )
         submission = Submission(
             origin=origin,
-            batch=batch.take(keep) if aside else batch,
+            batch=kept,
             set_aside=aside,
+            claims=claims,
             whole=raw,
             releases=releases,
-            size_bytes=len(raw) + _BYTES_PER_EVENT * len(batch),
+            size_bytes=len(raw) + BYTES_PER_EVENT * len(batch),
         )
         return submission, outcomes
 
@@ -117,10 +136,14 @@ class Intake:
         any_age: bool = False,
         releases: Release | None = None,
         size_bytes: int = 0,
+        source: int = 0,
+        choices: Sequence[bool] = (),
     ) -> tuple[Submission, Uint8Array]:
         """Return events that are counted by their ids, and each one's outcome before claiming.
 
-        `size_bytes` is that of the call; raises InvalidArgument for too many token classes.
+        `size_bytes` is that of the call. With a `source` they are reports, which are counted by
+        request; `choices` as in `Reports`, or none. Raises InvalidArgument for too many token
+        classes.
         """
         try:
             batch, wrong = self._translator.from_rows(events)
@@ -133,6 +156,18 @@ class Intake:
         outcomes = self._check(
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
         )
+        if source:
+            submission = report_submission(
+                origin,
+                batch=batch,
+                outcomes=outcomes,
+                source=Source(source),
+                profile=EVENTS_PROFILE,
+                report_ids=[id_bytes(event.event_id) for event in events],
+                choices=choices or [False] * len(events),
+                releases=releases,
+            )
+            return submission, outcomes
         keep = outcomes < FIRST_QUARANTINED
         indexes = [int(place) for place in np.flatnonzero(keep)]
 
@@ -157,7 +192,7 @@ class Intake:
                 payload=payload,
             ),
             releases=releases,
-            size_bytes=2 * size_bytes + 2 * _BYTES_PER_EVENT * len(events),
+            size_bytes=2 * size_bytes + 2 * BYTES_PER_EVENT * len(events),
         )
         return submission, outcomes
 
@@ -183,7 +218,7 @@ class Intake:
             any_age=False,
         )
         choices = [it.is_choice for it in observations]
-        submission = _reported(
+        submission = report_submission(
             origin,
             batch=batch,
             outcomes=outcomes,
@@ -192,7 +227,7 @@ class Intake:
             report_ids=reports,
             choices=choices,
         )
-        return _with_originals(submission, observations), outcomes
+        return with_originals(submission, observations), outcomes
 
     def check_replacement(
         self, event: usage_pb2.UsageEvent, credential: Credential, *, now_ms: int
@@ -221,8 +256,18 @@ class Intake:
             origin=origin,
             batch=batch,
             corrects=correction,
-            size_bytes=_BYTES_PER_EVENT * len(batch),
+            size_bytes=BYTES_PER_EVENT * len(batch),
         )
+
+    def _kept_whole(
+        self, origin: Origin, outcome: Outcome, *, raw: bytes
+    ) -> tuple[Submission, Uint8Array]:
+        empty, _ = self._translator.from_rows([])
+        whole = SetAside(index=-1, outcome=outcome, payload=raw)
+        submission = Submission(
+            origin=origin, batch=empty, set_aside=(whole,), whole=raw, size_bytes=len(raw)
+        )
+        return submission, np.empty(0, np.uint8)
 
     def _check(
         self,
@@ -254,91 +299,6 @@ class Intake:
         verdicts = Verdicts(batch.table, credential, snapshot.tree, self._tiers)
         self._verdicts[credential.key_id] = (snapshot, interval_ms, verdicts)
         return verdicts
-
-
-def _kept_whole(
-    origin: Origin, *, empty: EventBatch, whole: SetAside
-) -> tuple[Submission, Uint8Array]:
-    raw = whole.payload
-    submission = Submission(
-        origin=origin, batch=empty, set_aside=(whole,), whole=raw, size_bytes=len(raw)
-    )
-    return submission, np.empty(0, np.uint8)
-
-
-def _reported(
-    origin: Origin,
-    *,
-    batch: EventBatch,
-    outcomes: Uint8Array,
-    source: Source,
-    profile: str,
-    report_ids: Sequence[bytes],
-    choices: Sequence[bool],
-    releases: Release | None = None,
-) -> Submission:
-    """Return checked events as a submission that claims their requests."""
-    keep = outcomes < FIRST_QUARANTINED
-    indexes = np.flatnonzero(keep).tolist()
-    named = with_request_ids(batch)
-    kept = named if keep.all() else named.take(keep)
-
-    def payload(index: int) -> bytes:
-        return to_event(named, index).SerializeToString()
-
-    aside = []
-    for index in np.flatnonzero(~keep).tolist():
-        event = to_event(batch, index)
-        # Released, it is the same report as ever.
-        event.event_id = str(uuid.UUID(bytes=report_ids[index]))
-        aside.append(
-            SetAside(
-                index=index,
-                outcome=int(outcomes[index]),
-                payload=event.SerializeToString(),
-                source=source,
-                is_choice=choices[index],
-            )
-        )
-    claims = claim_reports(
-        kept,
-        account_id=origin.account_id,
-        source=source,
-        profile=profile,
-        report_ids=[report_ids[index] for index in indexes],
-        choices=[choices[index] for index in indexes],
-        indexes=indexes,
-        payload=payload,
-        claims_alone=True,
-    )
-    return Submission(
-        origin=origin,
-        batch=kept,
-        set_aside=aside,
-        claims=claims,
-        releases=releases,
-        size_bytes=4 * _BYTES_PER_EVENT * len(batch),
-    )
-
-
-def _with_originals(submission: Submission, observations: Sequence[Observation]) -> Submission:
-    claims = submission.claims
-    assert claims is not None
-    assert claims.reports is not None
-    ids = submission.batch.event_ids
-    assert ids is not None
-    body, count = pack(
-        Original(claim.report_key, ids[place].tobytes(), observations[index].original)
-        for place, (index, claim) in enumerate(
-            zip(claims.indexes, claims.reports.claims, strict=True)
-        )
-    )
-    reports = replace(claims.reports, originals=body, original_count=count)
-    return replace(
-        submission,
-        claims=replace(claims, reports=reports),
-        size_bytes=submission.size_bytes + len(body),
-    )
 
 
 def _content_hashes(batch: EventBatch) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -22,9 +23,13 @@ from meter.journal.commit import Release, Result
 from meter.producers import Hearing
 from meter.quarantine import Quarantine, QuarantineEntry, QuarantineState
 from meter.registry import Registry
+from meter.sources.observation import Source
 from meter.usage import GroupBy, UsageQuery, UsageReader, UsageRow
 from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.door import RegistryDoor
+from meter.wire.observed import merged
+from meter.wire.observed_counts import note_differing, note_observed, note_outcomes
+from meter.wire.reported import SOURCES
 from meter.wire.status import invalid
 from meter.wire.stream import Stream, StreamParts
 from tokenworks.meter.v1 import meter_service_pb2 as pb
@@ -76,6 +81,8 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         credential = self._door.caller()
         if not 1 <= len(request.events) <= limits.RECORD_EVENTS_MAX:
             raise invalid("events", f"1–{limits.RECORD_EVENTS_MAX} events")
+        if request.source not in SOURCES:
+            raise invalid("source", "a known source, or none")
         parts = self._parts
         share = parts.bounds.of(credential.key_id)
         calls = share.sender("")
@@ -87,16 +94,18 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
                 credential,
                 self._origin(credential),
                 size_bytes=request.ByteSize(),
+                source=request.source,
             )
             calls.met(parts.intake.met_count - met_count)
             result = await parts.writer.submit(submission)
         calls.known(result.known_dimension_count)
-        places = iter(result.outcomes)
-        answer = [
-            next(places) if outcome < FIRST_QUARANTINED else int(outcome) for outcome in outcomes
-        ]
-        for outcome in answer:
-            self._parts.metrics.events.labels(Outcome(outcome).name).inc()
+        answer = merged(outcomes.tolist(), result.outcomes)
+        if request.source:
+            source = Source(request.source)
+            note_observed(parts.metrics, source, Counter(answer), now_ms=self._clock.now_ms())
+            note_differing(parts.metrics, source, result)
+        else:
+            note_outcomes(parts.metrics, Counter(answer))
         seconds = self._clock.monotonic_seconds() - arrival
         self._parts.metrics.ack_seconds.labels("call").observe(seconds)
         return pb.RecordUsageResponse(outcomes=answer)  # type: ignore[arg-type]
@@ -201,7 +210,13 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         if not entry.producer:
             event = usage_pb2.UsageEvent.FromString(entry.payload)
             submission, outcomes = intake.from_events(
-                [event], credential, origin, any_age=True, releases=release
+                [event],
+                credential,
+                origin,
+                any_age=True,
+                releases=release,
+                source=entry.source,
+                choices=[entry.is_choice],
             )
         else:
             submission, outcomes = intake.from_batch(
@@ -211,6 +226,8 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
                 raw=entry.payload,
                 any_age=True,
                 releases=release,
+                source=entry.source,
+                first_index=max(entry.index, 0),
             )
         if not len(outcomes):
             raise _still(Outcome(entry.outcome))

@@ -7,19 +7,13 @@ from typing import Final
 from meter.domain.credential import Credential
 from meter.domain.event import Origin
 from meter.domain.limits import OBSERVED_AT_ONCE_MAX
-from meter.domain.outcome import FIRST_QUARANTINED, Outcome
-from meter.journal.commit import Result
-from meter.metrics import Metrics
+from meter.domain.outcome import FIRST_QUARANTINED
 from meter.sources.observation import Observation, Source
+from meter.wire.observed_counts import note_differing, note_observed
 from meter.wire.stream import StreamParts
 
 # How long a call waits for room in the buffer before its source is told to come back.
 _ROOM_SECONDS: Final = 5.0
-_RESULTS: Final = {
-    Outcome.RECORDED: "counted",
-    Outcome.DUPLICATE: "duplicate",
-    Outcome.OBSERVED: "observed",
-}
 
 
 class ObservedIntake:
@@ -49,7 +43,7 @@ class ObservedIntake:
             outcomes += await self._take_some(
                 some, credential=credential, source=source, profile=profile
             )
-        note_observed(parts.metrics, source, outcomes, now_ms=parts.clock.now_ms())
+        note_observed(parts.metrics, source, Counter(outcomes), now_ms=parts.clock.now_ms())
         return outcomes
 
     async def _take_some(
@@ -86,23 +80,3 @@ def merged(checked: Sequence[int], claimed: Sequence[int]) -> list[int]:
     """Return each event's outcome: the check's where it was set aside, else the claim's."""
     places = iter(claimed)
     return [next(places) if it < FIRST_QUARANTINED else it for it in checked]
-
-
-def note_observed(
-    metrics: Metrics, source: Source, outcomes: Sequence[int], *, now_ms: int
-) -> None:
-    """Note that a source was heard, and what became of its reports."""
-    name = source.name.lower()
-    metrics.source_heard.labels(name).set(now_ms / 1000)
-    for number, count in Counter(outcomes).items():
-        outcome = Outcome(number)
-        metrics.events.labels(outcome.name).inc(count)
-        result = _RESULTS.get(outcome, "set_aside")
-        metrics.observations.labels(name, result).inc(count)
-
-
-def note_differing(metrics: Metrics, source: Source, result: Result) -> None:
-    """Note reports that do not say what is counted."""
-    if result.differing_count:
-        name = source.name.lower()
-        metrics.observation_conflicts.labels(name).inc(result.differing_count)

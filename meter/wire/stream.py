@@ -27,9 +27,11 @@ from meter.metrics import Metrics
 from meter.presence import Attendance, Roster
 from meter.producers import ProducerPort
 from meter.runtime.ids import random_bytes
+from meter.sources.observation import Source
 from meter.standbys import Standbys
 from meter.wire.bounds import Bounds, Sender
 from meter.wire.intake import Intake
+from meter.wire.observed_counts import note_differing, note_observed, note_outcomes
 from meter.wire.status import invalid, readable, unreadable
 from tokenworks.meter.v1 import meter_service_pb2
 
@@ -53,6 +55,8 @@ class _Waiting:
     sender: Sender
     future: "asyncio.Future[Result]"
     arrival_seconds: float
+    # Who reports, 0 where nobody else reports what the batch has.
+    source: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,7 +274,9 @@ class Stream:
         submission, _ = parts.intake.from_batch(message, credential, origin, raw=raw)
         sender.met(parts.intake.met_count - met_count)
         future = parts.writer.submit(submission)
-        self._answers.put_nowait(_Waiting(message.sequence, sender, future, arrival))
+        claims = submission.claims
+        source = 0 if claims is None or claims.reports is None else claims.reports.source
+        self._answers.put_nowait(_Waiting(message.sequence, sender, future, arrival, source))
 
     async def _answer(self) -> None:
         while (item := await self._answers.get()) is not None:
@@ -298,7 +304,7 @@ class Stream:
         result = await self._result_of(item)
         answer = self._session.answer(item.sequence, result)
         if isinstance(answer, Ack):
-            _count_outcomes(self._parts.metrics, result)
+            self._count_outcomes(result, source=item.source)
             seconds = self._parts.clock.monotonic_seconds() - item.arrival_seconds
             self._parts.metrics.ack_seconds.labels("stream").observe(seconds)
         return answer
@@ -346,6 +352,19 @@ class Stream:
             ack.set_aside.append(_to_set_aside(item, quarantine_id))
         await self._context.write(meter_service_pb2.StreamUsageResponse(ack=ack))
 
+    def _count_outcomes(self, result: Result, *, source: int) -> None:
+        counts = Counter(item.outcome for item, _ in result.set_aside)
+        counts[Outcome.RECORDED] = result.recorded_count
+        for outcome in (Outcome.DUPLICATE, Outcome.OBSERVED):
+            counts[outcome] = list(result.outcomes).count(outcome)
+        metrics = self._parts.metrics
+        if source:
+            now_ms = self._parts.clock.now_ms()
+            note_observed(metrics, Source(source), counts, now_ms=now_ms)
+            note_differing(metrics, Source(source), result)
+        else:
+            note_outcomes(metrics, counts)
+
     def _origin(
         self,
         credential: Credential,
@@ -375,10 +394,3 @@ def _to_set_aside(item: SetAside, quarantine_id: int) -> meter_service_pb2.SetAs
     message = meter_service_pb2.SetAside(index=item.index, quarantine_id=quarantine_id)
     message.outcome = item.outcome  # type: ignore[assignment]
     return message
-
-
-def _count_outcomes(metrics: Metrics, result: Result) -> None:
-    if result.recorded_count:
-        metrics.events.labels(Outcome.RECORDED.name).inc(result.recorded_count)
-    for outcome, count in Counter(item.outcome for item, _ in result.set_aside).items():
-        metrics.events.labels(Outcome(outcome).name).inc(count)

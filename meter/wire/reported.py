@@ -1,0 +1,139 @@
+"""Events of a source as submissions: by call, and by a stream's batches."""
+
+import hashlib
+import uuid
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from meter.domain.event import Claims, EventBatch, Origin, SetAside, Uint8Array
+from meter.domain.limits import EVENT_ID_BYTES
+from meter.domain.outcome import FIRST_QUARANTINED
+from meter.journal.commit import Release, Submission
+from meter.sources.observation import Observation, Source
+from meter.sources.originals import Original, pack
+from meter.wire.report_claims import claim_reports, with_request_ids
+from meter.wire.translate import to_event
+
+# By what table events are read that came as events.
+EVENTS_PROFILE: Final = "events/1"
+# What may say who reports: nobody, or a source.
+SOURCES: Final[frozenset[int]] = frozenset({0, *Source})
+BYTES_PER_EVENT: Final = 128
+
+
+def report_submission(
+    origin: Origin,
+    *,
+    batch: EventBatch,
+    outcomes: Uint8Array,
+    source: Source,
+    profile: str,
+    report_ids: Sequence[bytes],
+    choices: Sequence[bool],
+    releases: Release | None = None,
+) -> Submission:
+    """Return checked events as a submission that claims their requests."""
+    keep = outcomes < FIRST_QUARANTINED
+    indexes = np.flatnonzero(keep).tolist()
+    named = with_request_ids(batch)
+    kept = named if keep.all() else named.take(keep)
+
+    def payload(index: int) -> bytes:
+        return to_event(named, index).SerializeToString()
+
+    aside = []
+    for index in np.flatnonzero(~keep).tolist():
+        event = to_event(batch, index)
+        # Released, it is the same report as ever.
+        event.event_id = str(uuid.UUID(bytes=report_ids[index]))
+        aside.append(
+            SetAside(
+                index=index,
+                outcome=int(outcomes[index]),
+                payload=event.SerializeToString(),
+                source=source,
+                is_choice=choices[index],
+            )
+        )
+    claims = claim_reports(
+        kept,
+        account_id=origin.account_id,
+        source=source,
+        profile=profile,
+        report_ids=[report_ids[index] for index in indexes],
+        choices=[choices[index] for index in indexes],
+        indexes=indexes,
+        payload=payload,
+        claims_alone=True,
+    )
+    return Submission(
+        origin=origin,
+        batch=kept,
+        set_aside=aside,
+        claims=claims,
+        releases=releases,
+        size_bytes=4 * BYTES_PER_EVENT * len(batch),
+    )
+
+
+def with_originals(submission: Submission, observations: Sequence[Observation]) -> Submission:
+    """Return a submission of these observations with their usage objects as they came."""
+    claims = submission.claims
+    assert claims is not None
+    assert claims.reports is not None
+    ids = submission.batch.event_ids
+    assert ids is not None
+    body, count = pack(
+        Original(claim.report_key, ids[place].tobytes(), observations[index].original)
+        for place, (index, claim) in enumerate(
+            zip(claims.indexes, claims.reports.claims, strict=True)
+        )
+    )
+    reports = replace(claims.reports, originals=body, original_count=count)
+    return replace(
+        submission,
+        claims=replace(claims, reports=reports),
+        size_bytes=submission.size_bytes + len(body),
+    )
+
+
+def claim_stream(
+    batch: EventBatch,
+    *,
+    origin: Origin,
+    source: Source,
+    indexes: Sequence[int],
+    first_index: int = 0,
+) -> tuple[EventBatch, Claims]:
+    """Return a stream's events with the ids of their requests, and what those claim.
+
+    `indexes` are the places in the batch of those that are counted; its first event has the place
+    `first_index` in the batch as it was sent. Events without a request id are counted as ever.
+    """
+    named = with_request_ids(batch)
+    rows = {index: row for row, index in enumerate(indexes)}
+
+    def payload(index: int) -> bytes:
+        return to_event(named, rows[index]).SerializeToString()
+
+    claims = claim_reports(
+        named,
+        account_id=origin.account_id,
+        source=source,
+        profile=EVENTS_PROFILE,
+        report_ids=[_place_id(origin, first_index + index) for index in indexes],
+        choices=[False] * len(named),
+        indexes=indexes,
+        payload=payload,
+        claims_alone=False,
+    )
+    return named, claims
+
+
+def _place_id(origin: Origin, index: int) -> bytes:
+    """Return what stands for a report's id: its place in what its producer sends."""
+    place = f"{origin.account_id}\0{origin.producer}\0{origin.sequence}\0{index}"
+    return hashlib.blake2b(place.encode(), digest_size=EVENT_ID_BYTES).digest()
