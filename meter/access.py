@@ -128,6 +128,10 @@ METER_ACCESS: Final[Access] = {
         "envoy.service.accesslog.v3.AccessLogService",
         {"StreamAccessLogs": on_own(Role.PRODUCER)},
     ),
+    **rows(
+        "opentelemetry.proto.collector.trace.v1.TraceService", {"Export": on_own(Role.PRODUCER)}
+    ),
+    **rows("opentelemetry.proto.collector.logs.v1.LogsService", {"Export": on_own(Role.PRODUCER)}),
     **rows("grpc.health.v1.Health", {"Check": _ANYBODY, "Watch": _ANYBODY}),
     **rows(
         "grpc.reflection.v1alpha.ServerReflection",

@@ -7,6 +7,7 @@ from meter.wire.door import RegistryDoor
 from meter.wire.envoy_servicer import EnvoyServicer
 from meter.wire.http_reports import ReportDesk, Route, WsgiApp
 from meter.wire.observed import ObservedIntake
+from meter.wire.otlp_servicer import OtlpServicer
 from meter.wire.server import Receiver
 from meter.wire.stream import StreamParts
 from meter.wire.unreadable import UnreadableReports
@@ -21,9 +22,7 @@ def make_routes(
     """
     desk = ReportDesk(door=door, bounds=parts.bounds, metrics=parts.metrics, clock=parts.clock)
     routes: list[Route] = []
-    otlp_routes: list[Route] = []
-    if not options.otlp:
-        otlp_routes.clear()
+    otlp_routes = make_otlp(options, parts, door=door).routes() if options.otlp else []
     return (
         {route.path: desk.app(route) for route in routes},
         {route.path: desk.app(route) for route in otlp_routes},
@@ -42,4 +41,16 @@ def make_receivers(
         faults=UnreadableReports(parts.metrics, monotonic_seconds=clock.monotonic_seconds),
         door=door,
     )
-    return (envoy,)
+    return (envoy, make_otlp(options, parts, door=door)) if options.otlp else (envoy,)
+
+
+def make_otlp(options: MeterOptions, parts: StreamParts, *, door: RegistryDoor) -> OtlpServicer:
+    """Build what takes exports of OpenTelemetry."""
+    clock = parts.clock
+    return OtlpServicer(
+        ObservedIntake(parts),
+        places=options.places,
+        faults=UnreadableReports(parts.metrics, monotonic_seconds=clock.monotonic_seconds),
+        door=door,
+        clock=clock,
+    )

@@ -56,11 +56,16 @@ class OtlpPlaces:
     tier: str = "tokenworks.tier"
     pool: str = "tokenworks.pool"
     region: str = "tokenworks.region"
+    model: str = "tokenworks.model"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudEventPlaces:
-    """Fields of a CloudEvent's `data`; those of `subject` and `time` are fixed."""
+    """Fields of a CloudEvent's `data`, of all types but our own.
+
+    `kinds` says which class of tokens a word of the field `kind` stands for, besides those that are
+    known; `profiles` of which types the data is a provider's usage object, and whose.
+    """
 
     model: str = "model"
     tokens: str = "tokens"
@@ -68,6 +73,8 @@ class CloudEventPlaces:
     tier: str = "tier"
     pool: str = "pool"
     region: str = "region"
+    kinds: Mapping[str, str] = field(default_factory=dict)
+    profiles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,333 @@
+"""Spans of OpenTelemetry as reports of requests. Pure.
+
+A span without usage is none of ours and is passed over. What an attribute says that is not in a
+table is never looked at: prompts and answers may be among them.
+"""
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final
+
+from meter.domain.event import Dimensions
+from meter.domain.tokens import OUTPUT_CLASSES
+from meter.sources.observation import Observation, Source, Unreadable
+from meter.sources.otlp_profiles import CACHE_WRITE, CACHE_WRITES, SpanProfile, find_profile
+from meter.sources.places import Places
+
+_NS_PER_MS: Final = 1_000_000
+_INPUT, _CACHE_READ, _OUTPUT, _REASONING = 1, 2, 7, 8
+_STATUS_ERROR: Final = 2
+_COMPLETED, _TRUNCATED, _CANCELLED, _FAILED = 1, 2, 3, 4
+_FINISHES: Final[Mapping[str, int]] = {
+    "length": _TRUNCATED,
+    "max_tokens": _TRUNCATED,
+    "abort": _CANCELLED,
+    "cancelled": _CANCELLED,
+    "error": _FAILED,
+}
+_WORD: Final = re.compile("[a-z_]+")
+# What engines put before the edge's id of a request, and whether each prompt's number follows it.
+_PREFIXES: Final = (("chatcmpl-", False), ("cmpl-", True), ("embd-", True))
+_NUMBER: Final = re.compile(r"-\d{1,6}$")
+_NO_COUNT: Final = Unreadable(reason="a count of a span is no whole number")
+_NO_ID: Final = Unreadable(reason="a span has no id")
+_ID_BYTES: Final = (16, 8)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reports:
+    """What one profile has read: who reports, by which table, and the reports."""
+
+    source: Source
+    profile: str
+    observations: list[Observation] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
+
+
+def read_spans(request: Any, places: Places) -> list[Reports]:  # noqa: ANN401  an export of traces
+    """Read an `ExportTraceServiceRequest`; answers to one prompt that came together are one report.
+
+    Each profile that occurs has one entry.
+    """
+    readers: dict[str, _Reader] = {}
+    for group in request.resource_spans:
+        resource = texts_of(group.resource.attributes)
+        for scoped in group.scope_spans:
+            profile = find_profile(scoped.scope.name, resource)
+            reader = readers.get(profile.name)
+            if reader is None:
+                reader = readers[profile.name] = _Reader(profile, places)
+            reader.read(scoped.spans, resource)
+    return [reader.reports() for reader in readers.values()]
+
+
+def texts_of(attributes: Iterable[Any]) -> dict[str, str]:
+    """Return those attributes that are texts, of a resource or the like."""
+    return {each.key: each.value.string_value for each in attributes if each.value.string_value}
+
+
+def count_of(value: Any) -> int | None:  # noqa: ANN401  an AnyValue
+    """Return the whole number >= 0 that an attribute has, also written as a text; None if none."""
+    kind = value.WhichOneof("value")
+    if kind == "int_value":
+        count = int(value.int_value)
+    elif kind == "double_value" and value.double_value.is_integer():
+        count = int(value.double_value)
+    elif kind == "string_value" and value.string_value[:20].isdecimal():
+        text = value.string_value
+        count = int(text) if len(text) < 20 and text.isascii() else -1  # noqa: PLR2004
+    else:
+        return None
+    return count if 0 <= count < 2**62 else None
+
+
+@lru_cache(maxsize=4_096)
+def tenant_of(trace_state: str, member: str) -> tuple[str, str]:
+    """Return the account and the tier that a member of `tracestate` names, empty where it does not.
+
+    The member is `NAME=ACCOUNT` or `NAME=ACCOUNT:TIER`.
+    """
+    for each in trace_state.split(","):
+        name, equals, value = each.strip().partition("=")
+        if equals and name == member:
+            account, _, tier = value.strip().partition(":")
+            return account, tier
+    return "", ""
+
+
+def cut_id(request_id: str) -> tuple[str, bool]:
+    """Return the edge's id of a request in the engine's, and whether a prompt's number was cut."""
+    for prefix, is_numbered in _PREFIXES:
+        if request_id.startswith(prefix):
+            cut = request_id[len(prefix) :]
+            whole = _NUMBER.sub("", cut) if is_numbered else cut
+            # An id that is nothing but its number names no request.
+            return (whole, whole != cut) if whole else (request_id, False)
+    return request_id, False
+
+
+def finish_of(words: str) -> int:
+    """Return how a request ended, by the first word that is known; completed where none is."""
+    for word in _WORD.findall(words[:200].lower()):
+        if word in _FINISHES:
+            return _FINISHES[word]
+    return _COMPLETED
+
+
+def partition(
+    total: int, generated: int, *, cached: int, written: int, written_class: int, reasoning: int
+) -> dict[int, int]:
+    """Return disjoint classes of two totals that have their parts in them.
+
+    Parts that exceed their total leave nothing beside them, and then sum to something else than
+    what is reported: such an event is set aside.
+    """
+    tokens = {
+        _INPUT: total - cached - written,
+        _CACHE_READ: cached,
+        written_class: written,
+        _OUTPUT: generated - reasoning,
+        _REASONING: reasoning,
+    }
+    return {number: count for number, count in tokens.items() if count > 0}
+
+
+class _Reader:
+    """Reads the spans of one profile."""
+
+    def __init__(self, profile: SpanProfile, places: Places) -> None:
+        self._profile = profile
+        self._places = places
+        self._wanted = profile.attributes
+        self._counts = frozenset(profile.counts)
+        self._resource: Mapping[str, str] = {}
+        self._dimensions: dict[tuple[str, ...], Dimensions] = {}
+        self._found: list[Observation] = []
+        self._unreadable: list[Unreadable] = []
+        # A collector in between may have heard of a span twice, and say so in one export.
+        self._seen: set[str] = set()
+        # By the engine's id of their prompt; those of numbered prompts by the request's id.
+        self._prompts: dict[str, Observation] = {}
+        self._numbered: dict[str, list[Observation]] = {}
+
+    def read(self, spans: Iterable[Any], resource: Mapping[str, str]) -> None:
+        """Read spans of one resource."""
+        if resource != self._resource:
+            self._resource = resource
+            self._dimensions.clear()
+        wanted = self._wanted
+        for span in spans:
+            found: dict[str, Any] = {}
+            for attribute in span.attributes:
+                key = attribute.key
+                if key in wanted:
+                    found[key] = attribute.value
+            if found:
+                self._read_span(span, found)
+
+    def reports(self) -> Reports:
+        """Return what was read; the prompts of one request are one report."""
+        for first, *others in self._numbered.values():
+            for other in others:
+                _join(first, other, is_same_prompt=False)
+            self._found.append(first)
+        self._numbered.clear()
+        return Reports(
+            source=self._profile.source,
+            profile=self._profile.name,
+            observations=self._found,
+            unreadable=self._unreadable,
+        )
+
+    def _read_span(self, span: Any, found: Mapping[str, Any]) -> None:  # noqa: ANN401
+        profile = self._profile
+        counts: dict[str, int] = {}
+        for key in self._counts:
+            if key in found:
+                count = count_of(found[key])
+                if count is None:
+                    self._unreadable.append(_NO_COUNT)
+                    return
+                counts[key] = count
+        input_count, output_count = _pick(counts, profile.input), _pick(counts, profile.output)
+        if input_count is None and output_count is None:
+            return
+        if profile.skipped and text_of(found, profile.operation) in profile.skipped:
+            return
+        trace_id, span_id = span.trace_id, span.span_id
+        if (len(trace_id), len(span_id)) != _ID_BYTES:
+            self._unreadable.append(_NO_ID)
+            return
+        engine_id = text_of(found, profile.request_id)
+        end_ms = span.end_time_unix_nano // _NS_PER_MS
+        observation = Observation(
+            report_id=f"otlp:{trace_id.hex()}:{span_id.hex()}",
+            request_id=engine_id,
+            dimensions=self._dimensions_of(span.trace_state, found),
+            end_ms=end_ms,
+            duration_ms=max(0, end_ms - span.start_time_unix_nano // _NS_PER_MS),
+            tokens=self._partition(counts, found, input_count or 0, output_count or 0),
+            finish=_finish(span, text_of(found, profile.finish)),
+            reported_input=-1 if input_count is None else input_count,
+            reported_output=-1 if output_count is None else output_count,
+            original={**counts, "request_id": engine_id} if engine_id else counts,
+        )
+        self._add(observation, engine_id)
+
+    def _partition(
+        self, counts: Mapping[str, int], found: Mapping[str, Any], total: int, generated: int
+    ) -> dict[int, int]:
+        profile = self._profile
+        written = _pick(counts, profile.cache_write) or 0
+        provider = text_of(found, profile.provider) if written else ""
+        return partition(
+            total,
+            generated,
+            cached=_pick(counts, profile.cache_read) or 0,
+            written=written,
+            written_class=CACHE_WRITES.get(provider, CACHE_WRITE),
+            reasoning=_pick(counts, profile.reasoning) or 0,
+        )
+
+    def _dimensions_of(self, trace_state: str, found: Mapping[str, Any]) -> Dimensions:
+        profile = self._profile
+        model = text_of(found, profile.model)
+        served_model = text_of(found, profile.served_model)
+        owner = text_of(found, profile.account)
+        key = (trace_state, model, served_model, owner)
+        dimensions = self._dimensions.get(key)
+        if dimensions is None:
+            places, resource = self._places, self._resource
+            own = places.otlp
+            account, tier = tenant_of(trace_state, own.tracestate)
+            dimensions = self._dimensions[key] = places.to_dimensions(
+                account=account or owner or resource.get(own.account, ""),
+                model=model or resource.get(own.model, ""),
+                served_model="" if served_model == model else served_model,
+                tier=tier or resource.get(own.tier, ""),
+                pool=resource.get(own.pool, ""),
+                region=resource.get(own.region, ""),
+            )
+        return dimensions
+
+    def _add(self, observation: Observation, engine_id: str) -> None:
+        """Add a report, to that of the same prompt, or of another prompt of one request."""
+        profile = self._profile
+        if observation.report_id in self._seen:
+            return
+        self._seen.add(observation.report_id)
+        if not (profile.cuts_ids and engine_id):
+            self._found.append(observation)
+            return
+        observation.request_id, is_numbered = cut_id(engine_id)
+        if not profile.has_choices:
+            self._found.append(observation)
+            return
+        observation.is_choice = True
+        known = self._prompts.get(engine_id)
+        if known is not None:
+            _join(known, observation, is_same_prompt=True)
+            return
+        self._prompts[engine_id] = observation
+        if is_numbered:
+            self._numbered.setdefault(observation.request_id, []).append(observation)
+        else:
+            self._found.append(observation)
+
+
+def _finish(span: Any, words: str) -> int:  # noqa: ANN401
+    if span.status.code == _STATUS_ERROR:
+        return _FAILED
+    return finish_of(words) if words else _COMPLETED
+
+
+def _join(whole: Observation, more: Observation, *, is_same_prompt: bool) -> None:
+    """Add a report to another one of its request; named is the whole by the lesser of both ids."""
+    tokens = dict(whole.tokens)
+    for number, count in more.tokens.items():
+        known = tokens.get(number, 0)
+        is_once = is_same_prompt and number not in OUTPUT_CLASSES
+        tokens[number] = max(known, count) if is_once else known + count
+    whole.tokens = tokens
+    whole.report_id = min(whole.report_id, more.report_id)
+    whole.end_ms = max(whole.end_ms, more.end_ms)
+    whole.duration_ms = max(whole.duration_ms, more.duration_ms)
+    whole.finish = max(whole.finish, more.finish)
+    inputs, outputs = (
+        (whole.reported_input, more.reported_input),
+        (
+            whole.reported_output,
+            more.reported_output,
+        ),
+    )
+    whole.reported_input = max(inputs) if is_same_prompt else _sum(inputs)
+    whole.reported_output = _sum(outputs)
+    originals = whole.original.get("spans") or [whole.original]
+    assert isinstance(originals, list)
+    whole.original = {"spans": [*originals, *(more.original.get("spans") or [more.original])]}  # type: ignore[misc]
+
+
+def _sum(stated: Sequence[int]) -> int:
+    return -1 if min(stated) < 0 else sum(stated)
+
+
+def _pick(counts: Mapping[str, int], keys: Sequence[str]) -> int | None:
+    for key in keys:
+        if key in counts:
+            return counts[key]
+    return None
+
+
+def text_of(found: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """Return the first of these attributes that is a text, or has one as its first element."""
+    for key in keys:
+        value = found.get(key)
+        if value is None:
+            continue
+        if value.string_value:
+            return str(value.string_value)
+        if value.WhichOneof("value") == "array_value" and value.array_value.values:
+            return str(value.array_value.values[0].string_value)
+    return ""
