@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from meter.options import MeterOptions
+from meter.wire.cloud_events import CloudEventDesk
 from meter.wire.door import RegistryDoor
 from meter.wire.envoy_servicer import EnvoyServicer
 from meter.wire.http_reports import ReportDesk, Route, WsgiApp
@@ -21,7 +22,14 @@ def make_routes(
     Made on the event loop, on which the reports are answered.
     """
     desk = ReportDesk(door=door, bounds=parts.bounds, metrics=parts.metrics, clock=parts.clock)
-    routes: list[Route] = []
+    clock = parts.clock
+    cloud_events = CloudEventDesk(
+        ObservedIntake(parts),
+        places=options.places,
+        faults=UnreadableReports(parts.metrics, monotonic_seconds=clock.monotonic_seconds),
+        clock=clock,
+    )
+    routes: list[Route] = [cloud_events.route()]
     otlp_routes = make_otlp(options, parts, door=door).routes() if options.otlp else []
     return (
         {route.path: desk.app(route) for route in routes},

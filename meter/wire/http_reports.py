@@ -86,6 +86,7 @@ class HttpAnswer:
     status: int = 204
     content_type: str = ""
     body: bytes = b""
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class FormatError(Protocol):
@@ -240,6 +241,7 @@ class ReportDesk:
         retry_seconds: float | None,
     ) -> Iterable[bytes]:
         headers = [("Content-Length", str(len(answer.body)))] if answer.status != 204 else []  # noqa: PLR2004
+        headers += answer.headers.items()
         if answer.content_type:
             headers.append(("Content-Type", answer.content_type))
         if answer.status == 401:  # noqa: PLR2004
