@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.client.fake_meter import events_from_columns
-from tokenworks.client import Finish, Mode, Quality, TokenClass, limits
+from tokenworks.client import Finish, Mode, Quality, Source, TokenClass, limits
 from tokenworks.client.columns import ColumnEncoder, Encoded
 from tokenworks.client.events import TEXT_CLASSES, Raw, RawEvent
 from tokenworks.meter.v1 import usage_pb2 as pb
@@ -351,3 +351,11 @@ def _parsed(payload: bytes) -> Sequence[dict[str, object]]:
 
 def _events(encoded: Encoded) -> list[dict[str, object]]:
     return [event for batch in encoded.batches for event in _parsed(batch.payload)]
+
+
+def test_encode__says_who_reports_where_one_is_named() -> None:
+    """A client without a source sends the bytes that it always sent."""
+    plain = ColumnEncoder(defaults=DEFAULTS).encode([_raw()]).batches[0].payload
+    named = ColumnEncoder(defaults=DEFAULTS, source=Source.ASGI).encode([_raw()]).batches[0].payload
+    assert pb.UsageColumns.FromString(named).source == pb.SOURCE_ASGI
+    assert named == plain + pb.UsageColumns(source=pb.SOURCE_ASGI).SerializeToString()

@@ -311,6 +311,7 @@ def test_exit__closes(fake_meter: FakeMeter) -> None:
         {"api_key": "ключ"},
         {"buffer_events_max": 0},
         {"flush_interval_seconds": 0},
+        {"source": "span"},
         {"flush_interval_seconds": 61},
         {"account": "x" * 513},
         {"region": "\ud800"},

@@ -1,12 +1,13 @@
 """Requests that several report, over the wire: counted once, whoever comes first."""
 
 import uuid
+from pathlib import Path
 
-import grpc
 import pytest
 
 from tests.wire.apart import Apart
-from tests.wire.session import reason_of, rows
+from tests.wire.session import rows
+from tokenworks.client import Meter
 from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
 INPUT = usage_pb2.TOKEN_CLASS_INPUT
@@ -84,3 +85,32 @@ def test_correct__of_a_batch_with_events_left_out(session: Apart) -> None:
     assert correction.before.tokens[0].count == 100
     assert correction.place == place
     assert session.counted() == {("acme", "high", INPUT): 13}
+
+
+def test_client__source_is_kept_in_its_spool(session: Apart, tmp_path: Path) -> None:
+    """What a client with a source took down before it died is counted once by request, too."""
+    known, new = str(uuid.uuid4()), str(uuid.uuid4())
+    report(session, session.event(request_id=known))
+    for _ in range(2):
+        client = Meter(
+            "127.0.0.1:1",
+            api_key=session.meter.api_key,
+            producer=session.own("p"),
+            account=session.own("acme"),
+            model="m",
+            tier="high",
+            spool=tmp_path,
+            source="proxy",
+        )
+        for request_id in (known, new):
+            client.record(input=7, request_id=request_id)
+        assert client.sync()
+        client.close(timeout_seconds=0)
+    with Meter(
+        session.meter.target,
+        api_key=session.meter.api_key,
+        producer=session.own("p"),
+        spool=tmp_path,
+    ) as client:
+        assert client.flush()
+    assert session.counted() == {("acme", "high", INPUT): 3 + 7}

@@ -14,7 +14,7 @@ from tokenworks.client.profiles import Reading, read_usage
 from tokenworks.client.report import Details, Report, Statistics
 from tokenworks.client.running import RunningReport
 from tokenworks.client.spool import Fsync, SpoolUnusable, WhenFull
-from tokenworks.client.vocabulary import Finish, Mode, Quality, State, TokenClass
+from tokenworks.client.vocabulary import Finish, Mode, Quality, Source, State, TokenClass
 
 __all__ = [
     "Details",
@@ -26,6 +26,7 @@ __all__ = [
     "Reading",
     "Report",
     "RunningReport",
+    "Source",
     "SpoolUnusable",
     "State",
     "Statistics",

@@ -25,7 +25,7 @@ from tokenworks.client.events import (
     read,
 )
 from tokenworks.client.foreign import Unfit, guarded
-from tokenworks.client.vocabulary import Finish, Mode, Quality, TokenClass
+from tokenworks.client.vocabulary import Finish, Mode, Quality, Source, TokenClass
 from tokenworks.meter.v1 import usage_pb2 as pb
 
 
@@ -69,9 +69,10 @@ class _Columns:
 class ColumnEncoder:
     """Encodes events, and keeps the bytes of dimensions that were seen before."""
 
-    def __init__(self, *, defaults: DimensionKey) -> None:
-        """`defaults` stand in for dimensions that an event leaves open."""
+    def __init__(self, *, defaults: DimensionKey, source: Source | None = None) -> None:
+        """`defaults` stand in for dimensions that an event leaves open; `source` is who reports."""
         self._defaults = defaults
+        self._source = pb.SOURCE_UNSPECIFIED if source is None else _SOURCES[source]
         self._framed: dict[DimensionKey, bytes] = {}
 
     def encode(self, raws: Sequence[RawEvent]) -> Encoded:
@@ -126,6 +127,7 @@ class ColumnEncoder:
             attempt=columns.attempt,
             reported_input_count=columns.reported_input_count,
             reported_output_count=columns.reported_output_count,
+            source=self._source,
         )
         text_counts = zip(TEXT_CLASSES, columns.counts, strict=True)
         for token_class, counts in chain(text_counts, columns.other_counts.items()):
@@ -163,6 +165,11 @@ def _framed_dimensions(key: DimensionKey, *, defaults: DimensionKey) -> bytes:
     return pb.UsageColumns(dimensions=[dimensions]).SerializeToString()
 
 
+_SOURCES: Final[Mapping[Source, pb.Source.ValueType]] = {
+    Source.PROXY: pb.SOURCE_PROXY,
+    Source.LITELLM: pb.SOURCE_LITELLM,
+    Source.ASGI: pb.SOURCE_ASGI,
+}
 _NOTHING: Final = frozenset({type(None)})
 _INTEGER: Final = frozenset({int})
 _INTEGER_OR_NOTHING: Final = _INTEGER | _NOTHING

@@ -24,7 +24,7 @@ from tokenworks.client.running import RunningReport
 from tokenworks.client.session import Pace
 from tokenworks.client.spool import Fsync, WhenFull
 from tokenworks.client.spooling import SpoolPlan
-from tokenworks.client.vocabulary import Finish, Mode, Quality, TokenClass
+from tokenworks.client.vocabulary import Finish, Mode, Quality, Source, TokenClass
 
 
 class Meter:
@@ -61,6 +61,7 @@ class Meter:
         spool_bytes_max: int = limits.SPOOL_BYTES_MAX_DEFAULT,
         spool_retain_bytes: int = limits.SPOOL_RETAIN_BYTES_DEFAULT,
         when_full: WhenFull | str = WhenFull.DROP_NEWEST,
+        source: Source | str | None = None,
     ) -> None:
         """Prepare to report; raises ValueError where an argument is out of its range.
 
@@ -80,6 +81,9 @@ class Meter:
         kept of events that are durable, ≥ 0, for a meter that comes back older; `when_full`:
         "drop_newest" or "drop_oldest". A spool that cannot be used raises SpoolUnusable, which is
         a ValueError too and says what to do.
+        `source`: "proxy", "asgi" or "litellm" where others report the same requests, too: the meter
+        then counts each `request_id` and `attempt` once, whoever reports it. Events without a
+        request id, and all events of a client without a source, are counted as they come.
         """
         name = default_producer() if producer is None else producer
         files = (ca_certificate, client_certificate, client_key)
@@ -100,7 +104,7 @@ class Meter:
         pace = Pace(flush_interval=flush_interval_seconds)
         set_up = SetUp(
             producer=name, address=address, defaults=defaults, pace=pace, plan=plan,
-            buffer_events_max=buffer_events_max,
+            buffer_events_max=buffer_events_max, source=_to_source(source),
         )  # fmt: skip
         self._waits_for_disk = set_up.waits_for_disk
         self._report_through(Reporter(set_up, place=None if plan is None else plan.open()))
@@ -299,6 +303,14 @@ def _check_defaults(defaults: tuple[str | Mode, ...]) -> None:
         # Raises a ValueError of its own where a lone surrogate has no UTF-8.
         if isinstance(text, str) and len(text.encode()) > limits.STRING_CHARACTERS_MAX:
             raise ValueError("account to region: at most 512 bytes each")
+
+
+def _to_source(source: Source | str | None) -> Source | None:
+    if source is None:
+        return None
+    if source not in list(Source):
+        raise ValueError(f"source: one of {', '.join(Source)}, or None")
+    return Source(source)
 
 
 def _arguments(reading: Reading) -> Counts:

@@ -21,7 +21,7 @@ from tokenworks.client.session import Pace
 from tokenworks.client.spool import Folder, Fsync
 from tokenworks.client.spooling import OpenPlace, Place, SpoolPlan, in_memory
 from tokenworks.client.tally import Tally
-from tokenworks.client.vocabulary import State
+from tokenworks.client.vocabulary import Source, State
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +34,8 @@ class SetUp:
     """Dimensions of events that leave them open; none of them is None."""
     buffer_events_max: int
     pace: Pace
+    source: Source | None = None
+    """Who reports, where others may report the same requests."""
     plan: SpoolPlan | None = None
     """None holds events in memory alone."""
 
@@ -251,6 +253,7 @@ class Reporter:
             address=self._set_up.address,
             instance=instance,
             defaults=self._set_up.defaults,
+            source=self._set_up.source,
             open_place=open_place,
             buffer_events_max=self._set_up.buffer_events_max,
             pace=self._set_up.pace,

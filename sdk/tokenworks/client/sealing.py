@@ -9,16 +9,19 @@ from tokenworks.client.hold import SpooledBatch
 from tokenworks.client.intake import Intake
 from tokenworks.client.session import Session
 from tokenworks.client.tally import Tally
+from tokenworks.client.vocabulary import Source
 
 
 class Sealer:
     """Seals what lies in an intake, and hands it to a session."""
 
-    def __init__(self, intake: Intake, *, tally: Tally, defaults: DimensionKey) -> None:
-        """`defaults` stand in for dimensions that an event leaves open."""
+    def __init__(
+        self, intake: Intake, *, tally: Tally, defaults: DimensionKey, source: Source | None = None
+    ) -> None:
+        """`defaults` stand in for dimensions that an event leaves open; `source` is who reports."""
         self._intake = intake
         self._tally = tally
-        self._encoder = ColumnEncoder(defaults=defaults)
+        self._encoder = ColumnEncoder(defaults=defaults, source=source)
         self.is_spooled = False
         """Whether the progress of running reports is worth writing down."""
         self.taken_count = 0

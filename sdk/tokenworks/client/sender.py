@@ -21,7 +21,7 @@ from tokenworks.client.sealing import Sealer
 from tokenworks.client.session import Action, Connect, Cut, Pace, Send, Session, Wish
 from tokenworks.client.spooling import OpenPlace, Place
 from tokenworks.client.tally import Tally
-from tokenworks.client.vocabulary import State
+from tokenworks.client.vocabulary import Source, State
 
 _LOG: Final = logging.getLogger("tokenworks.client")
 
@@ -74,6 +74,7 @@ class Sender:
         address: Address,
         instance: bytes,
         defaults: DimensionKey,
+        source: Source | None = None,
         open_place: OpenPlace,
         buffer_events_max: int,
         pace: Pace,
@@ -93,7 +94,7 @@ class Sender:
         self._pace = pace
         self._backoff = backoff
         self._is_drain = is_drain
-        self._sealer = Sealer(intake, tally=tally, defaults=defaults)
+        self._sealer = Sealer(intake, tally=tally, defaults=defaults, source=source)
         self._news: SimpleQueue[_News] = SimpleQueue()
         self._channel: grpc.Channel | None = None
         self._connection: Connection | None = None

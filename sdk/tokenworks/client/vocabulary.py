@@ -48,6 +48,17 @@ class Quality(IntEnum):
     ESTIMATED = 3
 
 
+class Source(StrEnum):
+    """Who reports through a client, where others may report the same requests."""
+
+    PROXY = "proxy"
+    """The server that the callers speak to."""
+    LITELLM = "litellm"
+    """LiteLLM, by its callback."""
+    ASGI = "asgi"
+    """A middleware in the server that runs inference."""
+
+
 class State(StrEnum):
     """Where a client stands with its meter."""
 
