@@ -7,11 +7,11 @@ and the old one stays: a connection is never refused for a file that somebody is
 import logging
 import re
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 _log = logging.getLogger(__name__)
 _PEM = re.compile(rb"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
@@ -25,6 +25,9 @@ _UTC_TIME: Final = 0x17
 _LONG_LENGTH: Final = 0x80
 # In a UTCTime years from here on are of the last century.
 _CENTURY_TURN: Final = 50
+
+# Where a request of HTTP has what its client has shown.
+SHOWN: Final = "tokenworks.shown"
 
 
 class CertificateFault(Exception):
@@ -140,18 +143,37 @@ def read_certificates(files: CertificateFiles) -> Certificates:
         raise CertificateFault(text)
     spans = _spans(chain, path=files.certificate)
     client_ca = None if files.client_ca is None else _read(files.client_ca)
+    client_ca_expiry_seconds = None
+    if client_ca is not None and files.client_ca is not None:
+        client_ca_expiry_seconds = max(end for _, end in _spans(client_ca, path=files.client_ca))
+        _ask_for_certificates(context, client_ca, path=files.client_ca)
     return Certificates(
         chain=chain,
         key=key,
         client_ca=client_ca,
         begin_seconds=max(begin for begin, _ in spans),
         expiry_seconds=min(end for _, end in spans),
-        client_ca_expiry_seconds=(
-            None
-            if client_ca is None or files.client_ca is None
-            else max(end for _, end in _spans(client_ca, path=files.client_ca))
-        ),
+        client_ca_expiry_seconds=client_ca_expiry_seconds,
         context=context,
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shown:
+    """A verified certificate that a client has shown over HTTP: its names by kind, and its PEM."""
+
+    names: Sequence[tuple[str, str]]
+    pem: bytes
+
+
+def find_shown(connection: ssl.SSLSocket) -> Shown | None:
+    """Return what the client has shown in its handshake, None where it has shown nothing."""
+    der = connection.getpeercert(binary_form=True)
+    if not der:
+        return None
+    told: Any = connection.getpeercert() or {}
+    return Shown(
+        names=told.get("subjectAltName", ()), pem=ssl.DER_cert_to_PEM_cert(der).encode("ascii")
     )
 
 
@@ -161,6 +183,15 @@ def read_validity(pem: bytes) -> tuple[int, int]:
         return _span(ssl.PEM_cert_to_DER_cert(pem.decode("ascii").strip()))
     except IndexError as error:
         raise ValueError("the certificate is cut off") from error
+
+
+def _ask_for_certificates(context: ssl.SSLContext, client_ca: bytes, *, path: Path) -> None:
+    """Have HTTP's clients asked for a certificate; who only looks at metrics may show none."""
+    try:
+        context.load_verify_locations(cadata=b"\n".join(_pems(client_ca)).decode("ascii"))
+    except (ssl.SSLError, UnicodeDecodeError) as error:
+        raise CertificateFault(f"{path} has a certificate that cannot be read") from error
+    context.verify_mode = ssl.CERT_OPTIONAL
 
 
 def _read(path: Path) -> bytes:

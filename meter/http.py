@@ -5,13 +5,14 @@ import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from socket import socket
 from socketserver import ThreadingMixIn
+from ssl import SSLSocket
 from threading import BoundedSemaphore, Thread
 from typing import Any, Final, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from prometheus_client import make_wsgi_app
 
-from meter.certificates import KeptCertificates
+from meter.certificates import SHOWN, KeptCertificates, find_shown
 from meter.domain.limits import HTTP_REQUESTS_AT_ONCE_MAX
 from meter.metrics import Metrics
 
@@ -122,6 +123,13 @@ class _Threading(ThreadingMixIn, WSGIServer):
 
 class _Quiet(WSGIRequestHandler):
     timeout = _CALLER_SECONDS_MAX
+
+    def get_environ(self) -> dict[str, Any]:
+        """Return what WSGI tells of a request, and the certificate that its caller has shown."""
+        environ: dict[str, Any] = super().get_environ()
+        if isinstance(self.connection, SSLSocket):
+            environ[SHOWN] = find_shown(self.connection)
+        return environ
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
         """Log nothing: scrapes come every few seconds."""

@@ -15,14 +15,14 @@ import grpc
 
 from meter.access import Access, Place, Rule
 from meter.call_context import note_account
-from meter.certificates import KeptCertificates
+from meter.certificates import KeptCertificates, Shown
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential
 from meter.domain.errors import PermissionDenied, Reason, Unauthenticated
 from meter.registry import Registry
 from meter.wire.auth import AUTHORIZATION, authenticate, authenticate_certificate, has_api_key
 from meter.wire.handlers import wrap_handler
-from meter.wire.peer import find_peer
+from meter.wire.peer import Peer, find_peer, peer_of
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -104,16 +104,18 @@ class RegistryDoor:
         """Return the number of the API key that calls; raises Unauthenticated, Unavailable."""
         return self._authenticate(context).key_id
 
-    def identify_bearer(self, authorization: str | None) -> str:
+    def identify_http(self, authorization: str | None, shown: Shown | None) -> str:
         """Return the number of the API key of a request by HTTP; raises Unauthenticated."""
-        return self._authenticate_bearer(authorization).key_id
+        return self._authenticate_http(authorization, shown).key_id
 
-    def let_in_bearer(self, authorization: str | None, rule: Rule) -> Credential:
-        """Return who calls by HTTP with this `Authorization`, or refuse the request.
+    def let_in_http(
+        self, authorization: str | None, shown: Shown | None, *, rule: Rule
+    ) -> Credential:
+        """Return who calls by HTTP with this `Authorization` and certificate, or refuse it.
 
         Raises Unauthenticated, PermissionDenied (SCOPE_MISSING).
         """
-        return self._require_rule(self._authenticate_bearer(authorization), rule)
+        return self._require_rule(self._authenticate_http(authorization, shown), rule)
 
     def let_in(self, context: _Context, rule: Rule, request: object) -> None:
         """Begin a call, or refuse it as far as the request's accounts play no part.
@@ -137,14 +139,23 @@ class RegistryDoor:
             raise _scope_missing(rule, on_installation=False)
         return credential
 
-    def _authenticate_bearer(self, authorization: str | None) -> Credential:
+    def _authenticate_http(self, authorization: str | None, shown: Shown | None) -> Credential:
         metadata = () if authorization is None else ((AUTHORIZATION, authorization),)
-        now_ms = self._clock.now_ms()
-        return authenticate(metadata, self._registry, self._key_pepper, now_ms)
+        if self._certificates is not None and shown is None:
+            # gRPC ends the handshake of who shows none. HTTP has pages for everybody.
+            raise Unauthenticated(
+                Reason.CERTIFICATE_UNKNOWN, "Reports are taken from clients with a certificate."
+            )
+        return self._authenticate_with(metadata, peer_of(shown))
 
     def _authenticate(self, context: _Context) -> Credential:
-        metadata, now_ms = context.invocation_metadata(), self._clock.now_ms()
         peer = None if self._certificates is None else find_peer(context)
+        return self._authenticate_with(context.invocation_metadata(), peer)
+
+    def _authenticate_with(
+        self, metadata: Iterable[tuple[str, str | bytes]] | None, peer: Peer | None
+    ) -> Credential:
+        now_ms = self._clock.now_ms()
         if peer is not None and self._certificates is not None:
             if peer.expiry_seconds <= self._certificates.now_seconds():
                 raise Unauthenticated(

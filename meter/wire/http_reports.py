@@ -15,6 +15,7 @@ from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
 from meter.access import Rule, on_own
 from meter.call_context import begin_call, note_key
+from meter.certificates import SHOWN, Shown
 from meter.domain import errors, limits
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential, Role
@@ -163,7 +164,9 @@ class ReportDesk:
         if environ["REQUEST_METHOD"] != "POST":
             raise BodyFault(405, invalid("method", "POST"))
         headers = _headers(environ)
-        credential = self._run(self._let_in(route.rule, headers.get("authorization")))
+        shown: Shown | None = environ.get(SHOWN)
+        authorization = headers.get("authorization")
+        credential = self._run(self._let_in(authorization, shown, rule=route.rule))
         note_key(credential.key_id)
         if content_type not in route.content_types:
             known = ", ".join(sorted(route.content_types))
@@ -178,14 +181,16 @@ class ReportDesk:
             )
             return self._run(_answer(route, report))
 
-    async def _let_in(self, rule: Rule, authorization: str | None) -> Credential:
+    async def _let_in(
+        self, authorization: str | None, shown: Shown | None, *, rule: Rule
+    ) -> Credential:
         """Return who calls, in the turn that its API key has."""
         try:
-            key_id = self._door.identify_bearer(authorization)
+            key_id = self._door.identify_http(authorization, shown)
         except (Unauthenticated, Unavailable):
             key_id = ""
         async with self._bounds.of(key_id).call():
-            return self._door.let_in_bearer(authorization, rule)
+            return self._door.let_in_http(authorization, shown, rule=rule)
 
     @contextmanager
     def _place(self, key_id: str) -> Iterator[None]:

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import grpc
 
-from meter.certificates import read_validity
+from meter.certificates import Shown, read_validity
 
 # Certificates whose dates are remembered; each call asks for them.
 _KNOWN_MAX: Final = 4_096
@@ -34,6 +34,15 @@ def find_peer(context: "grpc.aio.ServicerContext[Any, Any]") -> Peer | None:
     uris = [name.decode("ascii", "replace") for name in shown.get("peer_uri", ())]
     hosts = [name.decode("ascii", "replace").lower() for name in shown.get("peer_dns", ())]
     return Peer(names=(*uris, *hosts), expiry_seconds=_expiry_seconds(pem))
+
+
+def peer_of(shown: Shown | None) -> Peer | None:
+    """Return what a client of HTTP has shown; None where it has shown nothing."""
+    if shown is None:
+        return None
+    uris = [name for kind, name in shown.names if kind == "URI"]
+    hosts = [name.lower() for kind, name in shown.names if kind == "DNS"]
+    return Peer(names=(*uris, *hosts), expiry_seconds=_expiry_seconds(shown.pem))
 
 
 @lru_cache(maxsize=_KNOWN_MAX)

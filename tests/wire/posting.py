@@ -2,6 +2,7 @@
 
 import http.client
 import json
+import ssl
 from collections.abc import Mapping
 from typing import NamedTuple
 
@@ -31,16 +32,20 @@ def post(
     content_type: str = "application/json",
     api_key: str | None = None,
     method: str = "POST",
+    context: ssl.SSLContext | None = None,
     **headers: str,
 ) -> Answer:
     """Send a request; `api_key` is the installation's unless given, "" sends none.
 
-    `headers` have `_` for `-`.
+    `headers` have `_` for `-`. With a `context` it goes over TLS.
     """
     key = meter.api_key if api_key is None else api_key
     sent = {"Content-Type": content_type} | ({"Authorization": f"Bearer {key}"} if key else {})
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
-    connection = http.client.HTTPConnection(meter.http, timeout=SECONDS_MAX)
+    if context is None:
+        connection = http.client.HTTPConnection(meter.http, timeout=SECONDS_MAX)
+    else:
+        connection = http.client.HTTPSConnection(meter.http, timeout=SECONDS_MAX, context=context)
     try:
         connection.request(method, path, body=body, headers=sent)
         answer = connection.getresponse()

@@ -22,6 +22,7 @@ from cli.settings import Settings
 from tests.authority import Authority, needs_openssl, put
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
+from tests.wire.posting import post
 from tests.wire.session import event, opening, rows
 from tests.wire.talk import call_of, info_of, wait_until
 from tokenworks.meter.v1 import account_service_pb2 as pb
@@ -250,6 +251,19 @@ def test_http__over_tls(tls_meter: RunningMeter, authority: Authority) -> None:
             assert words in answer.read()
 
 
+def test_report__by_http_with_a_certificate(tls_meter: RunningMeter, authority: Authority) -> None:
+    """Where clients need a certificate reports by HTTP need one too, and it may be the key."""
+    assert _report(tls_meter, authority, pair=None) == (401, "CERTIFICATE_UNKNOWN")
+    assert _report(tls_meter, authority, pair="gateway") == (204, "")
+    unknown = _report(tls_meter, authority, pair="nobody", api_key="")
+    assert unknown == (401, "CERTIFICATE_UNKNOWN")
+    key = _bind(tls_meter, authority, "spiffe://factory/ns/nobody")
+    assert _report(tls_meter, authority, pair="nobody", api_key="") == (204, "")
+    _revoke(tls_meter, authority, key)
+    revoked = _report(tls_meter, authority, pair="nobody", api_key="")
+    assert revoked == (401, "API_KEY_REVOKED")
+
+
 def test_http__plain_to_the_tls_port(tls_meter: RunningMeter) -> None:
     """Who does not speak TLS gets no answer and holds up nobody, however long it says nothing."""
     host, _, port = tls_meter.http.rpartition(":")
@@ -357,3 +371,21 @@ def _served(address: str) -> bytes:
 
 def _der(authority: Authority, name: str) -> bytes:
     return ssl.PEM_cert_to_DER_cert(authority.paths(name)[0].read_text("ascii"))
+
+
+def _report(
+    running: RunningMeter, authority: Authority, *, pair: str | None, api_key: str | None = None
+) -> tuple[int, str]:
+    """Bring an empty report by HTTP with this certificate; its status, and the error's reason."""
+    context = ssl.create_default_context(cafile=authority.certificate)
+    if pair is not None:
+        context.load_cert_chain(*authority.paths(pair))
+    answer = post(
+        running,
+        "/api/v1/events",
+        b"[]",
+        content_type="application/cloudevents-batch+json",
+        api_key=api_key,
+        context=context,
+    )
+    return answer.status, answer.reason if answer.body else ""
