@@ -55,10 +55,6 @@ class DimensionTable:
         """Return the dimensions of a handle."""
         return self._rows[handle]
 
-    def find(self, dimensions: Dimensions) -> int | None:
-        """Return the handle of `dimensions` that were seen before, else None."""
-        return self._handles.get(dimensions)
-
     def intern(self, dimensions: Dimensions) -> int:
         """Return the handle of `dimensions`, a new one at the first sight."""
         handle = self._handles.get(dimensions)

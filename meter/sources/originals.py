@@ -1,7 +1,7 @@
 """Usage objects as they came, packed for a row of the database; pure.
 
-The packed bytes are those of zlib. Inside is a line for each report that has an original: the
-report's key and the event's id, 16 bytes each in hexadecimal, and the object as JSON.
+The packed bytes are those of zlib. Inside is a JSON array with `[key, id, object]` for each report
+that has an original: the report's key and the event's id are 16 bytes each, in hexadecimal.
 """
 
 import json
@@ -25,12 +25,10 @@ class Original(NamedTuple):
 
 def pack(originals: Iterable[Original]) -> tuple[bytes, int]:
     """Return the packed bytes and how many originals are in them; none gives no bytes."""
-    lines = [
-        f"{each.report_key.hex()} {each.event_id.hex()} {_encode(each.usage)}"
-        for each in originals
-        if each.usage
+    rows = [
+        (each.report_key.hex(), each.event_id.hex(), each.usage) for each in originals if each.usage
     ]
-    return (zlib.compress("\n".join(lines).encode(), _LEVEL) if lines else b""), len(lines)
+    return (zlib.compress(_encode(rows).encode(), _LEVEL) if rows else b""), len(rows)
 
 
 def unpack(body: bytes) -> Iterator[Original]:
@@ -40,6 +38,7 @@ def unpack(body: bytes) -> Iterator[Original]:
         unpacked = reading.decompress(body, UNPACKED_BYTES_MAX)
     except zlib.error as error:
         raise ValueError("these are no packed originals") from error
-    for line in unpacked.decode("ascii").split("\n"):
-        report_key, event_id, usage = line.split(" ", 2)
-        yield Original(bytes.fromhex(report_key), bytes.fromhex(event_id), json.loads(usage))
+    if not reading.eof:
+        raise ValueError("these are no whole originals")
+    for report_key, event_id, usage in json.loads(unpacked):
+        yield Original(bytes.fromhex(report_key), bytes.fromhex(event_id), usage)

@@ -62,6 +62,8 @@ class Translator:
         """Begin with no dimensions."""
         self._table = DimensionTable()
         self._handles: dict[bytes, int] = {}
+        # Of observations: their dimensions as they came.
+        self._seen: dict[Dimensions, int] = {}
         self._forgotten_count = 0
 
     @property
@@ -169,7 +171,7 @@ class Translator:
         batch = EventBatch(
             table=table,
             dimension=np.array(
-                [self._intern_bounded(it.dimensions) for it in observations], np.int64
+                [self._intern_observed(it.dimensions) for it in observations], np.int64
             ),
             end_ms=_to_int64([it.end_ms for it in observations]),
             tokens={number: _to_int64(counts) for number, counts in tokens.items()},
@@ -184,10 +186,11 @@ class Translator:
         return batch, reports
 
     def _room(self) -> DimensionTable:
-        if max(len(self._table), len(self._handles)) > limits.DIMENSIONS_INTERNED_MAX:
+        most = max(len(self._table), len(self._handles), len(self._seen))
+        if most > limits.DIMENSIONS_INTERNED_MAX:
             # Batches under way keep the old table; memory stays bounded.
             self._forgotten_count += len(self._table)
-            self._table, self._handles = DimensionTable(), {}
+            self._table, self._handles, self._seen = DimensionTable(), {}, {}
         return self._table
 
     def _handles_of(self, blobs: list[bytes]) -> Int64Array:
@@ -207,23 +210,25 @@ class Translator:
         # A string is kept to one character beyond its limit: enough to be found too long.
         return self._table.intern(_bounded(message))
 
-    def _intern_bounded(self, dimensions: Dimensions) -> int:
-        """Return the handle of dimensions that were met before as they are, or bounded."""
-        handle = self._table.find(dimensions)
-        if handle is not None:
-            return handle
-        said = _bounded(dimensions)
-        return self._table.intern(
-            Dimensions(
-                _utf8(said.account),
-                _utf8(said.model),
-                _utf8(said.served_model),
-                _utf8(said.tier),
-                said.mode,
-                _utf8(said.pool),
-                _utf8(said.region),
+    def _intern_observed(self, dimensions: Dimensions) -> int:
+        """Return the handle of dimensions that nobody has bounded or checked."""
+        handle = self._seen.get(dimensions)
+        if handle is None:
+            said = _bounded(dimensions)
+            handle = self._table.intern(
+                Dimensions(
+                    _utf8(said.account),
+                    _utf8(said.model),
+                    _utf8(said.served_model),
+                    _utf8(said.tier),
+                    said.mode,
+                    _utf8(said.pool),
+                    _utf8(said.region),
+                )
             )
-        )
+            if _size(dimensions) <= limits.DIMENSIONS_BYTES_REMEMBERED:
+                self._seen[dimensions] = handle
+        return handle
 
 
 def _bounded(said: Any) -> Dimensions:  # noqa: ANN401
@@ -365,16 +370,25 @@ def _milliseconds(time: Any) -> int:  # noqa: ANN401
     return min(max(milliseconds, _FIRST_MS), _LAST_MS)
 
 
+def _size(of: Dimensions) -> int:
+    """Return how many characters the texts have."""
+    return sum(map(len, (of.account, of.model, of.served_model, of.tier, of.pool, of.region)))
+
+
 def _utf8(text: str) -> str:
-    """Return the text as it can be written: JSON may bring halves of characters."""
-    return text if text.isascii() else text.encode(errors="replace").decode()
+    """Return the text, or one that no rule takes for valid: JSON may bring halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "\0"
+    return text
 
 
 def _to_int64(values: Sequence[int]) -> Int64Array:
     try:
         return np.array(values, np.int64)
     except OverflowError:
-        return np.array([min(max(value, -(2**62)), 2**62) for value in values], np.int64)
+        return np.array([min(max(value, -(2**61)), 2**61) for value in values], np.int64)
 
 
 def _fit(value: Any) -> int:  # noqa: ANN401

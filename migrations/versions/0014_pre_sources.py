@@ -44,7 +44,7 @@ CREATE INDEX IF NOT EXISTS observations_waiting ON observations (observation_id)
 CREATE INDEX IF NOT EXISTS observations_receive_time ON observations (receive_time);
 """
 
-# Usage objects as they came, a row for each call: JSON lines, compressed; see
+# Usage objects as they came, a row for each call: JSON, compressed; see
 # `meter/sources/originals.py`.
 _ORIGINALS = """
 CREATE TABLE IF NOT EXISTS usage_originals (

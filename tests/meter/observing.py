@@ -15,7 +15,7 @@ OUTPUT: Final = 7
 PROFILE: Final = "test/1"
 
 
-def seen(  # noqa: PLR0913
+def seen(
     report_id: str = "r1",
     *,
     request_id: str = "q1",
