@@ -96,6 +96,15 @@ class Advance:
     is_leap: bool = False
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gain:
+    """What a counter gained, ≥ 0; 0 where it leapt beyond what can be, which is a reset too."""
+
+    amount: int
+    is_reset: bool = False
+    is_leap: bool = False
+
+
 def advance(
     last: Counter | None, reading: Reading, *, source: Source, bounds: Bounds
 ) -> Advance | None:
@@ -114,27 +123,38 @@ def advance(
         return _taken_over(last, counter)
     if passed_ms <= 0 or reading.counter_mj == last.counter_mj:
         return None
-    # A watt is a millijoule a millisecond.
-    possible_mj = bounds.watts_max[reading.boundary] * (passed_ms + COUNTER_SLACK_MS)
-    energy_mj = reading.counter_mj - last.counter_mj
-    is_reset = energy_mj < 0
-    if is_reset and reading.range_mj:
-        # After the end of its range comes 0, which takes a millijoule as every step does.
-        energy_mj += reading.range_mj + 1
-        is_reset = not 0 <= energy_mj <= possible_mj
-    if is_reset:
-        # A counter that began anew at 0 holds what was used since.
-        energy_mj = reading.counter_mj
-    is_known = energy_mj <= possible_mj
+    gain = gain_of(
+        last.counter_mj,
+        reading.counter_mj,
+        counter_range=reading.range_mj,
+        # A watt is a millijoule a millisecond.
+        gain_max=bounds.watts_max[reading.boundary] * (passed_ms + COUNTER_SLACK_MS),
+    )
     span = Span(
         start_ms=last.time_ms,
         end_ms=reading.time_ms,
-        energy_mj=energy_mj if is_known else 0,
-        is_gap=passed_ms > bounds.gaps_ms[source] or not is_known,
+        energy_mj=gain.amount,
+        is_gap=passed_ms > bounds.gaps_ms[source] or gain.is_leap,
     )
-    return Advance(
-        counter=counter, spans=(span,), is_reset=is_reset or not is_known, is_leap=not is_known
-    )
+    return Advance(counter=counter, spans=(span,), is_reset=gain.is_reset, is_leap=gain.is_leap)
+
+
+def gain_of(last: int, standing: int, *, gain_max: int, counter_range: int = 0) -> Gain:
+    """Return what a counter gained from one value, ≥ 0, to the next; it never counts back.
+
+    After `counter_range` comes 0; a range of 0 is none.
+    """
+    amount = standing - last
+    is_reset = amount < 0
+    if is_reset and counter_range:
+        # After the end of its range comes 0, which takes one as every step does.
+        amount += counter_range + 1
+        is_reset = not 0 <= amount <= gain_max
+    if is_reset:
+        # A counter that began anew at 0 holds what came since.
+        amount = standing
+    is_leap = amount > gain_max
+    return Gain(amount=0 if is_leap else amount, is_reset=is_reset or is_leap, is_leap=is_leap)
 
 
 def advance_estimate(last: Counter | None, estimate: Estimate, *, source: Source) -> Advance | None:

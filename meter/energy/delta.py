@@ -99,7 +99,7 @@ class EnergyDelta:
 
 def _split(span: Span, *, is_mapped: Callable[[int], bool]) -> dict[int, IntervalEnergy]:
     """Return what a span is in each of its intervals, by their begins, in the order of time."""
-    lengths = _lengths(span.start_ms, span.end_ms)
+    lengths = interval_lengths(span.start_ms, span.end_ms)
     if not lengths:
         assert not span.energy_mj, "energy takes time"
         return {}
@@ -123,8 +123,8 @@ def _split(span: Span, *, is_mapped: Callable[[int], bool]) -> dict[int, Interva
     return split
 
 
-def _lengths(start_ms: int, end_ms: int) -> dict[int, int]:
-    """Return how much of a span lies in each interval, by the interval's begin."""
+def interval_lengths(start_ms: int, end_ms: int) -> dict[int, int]:
+    """Return how much of a span lies in each interval (ms), by the interval's begin."""
     begins = range(interval_start_ms(start_ms), end_ms, INTERVAL_MS) if start_ms < end_ms else ()
     return {
         begin_ms: min(end_ms, begin_ms + INTERVAL_MS) - max(start_ms, begin_ms)

@@ -5,16 +5,13 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from prometheus_client.parser import text_string_to_metric_families
-
 from meter.domain.limits import (
     COUNTER_MJ_MAX,
     DEVICE_CHARS_MAX,
-    ENERGY_LINE_CHARS_MAX,
     ENERGY_PAGE_DEVICES_MAX,
     ENERGY_READ_SECONDS_MAX,
 )
-from meter.energy.sources.page import fetch_page
+from meter.energy.sources.page import fetch_page, find_name, read_line
 from meter.energy.sources.port import Found, Sample, SourceFailed, SourceFailure
 
 # Millijoules of one unit, by the counter's name: what a number is in is never guessed from it.
@@ -91,31 +88,20 @@ def read_page(text: str) -> Page:
     unreadable_count = 0
     for line in text.split("\n"):
         for units, found in ((_MJ_OF_UNIT, counters), (_MW_OF_UNIT, powers)):
-            unit = _find_unit(line, units)
-            if unit is None:
+            name = find_name(line, units)
+            if name is None:
                 continue
             try:
-                _add_sample(line, unit=unit, found=found)
+                _add_sample(line, unit=units[name], found=found)
             except (ValueError, IndexError):
                 # The parser of torn lines looks behind their end.
                 unreadable_count += found is counters
     return Page(counters_mj=counters, powers_mw=powers, unreadable_count=unreadable_count)
 
 
-def _find_unit(line: str, units: Mapping[str, int]) -> int | None:
-    """Return the unit of a line's metric, None when it is another one."""
-    for name, unit in units.items():
-        if line.startswith(name) and line[len(name) : len(name) + 1] in {"{", " ", "\t", ""}:
-            return unit
-    return None
-
-
 def _add_sample(line: str, *, unit: int, found: dict[str, int]) -> None:
     """Add a device's value, rounded down, in whole parts of its unit; raises ValueError."""
-    if len(line) > ENERGY_LINE_CHARS_MAX:
-        raise ValueError("no line of an exporter")
-    # A line at a time: one that is torn does not take the others with it.
-    ((sample,),) = (family.samples for family in text_string_to_metric_families(line))
+    sample = read_line(line)
     device = next((sample.labels[it] for it in _DEVICE_LABELS if it in sample.labels), "")
     if not device or len(device) > DEVICE_CHARS_MAX or not device.isprintable():
         raise ValueError("no name of a device")

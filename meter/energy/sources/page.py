@@ -1,13 +1,16 @@
-"""Fetches an exporter's page over HTTP, within a time and a size, and nothing but that page."""
+"""Fetches an exporter's page over HTTP, within a time and a size, and reads a line of it."""
 
 import http.client
 import io
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import urlsplit
 
-from meter.domain.limits import ENERGY_PAGE_BYTES_MAX
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample as PageSample
+
+from meter.domain.limits import ENERGY_LINE_CHARS_MAX, ENERGY_PAGE_BYTES_MAX
 from meter.energy.sources.port import SourceFailed, SourceFailure
 
 _PORT: Final = 80
@@ -27,6 +30,25 @@ def fetch_page(url: str, *, seconds_max: float, monotonic_seconds: Callable[[], 
         return body.decode("utf-8")
     except UnicodeDecodeError as error:
         raise SourceFailed(SourceFailure.UNREADABLE) from error
+
+
+def find_name(line: str, names: Iterable[str]) -> str | None:
+    """Return which of these metrics a line of a page is of, None when it is of another one."""
+    for name in names:
+        if line.startswith(name) and line[len(name) : len(name) + 1] in {"{", " ", "\t", ""}:
+            return name
+    return None
+
+
+def read_line(line: str) -> PageSample:
+    """Return the one sample of a line; raises ValueError or IndexError where it makes no sense.
+
+    A line at a time: one that is torn does not take the others with it.
+    """
+    if len(line) > ENERGY_LINE_CHARS_MAX:
+        raise ValueError("no line of an exporter")
+    ((sample,),) = (family.samples for family in text_string_to_metric_families(line))
+    return sample
 
 
 def _fetch(url: str, *, left_seconds: Callable[[], float]) -> bytes:
