@@ -14,6 +14,11 @@ BATCH_DIMENSIONS_MAX: Final = 10_000
 RECORD_EVENTS_MAX: Final = 1_000
 # Reports of requests that a call has worked on at a time: some ten milliseconds of the loop's time.
 OBSERVED_AT_ONCE_MAX: Final = 1_000
+# Requests with reports that wait which are looked at together, corrections of them that are made at
+# a time, and reports of one request that are compared; those after them are evidence.
+ARBITRATED_AT_ONCE_MAX: Final = 200
+ARBITRATED_CORRECTIONS_MAX: Final = 20
+REQUEST_REPORTS_MAX: Final = 1_000
 # One gRPC message: a batch of 10,000 events with 10,000 long dimensions stays below.
 MESSAGE_BYTES_MAX: Final = 4 * 1024 * 1024
 # gRPC metadata of one call.
@@ -163,6 +168,20 @@ ENERGY_PAGE_BYTES_MAX: Final = 8 * 1024 * 1024
 ENERGY_LINE_CHARS_MAX: Final = 4_096
 # Devices of one page: an exporter sees a node's, or a rack's, not more.
 ENERGY_PAGE_DEVICES_MAX: Final = 1_024
+# Engines whose own counters one meter reads: each replica has a page.
+ENGINES_MAX: Final = 1_024
+# Token counters of one page: two for each model and rank.
+ENGINE_PAGE_SERIES_MAX: Final = 1_024
+# Tokens of one counter, which engines keep as a binary fraction: beyond it they are not whole.
+ENGINE_TOKENS_MAX: Final = 2**53
+# Tokens that one counter never gains in a millisecond, a thousand times what the fastest do: more
+# is a counter that was another's before.
+ENGINE_TOKENS_PER_MS_MAX: Final = 10_000
+# How long after its end an hour or a day is compared: until then usage is still reported.
+ENGINE_SETTLE_MS: Final = 10 * 60 * 1000
+# Time that one question about drift spans, and the rows of its answer.
+ENGINE_DRIFT_MS_MAX: Final = 400 * 24 * 3600 * 1000
+ENGINE_DRIFT_ROWS_MAX: Final = 10_000
 # Readings of one RecordEnergy call: each locks a row, and the caller waits.
 RECORD_READINGS_MAX: Final = 1_000
 # An accelerator's name: NVIDIA's UUIDs have 40 characters, with the part of a board (MIG) 60.
