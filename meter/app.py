@@ -11,6 +11,7 @@ from sqlalchemy import Engine
 
 from meter.assembly import (
     make_account_servicer,
+    make_arbiter,
     make_certificates,
     make_described,
     make_driver,
@@ -44,6 +45,7 @@ from meter.runtime.driven_clock import ClockDriver, DrivenClock
 from meter.runtime.engine import DatabaseRole, connection_count, make_engine
 from meter.runtime.ids import random_bytes
 from meter.store.accounts import AccountStore
+from meter.store.arbitration import ArbitrationStore
 from meter.store.archived_bodies import ArchivedBodies
 from meter.store.audit_log import AuditStore
 from meter.store.dimensions import DimensionReader
@@ -169,6 +171,7 @@ class _Ground:
     journal: JournalStore
     host: Host
     archive: ArchivedBodies
+    arbitration: ArbitrationStore
     factories: FactoryStore
     marks: SoftwareMarkStore
     dying: asyncio.Event
@@ -212,6 +215,7 @@ def _lay_ground(
             archive=archive,
         ),
         archive=archive,
+        arbitration=ArbitrationStore(engine, own_shard=lambda: leases.shard, archive=archive),
         factories=FactoryStore(engine, tiers=options.tiers),
         marks=SoftwareMarkStore(engine),
         dying=dying,
@@ -262,6 +266,8 @@ def _build(
         folding=FoldStore(engine),
         upkeep=make_upkeep(options, engine=engine, clock=clock),
         quarantine=QuarantineStore(engine),
+        arbitration=ground.arbitration,
+        arbiter=make_arbiter(parts, store=ground.arbitration, leases=leases),
         roster=parts.roster,
         standbys=parts.standbys,
         metrics=metrics,
@@ -307,6 +313,7 @@ def _make_server(
             leases=ground.leases,
             door=door,
             archive=ground.archive,
+            arbitration=ground.arbitration,
         ),
         accounts=make_account_servicer(
             options, ground.accounts, registry=registry, door=door, clock=clock

@@ -5,6 +5,7 @@ import hashlib
 import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
+from typing import Final
 
 from sqlalchemy import Engine
 
@@ -33,6 +34,7 @@ from meter.runtime.driven_clock import ClockDriver, DrivenClock
 from meter.runtime.ids import process_name, random_bytes
 from meter.standbys import Standbys
 from meter.store.accounts import AccountStore
+from meter.store.arbitration import ArbitrationStore
 from meter.store.archived_bodies import ArchivedBodies
 from meter.store.attribution import AttributionStore
 from meter.store.corrections import CorrectionStore
@@ -55,6 +57,7 @@ from meter.store.replication import ReplicationStore
 from meter.store.usage import UsageStore
 from meter.upkeep import Upkeep
 from meter.wire.account_servicer import AccountServicer
+from meter.wire.arbitration import Arbiter
 from meter.wire.bounds import Bounds
 from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.door import RegistryDoor
@@ -62,8 +65,12 @@ from meter.wire.energy_servicer import EnergyServicer
 from meter.wire.factory_messages import FactoryDesk
 from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
+from meter.wire.observation_desk import ObservationDesk
 from meter.wire.software_marks import SoftwareMarkDesk
 from meter.wire.stream import StreamParts
+
+# What one of all servers does: to compare reports.
+_ARBITER_TASK: Final = "arbiter"
 
 
 def make_described(
@@ -177,20 +184,25 @@ def make_meter_servicer(
     leases: Leases,
     door: RegistryDoor,
     archive: ArchivedBodies,
+    arbitration: ArbitrationStore,
 ) -> MeterServicer:
     """Build the service that takes, shows and corrects usage."""
+    corrections = CorrectionStore(engine, own_shard=lambda: leases.shard, archive=archive)
     return MeterServicer(
         parts,
         registry=registry,
         reader=usage,
         quarantine=QuarantineStore(engine),
-        corrections=CorrectionDesk(
-            parts,
-            store=CorrectionStore(engine, own_shard=lambda: leases.shard, archive=archive),
-        ),
+        corrections=CorrectionDesk(parts, store=corrections),
+        observations=ObservationDesk(arbitration, corrections=corrections, clock=parts.clock),
         clock=parts.clock,
         door=door,
     )
+
+
+def make_arbiter(parts: StreamParts, *, store: ArbitrationStore, leases: Leases) -> Arbiter:
+    """Build what decides about requests that several reported."""
+    return Arbiter(parts, store=store, is_ours=lambda: leases.has_task(_ARBITER_TASK))
 
 
 def make_upkeep(options: MeterOptions, *, engine: Engine, clock: Clock) -> Upkeep:
@@ -251,7 +263,7 @@ def make_energy(
         clock=clock,
         pause_times=0 if is_driven else ATTRIBUTE_PAUSE_TIMES,
         # In a sandbox whoever moves the clock reads, at each edge.
-        is_reader=lambda: is_driven or leases.has_task,
+        is_reader=lambda: is_driven or leases.has_task(_reading_task(options)),
         served=FleetServed(
             PoolServedStore(engine), now_ms=clock.now_ms, is_alone=lambda: leases.is_alone
         ).look,
@@ -341,17 +353,17 @@ def make_leases(
         LeaseStore(engine, owner=process_name()),
         shard=options.shard,
         monotonic_seconds=clock.monotonic_seconds,
-        task=_reading_task(options),
+        tasks=[it for it in (_reading_task(options), _ARBITER_TASK) if it],
         on_taken=usage.ensure_watermark,
         on_round=looked,
         on_death=_teller_of(dying),
     )
 
 
-def _reading_task(options: MeterOptions) -> str | None:
-    """Return what servers with the same sources of the network call the reading of them."""
+def _reading_task(options: MeterOptions) -> str:
+    """Return what servers with the same sources of the network call the reading of them, or ""."""
     shared = sorted(f"{it.pool}={it.url}" for it in options.energy_sources if not it.is_nvml)
-    return f"energy:{hashlib.sha256(json.dumps(shared).encode()).hexdigest()}" if shared else None
+    return f"energy:{hashlib.sha256(json.dumps(shared).encode()).hexdigest()}" if shared else ""
 
 
 def _teller_of(dying: asyncio.Event) -> Callable[[], None]:

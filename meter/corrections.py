@@ -47,6 +47,17 @@ class Reported:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedEvent:
+    """An event where it was recorded first, and with whose key."""
+
+    row: EventRow
+    account_id: str
+    key_id: str
+    event: CorrectableEvent
+    reported: Reported
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ById:
     """The event with these 16 bytes as its id."""
 

@@ -83,14 +83,14 @@ class Leases:
         *,
         shard: int | None,
         monotonic_seconds: Callable[[], float],
-        task: str | None = None,
+        tasks: Sequence[str] = (),
         on_taken: Callable[[int], None] = lambda _: None,
         on_round: Callable[[int, int], None] = lambda _held, _adopted: None,
         on_death: Callable[[], None] = lambda: None,
     ) -> None:
         """Take where shards are held, and the one to begin with; None is the lowest free one.
 
-        `task` names what one of all servers does that have the same name for it.
+        `tasks` name what one of all servers does that have the same name for it.
         `on_taken` hears of each shard before it is written, and may refuse it. `on_round` hears
         how many shards are held by anybody, and how many this process has adopted. `on_death` is
         told when a fault that nobody foresaw ends the thread.
@@ -98,7 +98,7 @@ class Leases:
         self._store = store
         self._first_shard = shard
         self._monotonic_seconds = monotonic_seconds
-        self._task = task
+        self._tasks = tuple(tasks)
         self._on_taken = on_taken
         self._on_round = on_round
         self._on_death = on_death
@@ -106,7 +106,7 @@ class Leases:
         self._lease: Lease | None = None
         self._shard: int | None = None
         self._renewed_seconds = 0.0
-        self._tasked_seconds: float | None = None
+        self._tasked_seconds: dict[str, float] = {}
         self._held_count = 1
         # Since when each round has reached the database; None when the last one has not.
         self._attentive_since: float | None = None
@@ -130,10 +130,9 @@ class Leases:
         """Tell whether no other server was alive when that was last looked at."""
         return self._held_count <= 1
 
-    @property
-    def has_task(self) -> bool:
-        """Tell whether the task is this server's: for less long than the database believes it."""
-        tasked = self._tasked_seconds
+    def has_task(self, task: str) -> bool:
+        """Tell whether a task is this server's: for less long than the database believes it."""
+        tasked = self._tasked_seconds.get(task)
         return tasked is not None and self._monotonic_seconds() - tasked < LEASE_SECONDS
 
     def take(self) -> Lease:
@@ -220,8 +219,11 @@ class Leases:
 
     def _look(self, begun: float) -> None:
         self._held_count = self._store.held_count()
-        if self._task is not None:
-            self._tasked_seconds = begun if self._store.hold_task(self._task) else None
+        for task in self._tasks:
+            if self._store.hold_task(task):
+                self._tasked_seconds[task] = begun
+            else:
+                self._tasked_seconds.pop(task, None)
 
     def _run(self) -> None:
         try:

@@ -23,11 +23,13 @@ from meter.readiness import Readiness, SchemaLook
 from meter.registry import Registry
 from meter.runtime.driven_clock import ClockDriver
 from meter.standbys import Standbys
+from meter.store.arbitration import ArbitrationStore
 from meter.store.folding import FoldStore
 from meter.store.journal import JournalStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.usage import UsageStore
 from meter.upkeep import Upkeep
+from meter.wire.arbitration import Arbiter
 from meter.wire.server import Server
 
 _log = logging.getLogger(__name__)
@@ -35,6 +37,8 @@ _log = logging.getLogger(__name__)
 _REGISTRY_SECONDS = 1.0
 _WATCH_SECONDS = 2.0
 _FORGET_SECONDS = 3600.0
+# A better report takes the place of the counted one within this and a commit.
+_ARBITER_SECONDS = 1.0
 _UPKEEP_SECONDS = 60.0
 # Within this a certificate that was renewed is in use.
 _CERTIFICATE_SECONDS = 1.0
@@ -55,6 +59,8 @@ class Meter:
     folding: FoldStore
     upkeep: Upkeep
     quarantine: QuarantineStore
+    arbitration: ArbitrationStore
+    arbiter: Arbiter
     roster: Roster
     standbys: Standbys | None
     metrics: Metrics
@@ -81,6 +87,7 @@ class Meter:
             asyncio.create_task(_every(_REGISTRY_SECONDS, self._refresh)),
             asyncio.create_task(_every(_WATCH_SECONDS, self._watch)),
             asyncio.create_task(_every(_WATCH_SECONDS, self.roster.round)),
+            asyncio.create_task(_every(_ARBITER_SECONDS, self._arbitrate)),
             asyncio.create_task(_every(_FORGET_SECONDS, self._forget)),
             asyncio.create_task(self._measure()),
             asyncio.create_task(_every(_WATCH_SECONDS, self._attribute)),
@@ -163,7 +170,16 @@ class Meter:
         with _absent_store():
             before_ms = self.clock.now_ms() - CLAIM_KEPT_MS
             await asyncio.to_thread(self.journal.forget_claims, before_ms=before_ms)
+            await asyncio.to_thread(
+                self.arbitration.forget,
+                before_ms=before_ms,
+                originals_before_ms=max(before_ms, self.upkeep.kept_from_ms()),
+            )
             await asyncio.to_thread(self.energy.forget)
+
+    async def _arbitrate(self) -> None:
+        with _absent_store():
+            await self.arbiter.round()
 
     async def _measure(self) -> None:
         # Where a sandbox begins; from then on its clock has the sources read, at each edge.

@@ -54,6 +54,10 @@ class Upkeep:
         if made:
             _log.info("journal_parts_made", extra={"count": made})
 
+    def kept_from_ms(self) -> int:
+        """Return the time from which all is kept in the database; 0 where nothing ever goes."""
+        return 0 if self._kept_days is None else self._now_ms() - self._kept_days * _DAY_MS
+
     def due(self) -> Sequence[str]:
         """Return the parts that are old enough to go, oldest first."""
         if self._archive_step is None or self._kept_days is None:

@@ -8,6 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from meter import segment
+from meter.arbiter import Settlement
 from meter.corrections import NewCorrection
 from meter.domain.errors import MeterError, Reason, Refused
 from meter.domain.event import (
@@ -42,7 +43,8 @@ class Submission:
     `batch` holds the events to record, `set_aside` the others; `claims` is there when the events
     are counted by their ids, in the order of `batch`. `whole` is the payload to keep if the
     number turns out to be used with other bytes. `releases` names a quarantine entry that this
-    submission records; `corrects` is the correction that `batch` holds, with its signs.
+    submission records; `corrects` is the correction that `batch` holds, with its signs, and
+    `settles` what the arbiter has decided by it.
     `size_bytes` is what it takes of the buffer.
     """
 
@@ -53,6 +55,7 @@ class Submission:
     whole: bytes = b""
     releases: Release | None = None
     corrects: NewCorrection | None = None
+    settles: Settlement | None = None
     size_bytes: int = 0
 
 
@@ -119,6 +122,10 @@ class Transaction(Protocol):
 
     def correct(self, correction: NewCorrection, *, now_ms: int) -> int | None:
         """Note the correction that the next segment holds; None when another one was first."""
+        ...
+
+    def settle(self, settlement: Settlement, *, correction_id: int) -> None:
+        """Note what is counted by a correction."""
         ...
 
 
@@ -269,6 +276,8 @@ class _Group:
             if number is not None:
                 result.correction_id = number
                 self._append([(item.origin, item.batch)])
+                if item.settles is not None:
+                    self._transaction.settle(item.settles, correction_id=number)
 
     def _keep_aside(
         self, group: Sequence[Submission], results: Sequence[Result | MeterError | None]

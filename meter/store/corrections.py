@@ -119,17 +119,11 @@ class CorrectionStore:
         """
         with store_faults(), self._engine.connect() as connection:
             recorded = find_recorded(connection, search, archive=self._archive)
-            target, event, last = recorded.row, recorded.event, None
-            while (row := _find_row(connection, target)) is not None:
-                last = _from_row(row)
-                if last.after is None:
-                    break
-                event = last.after
-                target = EventRow(row.correction_shard, row.correction_position, _REPLACEMENT_ROW)
+            target, last = follow_corrections(connection, recorded.row)
             require_counted(connection, target, own_shard=self._own_shard())
         return Found(
             target=target,
-            event=event,
+            event=recorded.event if last is None else last.after or last.before,
             account_id=recorded.account_id,
             reported=recorded.reported,
             last=last,
@@ -151,6 +145,19 @@ class CorrectionStore:
         )
         with store_faults(), self._engine.connect() as connection:
             return [_from_row(row) for row in connection.execute(statement)]
+
+
+def follow_corrections(
+    connection: Connection, target: EventRow
+) -> tuple[EventRow, Correction | None]:
+    """Return the row of an event's newest content, and the newest correction of it."""
+    last = None
+    while (row := _find_row(connection, target)) is not None:
+        last = _from_row(row)
+        if last.after is None:
+            break
+        target = EventRow(row.correction_shard, row.correction_position, _REPLACEMENT_ROW)
+    return target, last
 
 
 def require_counted(connection: Connection, target: EventRow, *, own_shard: int) -> None:

@@ -27,6 +27,7 @@ from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
 from meter.leases import Lease, ShardLost
 from meter.runtime.engine import connection_count, store_faults
+from meter.store.arbitration import ArbitrationWrites
 from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
 from meter.store.installation import installation_time
@@ -202,7 +203,7 @@ class JournalStore:
         return [known[key] for key in keys]
 
 
-class JournalTransaction(CorrectionWrites, ObservationWrites):
+class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites):
     """What one group's transaction can do; the order is the writer's."""
 
     def __init__(self, connection: Connection, *, lease: Lease) -> None:

@@ -7,14 +7,13 @@ found where it was recorded first.
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Final
 
 import numpy as np
 from sqlalchemy import ColumnElement, Connection, bindparam, func, select, text
 
-from meter.corrections import ById, CorrectableEvent, EventRow, Reported, Search
+from meter.corrections import ById, CorrectableEvent, EventRow, RecordedEvent, Reported, Search
 from meter.domain.errors import NotFound, Reason, Refused
 from meter.domain.event import DEFAULTS, Dimensions, Origin
 from meter.domain.limits import EVENT_ID_BYTES, INSTANCE_BYTES
@@ -39,16 +38,6 @@ _NAMED_MAX: Final = 4
 # After so many the search ends: which one is meant is not known by then.
 _MEANT_MAX: Final = 100
 _WHOLE: Final = -1
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedEvent:
-    """An event where it was recorded first, and with whose key."""
-
-    row: EventRow
-    account_id: str
-    event: CorrectableEvent
-    reported: Reported
 
 
 def find_recorded(
@@ -85,6 +74,19 @@ def find_recorded(
         Reason.EVENT_NOT_FOUND,
         "No such event was recorded, of those that ended from"
         f" {to_iso(search.start_ms)} on{until}. Look earlier with start_time, or in quarantine.",
+    )
+
+
+def read_recorded(connection: Connection, segment: Segment, row: EventRow) -> RecordedEvent:
+    """Return the event in a row of its segment."""
+    origin, first = _batch_of(segment, row.row)
+    index = _index_in_batch(connection, origin, row=row.row - first) if origin.producer else 0
+    return RecordedEvent(
+        row=row,
+        account_id=origin.account_id,
+        key_id=origin.key_id,
+        event=_to_event(connection, segment, row.row),
+        reported=Reported(producer=origin.producer, sequence=origin.sequence, index=index),
     )
 
 
@@ -125,16 +127,9 @@ def _by_id(
             continue
         ids = np.frombuffer(segment.event_ids, np.uint8).reshape(-1, EVENT_ID_BYTES)
         for row in np.flatnonzero((ids == wanted).all(axis=1)).tolist():
-            origin, first = _batch_of(segment, row)
-            if not _is_own(segment, row, origin, search=search, others=others):
-                continue
-            index = _index_in_batch(connection, origin, row=row - first) if origin.producer else 0
-            yield RecordedEvent(
-                row=EventRow(shard, position, row),
-                account_id=origin.account_id,
-                event=_to_event(connection, segment, row),
-                reported=Reported(producer=origin.producer, sequence=origin.sequence, index=index),
-            )
+            origin, _ = _batch_of(segment, row)
+            if _is_own(segment, row, origin, search=search, others=others):
+                yield read_recorded(connection, segment, EventRow(shard, position, row))
 
 
 def _by_place(
@@ -156,12 +151,7 @@ def _by_place(
                     and row < count
                     and _is_own(segment, first + row, origin, search=search, others=others)
                 ):
-                    yield RecordedEvent(
-                        row=EventRow(shard, position, first + row),
-                        account_id=origin.account_id,
-                        event=_to_event(connection, segment, first + row),
-                        reported=place,
-                    )
+                    yield read_recorded(connection, segment, EventRow(shard, position, first + row))
             first += count
 
 

@@ -22,10 +22,11 @@ from meter.corrections import (
 from meter.domain import limits
 from meter.domain.credential import Credential
 from meter.domain.errors import InvalidArgument, Reason, Refused
-from meter.domain.event import DimensionTable, Origin
+from meter.domain.event import DimensionTable
 from meter.domain.outcome import Outcome
 from meter.domain.times import to_iso
 from meter.journal.check import is_text
+from meter.wire.correcting import append_correction
 from meter.wire.status import invalid
 from meter.wire.stream import PRODUCER_NAME, StreamParts
 from meter.wire.translate import id_bytes, to_event
@@ -100,19 +101,10 @@ class CorrectionDesk:
 
     async def _append(self, wanted: NewCorrection, *, account_id: str) -> Correction:
         """Write the correction, or return the same one that came first; raises Refused."""
-        origin = Origin(
-            account_id=account_id,
-            key_id=wanted.key_id,
-            received_ms=self._parts.clock.now_ms(),
-        )
-        submission = self._parts.intake.correction(wanted, origin)
-        result = await self._parts.writer.submit(submission)
+        correction_id = await append_correction(self._parts, wanted, account_id=account_id)
         correction = await asyncio.to_thread(self._store.find_correction, wanted.target)
         assert correction is not None, "either ours is on disk or the one that was first"
-        if result.correction_id:
-            kind = "void" if wanted.after is None else "replace"
-            self._parts.metrics.corrections.labels(kind).inc()
-        elif not _is_same(correction, wanted):
+        if not correction_id and not _is_same(correction, wanted):
             raise Refused(
                 Reason.CORRECTION_REFUSED,
                 f"Correction {correction.correction_id} of the same event came first. Look at it,"
@@ -146,8 +138,8 @@ def _to_search(request: pb.CorrectUsageRequest, *, now_ms: int) -> Search:
         raise invalid("account", f"at most {limits.ACCOUNT_CHARS_MAX} printable characters")
     start_ms = now_ms - limits.CLAIM_KEPT_MS
     if request.HasField("start_time"):
-        start_ms = _to_ms(request.start_time, "start_time")
-    end_ms = _to_ms(request.end_time, "end_time") if request.HasField("end_time") else None
+        start_ms = to_ms(request.start_time, "start_time")
+    end_ms = to_ms(request.end_time, "end_time") if request.HasField("end_time") else None
     if end_ms is not None and end_ms <= start_ms:
         raise invalid("end_time", "after start_time")
     return Search(
@@ -177,7 +169,8 @@ def _by_place(place: pb.EventPlace) -> ByPlace:
     return ByPlace(producer=place.producer, sequence=place.sequence, index=place.index)
 
 
-def _to_ms(time: Timestamp, field: str) -> int:
+def to_ms(time: Timestamp, field: str) -> int:
+    """Return a time of a request in ms since 1970; raises InvalidArgument."""
     if not 0 <= time.seconds < _CALENDAR_SECONDS:
         raise invalid(field, "between 1970 and 9999")
     return time.seconds * 1000 + time.nanos // 1_000_000

@@ -27,6 +27,7 @@ from meter.sources.observation import Source
 from meter.usage import GroupBy, UsageQuery, UsageReader, UsageRow
 from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.door import RegistryDoor
+from meter.wire.observation_desk import ObservationDesk
 from meter.wire.observed import merged
 from meter.wire.observed_counts import note_differing, note_observed, note_outcomes
 from meter.wire.reported import SOURCES
@@ -53,6 +54,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         reader: UsageReader,
         quarantine: Quarantine,
         corrections: CorrectionDesk,
+        observations: ObservationDesk,
         clock: Clock,
         door: RegistryDoor,
     ) -> None:
@@ -62,6 +64,7 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         self._reader = reader
         self._quarantine = quarantine
         self._corrections = corrections
+        self._observations = observations
         self._clock = clock
         self._door = door
 
@@ -121,6 +124,12 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
     ) -> pb.ListCorrectionsResponse:
         """List what was corrected."""
         return await self._corrections.list(request)
+
+    async def ListObservations(
+        self, request: pb.ListObservationsRequest, _context: _Context
+    ) -> pb.ListObservationsResponse:
+        """Show what was reported of one request."""
+        return await self._observations.list(request)
 
     async def QueryUsage(
         self, request: pb.QueryUsageRequest, _context: _Context

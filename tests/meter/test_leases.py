@@ -154,17 +154,17 @@ def test_take__of_a_shard_that_may_not_be_counted() -> None:
 def test_task__of_one_server() -> None:
     """A task is done by who has it, as long as the database was reached of late."""
     shelf = Shelf()
-    leases = Leases(shelf, shard=None, monotonic_seconds=shelf.monotonic_seconds, task="energy")
-    seen = [leases.has_task]
+    leases = Leases(shelf, shard=None, monotonic_seconds=shelf.monotonic_seconds, tasks=["energy"])
+    seen = [leases.has_task("energy")]
     leases.take()
-    seen.append(leases.has_task)
+    seen.append(leases.has_task("energy"))
     shelf.seconds += LEASE_SECONDS
-    seen.append(leases.has_task)
+    seen.append(leases.has_task("energy"))
     leases.round()
-    seen.append(leases.has_task)
+    seen.append(leases.has_task("energy"))
     shelf.is_tasked = False
     leases.round()
-    seen.append(leases.has_task)
+    seen.append(leases.has_task("energy"))
     assert seen == [False, True, False, True, False]
 
 
