@@ -364,6 +364,36 @@ energy_intervals = Table(
     Column("begin_count", Integer, nullable=False),
     Column("end_count", Integer, nullable=False),
 )
+# What is known of an engine's page from when to when, and where its counters stood then.
+engine_replicas = Table(
+    "engine_replicas",
+    metadata,
+    Column("replica", Text, primary_key=True),
+    Column("pool", Text, nullable=False),
+    Column("profile", Text, nullable=False),
+    Column("first_time", _Time, nullable=False),
+    Column("read_time", _Time, nullable=False),
+)
+engine_counters = Table(
+    "engine_counters",
+    metadata,
+    Column("replica", Text, primary_key=True),
+    Column("series", Text, primary_key=True),
+    Column("tokens", BigInteger, nullable=False),
+)
+# What engines counted in an interval; of it, what came between reads too far apart.
+engine_intervals = Table(
+    "engine_intervals",
+    metadata,
+    Column("pool", Text, primary_key=True),
+    Column("interval_start", _Time, primary_key=True),
+    Column("replica", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("kind", Text, primary_key=True),
+    Column("tokens", BigInteger, nullable=False),
+    Column("gap_tokens", BigInteger, nullable=False),
+    Column("reset_count", Integer, nullable=False),
+)
 # A pool's interval: `version` moves with its energy and with its tokens; its energy is attributed
 # as it stood at `attributed_version`. `fault` is why its power is not valid, empty when it is.
 pool_intervals = Table(
