@@ -205,10 +205,172 @@ READ: Final[Mapping[str, tuple[str, Mapping[str, object], Mapping[str, int], int
         1010,
         70,
     ),
+    "LiteLLM names the same cached tokens in three places": (
+        "litellm_anthropic",
+        {
+            "prompt_tokens": 610,
+            "completion_tokens": 20,
+            "total_tokens": 630,
+            "prompt_tokens_details": {
+                "cached_tokens": 500,
+                "cache_creation_tokens": 100,
+                "cache_write_tokens": 100,
+                "cache_creation_token_details": {
+                    "ephemeral_5m_input_tokens": 30,
+                    "ephemeral_1h_input_tokens": 60,
+                },
+                "text_tokens": 10,
+            },
+            "cache_read_input_tokens": 500,
+            "cache_creation_input_tokens": 100,
+            "completion_tokens_details": {"reasoning_tokens": 5, "text_tokens": 15},
+        },
+        {
+            "INPUT": 10,
+            "CACHE_READ": 500,
+            "CACHE_WRITE_5M": 40,
+            "CACHE_WRITE_1H": 60,
+            "OUTPUT": 15,
+            "REASONING": 5,
+        },
+        610,
+        20,
+    ),
+    "LiteLLM names cached tokens beside the details alone": (
+        "litellm",
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 2,
+            "prompt_tokens_details": None,
+            "cache_read_input_tokens": 60,
+            "cache_creation_input_tokens": 30,
+        },
+        {"INPUT": 10, "CACHE_READ": 60, "CACHE_WRITE_30M": 30, "OUTPUT": 2},
+        100,
+        2,
+    ),
+    "thoughts and tools are beside, cached tokens inside": (
+        "gemini",
+        {
+            "promptTokenCount": 100,
+            "cachedContentTokenCount": 60,
+            "candidatesTokenCount": 20,
+            "thoughtsTokenCount": 300,
+            "toolUsePromptTokenCount": 7,
+            "totalTokenCount": 427,
+        },
+        {"INPUT": 47, "CACHE_READ": 60, "OUTPUT": 20, "REASONING": 300},
+        107,
+        320,
+    ),
+    "modalities, and what of them was cached": (
+        "gemini",
+        {
+            "prompt_token_count": 100,
+            "cached_content_token_count": 50,
+            "candidates_token_count": 30,
+            "prompt_tokens_details": [
+                {"modality": "TEXT", "token_count": 20},
+                {"modality": "DOCUMENT", "token_count": 10},
+                {"modality": "AUDIO", "token_count": 40},
+                {"modality": "IMAGE", "token_count": 10},
+                {"modality": "VIDEO", "token_count": 20},
+            ],
+            "cache_tokens_details": [
+                {"modality": "TEXT", "token_count": 10},
+                {"modality": "AUDIO", "token_count": 25},
+                {"modality": "IMAGE", "token_count": 10},
+                {"modality": "VIDEO", "token_count": 5},
+            ],
+            "candidates_tokens_details": [
+                {"modality": "TEXT", "token_count": 12},
+                {"modality": "AUDIO", "token_count": 10},
+                {"modality": "IMAGE", "token_count": 5},
+                {"modality": "VIDEO", "token_count": 3},
+            ],
+        },
+        {
+            "INPUT": 20,
+            "CACHE_READ": 15,
+            "AUDIO_CACHE_READ": 25,
+            "IMAGE_CACHE_READ": 10,
+            "AUDIO_INPUT": 15,
+            "VIDEO_INPUT": 15,
+            "OUTPUT": 12,
+            "AUDIO_OUTPUT": 10,
+            "IMAGE_OUTPUT": 5,
+            "VIDEO_OUTPUT": 3,
+        },
+        100,
+        30,
+    ),
+    "an answer that was thought of alone": (
+        "gemini",
+        {"promptTokenCount": 10, "thoughtsTokenCount": 5, "totalTokenCount": 15},
+        {"INPUT": 10, "REASONING": 5},
+        10,
+        5,
+    ),
+    "Bedrock's caches are beside its input": (
+        "bedrock",
+        {
+            "inputTokens": 10,
+            "outputTokens": 7,
+            "totalTokens": 617,
+            "cacheReadInputTokens": 500,
+            "cacheWriteInputTokens": 100,
+        },
+        {"INPUT": 10, "CACHE_READ": 500, "CACHE_WRITE_5M": 100, "OUTPUT": 7},
+        610,
+        7,
+    ),
+    "Bedrock's writes by how long they are kept": (
+        "bedrock",
+        {
+            "inputTokens": 10,
+            "outputTokens": 7,
+            "cacheWriteInputTokens": 100,
+            "cacheDetails": [
+                {"ttl": "1h", "inputTokens": 70},
+                {"ttl": "5m", "inputTokens": 30},
+            ],
+        },
+        {"INPUT": 10, "CACHE_WRITE_5M": 30, "CACHE_WRITE_1H": 70, "OUTPUT": 7},
+        110,
+        7,
+    ),
+    "a prompt of hits and misses": (
+        "deepseek",
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 50,
+            "prompt_cache_hit_tokens": 64,
+            "prompt_cache_miss_tokens": 36,
+            "prompt_tokens_details": {"cached_tokens": 64},
+            "completion_tokens_details": {"reasoning_tokens": 40},
+        },
+        {"INPUT": 36, "CACHE_READ": 64, "OUTPUT": 10, "REASONING": 40},
+        100,
+        50,
+    ),
+    "what llama.cpp processed is beside what it had": (
+        "llamacpp",
+        {"cache_n": 236, "prompt_n": 1, "predicted_n": 35, "predicted_ms": 1.5},
+        {"INPUT": 1, "CACHE_READ": 236, "OUTPUT": 35},
+        237,
+        35,
+    ),
+    "what Ollama had is inside what it evaluated": (
+        "ollama",
+        {"prompt_eval_count": 26, "prompt_eval_cached_count": 20, "eval_count": 298},
+        {"INPUT": 6, "CACHE_READ": 20, "OUTPUT": 298},
+        26,
+        298,
+    ),
 }
 
 REFUSED: Final[Mapping[str, tuple[str, object]]] = {
-    "no such profile": ("gemini", {"prompt_tokens": 1, "completion_tokens": 1}),
+    "no such profile": ("guess", {"prompt_tokens": 1, "completion_tokens": 1}),
     "another provider's object": ("openai", {"input_tokens": 10, "output_tokens": 5}),
     "no prompt total": ("openai", {"completion_tokens": 5}),
     "an output total that is null": (
@@ -267,6 +429,73 @@ REFUSED: Final[Mapping[str, tuple[str, object]]] = {
         "anthropic",
         {"input_tokens": 1, "output_tokens": 1, "output_tokens_details": {"thinking_tokens": 2}},
     ),
+    "LiteLLM keeps more than was written": (
+        "litellm",
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 1,
+            "prompt_tokens_details": {
+                "cache_creation_tokens": 5,
+                "cache_creation_token_details": {"ephemeral_1h_input_tokens": 6},
+            },
+        },
+    ),
+    "thoughts that are inside the candidates": (
+        "gemini",
+        {
+            "promptTokenCount": 10,
+            "candidatesTokenCount": 20,
+            "thoughtsTokenCount": 5,
+            "totalTokenCount": 30,
+        },
+    ),
+    "no prompt of Gemini": ("gemini", {"candidatesTokenCount": 20}),
+    "more cached audio than there was": (
+        "gemini",
+        {
+            "promptTokenCount": 10,
+            "cachedContentTokenCount": 5,
+            "promptTokensDetails": [{"modality": "AUDIO", "tokenCount": 4}],
+            "cacheTokensDetails": [{"modality": "AUDIO", "tokenCount": 5}],
+        },
+    ),
+    "Bedrock's writes do not sum": (
+        "bedrock",
+        {
+            "inputTokens": 1,
+            "outputTokens": 1,
+            "cacheWriteInputTokens": 10,
+            "cacheDetails": [{"ttl": "5m", "inputTokens": 9}],
+        },
+    ),
+    "Bedrock keeps for a time that has no class": (
+        "bedrock",
+        {
+            "inputTokens": 1,
+            "outputTokens": 1,
+            "cacheWriteInputTokens": 10,
+            "cacheDetails": [{"ttl": "1d", "inputTokens": 10}],
+        },
+    ),
+    "hits and misses that do not sum": (
+        "deepseek",
+        {
+            "prompt_tokens": 100,
+            "completion_tokens": 1,
+            "prompt_cache_hit_tokens": 64,
+            "prompt_cache_miss_tokens": 35,
+        },
+    ),
+    "more hits than prompt": (
+        "deepseek",
+        {"prompt_tokens": 10, "completion_tokens": 1, "prompt_cache_hit_tokens": 11},
+    ),
+    "an Ollama that leaves out a cached prompt": ("ollama", {"eval_count": 5}),
+    "more cached than Ollama evaluated": (
+        "ollama",
+        {"prompt_eval_count": 5, "prompt_eval_cached_count": 6, "eval_count": 5},
+    ),
+    "llama.cpp without timings": ("llamacpp", {"prompt_tokens": 5, "completion_tokens": 1}),
     "a negative count": ("openai", {"prompt_tokens": -1, "completion_tokens": 1}),
     "a fraction": ("openai", {"prompt_tokens": 1.5, "completion_tokens": 1}),
     "a truth value": ("openai", {"prompt_tokens": True, "completion_tokens": 1}),
@@ -289,7 +518,7 @@ def test_read_usage__gives_disjoint_classes(case: str) -> None:
     assert reading.reported_input_count == input_count
     assert reading.reported_output_count == output_count
     generated = {TokenClass.OUTPUT, TokenClass.REASONING, TokenClass.AUDIO_OUTPUT,
-                 TokenClass.IMAGE_OUTPUT}  # fmt: skip
+                 TokenClass.IMAGE_OUTPUT, TokenClass.VIDEO_OUTPUT}  # fmt: skip
     assert sum(n for c, n in reading.tokens.items() if c in generated) == output_count
     assert sum(n for c, n in reading.tokens.items() if c not in generated) == input_count
 
