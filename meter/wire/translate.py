@@ -11,6 +11,7 @@ import numpy as np
 from meter.domain import limits
 from meter.domain.event import (
     DEFAULTS,
+    REPORTED,
     BoolArray,
     Dimensions,
     DimensionTable,
@@ -247,6 +248,10 @@ def _bounded(said: Any) -> Dimensions:  # noqa: ANN401
 def to_event(batch: EventBatch, place: int) -> usage_pb2.UsageEvent:
     """Return one event of a batch as a message, to be kept in quarantine."""
     dimensions = batch.table[int(batch.dimension[place])]
+    said = {
+        name: default if (column := batch.extra.get(name)) is None else _fit(column[place])
+        for name, default in REPORTED.items()
+    }
     event = usage_pb2.UsageEvent(
         dimensions=usage_pb2.Dimensions(
             account=dimensions.account,
@@ -256,22 +261,21 @@ def to_event(batch: EventBatch, place: int) -> usage_pb2.UsageEvent:
             pool=dimensions.pool,
             region=dimensions.region,
         ),
-        duration_ms=_fit(batch.column("duration_ms")[place]),
-        attempt=_fit(batch.column("attempt")[place]),
+        duration_ms=said["duration_ms"],
+        attempt=said["attempt"],
     )
     # Numbers that the enums do not have cannot be set through the typed constructor's checks.
     event.dimensions.mode = dimensions.mode  # type: ignore[assignment]
-    event.finish = _fit(batch.column("finish")[place])  # type: ignore[assignment]
-    event.quality = _fit(batch.column("quality")[place])  # type: ignore[assignment]
+    event.finish = said["finish"]  # type: ignore[assignment]
+    event.quality = said["quality"]  # type: ignore[assignment]
     event.end_time.FromMilliseconds(min(max(int(batch.end_ms[place]), _FIRST_MS), _LAST_MS))
     for number, counts in sorted(batch.tokens.items()):
         if counts[place]:
             item = event.tokens.add(count=int(counts[place]))
             item.token_class = number  # type: ignore[assignment]
     for name, wire_name in (("reported_input", "input"), ("reported_output", "output")):
-        value = _fit(batch.column(name)[place])
-        if value != -1:
-            setattr(event, f"reported_{wire_name}_count", value)
+        if said[name] != -1:
+            setattr(event, f"reported_{wire_name}_count", said[name])
     if batch.event_ids is not None and batch.event_ids[place].any():
         event.event_id = str(uuid.UUID(bytes=batch.event_ids[place].tobytes()))
     if batch.request_ids is not None:

@@ -3,10 +3,11 @@
 import uuid
 from pathlib import Path
 
+import grpc
 import pytest
 
 from tests.wire.apart import Apart
-from tests.wire.session import rows
+from tests.wire.session import reason_of, rows
 from tokenworks.client import Meter
 from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
@@ -14,8 +15,6 @@ INPUT = usage_pb2.TOKEN_CLASS_INPUT
 RECORDED = outcome_pb2.OUTCOME_RECORDED
 DUPLICATE = outcome_pb2.OUTCOME_DUPLICATE
 OBSERVED = outcome_pb2.OUTCOME_OBSERVED
-CONFLICT = outcome_pb2.OUTCOME_CONFLICT
-TIER_UNKNOWN = outcome_pb2.OUTCOME_TIER_UNKNOWN
 HELD = meter_service_pb2.QUARANTINE_STATE_HELD
 
 
@@ -114,3 +113,32 @@ def test_client__source_is_kept_in_its_spool(session: Apart, tmp_path: Path) -> 
     ) as client:
         assert client.flush()
     assert session.counted() == {("acme", "high", INPUT): 3 + 7}
+
+
+def test_release__is_a_report_of_its_source(session: Apart) -> None:
+    """What was set aside, by a call and by a stream, is released as the report that it was."""
+    request_id = str(uuid.uuid4())
+    called = session.event("late", request_id=request_id, tokens={INPUT: 7})
+    streamed = session.event("late", event_id="", request_id=request_id, tokens={INPUT: 9})
+    assert report(session, called) == [outcome_pb2.OUTCOME_ACCOUNT_UNKNOWN]
+    session.exchange(session.opening(), batch(1, session.event(event_id=""), streamed))
+    session.create_account("late")
+    for entry in session.quarantine(state=HELD):
+        request = meter_service_pb2.ReleaseQuarantineRequest(quarantine_id=entry.quarantine_id)
+        session.call("ReleaseQuarantine", request)
+    assert report(session, called) == [DUPLICATE]
+    assert session.counted() == {("acme", "high", INPUT): 3, ("late", "high", INPUT): 7}
+
+
+def test_record_usage__of_an_unknown_source(session: Apart) -> None:
+    """A number that names no source is refused: what it reports could not be told from others."""
+    with pytest.raises(grpc.RpcError) as failure:
+        report(session, session.event(), source=99)
+    assert reason_of(failure.value)[:2] == (grpc.StatusCode.INVALID_ARGUMENT, "ARGUMENT_INVALID")
+
+
+def test_stream__of_an_unknown_source_is_kept_whole(session: Apart) -> None:
+    """A newer client's source is not guessed at: its batch waits for a person, or a newer meter."""
+    answers = session.exchange(session.opening(), batch(1, session.event(), source=99))
+    (aside,) = answers[-1].ack.set_aside
+    assert (aside.index, aside.outcome) == (-1, outcome_pb2.OUTCOME_BATCH_MALFORMED)
