@@ -13,12 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
-from meter.access import Rule, on_own
+from meter.access import REPORTERS, Rule
 from meter.call_context import begin_call, note_key
 from meter.certificates import SHOWN, Shown
 from meter.domain import errors, limits
 from meter.domain.clock import Clock
-from meter.domain.credential import Credential, Role
+from meter.domain.credential import Credential
 from meter.domain.errors import MeterError, Overloaded, Reason, Unauthenticated, Unavailable
 from meter.domain.times import to_iso
 from meter.metrics import Metrics
@@ -29,8 +29,6 @@ from meter.wire.http_bodies import Body, BodyFault
 from meter.wire.refusals import RefusalLog
 from meter.wire.status import SANDBOX_KEY, as_meter_error, code_of, invalid
 
-# Who brings a report may report: each event is set aside whose account the caller may not.
-REPORTERS: Final = on_own(Role.PRODUCER)
 _JSON: Final = "application/json"
 _STATUSES: Final[Mapping[type[MeterError], int]] = {
     errors.Unauthenticated: 401,

@@ -81,7 +81,7 @@ class OpenAiServer:
 
     `continuous` is vLLM's `--enable-force-include-usage`: usage in every chunk, asked for or not.
     `details` is `--enable-prompt-tokens-details`. A `response_id` that is set is the same for all.
-    `failing` is a status that every request gets.
+    `failing` is a status that every request gets; 0 ends its connection without an answer.
     """
 
     address: str
@@ -162,16 +162,21 @@ class _Handler(BaseHTTPRequestHandler):
         asked = Asked(path=self.path, headers=headers, body=body)
         state.note(asked)
         plan = Plan.read(_prompt_of(body))
-        status = state.failing or plan.status
+        status = plan.status if state.failing is None else state.failing
         if self.path not in _PATHS:
             status = 404
-        if status != 200:
+        if status == 0:
+            self.close_connection = True
+        elif status != 200:
             self._send_json(status, {"error": {"message": "as planned", "code": status}})
-            return
-        if body.get("stream"):
+        elif body.get("stream"):
             self._stream(asked, plan)
-            return
-        choice = {"index": 0, "finish_reason": "stop", **_part(self.path, "word " * plan.chunks)}
+        else:
+            self._answer(asked, plan)
+
+    def _answer(self, asked: Asked, plan: Plan) -> None:
+        state = self.server.state
+        choice = {"index": 0, "finish_reason": "stop", **_part(asked.path, "word " * plan.chunks)}
         self._send_json(
             200,
             {

@@ -7,9 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pool import Default
 from google.protobuf.timestamp_pb2 import Timestamp
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from tokenworks.billing.v1 import billing_service_pb2 as billing
+from tokenworks.foreign.envoy.v1 import access_log_pb2 as envoy
 from tokenworks.meter.v1 import (
     account_service_pb2 as accounts,
 )
@@ -27,6 +32,8 @@ from tokenworks.meter.v1 import (
 
 METER: Final = "tokenworks.meter.v1."
 BILLING: Final = "tokenworks.billing.v1.BillingService/"
+OTLP: Final = "opentelemetry.proto.collector."
+ENVOY: Final = "envoy.service.accesslog.v3.AccessLogService"
 # In the accounts' tree: tenant-team is in tenant, which is in holding; stranger-team in stranger.
 ABOVE, OWN, BELOW = "holding", "tenant", "tenant-team"
 FOREIGN, FOREIGN_BELOW = "stranger", "stranger-team"
@@ -42,6 +49,23 @@ class Things:
 
 
 Probe = Callable[[str, Things], Any]
+
+
+def _add_envoy_service() -> Any:  # noqa: ANN401
+    """Return the file of Envoy's service with our messages: there are no stubs of its name."""
+    package, _, service = ENVOY.rpartition(".")
+    file = FileDescriptorProto(name="tests/envoy_service.proto", package=package, syntax="proto3")
+    file.dependency.append(envoy.DESCRIPTOR.name)
+    method = file.service.add(name=service).method.add(
+        name="StreamAccessLogs",
+        input_type=f".{envoy.AccessLogMessage.DESCRIPTOR.full_name}",
+        output_type=f".{envoy.AccessLogAnswer.DESCRIPTOR.full_name}",
+    )
+    method.client_streaming = True
+    return Default().AddSerializedFile(file.SerializeToString())
+
+
+ENVOY_FILE: Final = _add_envoy_service()
 
 
 def _edge(text: str) -> Timestamp:
@@ -120,9 +144,13 @@ UNNAMED: Final[Mapping[str, Any]] = {
     METER + "MeterService/RecordUsage": meter.RecordUsageRequest(),
     METER + "MeterService/CorrectUsage": meter.CorrectUsageRequest(),
     METER + "MeterService/ListCorrections": meter.ListCorrectionsRequest(),
+    METER + "MeterService/ListObservations": meter.ListObservationsRequest(),
     METER + "MeterService/ListQuarantine": meter.ListQuarantineRequest(),
     METER + "MeterService/ReleaseQuarantine": meter.ReleaseQuarantineRequest(quarantine_id=9),
     METER + "MeterService/RejectQuarantine": meter.RejectQuarantineRequest(),
+    f"{ENVOY}/StreamAccessLogs": envoy.AccessLogMessage(),
+    OTLP + "trace.v1.TraceService/Export": trace_service_pb2.ExportTraceServiceRequest(),
+    OTLP + "logs.v1.LogsService/Export": logs_service_pb2.ExportLogsServiceRequest(),
     METER + "EnergyService/RecordEnergy": energy.RecordEnergyRequest(),
     METER + "EnergyService/QueryEfficiency": energy.QueryEfficiencyRequest(),
     METER + "EnergyService/ListEnergySources": energy.ListEnergySourcesRequest(),

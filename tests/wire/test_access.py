@@ -13,6 +13,8 @@ from google.protobuf.descriptor_pool import Default
 from google.protobuf.message_factory import GetMessageClass
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from billing.access import BILLING_ACCESS
 from meter.access import METER_ACCESS, Access, Place, on_account
@@ -25,6 +27,7 @@ from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.access_probes import (
     ABOVE,
     BELOW,
+    ENVOY_FILE,
     FIXED,
     FOREIGN,
     FOREIGN_BELOW,
@@ -79,10 +82,11 @@ class World:
 def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """Two customers with usage, producers, keys and invoices: one's own and a stranger."""
     folder = tmp_path_factory.mktemp("access")
-    sandbox = {"sandbox_clock": BEGIN}
+    settings = {"sandbox_clock": BEGIN, "otlp": "true"}
+    settings |= {f"otlp_{kind}_address": "127.0.0.1:0" for kind in ("grpc", "http")}
     with (
         cluster.database() as url,
-        running_meter_on(url, folder=folder, settings=sandbox) as running,
+        running_meter_on(url, folder=folder, settings=settings) as running,
     ):
         office = Office(running)
         tree = ((ABOVE, ""), (OWN, ABOVE), (BELOW, OWN), (FOREIGN, ""), (FOREIGN_BELOW, FOREIGN))
@@ -134,6 +138,7 @@ def ask(channel: grpc.Channel, name: str, request: Any, api_key: str | None) -> 
     make: Any = {
         (False, False): channel.unary_unary,
         (False, True): channel.unary_stream,
+        (True, False): channel.stream_unary,
         (True, True): channel.stream_stream,
     }[method.client_streaming, method.server_streaming]
     call = make(
@@ -183,13 +188,15 @@ def test_access__has_each_call_once() -> None:
         billing,
         clock_service_pb2,
         energy_service_pb2,
+        logs_service_pb2,
         meter_service_pb2,
         producer_service_pb2,
+        trace_service_pb2,
     )
     calls = {
         f"{service.full_name}/{method.name}"
-        for file in files
-        for service in file.DESCRIPTOR.services_by_name.values()
+        for file in (*(it.DESCRIPTOR for it in files), ENVOY_FILE)
+        for service in file.services_by_name.values()
         for method in service.methods
     }
     ours = {name for name, rule in ACCESS.items() if rule.place is not Place.ANYBODY}

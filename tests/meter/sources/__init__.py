@@ -1,0 +1,1 @@
+"""Tests of how the reports of others are read."""
