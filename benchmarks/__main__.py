@@ -15,6 +15,7 @@ from benchmarks.explain import measure_explain
 from benchmarks.ingest import measure_events, measure_stream, measure_unary
 from benchmarks.measurement import Measurement
 from benchmarks.queries import measure_account_month, measure_preview
+from benchmarks.sources import measure_otlp
 from benchmarks.spool import measure_append, measure_open
 
 # Each row: how it is measured, its unit, and whether a value beside its bound is enough.
@@ -30,6 +31,7 @@ ROWS: dict[str, tuple[Callable[[float], Measurement], str, Callable[[float, floa
     "billing.close_100k": (measure_close, "s", lambda value, _: value <= 60),
     "billing.explain": (measure_explain, "s", lambda value, _: value <= 2),
     "energy.attribution": (measure_attribution, "s", lambda value, _: value <= 5),
+    "sources.otlp": (measure_otlp, "spans/s", lambda value, _: value >= 30_000),
     # Five of these a second are what a flush interval asks for.
     "spool.append": (measure_append, "batches/s", lambda value, _: value >= 50),
     "spool.open": (measure_open, "s", lambda value, _: value <= 10),

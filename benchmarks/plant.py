@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +60,11 @@ class Plant:
 
 
 @contextmanager
-def running_plant() -> Iterator[Plant]:
-    """Start Postgres (fsync on) and `tokenworks serve`, with the workload's accounts."""
+def running_plant(settings: Mapping[str, str] | None = None) -> Iterator[Plant]:
+    """Start Postgres (fsync on) and `tokenworks serve`, with the workload's accounts.
+
+    `settings` are further ones of the meter, by their names in the environment.
+    """
     folder = Path(tempfile.mkdtemp(prefix="tokenworks-bench-"))
     postgres = Postgres(folder / "pg" / "postgres", programs=find_programs(None), durable=True)
     try:
@@ -72,7 +75,8 @@ def running_plant() -> Iterator[Plant]:
         pepper = folder / "pepper"
         pepper.touch(mode=0o600)
         pepper.write_text(_PEPPER.hex())
-        with _meter(url, pepper=pepper, log=folder / "meter.log") as (process, target):
+        log = folder / "meter.log"
+        with _meter(url, pepper=pepper, log=log, settings=settings or {}) as (process, target):
             plant = Plant(target, key, url, process.pid)
             _create_accounts(plant)
             yield plant
@@ -82,7 +86,9 @@ def running_plant() -> Iterator[Plant]:
 
 
 @contextmanager
-def _meter(url: str, *, pepper: Path, log: Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def _meter(
+    url: str, *, pepper: Path, log: Path, settings: Mapping[str, str]
+) -> Iterator[tuple[subprocess.Popen[str], str]]:
     environment = os.environ | {
         "TOKENWORKS_DATABASE_URL": url,
         "TOKENWORKS_KEY_PEPPER_FILE": str(pepper),
@@ -90,6 +96,7 @@ def _meter(url: str, *, pepper: Path, log: Path) -> Iterator[tuple[subprocess.Po
         "TOKENWORKS_HTTP_ADDRESS": "127.0.0.1:0",
         # Asked is what the server does, not how much of it one key may have.
         "TOKENWORKS_CALLS_PER_SECOND_MAX": "1000000",
+        **settings,
     }
     command = [str(Path(sys.executable).parent / "tokenworks"), "serve", "--json"]
     with (
