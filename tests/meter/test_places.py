@@ -56,6 +56,9 @@ def test_to_dimensions__translates_and_fills() -> None:
         ("[accounts]\nx = ['a']", "2: accounts.x: is a list, and must be a text in quotes"),
         ("[headers]\ntier = ''", "2: headers.tier: is empty"),
         (f"[accounts]\n{'x' * 257} = 'a'", "has a name of more than 256 characters"),
+        ("[envoy]\naccount = 'x-tenant'", "2: envoy.account: is no place: header:NAME, tag:NAME,"),
+        ("[envoy]\nmodel = 'header:X'", "2: envoy.model: names a header in capitals"),
+        ("[envoy.ai_gateway]\nmodel = 'metadata:x'", "2: envoy.ai_gateway.model: has no key"),
         ("[defaults", "1: no TOML"),
     ],
 )

@@ -47,6 +47,7 @@ EVERYTHING: Values = {
     "networkPolicy": {
         "enabled": True,
         "grpcFrom": [{"namespaceSelector": {"matchLabels": {"reports": "yes"}}}],
+        "otlpFrom": [{"podSelector": {"matchLabels": {"engine": "yes"}}}],
         "egress": [{"ports": [{"port": 4317, "protocol": "TCP"}]}],
     },
     "serviceAccount": {"annotations": {"example.com/role": "meter"}},
@@ -71,6 +72,8 @@ EVERYTHING: Values = {
         "otlp_traces_endpoint": "http://collector.monitoring.svc:4317",
         "log_level": "debug",
     },
+    "otlp": {"enabled": True},
+    "sources": '[defaults]\ntier = "free"\n',
     "archive": {"existingClaim": "archive"},
     "migrations": {"database": {"existingSecret": "owner"}},
     "resources": {"requests": {"cpu": 4, "memory": "4Gi"}, "limits": {"memory": "4Gi"}},

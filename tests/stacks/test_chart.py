@@ -60,6 +60,9 @@ REFUSED: list[tuple[Values, list[str]]] = [
         ["'/tls/existingSecret'"],
     ),
     (MINIMAL | {"serviceAccount": {"create": True, "name": "mine"}}, ["'/serviceAccount"]),
+    (MINIMAL | {"otlp": True}, ["'/otlp'"]),
+    (MINIMAL | {"sources": {"defaults": {"tier": "free"}}}, ["'/sources'"]),
+    (MINIMAL | {"settings": {"otlp": True}}, ["'otlp' not allowed"]),
     (MINIMAL | {"keyPepper": {"pepper": "00"}}, ["'/keyPepper'", "'pepper' not allowed"]),
     (MINIMAL | {"billingClose": {"processes": 65}}, ["'/billingClose/processes'"]),
     (MINIMAL | {"replayCheck": {"schedule": "monthly"}}, ["'/replayCheck/schedule'"]),
@@ -107,11 +110,15 @@ FENCED = ["NetworkPolicy"] * 2
         ("minimal", ALWAYS),
         ("secret", ALWAYS),
         ("bare", ["Deployment", "Job", "Service"]),
-        ("everything", [*ALWAYS, *WATCHED, *FENCED, "Certificate", "HorizontalPodAutoscaler"]),
+        (
+            "everything",
+            [*ALWAYS, *WATCHED, *FENCED, "Certificate", "ConfigMap", "HorizontalPodAutoscaler"],
+        ),
         ("smallest", ALWAYS),
         ("tls", [*ALWAYS, "Certificate"]),
         ("highly-available", [*ALWAYS, *FENCED, "HorizontalPodAutoscaler"]),
         ("monitored", [*ALWAYS, *WATCHED]),
+        ("gateways", [*ALWAYS, *FENCED, "ConfigMap"]),
         (
             "shared-cluster",
             [*["CronJob"] * 2, "Deployment", "Job", "PodDisruptionBudget", "Service", *FENCED],
@@ -172,7 +179,7 @@ def test_name__of_a_long_release(engine: Engine) -> None:
 
 def test_dashboards__are_carried_unchanged(engine: Engine) -> None:
     """The ConfigMap holds the very files, under the labels that the sidecar looks for."""
-    carried = engine.get("ConfigMap")
+    carried = engine.get("ConfigMap", name="-dashboard")
     assert {name: json.loads(text) for name, text in carried["data"].items()} == {
         f"tokenworks-{name}.json": dashboard for name, dashboard in DASHBOARDS.items()
     }
@@ -182,7 +189,7 @@ def test_dashboards__are_carried_unchanged(engine: Engine) -> None:
 
 def test_dashboards__fit_into_a_config_map(engine: Engine) -> None:
     """Kubernetes takes no more than a MiB; Helm's own record of a release holds them too."""
-    assert len(json.dumps(engine.get("ConfigMap"))) < CONFIG_MAP_BYTES_MAX / 2
+    assert len(json.dumps(engine.get("ConfigMap", name="-dashboard"))) < CONFIG_MAP_BYTES_MAX / 2
 
 
 @pytest.mark.parametrize("example", EXAMPLES)
@@ -192,9 +199,9 @@ def test_example__is_rendered_as_it_was(engine: Engine, example: str) -> None:
     assert written(engine, example) == golden, "to renew it: python -m tests.stacks.golden"
 
 
-def test_examples__are_five() -> None:
+def test_examples__are_six() -> None:
     """Each example has its golden file, and no other is kept."""
-    assert len(EXAMPLES) == 5
+    assert len(EXAMPLES) == 6
     assert sorted(path.stem for path in FOLDER.glob("*.yaml")) == list(EXAMPLES)
 
 
@@ -203,6 +210,7 @@ def test_settings__are_those_of_the_meter() -> None:
     schema = json.loads((CHART / "values.schema.json").read_text("utf-8"))
     named = set(schema["properties"]["settings"]["properties"])
     own = {"database_url", "key_pepper_file", "grpc_address", "http_address", "insecure"}
+    own |= {"otlp", "otlp_grpc_address", "otlp_http_address", "sources_file"}
     own |= {"tls_certificate", "tls_key", "tls_client_ca", "http_tls", "archive_folder"}
     # A shard is whichever is free, a sandbox is driven by hand, the rest is of commands and `up`.
     others = {"shard", "sandbox_clock", "pg_bin", "server", "api_key", "credentials_file"}

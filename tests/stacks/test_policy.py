@@ -7,6 +7,7 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from cli.process import Exit
+from meter.sources.places import read_places
 from tests.stacks.chart import CASES, EVERYTHING, MINIMAL, Engine, Manifest, Values, find_pod
 
 pytestmark = pytest.mark.stacks
@@ -71,8 +72,45 @@ def test_network__lets_in_who_is_named(engine: Engine) -> None:
     spec = engine.get("NetworkPolicy", name="tokenworks")["spec"]
     assert spec["podSelector"] == engine.get("Deployment")["spec"]["selector"]
     let_in = {rule["ports"][0]["port"]: rule["from"] for rule in spec["ingress"]}
-    assert let_in == {"grpc": [PEER], "http": OWN_NAMESPACE}
+    engines = [{"podSelector": {"matchLabels": {"engine": "yes"}}}]
+    assert let_in == {
+        "grpc": [PEER],
+        "http": OWN_NAMESPACE,
+        "otlp-grpc": engines,
+        "otlp-http": engines,
+    }
     assert spec["policyTypes"] == ["Ingress", "Egress"]
+
+
+def test_otlp__is_where_exporters_look(engine: Engine) -> None:
+    """The Service has OpenTelemetry's own ports where it is on, and neither where it is off."""
+    for values, wanted in ((EVERYTHING, [7411, 7412, 4317, 4318]), (MINIMAL, [7411, 7412])):
+        ports = engine.get("Service", values=values)["spec"]["ports"]
+        assert [it["port"] for it in ports] == wanted
+        (container,) = _containers(engine.get("Deployment", values=values))
+        assert [it["containerPort"] for it in container["ports"]] == wanted
+        assert {it["targetPort"] for it in ports} == {it["name"] for it in container["ports"]}
+        told = {it["name"]: it.get("value") for it in container["env"]}
+        assert ("TOKENWORKS_OTLP" in told) == (len(wanted) > 2)
+
+
+def test_sources__are_the_file_that_the_meter_reads(engine: Engine) -> None:
+    """The text of the values is a file in the pod, and another text begins new pods."""
+    (container,) = _containers(engine.get("Deployment"))
+    told = {it["name"]: it.get("value") for it in container["env"]}
+    (mount,) = [it for it in container["volumeMounts"] if it["name"] == "sources"]
+    config = engine.get("ConfigMap", name="-sources")
+    assert config["data"] == {"sources.toml": EVERYTHING["sources"]}
+    assert told["TOKENWORKS_SOURCES_FILE"] == f"{mount['mountPath']}/sources.toml"
+    read_places(config["data"]["sources.toml"])
+    sums = set()
+    for text in (EVERYTHING["sources"], "[defaults]\n"):
+        template = engine.get("Deployment", values=EVERYTHING | {"sources": text})["spec"][
+            "template"
+        ]
+        sums.add(template["metadata"]["annotations"]["checksum/sources"])
+        assert template["metadata"]["annotations"]["example.com/note"] == "one"
+    assert len(sums) == 2
 
 
 def test_network__lets_out_to_what_is_needed(engine: Engine) -> None:
