@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from cli.connection import connect
-from cli.meter_process import refuse_exposure
+from cli.meter_process import check_ports, make_options, refuse_exposure
 from cli.process import CommandError, Exit
 from cli.settings import Settings
 from tests.postgres import Cluster
@@ -120,6 +120,45 @@ def test_refuse_exposure__http_has_to_be_tls_too(*, is_told: bool) -> None:
         refuse_exposure(settings)
     assert refusal.value.exit_code == Exit.REFUSED
     refuse_exposure(replace(settings, insecure=True))
+
+
+@pytest.mark.parametrize(
+    "exposed", [Settings(otlp_grpc_address="[::]:0"), Settings(otlp_http_address="[::]:0")]
+)
+def test_refuse_exposure__of_otlp(exposed: Settings) -> None:
+    """What OpenTelemetry is taken at is let out as the other ports are, and only where it is on."""
+    refuse_exposure(exposed)
+    with pytest.raises(CommandError, match=r"\[::\]:0 can be reached") as refusal:
+        refuse_exposure(replace(exposed, otlp=True))
+    assert refusal.value.exit_code == Exit.REFUSED
+    refuse_exposure(replace(exposed, otlp=True, insecure=True))
+
+
+def test_make_options__of_a_wrong_file_of_sources(tmp_path: Path) -> None:
+    """A file of sources that is wrong is told by its lines, and nothing runs."""
+    file = tmp_path / "sources.toml"
+    settings = Settings(sources_file=file)
+    with pytest.raises(CommandError, match="cannot be read") as refusal:
+        make_options(settings, database_url="", key_pepper=b"")
+    assert refusal.value.exit_code == Exit.USAGE
+    file.write_text("[headers]\nacount = 'x'\n")
+    with pytest.raises(CommandError, match=r"sources\.toml:2: headers\.acount: no such key"):
+        make_options(settings, database_url="", key_pepper=b"")
+    file.write_text("[headers]\naccount = 'x'\n")
+    options = make_options(settings, database_url="", key_pepper=b"")
+    assert options.places.headers.account == "x"
+
+
+def test_check_ports__of_otlp() -> None:
+    """A port of OpenTelemetry that is taken is told by the setting to change."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = f"127.0.0.1:{other.getsockname()[1]}"
+        settings = Settings(
+            grpc_address="127.0.0.1:0", http_address="127.0.0.1:0", otlp_grpc_address=taken
+        )
+        check_ports(settings)
+        with pytest.raises(CommandError, match="TOKENWORKS_OTLP_GRPC_ADDRESS"):
+            check_ports(replace(settings, otlp=True))
 
 
 def test_serve__settings_file(database_url: str, pepper_file: Path, tmp_path: Path) -> None:
