@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from time import monotonic, time_ns
 
-__all__ = ["default_producer", "monotonic", "new_instance", "time_ns", "uniform"]
+__all__ = ["default_producer", "monotonic", "new_instance", "new_request_id", "time_ns", "uniform"]
 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9._-]+")
 
@@ -30,6 +30,11 @@ def default_producer() -> str:
 def new_instance() -> bytes:
     """Draw the 16 random bytes that tell this start of the process from every other."""
     return secrets.token_bytes(16)
+
+
+def new_request_id() -> str:
+    """Draw the id of a request that came without one: 32 hexadecimal digits."""
+    return secrets.token_hex(16)
 
 
 def uniform(low: float, high: float) -> float:

@@ -77,6 +77,11 @@ PROGRESS_WRITTEN_MAX: Final = 1_000
 # How long a caller waits for its event to be on disk before it looks whether the sender lives.
 DISK_WAIT_SECONDS: Final = 0.5
 
+# What is kept of an answer while it passes, to read its usage at its end: some 250,000 tokens of
+# text. Of a longer one its end is kept, and so much of its begin.
+ANSWER_BYTES_MAX: Final = 1024**2
+ANSWER_END_BYTES: Final = 64 * 1024
+
 # A day of an outage at 1,000 events a second and some 15 bytes each; and some minutes of what is
 # durable, for a meter that comes back from a backup without its latest log.
 SPOOL_BYTES_MAX_DEFAULT: Final = 1024**3
