@@ -1,10 +1,13 @@
 """Exports of OpenTelemetry as engines and gateways make them, built by hand."""
 
+import base64
+import json
 import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from google.protobuf import json_format
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, ArrayValue, KeyValue
@@ -31,12 +34,13 @@ def span(
     ended_ns: int | None = None,
     took_ns: int = 2 * 10**9,
     span_id: bytes = b"",
+    trace_id: bytes = b"",
     is_failed: bool = False,
 ) -> Span:
     """Return a span that has ended, now unless said."""
     end_ns = time.time_ns() if ended_ns is None else ended_ns
     return Span(
-        trace_id=os.urandom(16),
+        trace_id=trace_id or os.urandom(16),
         span_id=span_id or os.urandom(8),
         name="llm_request",
         kind=Span.SPAN_KIND_SERVER,
@@ -95,6 +99,16 @@ def logs(
     )
     scoped.scope.name = scope
     return request
+
+
+def to_json(request: ExportTraceServiceRequest | ExportLogsServiceRequest) -> bytes:
+    """Return an export in OTLP's JSON, where ids are hexadecimal and kinds are numbers."""
+    whole = json_format.MessageToDict(request, use_integers_for_enums=True)
+    for scoped in (it for group in whole.get("resourceSpans", ()) for it in group["scopeSpans"]):
+        for each in scoped["spans"]:
+            for name in ("traceId", "spanId"):
+                each[name] = base64.b64decode(each[name]).hex()
+    return json.dumps(whole).encode()
 
 
 def _value(value: Any) -> AnyValue:  # noqa: ANN401

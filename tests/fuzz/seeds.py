@@ -7,6 +7,9 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+
 from meter import segment
 from meter.wire.account_messages import place_to_token
 from tests.billing.factory.test_plan_file import WHOLE as PLAN
@@ -14,6 +17,8 @@ from tests.client.spool.disk import Disk
 from tests.fuzz.__main__ import CORPUS
 from tests.meter.energy.test_factory_file import WHOLE as FACTORY
 from tests.meter.test_intake import EVENTS, MESSAGES, take
+from tests.meter.test_otlp_logs import ENTRY, ENVOY
+from tests.otlp import logs, to_json, traces, vllm
 from tokenworks.client.columns import SealedBatch
 from tokenworks.client.spool import records
 from tokenworks.client.spool.manifest import MANIFEST_NAMES, Manifest, write_manifest
@@ -57,7 +62,20 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
         "board",
         b'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{UUID="GPU-1"} 1.5e+06\n',
     )
+    for place, (name, export) in enumerate(_exports()):
+        yield "otlp", name, bytes([place]) + export.SerializeToString()
+        yield "otlp", f"{name}_json", bytes([place + 2]) + to_json(export)
     yield "tokens", "page", place_to_token((("acme",), "acc_1")).encode()
+
+
+def _exports() -> Iterator[tuple[str, ExportTraceServiceRequest | ExportLogsServiceRequest]]:
+    """Yield an export of traces, and one of logs."""
+    ended = 1_795_000_000 * 10**9
+    span = vllm(
+        "cmpl-edge-0", 10, 4, ended_ns=ended, span_id=b"8 bytes!", trace_id=b"16 bytes of id.."
+    )
+    yield "traces", traces(span)
+    yield "logs", logs(ENTRY, resource=ENVOY, time_ns=ended)
 
 
 def _manifest() -> bytes:

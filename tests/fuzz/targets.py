@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import Final, cast
 
 from google.protobuf.message import DecodeError
+from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from billing.book_file import read_book
 from billing.contract_file import read_contract
@@ -17,8 +19,12 @@ from meter.domain.limits import ENERGY_PAGE_DEVICES_MAX, RECORD_EVENTS_MAX
 from meter.energy.factory_file import read_factory
 from meter.energy.sources.dcgm import read_page
 from meter.journal.protocol import DIGEST_BYTES, ProducerState, Verdict
+from meter.sources.otlp import read_spans
+from meter.sources.otlp_logs import read_logs
+from meter.sources.places import Places
 from meter.toml_file import FileFaults
 from meter.wire.account_messages import place_from_token
+from meter.wire.otlp_servicer import from_bytes, from_json
 from meter.wire.packed import UnreadableColumn, read_columns
 from tests.meter.test_intake import CREDENTIAL, INTAKE, ORIGIN, assert_usable, take
 from tokenworks.client.spool import records
@@ -153,10 +159,33 @@ def tokens(data: bytes) -> None:
         parse_api_key(text)
 
 
+def otlp(data: bytes) -> None:
+    """An export of traces or of logs, in either form; the first byte says which."""
+    kind, body = data[0] % 4 if data else 0, data[1:]
+    request = ExportTraceServiceRequest if kind % 2 == 0 else ExportLogsServiceRequest
+    with contextlib.suppress(InvalidArgument):
+        message = (from_bytes if kind < 2 else from_json)(body, request)
+        found = (
+            read_spans(message, Places())
+            if kind % 2 == 0
+            else read_logs(message, Places(), received_ms=ORIGIN.received_ms)
+        )
+        for reports in found:
+            submission, outcomes = INTAKE.from_observations(
+                reports.observations,
+                CREDENTIAL,
+                ORIGIN,
+                source=reports.source,
+                profile=reports.profile,
+            )
+            assert len(outcomes) == len(reports.observations)
+            assert_usable(submission)
+
+
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     target.__name__: target
     for target in (
-        journal, spool, manifest, stream, call, columns, digests, files, page, tokens,
+        journal, spool, manifest, stream, call, columns, digests, files, page, tokens, otlp,
     )
 }  # fmt: skip
 """By the names of their corpora."""

@@ -24,7 +24,7 @@ from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from tests.otlp import logs, span, traces, vllm
+from tests.otlp import logs, span, to_json, traces, vllm
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.apart import Apart
@@ -209,7 +209,7 @@ def test_post__both_forms(session: Apart, content_type: str, is_packed: bool) ->
     """Protobuf and JSON, packed or not, are the same report: sent in each form it counts once."""
     request = traces(vllm(f"chatcmpl-{session.own('h')}", 10, 4, trace_state=state(session)))
     for form in (content_type, PROTOBUF):
-        body = _to_json(request) if form == JSON else request.SerializeToString()
+        body = to_json(request) if form == JSON else request.SerializeToString()
         packed = gzip.compress(body) if is_packed else body
         headers = {"content-encoding": "gzip"} if is_packed else {}
         status, answer, told = post(session.meter, packed, content_type=form, headers=headers)
@@ -275,14 +275,3 @@ def test_exporter__says_success(session: Apart) -> None:
     trace_request(provider, session)
     provider.shutdown()
     assert seen == [SpanExportResult.SUCCESS]
-
-
-def _to_json(request: ExportTraceServiceRequest) -> bytes:
-    """Return an export in OTLP's JSON, where ids are hexadecimal."""
-    whole = json_format.MessageToDict(request)
-    for group, scoped in zip(request.resource_spans, whole["resourceSpans"], strict=True):
-        pairs = zip(group.scope_spans[0].spans, scoped["scopeSpans"][0]["spans"], strict=True)
-        for each, written in pairs:
-            written["traceId"], written["spanId"] = each.trace_id.hex(), each.span_id.hex()
-            written["kind"] = int(each.kind)
-    return json.dumps(whole).encode()
