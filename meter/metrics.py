@@ -4,10 +4,11 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 
-from meter import energy_metrics
+from meter import energy_metrics, engine_metrics
 from meter.domain.limits import LAG_SAMPLES_MAX
 from meter.domain.metric import Entry
 from meter.energy_metrics import EnergyMetrics
+from meter.engine_metrics import EngineMetrics
 from meter.series import TRUNCATED, Exposition
 
 _SECONDS: Final = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -61,6 +62,14 @@ CONFLICTS: Final = Entry(
     unit="reports",
     labels=("source",),
     meaning="Reports of requests that were counted by another report with more or fewer tokens.",
+)
+WAITING: Final = Entry(
+    name="tokenworks_observations_waiting",
+    kind="gauge",
+    unit="reports",
+    labels=(),
+    meaning="Reports, better than the counted ones of their requests, that wait to take their"
+    " place.",
 )
 UNREADABLE: Final = Entry(
     name="tokenworks_reports_unreadable_total",
@@ -258,6 +267,7 @@ CATALOGUE: Final = (
     REPORTS,
     OBSERVATIONS,
     CONFLICTS,
+    WAITING,
     UNREADABLE,
     REPORTS_HELD,
     SOURCE_HEARD,
@@ -285,6 +295,7 @@ CATALOGUE: Final = (
     BUILD_INFO,
     TRUNCATED,
     *energy_metrics.CATALOGUE,
+    *engine_metrics.CATALOGUE,
 )
 
 
@@ -300,6 +311,7 @@ class Metrics:
         self.events = page.counter(REPORTS)
         self.observations = page.counter(OBSERVATIONS)
         self.observation_conflicts = page.counter(CONFLICTS)
+        self.observations_waiting = page.plain_gauge(WAITING)
         self.reports_unreadable = page.counter(UNREADABLE)
         self.reports_held = page.gauge(REPORTS_HELD)
         self.source_heard = page.gauge(SOURCE_HEARD)
@@ -326,6 +338,7 @@ class Metrics:
         self.build_info = page.gauge(BUILD_INFO)
         self.sandbox = page.plain_gauge(SANDBOX)
         self.energy = EnergyMetrics(page)
+        self.engines = EngineMetrics(page)
 
     @property
     def registry(self) -> CollectorRegistry:

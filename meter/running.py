@@ -14,6 +14,7 @@ from meter.domain.errors import MeterError
 from meter.domain.limits import CLAIM_KEPT_MS
 from meter.energy.described import DescribedFactory
 from meter.energy.recorder import EnergyRecorder
+from meter.engines.watch import EngineWatch
 from meter.http import HttpServer
 from meter.journal.writer import JournalWriter
 from meter.leases import Leases
@@ -67,6 +68,7 @@ class Meter:
     clock: Clock
     driver: ClockDriver | None
     energy: EnergyRecorder
+    engines: EngineWatch
     described: DescribedFactory
     looks: Sequence[Callable[[], None]]
     energy_scrape_seconds: int
@@ -90,6 +92,7 @@ class Meter:
             asyncio.create_task(_every(_ARBITER_SECONDS, self._arbitrate)),
             asyncio.create_task(_every(_FORGET_SECONDS, self._forget)),
             asyncio.create_task(self._measure()),
+            asyncio.create_task(self._read_engines()),
             asyncio.create_task(_every(_WATCH_SECONDS, self._attribute)),
             asyncio.create_task(_every(_WATCH_SECONDS, self._fold)),
             asyncio.create_task(_every(_UPKEEP_SECONDS, self._keep_journal)),
@@ -113,6 +116,7 @@ class Meter:
                 task.cancel()
             await asyncio.gather(*watching, return_exceptions=True)
             await asyncio.to_thread(self.energy.stop)
+            await asyncio.to_thread(self.engines.stop)
             await asyncio.to_thread(self.follower.stop)
             # Last: until then it is counted by this process, and by no other.
             await asyncio.to_thread(self.leases.stop)
@@ -149,6 +153,8 @@ class Meter:
             await self._watch_own_shard()
             held = await asyncio.to_thread(self.quarantine.held_count)
             self.metrics.quarantine_held.set(held)
+            waiting = await asyncio.to_thread(self.arbitration.waiting_count)
+            self.metrics.observations_waiting.set(waiting)
             await asyncio.to_thread(self.described.look)
             for look in self.looks:
                 await asyncio.to_thread(look)
@@ -189,6 +195,17 @@ class Meter:
         while True:
             await asyncio.sleep(self.energy_scrape_seconds)
             await self._record_energy(act)
+
+    async def _read_engines(self) -> None:
+        while True:
+            try:
+                await asyncio.to_thread(self.engines.read_now)
+            except MeterError as error:
+                _log.warning("engines_wait", extra={"fault": str(error), "cause": error.cause})
+            if self.driver is not None:
+                # A sandbox begins here; from then on its clock has them read, at each edge.
+                return
+            await asyncio.sleep(self.energy_scrape_seconds)
 
     async def _record_energy(self, act: Callable[[], None]) -> None:
         try:
