@@ -7,6 +7,7 @@ from meter.wire.cloud_events import CloudEventDesk
 from meter.wire.door import RegistryDoor
 from meter.wire.envoy_servicer import EnvoyServicer
 from meter.wire.http_reports import ReportDesk, Route, WsgiApp
+from meter.wire.litellm import LiteLlmDesk
 from meter.wire.observed import ObservedIntake
 from meter.wire.otlp_servicer import OtlpServicer
 from meter.wire.server import Receiver
@@ -23,13 +24,11 @@ def make_routes(
     """
     desk = ReportDesk(door=door, bounds=parts.bounds, metrics=parts.metrics, clock=parts.clock)
     clock = parts.clock
-    cloud_events = CloudEventDesk(
-        ObservedIntake(parts),
-        places=options.places,
-        faults=UnreadableReports(parts.metrics, monotonic_seconds=clock.monotonic_seconds),
-        clock=clock,
-    )
-    routes: list[Route] = [cloud_events.route()]
+    intake = ObservedIntake(parts)
+    faults = UnreadableReports(parts.metrics, monotonic_seconds=clock.monotonic_seconds)
+    cloud_events = CloudEventDesk(intake, places=options.places, faults=faults, clock=clock)
+    litellm = LiteLlmDesk(intake, places=options.places, faults=faults, clock=clock)
+    routes: list[Route] = [cloud_events.route(), litellm.route()]
     otlp_routes = make_otlp(options, parts, door=door).routes() if options.otlp else []
     return (
         {route.path: desk.app(route) for route in routes},

@@ -26,6 +26,8 @@ METADATA_BYTES_MAX: Final = 8 * 1024
 
 # The body of a report by HTTP, as it came and unpacked: as much as one message of gRPC.
 HTTP_BODY_BYTES_MAX: Final = MESSAGE_BYTES_MAX
+# LiteLLM's records are 10 KB each, without prompts, and come by 512; it drops what is too large.
+LITELLM_BODY_BYTES_MAX: Final = 4 * MESSAGE_BYTES_MAX
 # How long it may take to arrive, and its answer to be made.
 HTTP_BODY_SECONDS_MAX: Final = 30.0
 HTTP_ANSWER_SECONDS_MAX: Final = 60.0

@@ -18,6 +18,7 @@ from meter.domain.limits import (
 )
 from meter.sources.envoy_places import EnvoyPlaces
 from meter.toml_file import Entry, TomlFile
+from tokenworks.client.litellm_payload import LiteLlmPlaces
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -90,6 +91,7 @@ class Places:
     otlp: OtlpPlaces = field(default_factory=OtlpPlaces)
     cloud_events: CloudEventPlaces = field(default_factory=CloudEventPlaces)
     envoy: EnvoyPlaces = field(default_factory=EnvoyPlaces)
+    litellm: LiteLlmPlaces = field(default_factory=LiteLlmPlaces)
     accounts: Mapping[str, str] = field(default_factory=dict)
     tiers: Mapping[str, str] = field(default_factory=dict)
 
