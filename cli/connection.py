@@ -22,6 +22,7 @@ from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
 from tokenworks.meter.v1.audit_service_pb2_grpc import AuditServiceStub
 from tokenworks.meter.v1.clock_service_pb2_grpc import ClockServiceStub
 from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
+from tokenworks.meter.v1.engine_service_pb2_grpc import EngineServiceStub
 from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
 from tokenworks.meter.v1.producer_service_pb2_grpc import ProducerServiceStub
 
@@ -49,6 +50,7 @@ class Client:
     clock: ClockServiceStub
     billing: BillingServiceStub
     energy: EnergyServiceStub
+    engines: EngineServiceStub
     producers: ProducerServiceStub
     audit: AuditServiceStub
     as_json: bool
@@ -144,6 +146,7 @@ def connect(*, settings: Settings, as_json: bool = False) -> Iterator[Client]:
                 clock=ClockServiceStub(channel),
                 billing=BillingServiceStub(channel),
                 energy=EnergyServiceStub(channel),
+                engines=EngineServiceStub(channel),
                 producers=ProducerServiceStub(channel),
                 audit=AuditServiceStub(channel),
                 as_json=as_json,

@@ -125,6 +125,8 @@ def make_options(settings: Settings, *, database_url: str, key_pepper: bytes) ->
         otlp_grpc_address=settings.otlp_grpc_address,
         otlp_http_address=settings.otlp_http_address,
         places=_read_sources(settings.sources_file),
+        engines=settings.engines,
+        engine_drift_hold_ppm=settings.engine_drift_hold_ppm,
     )
 
 
@@ -167,6 +169,7 @@ def run_meter(
         tiers=options.tiers,
         archive_folder=options.archive_folder,
         otlp_traces_endpoint=options.otlp_traces_endpoint,
+        engine_drift_hold_ppm=options.engine_drift_hold_ppm,
     )
     make_billing = partial(
         billing.app.make_resident,

@@ -16,11 +16,12 @@ from sqlalchemy.exc import ArgumentError
 
 from meter.domain.limits import (
     ENERGY_SOURCES_MAX,
+    ENGINES_MAX,
     FACILITY_WATTS_MAX,
     POOL_CHARS_MAX,
     TIER_CHARS_MAX,
 )
-from meter.options import EnergySource
+from meter.options import EnergySource, EnginePlace
 from meter.runtime.database_url import engine_url
 
 _TIER = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}")
@@ -144,6 +145,26 @@ def read_energy_sources(value: object) -> tuple[EnergySource, ...]:
                 " the same energy would count twice"
             )
     return sources
+
+
+def read_engines(value: object) -> tuple[EnginePlace, ...]:
+    """Return engines' pages, each of a place of its own."""
+    written = value if isinstance(value, list) else read_text(value).split(",")
+    if len(written) > ENGINES_MAX:
+        raise ValueError(f"must be at most {ENGINES_MAX}")
+    places = tuple(_engine(read_text(each)) for each in written)
+    if len({place.url for place in places}) < len(places):
+        raise ValueError("must each have a URL of its own: a replica belongs to one pool")
+    return places
+
+
+def _engine(written: str) -> EnginePlace:
+    pool, _, url = (part.strip() for part in written.partition("="))
+    if not url or not pool or not pool.isprintable() or len(pool) > POOL_CHARS_MAX:
+        raise ValueError("must be pool=URL, separated by commas")
+    if not _is_page(url):
+        raise ValueError(f"{url!r} must be like http://127.0.0.1:8000/metrics")
+    return EnginePlace(pool=pool, url=url)
 
 
 def _energy_source(written: str) -> EnergySource:

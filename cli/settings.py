@@ -18,6 +18,7 @@ from meter.options import (
     OTLP_GRPC_ADDRESS,
     OTLP_HTTP_ADDRESS,
     EnergySource,
+    EnginePlace,
 )
 
 PREFIX = "TOKENWORKS_"
@@ -237,6 +238,23 @@ class Settings:
         meaning="How often the exporters look at their boards, in seconds: dcgm-exporter's"
         " `--collect-interval`. Four times this, and four times energy_scrape_seconds, must"
         f" fit into the {RATE_WINDOW_SECONDS} seconds of the recording rules.",
+    )
+    engines: tuple[EnginePlace, ...] = _setting(
+        "engines",
+        kinds.read_engines,
+        default=(),
+        meaning="Where inference engines show their own counters, separated by commas: pool=URL"
+        " for the page of each replica (`h100=http://node-1:8000/metrics`), read every"
+        " energy_scrape_seconds and compared with usage."
+        " [Reconciliation](../operating/reconciliation.md).",
+    )
+    engine_drift_hold_ppm: int | None = _setting(
+        "engine_drift_hold_ppm",
+        kinds.read_integer(minimum=1, maximum=1_000_000),
+        default=None,
+        meaning="Invoices are held that bill a model of which engines counted, in their period,"
+        " by so many millionths more or less than was metered. Without it none is held for that."
+        " [Holding invoices](../operating/reconciliation.md#holding-invoices).",
     )
     journal_retention_days: int | None = _setting(
         "journal_retention_days",

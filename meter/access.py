@@ -38,7 +38,7 @@ class Rule:
     also: Mapping[str, Role] = field(default_factory=dict)
 
 
-# By full name: package.Service/Method.
+# By full name, package.Service/Method; or by path.
 Access: TypeAlias = Mapping[str, Rule]
 
 
@@ -118,6 +118,10 @@ METER_ACCESS: Final[Access] = {
         },
     ),
     **rows(
+        "tokenworks.meter.v1.EngineService",
+        {"QueryEngineDrift": on_installation(Role.READER)},
+    ),
+    **rows(
         "tokenworks.meter.v1.AuditService",
         {"ListAuditEntries": on_installation(Role.READER)},
     ),
@@ -139,4 +143,11 @@ METER_ACCESS: Final[Access] = {
         "grpc.reflection.v1alpha.ServerReflection",
         {"ServerReflectionInfo": _ANYBODY},
     ),
+}
+
+# Reports by HTTP, by the path that they are posted to. Each event is set aside whose account the
+# caller may not report for.
+HTTP_ACCESS: Final[Access] = {
+    path: on_own(Role.PRODUCER)
+    for path in ("/api/v1/events", "/v1/litellm", "/v1/traces", "/v1/logs")
 }

@@ -17,6 +17,7 @@ from meter.assembly import (
     make_driver,
     make_energy,
     make_energy_servicer,
+    make_engines,
     make_follower,
     make_leases,
     make_meter_servicer,
@@ -59,6 +60,7 @@ from meter.store.usage import UsageStore
 from meter.wire.audit_servicer import AuditServicer
 from meter.wire.clock_servicer import ClockServicer
 from meter.wire.door import RegistryDoor
+from meter.wire.engine_servicer import EngineServicer
 from meter.wire.producer_servicer import ProducerServicer
 from meter.wire.server import Server
 from meter.wire.stream import StreamParts
@@ -213,6 +215,7 @@ def _lay_ground(
             tiers=options.tiers,
             tree=lambda: registry.snapshot.tree,
             archive=archive,
+            engine_drift_hold_ppm=options.engine_drift_hold_ppm,
         ),
         archive=archive,
         arbitration=ArbitrationStore(engine, own_shard=lambda: leases.shard, archive=archive),
@@ -237,6 +240,7 @@ def _build(
     energy = make_energy(
         options, engine=engine, factories=factories, live=live, leases=leases, clock=clock
     )
+    engines = make_engines(options, engine=engine, host=ground.host, metrics=metrics, leases=leases)
     production = Production(
         metrics, live=live, now_ms=clock.now_ms, is_alone=lambda: leases.is_alone
     )
@@ -246,6 +250,7 @@ def _build(
     journal = ground.journal
     writer = make_writer(options, journal, metrics=metrics, clock=clock, follower=follower)
     reads = [lambda _: energy.read_sources_now()] if options.energy_sources else []
+    reads += [lambda _: engines.read_now()] if options.engines else []
     driver = make_driver(clock, engine=engine, wake_counting=follower.wake, on_edge=reads)
     metrics.sandbox.set(0 if driver is None else 1)
     parts = make_stream_parts(
@@ -274,10 +279,11 @@ def _build(
         clock=clock,
         driver=driver,
         energy=energy,
+        engines=engines,
         described=make_described(
             metrics, host=ground.host, live=live, factories=factories, marks=ground.marks
         ),
-        looks=[resident.on_watch for resident in lodged],
+        looks=[engines.look, *(resident.on_watch for resident in lodged)],
         energy_scrape_seconds=options.energy_scrape_seconds,
         server=_make_server(
             options, ground, parts=parts, driver=driver, energy=energy, lodged=lodged
@@ -327,6 +333,7 @@ def _make_server(
             door=door,
             clock=clock,
         ),
+        engines=EngineServicer(ground.host.engine_drifts),
         producers=ProducerServicer(parts, door=door, registry=registry),
         audit=AuditServicer(AuditStore(engine)),
         metrics=ground.metrics,

@@ -1,11 +1,8 @@
 """How each part of the meter is built; `meter.app` joins them."""
 
 import asyncio
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from importlib.metadata import version as version_of
-from typing import Final
 
 from sqlalchemy import Engine
 
@@ -16,12 +13,13 @@ from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import Follower
 from meter.domain.clock import Clock
 from meter.domain.interval import INTERVAL_MS
-from meter.domain.limits import ATTRIBUTE_PAUSE_TIMES
+from meter.domain.limits import ATTRIBUTE_PAUSE_TIMES, GAP_MS_MIN, GAP_SCRAPES
 from meter.energy.described import DescribedFactory
 from meter.energy.fleet import FleetServed
 from meter.energy.live import LiveEnergy
 from meter.energy.reading import Readers, gaps_of
 from meter.energy.recorder import EnergyRecorder
+from meter.engines.watch import EngineWatch
 from meter.hosting import Host
 from meter.journal.writer import JournalWriter
 from meter.leases import Leases
@@ -42,6 +40,7 @@ from meter.store.cuts import CutStore
 from meter.store.dimensions import DimensionReader
 from meter.store.efficiency import EfficiencyStore
 from meter.store.energy import EnergyStore
+from meter.store.engines import EngineStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
 from meter.store.installation import InstallationStore
@@ -55,6 +54,7 @@ from meter.store.producers import ProducerStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.replication import ReplicationStore
 from meter.store.usage import UsageStore
+from meter.tasks import ARBITER, energy_task, engines_task, tasks_of
 from meter.upkeep import Upkeep
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.arbitration import Arbiter
@@ -70,7 +70,6 @@ from meter.wire.software_marks import SoftwareMarkDesk
 from meter.wire.stream import StreamParts
 
 # What one of all servers does: to compare reports.
-_ARBITER_TASK: Final = "arbiter"
 
 
 def make_described(
@@ -202,7 +201,7 @@ def make_meter_servicer(
 
 def make_arbiter(parts: StreamParts, *, store: ArbitrationStore, leases: Leases) -> Arbiter:
     """Build what decides about requests that several reported."""
-    return Arbiter(parts, store=store, is_ours=lambda: leases.has_task(_ARBITER_TASK))
+    return Arbiter(parts, store=store, is_ours=lambda: leases.has_task(ARBITER))
 
 
 def make_upkeep(options: MeterOptions, *, engine: Engine, clock: Clock) -> Upkeep:
@@ -263,10 +262,28 @@ def make_energy(
         clock=clock,
         pause_times=0 if is_driven else ATTRIBUTE_PAUSE_TIMES,
         # In a sandbox whoever moves the clock reads, at each edge.
-        is_reader=lambda: is_driven or leases.has_task(_reading_task(options)),
+        is_reader=lambda: is_driven or leases.has_task(energy_task(options)),
         served=FleetServed(
             PoolServedStore(engine), now_ms=clock.now_ms, is_alone=lambda: leases.is_alone
         ).look,
+    )
+
+
+def make_engines(
+    options: MeterOptions, *, engine: Engine, host: Host, metrics: Metrics, leases: Leases
+) -> EngineWatch:
+    """Build what reads engines' own counters, and compares them with usage."""
+    scrape_ms = INTERVAL_MS if host.is_driven else options.energy_scrape_seconds * 1000
+    return EngineWatch(
+        options.engines,
+        store=EngineStore(engine),
+        drifts=host.engine_drifts,
+        metrics=metrics.engines,
+        clock=host.clock,
+        gap_ms=max(GAP_MS_MIN, GAP_SCRAPES * scrape_ms),
+        is_reader=lambda: host.is_driven or leases.has_task(engines_task(options)),
+        # Where the clock stands still, what is counted late is shown all the same.
+        **({"look_seconds": 0.0} if host.is_driven else {}),
     )
 
 
@@ -353,17 +370,11 @@ def make_leases(
         LeaseStore(engine, owner=process_name()),
         shard=options.shard,
         monotonic_seconds=clock.monotonic_seconds,
-        tasks=[it for it in (_reading_task(options), _ARBITER_TASK) if it],
+        tasks=tasks_of(options),
         on_taken=usage.ensure_watermark,
         on_round=looked,
         on_death=_teller_of(dying),
     )
-
-
-def _reading_task(options: MeterOptions) -> str:
-    """Return what servers with the same sources of the network call the reading of them, or ""."""
-    shared = sorted(f"{it.pool}={it.url}" for it in options.energy_sources if not it.is_nvml)
-    return f"energy:{hashlib.sha256(json.dumps(shared).encode()).hexdigest()}" if shared else ""
 
 
 def _teller_of(dying: asyncio.Event) -> Callable[[], None]:

@@ -17,6 +17,7 @@ from meter.counted import Counted
 from meter.domain.account import AccountTree
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential
+from meter.engine_drift import EngineDrifts
 from meter.evidence import Evidence
 from meter.reporters import Reporters
 from meter.series import Exposition
@@ -43,6 +44,7 @@ class Host:
     cuts: Cuts
     evidence: Evidence
     consumption: Consumption
+    engine_drifts: EngineDrifts
 
 
 class Door(Protocol):

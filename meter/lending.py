@@ -19,6 +19,7 @@ from meter.store.archived_bodies import ArchivedBodies
 from meter.store.audit_log import ChangeLog
 from meter.store.consumption import ConsumptionStore
 from meter.store.cuts import CutStore
+from meter.store.engines import EngineDriftStore
 from meter.store.evidence import EvidenceStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
@@ -55,7 +56,13 @@ def open_database(options: JobOptions) -> Iterator[Opened]:
         tree = AccountStore(engine, clock).load().tree
         archive = ArchivedBodies(options.archive_folder)
         host = make_host(
-            engine, lent=lent, clock=clock, tiers=options.tiers, tree=lambda: tree, archive=archive
+            engine,
+            lent=lent,
+            clock=clock,
+            tiers=options.tiers,
+            tree=lambda: tree,
+            archive=archive,
+            engine_drift_hold_ppm=options.engine_drift_hold_ppm,
         )
         yield Opened(engine=engine, host=host)
     finally:
@@ -71,10 +78,12 @@ def make_host(
     tiers: tuple[str, ...],
     tree: Callable[[], AccountTree],
     archive: ArchivedBodies,
+    engine_drift_hold_ppm: int | None = None,
 ) -> Host:
     """Return what is lent to services, and what left the database.
 
-    They ask by `lent`, in their own role; what is the meter's to write goes by its own engine.
+    From `engine_drift_hold_ppm` on, drift of engines holds invoices. They ask by `lent`, in their
+    own role; what is the meter's to write goes by its own engine.
     """
     return Host(
         engine=lent,
@@ -89,6 +98,7 @@ def make_host(
         cuts=CutStore(engine),
         evidence=EvidenceStore(lent, archive=archive),
         consumption=ConsumptionStore(lent, factories=FactoryStore(lent)),
+        engine_drifts=EngineDriftStore(lent, hold_ppm=engine_drift_hold_ppm),
     )
 
 

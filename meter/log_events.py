@@ -160,6 +160,13 @@ CATALOGUE: Final = (
         " next reading.",
     ),
     LogEvent(
+        name="engines_wait",
+        level=Level.WARNING,
+        fields=("fault", "cause"),
+        meaning="What was read of engines' own counters is not recorded yet, and will be with the"
+        " next reading.",
+    ),
+    LogEvent(
         name="goodbye_not_written",
         level=Level.WARNING,
         fields=("producer", "fault", "cause"),

@@ -39,6 +39,14 @@ class EnergySource:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EnginePlace:
+    """Where a replica of an inference engine shows its own counters, by HTTP, and its pool."""
+
+    pool: str
+    url: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MeterOptions:
     """Values that `meter.app.serve` runs on; read from environment and file by the command.
 
@@ -55,7 +63,9 @@ class MeterOptions:
     exporters read their boards every `energy_collect_seconds`. A month of the journal leaves the
     database after `journal_retention_days` for the `archive_folder`; None keeps all of it. With
     `otlp` the services of OTLP stand at two further addresses, and at both of the others. `places`
-    say where each source has the account and the rest.
+    say where each source has the account and the rest. The `engines` are read as often as the
+    energy sources; from `engine_drift_hold_ppm` on, what they counted and was not metered holds
+    invoices, None: nothing does.
     """
 
     database_url: str
@@ -84,6 +94,8 @@ class MeterOptions:
     otlp_grpc_address: str = OTLP_GRPC_ADDRESS
     otlp_http_address: str = OTLP_HTTP_ADDRESS
     places: Places = field(default_factory=Places)
+    engines: tuple[EnginePlace, ...] = ()
+    engine_drift_hold_ppm: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +106,7 @@ class JobOptions:
     tiers: tuple[str, ...]
     archive_folder: Path | None = None
     otlp_traces_endpoint: str | None = None
+    engine_drift_hold_ppm: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -161,6 +161,7 @@ def _closing(settings: Settings) -> Iterator[tuple[Host, Closing]]:
         tiers=settings.tiers,
         archive_folder=settings.archive_folder,
         otlp_traces_endpoint=settings.otlp_traces_endpoint,
+        engine_drift_hold_ppm=settings.engine_drift_hold_ppm,
     )
     try:
         with tracing(options.otlp_traces_endpoint), meter.lending.open_host(options) as host:

@@ -3,6 +3,7 @@
 import click
 
 from cli.usage.corrections import corrections
+from cli.usage.drift import drift
 from cli.usage.export import export
 from cli.usage.quarantine import quarantine
 from cli.usage.record import record
@@ -19,5 +20,5 @@ def usage() -> None:
     """
 
 
-for _command in (show, record, export, void, corrections, quarantine):
+for _command in (show, record, drift, export, void, corrections, quarantine):
     usage.add_command(_command)

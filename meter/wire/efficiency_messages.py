@@ -46,8 +46,8 @@ def to_query(request: pb.QueryEfficiencyRequest) -> EfficiencyQuery:
     boundary = _BOUNDARIES.get(request.boundary)
     if boundary is None:
         raise invalid("boundary", "board or host: that of a facility follows from the sites")
-    start_ms = _edge(request.start_time, "start_time")
-    end_ms = _edge(request.end_time, "end_time")
+    start_ms = to_edge(request.start_time, "start_time")
+    end_ms = to_edge(request.end_time, "end_time")
     if end_ms <= start_ms:
         raise invalid("end_time", "after start_time")
     return EfficiencyQuery(
@@ -59,6 +59,13 @@ def to_query(request: pb.QueryEfficiencyRequest) -> EfficiencyQuery:
     )
 
 
+def to_edge(time: Timestamp, field: str) -> int:
+    """Return a time (ms) that has to be on an edge; raises InvalidArgument."""
+    if not 0 <= time.seconds <= _SECONDS_MAX or time.nanos or not is_on_edge(time.seconds * 1000):
+        raise invalid(field, "a 15-minute edge in the years 1970 to 9999")
+    return time.seconds * 1000
+
+
 def to_response(answer: Efficiency, *, boundary: Boundary) -> pb.QueryEfficiencyResponse:
     """Return an answer about energy within a boundary."""
     return pb.QueryEfficiencyResponse(
@@ -66,12 +73,6 @@ def to_response(answer: Efficiency, *, boundary: Boundary) -> pb.QueryEfficiency
         pools=[_to_pool(it, boundary=boundary) for it in answer.pools],
         sites=[_to_site(it) for it in answer.sites],
     )
-
-
-def _edge(time: Timestamp, field: str) -> int:
-    if not 0 <= time.seconds <= _SECONDS_MAX or time.nanos or not is_on_edge(time.seconds * 1000):
-        raise invalid(field, "a 15-minute edge in the years 1970 to 9999")
-    return time.seconds * 1000
 
 
 def _to_row(row: EfficiencyRow) -> pb.EfficiencyRow:

@@ -30,6 +30,8 @@ from tokenworks.meter.v1 import (
     clock_service_pb2_grpc,
     energy_service_pb2,
     energy_service_pb2_grpc,
+    engine_service_pb2,
+    engine_service_pb2_grpc,
     meter_service_pb2,
     meter_service_pb2_grpc,
     producer_service_pb2,
@@ -42,6 +44,7 @@ _SERVICES: Final = (
     audit_service_pb2.DESCRIPTOR.services_by_name["AuditService"].full_name,
     clock_service_pb2.DESCRIPTOR.services_by_name["ClockService"].full_name,
     energy_service_pb2.DESCRIPTOR.services_by_name["EnergyService"].full_name,
+    engine_service_pb2.DESCRIPTOR.services_by_name["EngineService"].full_name,
     producer_service_pb2.DESCRIPTOR.services_by_name["ProducerService"].full_name,
 )
 _OPTIONS: Final = (
@@ -84,6 +87,7 @@ class Server:
         accounts: account_service_pb2_grpc.AccountServiceServicer,
         clock: clock_service_pb2_grpc.ClockServiceServicer,
         energy: energy_service_pb2_grpc.EnergyServiceServicer,
+        engines: engine_service_pb2_grpc.EngineServiceServicer,
         producers: producer_service_pb2_grpc.ProducerServiceServicer,
         audit: audit_service_pb2_grpc.AuditServiceServicer,
         metrics: Metrics,
@@ -122,6 +126,7 @@ class Server:
         audit_service_pb2_grpc.add_AuditServiceServicer_to_server(audit, self._server)
         clock_service_pb2_grpc.add_ClockServiceServicer_to_server(clock, self._server)
         energy_service_pb2_grpc.add_EnergyServiceServicer_to_server(energy, self._server)
+        engine_service_pb2_grpc.add_EngineServiceServicer_to_server(engines, self._server)
         producer_service_pb2_grpc.add_ProducerServiceServicer_to_server(producers, self._server)
         for add_to in (*residents.values(), *(it.add_to for it in receivers)):
             add_to(self._server)

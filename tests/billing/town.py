@@ -21,6 +21,7 @@ from meter.store.audit_log import ChangeLog
 from meter.store.consumption import ConsumptionStore
 from meter.store.corrections import CorrectionStore
 from meter.store.cuts import CutStore
+from meter.store.engines import EngineDriftStore
 from meter.store.evidence import EvidenceStore
 from meter.store.factories import FactoryStore
 from meter.store.facts import FactStore
@@ -76,6 +77,7 @@ class Town:
             cuts=CutStore(self.engine),
             evidence=EvidenceStore(self.lent),
             consumption=ConsumptionStore(self.lent, factories=FactoryStore(self.lent)),
+            engine_drifts=EngineDriftStore(self.lent),
         )
         self.billing: BillingParts = make_parts(self.host)
 

@@ -1,0 +1,32 @@
+"""What one of all servers does for them all: the names by which they share it; see `Leases`."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import Final
+
+from meter.options import MeterOptions
+
+ARBITER: Final = "arbiter"
+
+
+def tasks_of(options: MeterOptions) -> list[str]:
+    """Return what a server may be asked to do for all."""
+    return [it for it in (energy_task(options), engines_task(options), ARBITER) if it]
+
+
+def energy_task(options: MeterOptions) -> str:
+    """Return what servers with the same sources of the network call the reading of them, or ""."""
+    return _task(
+        "energy", [f"{it.pool}={it.url}" for it in options.energy_sources if not it.is_nvml]
+    )
+
+
+def engines_task(options: MeterOptions) -> str:
+    """Return what servers with the same engines call the reading of them, or ""."""
+    return _task("engines", [f"{it.pool}={it.url}" for it in options.engines])
+
+
+def _task(kind: str, shared: Sequence[str]) -> str:
+    digest = hashlib.sha256(json.dumps(sorted(shared)).encode()).hexdigest()
+    return f"{kind}:{digest}" if shared else ""

@@ -1,0 +1,147 @@
+"""Engines' own counters over a real server: read, compared with usage, shown."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from tests.engine_page import MODEL, EngineProcess, Replica, running_replica
+from tests.running_meter import RunningMeter, running_meter_on
+from tests.wire.session import CALL_SECONDS_MAX, Session, event
+from tests.wire.talk import info_of, read_metric, wait_until
+from tokenworks.meter.v1 import clock_service_pb2, usage_pb2
+from tokenworks.meter.v1 import engine_service_pb2 as pb
+from tokenworks.meter.v1.clock_service_pb2_grpc import ClockServiceStub
+from tokenworks.meter.v1.engine_service_pb2_grpc import EngineServiceStub
+
+INPUT, OUTPUT = usage_pb2.TOKEN_CLASS_INPUT, usage_pb2.TOKEN_CLASS_OUTPUT
+CACHED = usage_pb2.TOKEN_CLASS_CACHE_READ
+EDGE_MS = 900_000
+BEGIN_MS = 1_790_812_800_000
+PPM, TOKENS = "tokenworks_engine_drift_ppm", "tokenworks_engine_drift_tokens"
+
+
+class World:
+    """A sandbox that reads two replicas of pool h100, one of llama.cpp, and one that is away."""
+
+    def __init__(self, meter: RunningMeter, replicas: tuple[Replica, ...]) -> None:
+        self.meter = meter
+        self.first, self.second, self.llama = replicas
+        self.session = Session(meter)
+        self._clock = ClockServiceStub(self.session.channel)
+        self._engines = EngineServiceStub(self.session.channel)
+
+    def advance(self, edges: int) -> None:
+        """Move the clock to so many edges after its begin."""
+        request = clock_service_pb2.AdvanceClockRequest()
+        request.to.FromMilliseconds(BEGIN_MS + edges * EDGE_MS)
+        self._clock.AdvanceClock(
+            request, metadata=self.session.metadata, timeout=CALL_SECONDS_MAX
+        )
+
+    def meter_tokens(self, *, edge: int, pool: str = "h100", **fields: int) -> None:
+        """Record an event that ended in the interval that begins at an edge."""
+        tokens = {INPUT: fields["input"], CACHED: fields.get("cached", 0), OUTPUT: fields["output"]}
+        recorded = event(
+            pool=pool,
+            model="llama",
+            served_model=MODEL,
+            end_ms=BEGIN_MS + edge * EDGE_MS,
+            tokens={key: count for key, count in tokens.items() if count},
+        )
+        assert self.session.record(recorded) == [1]
+
+    def ask(self, *, start_ms: int, end_ms: int) -> pb.QueryEngineDriftResponse:
+        """Ask for the drift of a time."""
+        request = pb.QueryEngineDriftRequest()
+        request.start_time.FromMilliseconds(start_ms)
+        request.end_time.FromMilliseconds(end_ms)
+        answer: pb.QueryEngineDriftResponse = self._engines.QueryEngineDrift(
+            request, metadata=self.session.metadata, timeout=CALL_SECONDS_MAX
+        )
+        return answer
+
+    def drift(self, kind: str, *, window: str, name: str = TOKENS) -> float:
+        """Read a gauge of pool h100."""
+        return read_metric(self.meter, name, pool="h100", kind=kind, window=window)
+
+
+@pytest.fixture
+def world(database_url: str, tmp_path: Path) -> Iterator[World]:
+    """A world at the begin of a day."""
+    with running_replica() as first, running_replica() as second, running_replica() as llama:
+        llama.restart(
+            EngineProcess(
+                names=("llamacpp:prompt_tokens", "llamacpp:tokens_predicted"), labels=()
+            )
+        )
+        places = (
+            f"h100={first.url},h100={second.url},cpu={llama.url},away=http://127.0.0.1:9/metrics"
+        )
+        settings = {"sandbox_clock": "2026-10-01T00:00:00Z", "engines": places}
+        with running_meter_on(database_url, folder=tmp_path, settings=settings) as meter:
+            Session(meter).create_account("acme")
+            failed = "tokenworks_engine_reads_failed_total"
+            wait_until(lambda: read_metric(meter, failed, pool="away", reason="unreachable"))
+            yield World(meter, (first, second, llama))
+
+
+def test_engines__what_nobody_reported_is_drift(world: World) -> None:
+    """Work that was given up is in the engines' counters and in no report; all else adds up."""
+    for replica, output in ((world.first, 300), (world.second, 200)):
+        replica.process.serve(prompt=1_000, output=output)
+    world.meter_tokens(edge=0, input=600, cached=400, output=300)
+    world.meter_tokens(edge=0, input=1_000, output=200)
+    world.llama.process.serve(prompt=70, output=30)
+    world.meter_tokens(edge=0, pool="cpu", input=70, cached=930, output=30)
+    world.advance(1)
+    # Its caller went away: the tokens were made, and nobody was told of them.
+    world.second.process.serve(prompt=0, output=25)
+    world.advance(2)
+    # A replica that begins anew loses nothing of what was read.
+    world.first.restart()
+    world.first.process.serve(prompt=80, output=20)
+    world.meter_tokens(edge=2, input=80, output=20)
+    world.advance(6)
+    wait_until(lambda: world.drift("output", window="1h") == 25)
+    assert world.drift("prompt", window="1h") == 0
+    assert world.drift("output", window="1h", name=PPM) == 25 * 1_000_000 // 545
+    counted = "tokenworks_engine_tokens_total"
+    assert read_metric(world.meter, counted, pool="h100", model=MODEL, kind="output") == 545
+    found = world.ask(start_ms=BEGIN_MS, end_ms=BEGIN_MS + 4 * EDGE_MS).drifts
+    prompt, output = pb.ENGINE_TOKEN_KIND_PROMPT, pb.ENGINE_TOKEN_KIND_OUTPUT
+    assert [
+        (it.pool, it.model, it.kind, it.engine_tokens, it.metered_tokens, it.reset_count)
+        for it in found
+    ] == [
+        ("cpu", "", output, 30, 30, 0),
+        ("cpu", "", pb.ENGINE_TOKEN_KIND_UNCACHED_PROMPT, 70, 70, 0),
+        ("h100", MODEL, output, 545, 520, 1),
+        ("h100", MODEL, prompt, 2_080, 2_080, 1),
+    ]
+    assert {it.compared_ms for it in found} == {4 * EDGE_MS}
+
+
+def test_engines__late_report_takes_the_drift_away(world: World) -> None:
+    """What is reported late is compared again: the last day's drift goes."""
+    world.first.process.serve(prompt=100, output=50)
+    world.advance(1)
+    world.advance(97)
+    wait_until(lambda: world.drift("output", window="1d") == 50)
+    assert world.drift("prompt", window="1d", name=PPM) == 1_000_000
+    world.meter_tokens(edge=0, input=100, output=50)
+    wait_until(lambda: world.drift("output", window="1d") == 0)
+    # It was counted a day ago.
+    assert read_metric(world.meter, TOKENS, window="1h", kind="output") == 0
+
+
+@pytest.mark.parametrize(("start", "end", "field"), [(1, 0, "end_time"), (0.5, 1, "start_time")])
+def test_query__refuses_times_off_edges(
+    world: World, start: float, end: float, field: str
+) -> None:
+    """A time that does not begin and end on edges, in this order, is refused."""
+    with pytest.raises(grpc.RpcError) as failed:
+        world.ask(start_ms=BEGIN_MS + int(start * EDGE_MS), end_ms=BEGIN_MS + int(end * EDGE_MS))
+    info = info_of(failed.value)
+    assert (info.reason, info.metadata["field"]) == ("ARGUMENT_INVALID", field)
