@@ -12,6 +12,7 @@ import grpc
 from google.protobuf.message import DecodeError
 
 from meter.domain.credential import Credential
+from meter.domain.limits import OBSERVED_AT_ONCE_MAX
 from meter.sources.envoy import PROFILE, read
 from meter.sources.observation import Observation, Source, Unreadable
 from meter.sources.places import Places
@@ -89,19 +90,24 @@ class EnvoyServicer:
             stopping.cancel()
             self._streams.discard(reading)
 
-    def take(self, message: pb.AccessLogMessage, *, node: str, credential: Credential) -> None:
-        """Hold what a message reports."""
+    async def take(
+        self, message: pb.AccessLogMessage, *, node: str, credential: Credential
+    ) -> None:
+        """Hold what a message reports, however large it is, with others' turns between."""
         entries = message.http_logs.log_entry
         now_ms = self._parts.clock.now_ms()
-        observations: list[Observation] = []
-        faults: list[Unreadable] = []
-        for found in read(entries, node=node, places=self._places, received_ms=now_ms):
-            if isinstance(found, Observation):
-                observations.append(found)
-            else:
-                faults.append(found)
-        self._faults.note(Source.ENVOY, faults)
-        self._held.hold(observations, credential=credential)
+        for first in range(0, len(entries), OBSERVED_AT_ONCE_MAX):
+            some = entries[first : first + OBSERVED_AT_ONCE_MAX]
+            observations: list[Observation] = []
+            faults: list[Unreadable] = []
+            for found in read(some, node=node, places=self._places, received_ms=now_ms):
+                if isinstance(found, Observation):
+                    observations.append(found)
+                else:
+                    faults.append(found)
+            self._faults.note(Source.ENVOY, faults)
+            self._held.hold(observations, credential=credential)
+            await asyncio.sleep(0)
 
     async def wait_for_room(self) -> None:
         """Return when more may be read."""
@@ -131,7 +137,7 @@ class _Stream:
             if message.HasField("identifier"):
                 self._node = message.identifier.node.id
             credential = self._servicer.again(self._context)
-            self._servicer.take(message, node=self._node, credential=credential)
+            await self._servicer.take(message, node=self._node, credential=credential)
             if self.is_ending:
                 return
             await self._servicer.wait_for_room()

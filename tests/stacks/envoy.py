@@ -49,11 +49,18 @@ class Envoy:
 
 @contextmanager
 def running_envoy(
-    *, folder: Path, engines: tuple[str, str], meter: str, api_key: str, with_otlp: bool = False
+    *,
+    folder: Path,
+    engines: tuple[str, str],
+    meter: str,
+    api_key: str,
+    with_otlp: bool = False,
+    edits: Mapping[str, str] | None = None,
 ) -> Iterator[Envoy]:
     """An Envoy as the guide has it, for the time of the block; nothing but addresses is changed.
 
-    `engines` and `meter` are host:port. `with_otlp` adds the guide's second log.
+    `engines` and `meter` are host:port. `with_otlp` adds the guide's second log; `edits` are
+    texts that a case changes beside, each there once.
     """
     folder.mkdir(exist_ok=True)
     key = folder / "tokenworks-key"
@@ -65,6 +72,7 @@ def running_envoy(
         "address: vllm-2, port_value: 8000": _socket(engines[1]),
         "address: tokenworks, port_value: 7411": _socket(meter),
         "/etc/envoy/tokenworks-key": str(key),
+        **(edits or {}),
     }.items():
         assert text.count(shown) == 1, shown
         text = text.replace(shown, real)

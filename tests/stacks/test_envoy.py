@@ -17,6 +17,7 @@ from tests.stacks.openai_server import OpenAiServer, Plan, running_openai_server
 from tests.stacks.recorded import Recorded, recorded_events
 from tests.wire.session import Session
 from tests.wire.talk import read_metric
+from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 pytestmark = [
     pytest.mark.stacks,
@@ -215,3 +216,68 @@ def test_logs__of_one_request_are_counted_once(gateway: Gateway, tmp_path: Path)
     recorded = recorded_events(gateway.meter.database_url)
     events = [event for request_id in request_ids for event in recorded[request_id]]
     assert [(event.account, event.tokens) for event in events] == [("globex", COUNTED)] * 5
+
+
+def test_caller__that_no_filter_names_speaks_for_nobody(gateway: Gateway, tmp_path: Path) -> None:
+    """Where a filter only lets callers in, what they say of themselves is not believed either."""
+    edits = {
+        "forwarding: { header: x-tokenworks-account, hide_credentials: true }": "",
+        "- header: { key: x-tokenworks-tier, value: standard }": "- header: { key: a, value: b }",
+        "use_remote_address: true": "use_remote_address: false",
+    }
+    with running_envoy(
+        folder=tmp_path,
+        engines=(gateway.engines[0].address, gateway.engines[1].address),
+        meter=gateway.meter.target,
+        api_key=gateway.meter.api_key,
+        edits=edits,
+    ) as envoy:
+        request_id = replace(gateway, envoy=envoy).ask(PLAN, stream=False)[1]
+        request = meter_service_pb2.ListQuarantineRequest(page_size=10)
+
+        def held() -> list[usage_pb2.UsageEvent]:
+            entries = gateway.session.call("ListQuarantine", request).entries
+            return [it.event for it in entries]
+
+        wait_until(lambda: bool(held()), seconds_max=SECONDS_MAX, what="it is set aside")
+    (event,) = held()
+    assert (event.dimensions.account, event.dimensions.tier) == ("", "")
+    assert event.request_id == request_id != "forged"
+
+
+@pytest.mark.parametrize("kind", ["stop", "age"])
+def test_stream__that_has_to_end_loses_nothing(cluster: Cluster, tmp_path: Path, kind: str) -> None:
+    """A server that stops, and one whose connections are of age, record what was under way."""
+    settings = {"tiers": TIER, "connection_age_seconds": "2" if kind == "age" else "3600"}
+    with (
+        cluster.database() as url,
+        running_meter_on(url, folder=tmp_path, settings=settings) as meter,
+        running_openai_server() as engine,
+        running_envoy(
+            folder=tmp_path / "envoy",
+            engines=(engine.address, engine.address),
+            meter=meter.target,
+            api_key=meter.api_key,
+        ) as envoy,
+    ):
+        session = Session(meter)
+        session.create_account("acme")
+        gateway = Gateway(meter=meter, session=session, engines=(engine, engine), envoy=envoy)
+        asked: list[str] = []
+
+        def has_come_again() -> bool:
+            asked.append(gateway.ask(PLAN, stream=False)[1])
+            return envoy.counter("cluster.tokenworks.upstream_rq_total") >= 3
+
+        if kind == "age":
+            wait_until(has_come_again, seconds_max=SECONDS_MAX, what="Envoy has come again")
+        else:
+            gateway.event(gateway.ask(PLAN, stream=False)[1])
+            asked += [gateway.ask(PLAN, stream=False)[1] for _ in range(5)]
+            assert meter.stop() == 0
+            assert set(asked) <= set(recorded_events(url))
+            meter.start()
+            asked.append(gateway.ask(PLAN, stream=False)[1])
+        gateway.event(asked[-1])
+        assert set(asked) <= set(recorded_events(url))
+        assert "reports_lost" not in meter.log.read_text("utf-8")
