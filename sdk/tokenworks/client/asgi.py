@@ -166,6 +166,8 @@ class UsageMiddleware:
         return _Exchange(scope, profile=profile, attributed=attributed)
 
     def _look(self, exchange: "_Exchange", message: Message) -> None:
+        if exchange.has_ended:
+            return
         try:
             if guarded(exchange.look, message):
                 self._end(exchange)
