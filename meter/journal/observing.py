@@ -49,9 +49,7 @@ class Observing:
             for key, claim in zip(claims.keys, reports.claims, strict=True):
                 if key:
                     wanted.setdefault(key, claim)
-        if not wanted:
-            return
-        known = self._transaction.claim_requests(wanted, now_ms=self._now_ms)
+        known = self._transaction.claim_requests(wanted, now_ms=self._now_ms) if wanted else {}
         self._counted = {**wanted, **known}
         self._first = wanted.keys() - known.keys()
         evidence = [

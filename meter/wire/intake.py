@@ -35,7 +35,6 @@ from meter.wire.reported import (
     SOURCES,
     claim_stream,
     report_submission,
-    with_originals,
 )
 from meter.wire.translate import Translator, UnusableBatch, id_bytes, to_event
 from tokenworks.meter.v1 import usage_pb2
@@ -226,8 +225,9 @@ class Intake:
             profile=profile,
             report_ids=reports,
             choices=choices,
+            originals=[it.original for it in observations],
         )
-        return with_originals(submission, observations), outcomes
+        return submission, outcomes
 
     def check_replacement(
         self, event: usage_pb2.UsageEvent, credential: Credential, *, now_ms: int

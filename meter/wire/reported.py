@@ -2,7 +2,7 @@
 
 import hashlib
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -12,7 +12,8 @@ from meter.domain.event import Claims, EventBatch, Origin, SetAside, Uint8Array
 from meter.domain.limits import EVENT_ID_BYTES
 from meter.domain.outcome import FIRST_QUARANTINED
 from meter.journal.commit import Release, Submission
-from meter.sources.observation import Observation, Source
+from meter.sources.identity import report_key
+from meter.sources.observation import Source
 from meter.sources.originals import Original, pack
 from meter.wire.report_claims import claim_reports, with_request_ids
 from meter.wire.translate import to_event
@@ -33,6 +34,7 @@ def report_submission(
     profile: str,
     report_ids: Sequence[bytes],
     choices: Sequence[bool],
+    originals: Sequence[Mapping[str, object]] = (),
     releases: Release | None = None,
 ) -> Submission:
     """Return checked events as a submission that claims their requests."""
@@ -69,34 +71,17 @@ def report_submission(
         payload=payload,
         claims_alone=True,
     )
+    body = b""
+    if originals:
+        # Of what is set aside as well: it may be released.
+        claims, body = _with_originals(claims, named, report_ids, originals=originals)
     return Submission(
         origin=origin,
         batch=kept,
         set_aside=aside,
         claims=claims,
         releases=releases,
-        size_bytes=4 * BYTES_PER_EVENT * len(batch),
-    )
-
-
-def with_originals(submission: Submission, observations: Sequence[Observation]) -> Submission:
-    """Return a submission of these observations with their usage objects as they came."""
-    claims = submission.claims
-    assert claims is not None
-    assert claims.reports is not None
-    ids = submission.batch.event_ids
-    assert ids is not None
-    body, count = pack(
-        Original(claim.report_key, ids[place].tobytes(), observations[index].original)
-        for place, (index, claim) in enumerate(
-            zip(claims.indexes, claims.reports.claims, strict=True)
-        )
-    )
-    reports = replace(claims.reports, originals=body, original_count=count)
-    return replace(
-        submission,
-        claims=replace(claims, reports=reports),
-        size_bytes=submission.size_bytes + len(body),
+        size_bytes=4 * BYTES_PER_EVENT * len(batch) + len(body),
     )
 
 
@@ -131,6 +116,30 @@ def claim_stream(
         claims_alone=False,
     )
     return named, claims
+
+
+def _with_originals(
+    claims: Claims,
+    named: EventBatch,
+    report_ids: Sequence[bytes],
+    *,
+    originals: Sequence[Mapping[str, object]],
+) -> tuple[Claims, bytes]:
+    """Return the claims with the usage objects as they came, and those alone."""
+    reports = claims.reports
+    assert reports is not None
+    assert named.event_ids is not None
+    ids = named.event_ids.tobytes()
+    body, count = pack(
+        Original(
+            report_key(reports.source, report_id=report_id),
+            ids[EVENT_ID_BYTES * place : EVENT_ID_BYTES * (place + 1)],
+            originals[place],
+        )
+        for place, report_id in enumerate(report_ids)
+        if originals[place]
+    )
+    return replace(claims, reports=replace(reports, originals=body, original_count=count)), body
 
 
 def _place_id(origin: Origin, index: int) -> bytes:

@@ -10,7 +10,7 @@ import numpy as np
 
 from meter.corrections import NewCorrection
 from meter.domain.errors import Reason, Unavailable
-from meter.domain.event import EventBatch, Int64Array, Origin, SetAside
+from meter.domain.event import Claim, EventBatch, Evidence, Int64Array, Origin, Reports, SetAside
 from meter.journal.commit import ProducerKey
 from meter.journal.protocol import ProducerState
 from meter.segment import decode
@@ -51,6 +51,18 @@ class SimulatedTransaction:
 
     def claim_events(self, claims: dict[bytes, bytes], *, now_ms: int) -> dict[bytes, bytes]:
         """Nobody calls by event id here."""
+        raise NotImplementedError
+
+    def claim_requests(self, claims: dict[bytes, Claim], *, now_ms: int) -> dict[bytes, Claim]:
+        """Nobody else reports here."""
+        raise NotImplementedError
+
+    def observe(self, evidence: Sequence[Evidence], *, now_ms: int) -> dict[bytes, bytes]:
+        """Nobody else reports here."""
+        raise NotImplementedError
+
+    def keep_originals(self, reports: Reports, *, span_ms: tuple[int, int], now_ms: int) -> None:
+        """Nobody else reports here."""
         raise NotImplementedError
 
     def append(self, body: bytes, *, event_count: int, first_ms: int, last_ms: int) -> int:

@@ -127,6 +127,15 @@ def test_observed__originals_are_kept_with_what_is_new(
     assert original.report_key == report_key(Source.SPAN, report_id=id_bytes("s"))
 
 
+def test_observed__originals_of_what_is_set_aside_are_kept(
+    store: JournalStore, report: Reporting, database_url: str
+) -> None:
+    """What a person may release has its usage object, though nothing of its call is counted."""
+    outcomes(store, report(seen("s", tier="none", original={"prompt_tokens": 10})))
+    (original,) = unpack(ask_one(database_url, "SELECT body FROM usage_originals"))
+    assert original.event_id == request_event_id("q1", attempt=0)
+
+
 def test_observed__whatever_is_wrong_is_set_aside(
     report: Reporting, store: JournalStore, database_url: str
 ) -> None:
