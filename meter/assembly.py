@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version as version_of
 
 from sqlalchemy import Engine
@@ -59,6 +60,7 @@ from meter.upkeep import Upkeep
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.arbitration import Arbiter
 from meter.wire.bounds import Bounds
+from meter.wire.correcting import append_correction
 from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.door import RegistryDoor
 from meter.wire.energy_servicer import EnergyServicer
@@ -201,7 +203,8 @@ def make_meter_servicer(
 
 def make_arbiter(parts: StreamParts, *, store: ArbitrationStore, leases: Leases) -> Arbiter:
     """Build what decides about requests that several reported."""
-    return Arbiter(parts, store=store, is_ours=lambda: leases.has_task(ARBITER))
+    append = partial(append_correction, parts)
+    return Arbiter(append, store=store, is_ours=lambda: leases.has_task(ARBITER))
 
 
 def make_upkeep(options: MeterOptions, *, engine: Engine, clock: Clock) -> Upkeep:

@@ -67,6 +67,13 @@ FIELDS: Final[Mapping[str, str]] = {
 
 CATALOGUE: Final = (
     LogEvent(
+        name="arbiter_refused",
+        level=Level.WARNING,
+        fields=("fault",),
+        meaning="A better report of a request could not take the place of the counted one. It waits"
+        " on, and is tried again each second.",
+    ),
+    LogEvent(
         name="bound_reached",
         level=Level.WARNING,
         fields=("bound", "key_id"),

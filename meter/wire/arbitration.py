@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from google.protobuf.message import DecodeError
+
 from meter.arbiter import (
     Claimed,
     FirstReport,
@@ -20,17 +22,16 @@ from meter.arbiter import (
     is_billed_alike,
 )
 from meter.corrections import CorrectableEvent, NewCorrection, from_batch, to_batch
-from meter.domain.errors import StoreRefusal
+from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.event import DimensionTable
 from meter.domain.limits import ARBITRATED_AT_ONCE_MAX, ARBITRATED_CORRECTIONS_MAX
 from meter.observations import Claim, CountedEvent, Dispute, KeptReport
 from meter.sources.observation import Source, rank
-from meter.wire.correcting import append_correction
-from meter.wire.stream import StreamParts
-from meter.wire.translate import Translator, to_event
+from meter.wire.translate import Translator, UnusableBatch, to_event
 from tokenworks.meter.v1 import usage_pb2
 
 _log = logging.getLogger(__name__)
+_SOURCES: Final = frozenset(Source)
 # The number of the report that lies in the journal and not beside it.
 FIRST: Final = 0
 
@@ -60,6 +61,14 @@ class Arbitration(Protocol):
         ...
 
 
+class Append(Protocol):
+    """Writes a correction and what it settles: `append_correction`, of a server's parts."""
+
+    async def __call__(self, wanted: NewCorrection, *, account_id: str, settles: Settlement) -> int:
+        """Return its id; 0 where another correction of the row came first."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Ruling:
     """A correction that is to be made, and what it settles."""
@@ -72,11 +81,9 @@ class _Ruling:
 class Arbiter:
     """Decides about requests that several reported."""
 
-    def __init__(
-        self, parts: StreamParts, *, store: Arbitration, is_ours: Callable[[], bool]
-    ) -> None:
-        """Take the parts by which corrections are recorded; `is_ours` tells whose turn it is."""
-        self._parts = parts
+    def __init__(self, append: Append, *, store: Arbitration, is_ours: Callable[[], bool]) -> None:
+        """Take what writes corrections; `is_ours` tells whose turn it is."""
+        self._append = append
         self._store = store
         self._is_ours = is_ours
         self._reader = ReportReader()
@@ -95,11 +102,8 @@ class Arbiter:
 
     async def _correct(self, ruling: _Ruling) -> None:
         try:
-            await append_correction(
-                self._parts,
-                ruling.correction,
-                account_id=ruling.account_id,
-                settles=ruling.settles,
+            await self._append(
+                ruling.correction, account_id=ruling.account_id, settles=ruling.settles
             )
         except StoreRefusal as error:
             # It waits on, seen in the metric, and holds up nobody else.
@@ -108,10 +112,12 @@ class Arbiter:
     def _look(self, after_id: int) -> tuple[list[_Ruling], int]:
         """Decide about some requests; return what is to be corrected, and where to go on."""
         found, last_id = self._store.find_disputes(after_id=after_id, limit=ARBITRATED_AT_ONCE_MAX)
+        # What a newer server's source reports waits for a server that knows it.
+        found = [it for it in found if all(each.source in _SOURCES for each in it.reports)]
         wanted = {
-            it.event_key: (it.claim, self._reader.read(it.reports[0].event).event_id)
+            it.event_key: (it.claim, event_id)
             for it in found
-            if it.claim is not None and it.reports
+            if it.claim is not None and (event_id := self._find_event_id(it))
         }
         counted = self._store.find_counted(wanted) if wanted else {}
         unclaimed = [it for it in found if it.event_key not in counted]
@@ -126,13 +132,26 @@ class Arbiter:
                 rulings += [] if ruling is None else [ruling]
         return rulings, last_id
 
+    def _find_event_id(self, dispute: Dispute) -> bytes:
+        """Return the request's id in the journal; nothing where no report can be read."""
+        for it in dispute.reports:
+            try:
+                return self._reader.read(it.event).event_id
+            except StoreRefusal as error:
+                _log.warning("arbiter_refused", extra={"fault": str(error)})
+        return b""
+
     def _rule(self, dispute: Dispute, claim: Claim, counted: CountedEvent) -> _Ruling | None:
         """Return the correction that is due; what needs none is settled here."""
         if counted.event is None or counted.correction_id != claim.claimed.correction_id:
             # A person has decided: what is reported from then on is evidence.
             self._store.confirm(_unchanged(dispute, claim))
             return None
-        standing = choose(self._reader.reports(dispute, claim, counted))
+        try:
+            standing = choose(self._reader.reports(dispute, claim, counted))
+        except StoreRefusal as error:
+            _log.warning("arbiter_refused", extra={"fault": str(error)})
+            return None
         settlement = _settlement(dispute, claim, counted, standing=standing)
         if is_billed_alike(standing.event, counted.event):
             self._store.confirm(settlement)
@@ -167,8 +186,11 @@ class ReportReader:
         self._translator = Translator()
 
     def read(self, event: bytes) -> CorrectableEvent:
-        """Return what a message of the wire says."""
-        batch, _ = self._translator.from_rows([usage_pb2.UsageEvent.FromString(event)])
+        """Return what a message of the wire says; raises StoreRefusal where it was damaged."""
+        try:
+            batch, _ = self._translator.from_rows([usage_pb2.UsageEvent.FromString(event)])
+        except (DecodeError, UnusableBatch) as error:
+            raise StoreRefusal(Reason.INTERNAL, "A report cannot be read any more.") from error
         return from_batch(batch)
 
     def reports(self, dispute: Dispute, claim: Claim, counted: CountedEvent) -> list[Report]:
