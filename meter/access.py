@@ -62,8 +62,6 @@ def on_own(*roles: Role) -> Rule:
     return Rule(roles=roles, place=Place.OWN)
 
 
-# Who brings a report by HTTP may report: each event is set aside whose account the caller may not.
-REPORTERS: Final = on_own(Role.PRODUCER)
 _ANYBODY: Final = Rule(roles=(), place=Place.ANYBODY)
 
 METER_ACCESS: Final[Access] = {

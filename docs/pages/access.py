@@ -2,7 +2,7 @@
 
 from billing.access import BILLING_ACCESS
 from docs.pages.page import make_page, make_table
-from meter.access import METER_ACCESS, Access, Place, Rule
+from meter.access import HTTP_ACCESS, METER_ACCESS, Access, Place, Rule
 from meter.domain.credential import Role
 
 _DUTIES = {
@@ -49,6 +49,8 @@ def make_access_page() -> str:
             _INTRODUCTION,
             make_table(("Role", "Does"), [(f"`{role.word}`", _DUTIES[role]) for role in Role]),
             make_table(("Call", "Role", "Where"), _rows({**METER_ACCESS, **BILLING_ACCESS})),
+            "Reports by HTTP are posted; the other paths of that port take no API key:",
+            make_table(("Path", "Role", "Where"), _rows(HTTP_ACCESS)),
             _KEPT,
         ],
     )

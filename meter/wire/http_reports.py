@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias, TypeVar
 
-from meter.access import REPORTERS, Rule
+from meter.access import HTTP_ACCESS, Rule
 from meter.call_context import begin_call, note_key
 from meter.certificates import SHOWN, Shown
 from meter.domain import errors, limits
@@ -115,7 +115,6 @@ class Route:
     content_types: frozenset[str]
     body_bytes_max: int = limits.HTTP_BODY_BYTES_MAX
     format_error: FormatError = format_json_error
-    rule: Rule = REPORTERS
 
 
 class ReportDesk:
@@ -140,7 +139,8 @@ class ReportDesk:
         self._at_once: dict[str, int] = {}
 
     def app(self, route: Route) -> WsgiApp:
-        """Return what serves a route on a thread of the HTTP port."""
+        """Return what serves a route on a thread of the HTTP port; it has a row of the access."""
+        assert route.path in HTTP_ACCESS
 
         def serve(environ: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
             begin_call(route.path)
@@ -164,7 +164,7 @@ class ReportDesk:
         headers = _headers(environ)
         shown: Shown | None = environ.get(SHOWN)
         authorization = headers.get("authorization")
-        credential = self._run(self._let_in(authorization, shown, rule=route.rule))
+        credential = self._run(self._let_in(authorization, shown, HTTP_ACCESS[route.path]))
         note_key(credential.key_id)
         if content_type not in route.content_types:
             known = ", ".join(sorted(route.content_types))
@@ -180,7 +180,7 @@ class ReportDesk:
             return self._run(_answer(route, report))
 
     async def _let_in(
-        self, authorization: str | None, shown: Shown | None, *, rule: Rule
+        self, authorization: str | None, shown: Shown | None, rule: Rule
     ) -> Credential:
         """Return who calls, in the turn that its API key has."""
         try:

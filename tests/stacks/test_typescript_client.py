@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections import Counter
@@ -58,9 +59,36 @@ def test_stream_rows__from_typescript(running_meter: RunningMeter, tmp_path: Pat
     assert _queried(running_meter, account=account, events=sent.events) == _summed(sent.events)
 
 
+def test_guide__records_from_typescript(running_meter: RunningMeter, tmp_path: Path) -> None:
+    """The guide's program is compiled as strictly, and records what it says."""
+    ((program, printed),) = re.findall(
+        r"^```ts\n(.*?)^```\n\n```text ts\n(.*?)^```$",
+        (PROTO.parent / "docs/guides/any-language.md").read_text("utf-8"),
+        re.MULTILINE | re.DOTALL,
+    )
+    _create_account(running_meter, account="acme")
+    _install()
+    (tmp_path / "node_modules").symlink_to(FOLDER / "node_modules")
+    (tmp_path / "record.ts").write_text(program, "utf-8")
+    shutil.copyfile(FOLDER / "package.json", tmp_path / "package.json")
+    options = json.loads((FOLDER / "tsconfig.json").read_text("utf-8"))
+    (tmp_path / "tsconfig.json").write_text(json.dumps(options | {"files": ["record.ts"]}), "utf-8")
+    _run("npm", "run", "build", folder=tmp_path)
+    told = _run(
+        *("node", "build/record.js", running_meter.target, str(PROTO)),
+        environment={"TOKENWORKS_API_KEY": running_meter.api_key},
+        folder=tmp_path,
+    )
+    assert told == printed
+
+
+def _install() -> None:
+    _run("npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund")
+
+
 def _run_client(meter: RunningMeter, *, account: str) -> Sent:
     """Install, compile in strict mode, and run the client."""
-    _run("npm", "install", "--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund")
+    _install()
     _run("npm", "run", "build")
     printed = _run(
         *("node", "build/client.js", meter.target, str(PROTO), account, str(BATCHES), str(ROWS)),
@@ -71,10 +99,10 @@ def _run_client(meter: RunningMeter, *, account: str) -> Sent:
     return Sent(Counter(answer), events)
 
 
-def _run(*command: str, environment: dict[str, str] | None = None) -> str:
+def _run(*command: str, environment: dict[str, str] | None = None, folder: Path = FOLDER) -> str:
     done = subprocess.run(
         command,
-        cwd=FOLDER,
+        cwd=folder,
         env=os.environ | (environment or {}),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -86,10 +114,10 @@ def _run(*command: str, environment: dict[str, str] | None = None) -> str:
     return done.stdout
 
 
-def _create_account(meter: RunningMeter) -> str:
+def _create_account(meter: RunningMeter, *, account: str = "") -> str:
     with grpc.insecure_channel(meter.target) as channel:
         stub = account_services.AccountServiceStub(channel)
-        request = account_messages.CreateAccountRequest(handle="typescript")
+        request = account_messages.CreateAccountRequest(handle="typescript", account=account)
         return stub.CreateAccount(request, metadata=_metadata(meter)).account.account
 
 

@@ -176,7 +176,7 @@ class _Desk:
                 monotonic_seconds=clock.monotonic_seconds,
             )
             desk = ReportDesk(door=_Door(), bounds=bounds, metrics=metrics, clock=clock)  # type: ignore[arg-type]
-            route = Route(path="/x", answer=answer, content_types=frozenset({"a/b"}), **more)
+            route = Route(path="/v1/logs", answer=answer, content_types=frozenset({"a/b"}), **more)
             return desk.app(route)
 
         return asyncio.run_coroutine_threadsafe(make(), self._loop).result()
