@@ -36,9 +36,7 @@ class World:
         """Move the clock to so many edges after its begin."""
         request = clock_service_pb2.AdvanceClockRequest()
         request.to.FromMilliseconds(BEGIN_MS + edges * EDGE_MS)
-        self._clock.AdvanceClock(
-            request, metadata=self.session.metadata, timeout=CALL_SECONDS_MAX
-        )
+        self._clock.AdvanceClock(request, metadata=self.session.metadata, timeout=CALL_SECONDS_MAX)
 
     def meter_tokens(self, *, edge: int, pool: str = "h100", **fields: int) -> None:
         """Record an event that ended in the interval that begins at an edge."""
@@ -72,9 +70,7 @@ def world(database_url: str, tmp_path: Path) -> Iterator[World]:
     """A world at the begin of a day."""
     with running_replica() as first, running_replica() as second, running_replica() as llama:
         llama.restart(
-            EngineProcess(
-                names=("llamacpp:prompt_tokens", "llamacpp:tokens_predicted"), labels=()
-            )
+            EngineProcess(names=("llamacpp:prompt_tokens", "llamacpp:tokens_predicted"), labels=())
         )
         places = (
             f"h100={first.url},h100={second.url},cpu={llama.url},away=http://127.0.0.1:9/metrics"
@@ -137,9 +133,7 @@ def test_engines__late_report_takes_the_drift_away(world: World) -> None:
 
 
 @pytest.mark.parametrize(("start", "end", "field"), [(1, 0, "end_time"), (0.5, 1, "start_time")])
-def test_query__refuses_times_off_edges(
-    world: World, start: float, end: float, field: str
-) -> None:
+def test_query__refuses_times_off_edges(world: World, start: float, end: float, field: str) -> None:
     """A time that does not begin and end on edges, in this order, is refused."""
     with pytest.raises(grpc.RpcError) as failed:
         world.ask(start_ms=BEGIN_MS + int(start * EDGE_MS), end_ms=BEGIN_MS + int(end * EDGE_MS))
