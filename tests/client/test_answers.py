@@ -37,7 +37,7 @@ def _chunk(usage: object = None, reason: str | None = None) -> Mapping[str, Any]
 
 
 # profile, events, usage, how it ended, whether it is whole
-STREAMS: Final[Mapping[str, tuple[str, bytes, object, Finish, bool]]] = {
+STREAMS: Final[Mapping[str, tuple[str, bytes, Mapping[str, object] | None, Finish, bool]]] = {
     "usage at the end": (
         "openai",
         _events(_chunk(), _chunk(reason="stop"), {**_chunk(CHAT), "choices": []}, "data: [DONE]"),
@@ -123,7 +123,7 @@ def test_stream__in_any_pieces(case: str, cuts: list[int]) -> None:
 
 
 # profile, body, usage, how it ended
-BODIES: Final[Mapping[str, tuple[str, Mapping[str, Any], object, Finish]]] = {
+BODIES: Final[Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, object] | None, Finish]]] = {
     "chat": ("openai", {"choices": [{"finish_reason": "stop"}], "usage": CHAT}, CHAT,
              Finish.COMPLETED),
     "cut": ("openai", {"choices": [{"finish_reason": "length"}], "usage": CHAT}, CHAT,
