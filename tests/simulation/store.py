@@ -8,6 +8,7 @@ from random import Random
 
 import numpy as np
 
+from meter.arbiter import Settlement
 from meter.corrections import NewCorrection
 from meter.domain.errors import Reason, Unavailable
 from meter.domain.event import Claim, EventBatch, Evidence, Int64Array, Origin, Reports, SetAside
@@ -90,6 +91,10 @@ class SimulatedTransaction:
         raise NotImplementedError
 
     def correct(self, correction: NewCorrection, *, now_ms: int) -> int | None:
+        """Nobody corrects here."""
+        raise NotImplementedError
+
+    def settle(self, settlement: Settlement, *, correction_id: int) -> None:
         """Nobody corrects here."""
         raise NotImplementedError
 
