@@ -27,6 +27,7 @@ from meter.wire.unreadable import UnreadableReports
 PATH: Final = "/api/v1/events"
 # What became of the events, for a person who looks: RECORDED=2, ACCOUNT_UNKNOWN=1.
 OUTCOMES_HEADER: Final = "tokenworks-outcomes"
+_UNREADABLE: Final = "UNREADABLE"
 _PLAIN: Final = "application/json"
 _TYPES: Final = frozenset(
     {_PLAIN, "application/cloudevents+json", "application/cloudevents-batch+json"}
@@ -67,6 +68,7 @@ class CloudEventDesk:
             profile=PROFILE,
         )
         counts = Counter(Outcome(number).name for number in outcomes)
+        counts.update({_UNREADABLE: len(faults)} if faults else {})
         told = ", ".join(f"{name}={count}" for name, count in sorted(counts.items()))
         return HttpAnswer(headers={OUTCOMES_HEADER: told} if told else {})
 

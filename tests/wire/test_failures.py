@@ -1,6 +1,7 @@
 """What goes wrong around a running meter: each failure named, nothing lost or counted twice."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
+from tests.wire.posting import post
 from tests.wire.session import Session, event, opening, reason_of, rows
 from tests.wire.talk import (
     MEBIBYTE,
@@ -73,6 +75,20 @@ def test_postgres__stopped_in_mid_stream(private_cluster: Cluster, tmp_path: Pat
         session = Session(meter)
         session.create_account("acme")
         late = event(tokens={INPUT: 100})
+        cloud_event = json.dumps(
+            {
+                "specversion": "1.0",
+                "id": "1",
+                "source": "shop",
+                "type": "inference.tokens.used",
+                "data": {
+                    "account": "acme",
+                    "model": "m",
+                    "tier": "high",
+                    "tokens": {"input": 1000},
+                },
+            }
+        ).encode()
         with talking(session) as talk:
             talk.say(opening(), rows(1, event(tokens={INPUT: 1})))
             assert talk.hear().opened.next_sequence == 1
@@ -82,6 +98,9 @@ def test_postgres__stopped_in_mid_stream(private_cluster: Cluster, tmp_path: Pat
             assert failure_of(talk.hear) == STORE_AWAY
         assert failure_of(lambda: session.record(late)) == STORE_AWAY
         assert failure_of(lambda: session.exchange(opening())) == STORE_AWAY
+        posted = post(meter, "/api/v1/events", cloud_event)
+        assert (posted.status, posted.reason) == (503, "STORE_UNAVAILABLE")
+        assert int(posted.headers["retry-after"]) >= 1
         wait_until(lambda: health_of(session) == NOT_SERVING)
         wait_until(lambda: read_http(meter, "/readyz")[0] == 503)
         assert "database: has not answered for " in read_http(meter, "/readyz")[1]
@@ -93,7 +112,8 @@ def test_postgres__stopped_in_mid_stream(private_cluster: Cluster, tmp_path: Pat
         assert answers[0].opened.next_sequence == 2
         assert answers[1].ack.durable_sequence == 2
         assert session.record(late) == [RECORDED]
-        assert session.counted() == {("acme", "high", INPUT): 111}
+        assert post(meter, "/api/v1/events", cloud_event).status == 204
+        assert session.counted() == {("acme", "high", INPUT): 1111}
 
 
 def big_event(size_bytes: int) -> usage_pb2.UsageEvent:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+import meter.http
+from meter.access import HTTP_ACCESS
 from meter.domain import limits
-from meter.domain.credential import Credential
+from meter.domain.credential import Credential, Role
 from meter.domain.errors import Reason, Unauthenticated, Unavailable
 from meter.metrics import Metrics
 from meter.wire.bounds import Bounds
@@ -22,6 +24,7 @@ from tests.clock import FakeClock
 from tests.running_meter import RunningMeter
 from tests.wire.apart import Apart
 from tests.wire.posting import post
+from tests.wire.talk import wait_until
 from tests.wire.test_cloud_events import key_of
 from tokenworks.meter.v1 import account_service_pb2
 
@@ -51,11 +54,15 @@ def test_report__with_a_wrong_api_key(shared_meter: RunningMeter, key: str, reas
     assert (answer.status, answer.reason) == (401, reason)
 
 
-def test_report__with_a_key_that_may_only_read(apart: Apart) -> None:
-    """Reporting takes the role of a producer."""
-    key = key_of(apart, "acme", account_service_pb2.ROLE_READER)
-    answer = post(apart.meter, PATH, b"[]", content_type=BATCH, api_key=key)
-    assert (answer.status, answer.reason) == (403, "SCOPE_MISSING")
+@pytest.mark.parametrize("role", Role)
+def test_report__takes_one_role(apart: Apart, role: Role) -> None:
+    """Who may do something else may not report: the path's row is asked before anything is read."""
+    key = key_of(apart, "acme", int(role))
+    answer = post(apart.meter, PATH, b"{", content_type=BATCH, api_key=key)
+    may = role in HTTP_ACCESS[PATH].roles
+    assert (answer.status, answer.reason) == (
+        (400, "ARGUMENT_INVALID") if may else (403, "SCOPE_MISSING")
+    )
 
 
 def test_report__with_a_key_that_was_revoked(apart: Apart) -> None:
@@ -324,3 +331,35 @@ def test_refusal__in_the_words_of_its_protocol() -> None:
         status, headers, body = ask(it.app(fine, format_error=write), CONTENT_TYPE="A/X; q=1")
     assert status == "415 Unsupported Media Type"
     assert (headers["Content-Type"], body) == ("c/d", b"ARGUMENT_INVALID a/x")
+
+
+def test_http_server__has_room_for_so_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection too many is closed at once; when another one ends there is room again."""
+    monkeypatch.setattr(meter.http, "HTTP_REQUESTS_AT_ONCE_MAX", 1)
+    server = meter.http.HttpServer({"/": _say_yes})
+    host, _, port = server.start("127.0.0.1:0").rpartition(":")
+    place = (host, int(port))
+    request = b"GET / HTTP/1.0\r\n\r\n"
+    try:
+        with socket.create_connection(place, timeout=20) as first:
+            with socket.create_connection(place, timeout=20) as second:
+                assert second.recv(1_000) == b""
+            first.sendall(request)
+            assert first.makefile("rb").read().endswith(b"yes")
+        wait_until(lambda: _answers(place, request))
+    finally:
+        server.stop()
+
+
+def _say_yes(_: dict[str, Any], start_response: Any) -> list[bytes]:  # noqa: ANN401
+    start_response("200 OK", [])
+    return [b"yes"]
+
+
+def _answers(place: tuple[str, int], request: bytes) -> bool:
+    with socket.create_connection(place, timeout=20) as connection:
+        try:
+            connection.sendall(request)
+            return connection.makefile("rb").read().endswith(b"yes")
+        except ConnectionError:
+            return False
