@@ -123,6 +123,7 @@ def make_parts(host: Host, *, make_closers: MakeClosers | None = None) -> Billin
         sums=host.sums,
         reporters=host.reporters,
         consumption=host.consumption,
+        engine_drifts=host.engine_drifts,
         tree=host.tree,
         is_sandbox=host.is_driven,
     )

@@ -10,6 +10,7 @@ from billing.contracts import BillingPeriod
 from billing.holds import Hold
 from billing.invoicing import Invoice
 from billing.periods import Month
+from meter.engine_drift import EngineDrift
 
 # Periods that an answer tells of; the others are counted.
 TOLD_MAX: Final = 1_000
@@ -26,6 +27,7 @@ class Outcome(StrEnum):
     CARRIED = "carried"
     HELD_UNPRICED = "held, usage without a price"
     HELD_DRIFT = "held, sums are not what is counted"
+    HELD_ENGINES = "held, engines counted otherwise"
     HELD_FIRST = "held, it is the first invoice"
     HELD_JUMP = "held, far above the last one"
     HELD_EARLIER = "held, an earlier month is open"
@@ -37,6 +39,7 @@ class Outcome(StrEnum):
 HELD: Final = {
     Hold.UNPRICED: Outcome.HELD_UNPRICED,
     Hold.DRIFT: Outcome.HELD_DRIFT,
+    Hold.ENGINES: Outcome.HELD_ENGINES,
     Hold.FIRST: Outcome.HELD_FIRST,
     Hold.JUMP: Outcome.HELD_JUMP,
 }
@@ -51,7 +54,8 @@ class Closed:
     """What a close did with one period.
 
     `invoice` is what it issued or drafted, `number` that of an earlier close, `earlier` the month
-    that has to be closed first, and `holds` every reason why it is held. `waits_for` are producers,
+    that has to be closed first, and `holds` every reason why it is held. `engine_drifts` are what
+    engines counted otherwise, where it is held for that. `waits_for` are producers,
     as ACCOUNT/NAME, and `due_ms` is when it is closed whoever of them was not heard. `exception`
     says why it was closed although somebody was still waited for.
     """
@@ -62,6 +66,7 @@ class Closed:
     number: str = ""
     earlier: Month | None = None
     holds: tuple[Hold, ...] = ()
+    engine_drifts: tuple[EngineDrift, ...] = ()
     waits_for: tuple[str, ...] = ()
     due_ms: int | None = None
     exception: str = ""

@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Final
 
 from billing.actions import BillingAction
@@ -14,6 +15,7 @@ from billing.calendar import as_billed
 from billing.close_result import Closed, Outcome
 from billing.contracts import BillingPeriod
 from billing.drafting import Draft, Drafting
+from billing.holds import Hold, find_engine_drifts
 from billing.invoicing import Invoice
 from billing.issued import Doing, Settling
 from billing.ledger import Ledger, PeriodKey
@@ -27,11 +29,14 @@ from meter.audit_log import Change
 from meter.consumption import Consumption
 from meter.domain.account import AccountTree
 from meter.domain.errors import Reason, Unavailable
+from meter.domain.interval import interval_start_ms, next_edge_ms
+from meter.engine_drift import EngineDrift, EngineDrifts
 from meter.reporters import Reporters
 from meter.usage import UsageFacts, UsageSums
 
 # Terms that change all the time: somebody else is at work, and a close can be run again.
 _LOOKS_MAX: Final = 10
+_NOTHING: Final[Mapping[Span, Sequence[EngineDrift]]] = MappingProxyType({})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -45,9 +50,12 @@ class PeriodClosing:
     sums: UsageSums
     reporters: Reporters
     consumption: Consumption
+    engine_drifts: EngineDrifts
     tree: Callable[[], AccountTree]
     is_sandbox: bool
     _known: Drafting | None = None
+    # Of the last cut: a close asks of the same months for each chunk of its contracts.
+    _compared: tuple[int | None, Mapping[Span, Sequence[EngineDrift]]] = (None, _NOTHING)
 
     def look(self) -> Drafting:
         """Return what drafts by the terms and the accounts as they are."""
@@ -145,6 +153,7 @@ class PeriodClosing:
         drafts = drafting.draft_many(periods, cut_id=cut_id, consumption=self.consumption)
         last_nets = self.ledger.last_nets([key_of(it) for it in stored])
         drifted = self._drifted(drafting, periods)
+        compared = self._compare([it.span for it in stored], cut_id=cut_id)
         judged = []
         for each, draft in zip(stored, drafts, strict=True):
             key = key_of(each)
@@ -152,12 +161,32 @@ class PeriodClosing:
             facts = _Facts(
                 last_net=last_nets.get(key),
                 is_drifted=key in drifted,
+                engine_drifts=find_engine_drifts(
+                    draft.invoice, compared[each.span], hold_ppm=self.engine_drifts.hold_ppm
+                ),
                 is_last=end_ms is not None and each.span.end_ms >= end_ms,
                 is_in_force=draft.period.is_in_force,
             )
             verdict = facts.judge(draft.invoice, approved=approved.get(key, ()))
             judged.append(_Judged(stored=each, draft=draft, facts=facts, verdict=verdict))
         return judged
+
+    def _compare(
+        self, spans: Collection[Span], *, cut_id: int | None
+    ) -> Mapping[Span, Sequence[EngineDrift]]:
+        """Return what engines counted in periods, beside what was metered; none where none holds.
+
+        Within a cut it is asked once of each time.
+        """
+        if self.engine_drifts.hold_ppm is None:
+            return dict.fromkeys(spans, ())
+        known_cut_id, known = self._compared
+        found = dict(known) if cut_id is not None and cut_id == known_cut_id else {}
+        for span in set(spans) - found.keys():
+            start_ms, end_ms = next_edge_ms(span.start_ms), interval_start_ms(span.end_ms)
+            found[span] = self.engine_drifts.compare(start_ms=start_ms, end_ms=end_ms)
+        self._compared = (cut_id, found)
+        return found
 
     def _drifted(
         self, drafting: Drafting, periods: Sequence[BillingPeriod]
@@ -207,6 +236,7 @@ class _Facts:
 
     last_net: Decimal | None
     is_drifted: bool
+    engine_drifts: tuple[EngineDrift, ...]
     is_last: bool
     is_in_force: bool
 
@@ -217,6 +247,7 @@ class _Facts:
             is_drifted=self.is_drifted,
             is_last=self.is_last,
             is_in_force=self.is_in_force,
+            has_engine_drift=bool(self.engine_drifts),
             approved=approved,
         )
 
@@ -254,6 +285,7 @@ class _Judged:
             outcome=self.verdict.outcome,
             invoice=issued or self.draft.invoice,
             holds=self.verdict.holds,
+            engine_drifts=(self.facts.engine_drifts if Hold.ENGINES in self.verdict.holds else ()),
             exception="" if self.verdict.holds else exception,
         )
 

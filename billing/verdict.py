@@ -30,6 +30,7 @@ def judge(
     is_drifted: bool,
     is_last: bool,
     is_in_force: bool = True,
+    has_engine_drift: bool = False,
     approved: Collection[Decimal] = (),
 ) -> Verdict:
     """Return what becomes of a period; see `holds_of`.
@@ -39,7 +40,13 @@ def judge(
     """
     if not is_in_force:
         return Verdict(outcome=Outcome.NO_USAGE, is_settled=True)
-    holds = holds_of(draft, last_net=last_net, is_drifted=is_drifted, approved=approved)
+    holds = holds_of(
+        draft,
+        last_net=last_net,
+        is_drifted=is_drifted,
+        has_engine_drift=has_engine_drift,
+        approved=approved,
+    )
     if holds:
         return Verdict(outcome=HELD[holds[0]], holds=holds)
     version = draft.version

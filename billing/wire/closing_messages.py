@@ -8,7 +8,9 @@ from billing.contracts import BillingPeriod
 from billing.holds import Hold
 from billing.months import PeriodTold
 from billing.wire.messages import to_summary, to_timestamp, to_unpriced
+from meter.engine_drift import EngineDrift, TokenKind
 from tokenworks.billing.v1 import billing_service_pb2 as pb
+from tokenworks.meter.v1 import engine_service_pb2
 
 # All that is due, whichever month it is of.
 DUE: Final = "due"
@@ -21,6 +23,7 @@ _OUTCOMES: Final = {
     Outcome.CARRIED: pb.CLOSE_OUTCOME_CARRIED,
     Outcome.HELD_UNPRICED: pb.CLOSE_OUTCOME_HELD_UNPRICED,
     Outcome.HELD_DRIFT: pb.CLOSE_OUTCOME_HELD_DRIFT,
+    Outcome.HELD_ENGINES: pb.CLOSE_OUTCOME_HELD_ENGINES,
     Outcome.HELD_FIRST: pb.CLOSE_OUTCOME_HELD_FIRST,
     Outcome.HELD_JUMP: pb.CLOSE_OUTCOME_HELD_JUMP,
     Outcome.HELD_EARLIER: pb.CLOSE_OUTCOME_HELD_EARLIER,
@@ -31,8 +34,14 @@ _OUTCOMES: Final = {
 _HOLDS: Final = {
     Hold.UNPRICED: pb.HOLD_REASON_UNPRICED,
     Hold.DRIFT: pb.HOLD_REASON_DRIFT,
+    Hold.ENGINES: pb.HOLD_REASON_ENGINES,
     Hold.FIRST: pb.HOLD_REASON_FIRST,
     Hold.JUMP: pb.HOLD_REASON_JUMP,
+}
+_TOKEN_KINDS: Final = {
+    TokenKind.PROMPT: engine_service_pb2.ENGINE_TOKEN_KIND_PROMPT,
+    TokenKind.UNCACHED_PROMPT: engine_service_pb2.ENGINE_TOKEN_KIND_UNCACHED_PROMPT,
+    TokenKind.OUTPUT: engine_service_pb2.ENGINE_TOKEN_KIND_OUTPUT,
 }
 _STAGES: Final = {
     Stage.OPEN: pb.PERIOD_STATE_OPEN,
@@ -69,6 +78,7 @@ def to_closed(closed: Closed) -> pb.ClosedPeriod:
         waits_for=closed.waits_for,
         due_time=None if closed.due_ms is None else to_timestamp(closed.due_ms),
         exception=closed.exception,
+        engine_holds=[_to_engine_hold(it) for it in closed.engine_drifts],
     )
     if closed.holds:
         message.invoice.state = pb.DOCUMENT_STATE_HELD
@@ -103,6 +113,17 @@ def to_period(told: PeriodTold) -> pb.Period:
 def to_period_count(stage: Stage, count: int) -> pb.PeriodCount:
     """Return how many periods are in a state."""
     return pb.PeriodCount(state=_STAGES[stage], count=count)
+
+
+def _to_engine_hold(drift: EngineDrift) -> pb.EngineHold:
+    return pb.EngineHold(
+        pool=drift.pool,
+        model=drift.model,
+        kind=_TOKEN_KINDS[drift.kind],
+        engine_tokens=drift.engine_tokens,
+        metered_tokens=drift.metered_tokens,
+        ppm=drift.ppm,
+    )
 
 
 def _to_open(period: BillingPeriod) -> pb.InvoiceSummary:

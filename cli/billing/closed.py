@@ -8,7 +8,7 @@ import click
 from cli.accounts import format_time, print_table
 from cli.invoices.summaries import summary_to_json
 from tokenworks.billing.v1 import billing_service_pb2 as pb
-from tokenworks.meter.v1 import usage_pb2
+from tokenworks.meter.v1 import engine_service_pb2, usage_pb2
 
 OUTCOME_WORDS: Final = {
     pb.CLOSE_OUTCOME_UNSPECIFIED: "-",
@@ -20,6 +20,7 @@ OUTCOME_WORDS: Final = {
     pb.CLOSE_OUTCOME_CARRIED: "carried forward",
     pb.CLOSE_OUTCOME_HELD_UNPRICED: "held: no price",
     pb.CLOSE_OUTCOME_HELD_DRIFT: "held: sums have drifted",
+    pb.CLOSE_OUTCOME_HELD_ENGINES: "held: engines counted otherwise",
     pb.CLOSE_OUTCOME_HELD_FIRST: "held: first invoice",
     pb.CLOSE_OUTCOME_HELD_JUMP: "held: far above the last",
     pb.CLOSE_OUTCOME_HELD_EARLIER: "held: earlier month open",
@@ -31,12 +32,14 @@ _HELD: Final = frozenset(
     {
         pb.CLOSE_OUTCOME_HELD_UNPRICED,
         pb.CLOSE_OUTCOME_HELD_DRIFT,
+        pb.CLOSE_OUTCOME_HELD_ENGINES,
         pb.CLOSE_OUTCOME_HELD_FIRST,
         pb.CLOSE_OUTCOME_HELD_JUMP,
         pb.CLOSE_OUTCOME_HELD_EARLIER,
         pb.CLOSE_OUTCOME_LATE_AFTER_FINAL,
     }
 )
+_APPROVABLE: Final = frozenset({pb.HOLD_REASON_ENGINES, pb.HOLD_REASON_FIRST, pb.HOLD_REASON_JUMP})
 _WAITING: Final = _HELD | {pb.CLOSE_OUTCOME_COLLECTING, pb.CLOSE_OUTCOME_NOT_ENDED}
 # All that is due, whichever month it is of.
 DUE: Final = "due"
@@ -104,7 +107,8 @@ def _remarks(period: pb.ClosedPeriod) -> Iterable[str]:
         )
     if pb.HOLD_REASON_DRIFT in period.holds:
         yield "what was added up is not what is counted: tokenworks doctor --audit"
-    if {pb.HOLD_REASON_FIRST, pb.HOLD_REASON_JUMP}.intersection(period.holds):
+    yield from map(_describe, period.engine_holds)
+    if _APPROVABLE.intersection(period.holds):
         yield (
             "look at it, and let it go:"
             f" tokenworks invoices approve {contract} {month} --reason WHY"
@@ -118,6 +122,23 @@ def _remarks(period: pb.ClosedPeriod) -> Iterable[str]:
         )
     if period.exception:
         yield f"closed {period.exception}"
+
+
+def _describe(it: pb.EngineHold) -> str:
+    """Return what engines counted otherwise, in words."""
+    kind = _kind_of(it).replace("_", " ")
+    more = "more" if it.ppm > 0 else "fewer"
+    of = f" of {it.model}" if it.model else ""
+    count = abs(it.engine_tokens - it.metered_tokens)
+    return (
+        f"the engines of {it.pool} counted {count:,} {kind} tokens{of} {more} than were metered"
+        f" ({it.ppm:+,} ppm): tokenworks usage drift"
+    )
+
+
+def _kind_of(it: pb.EngineHold) -> str:
+    name = engine_service_pb2.EngineTokenKind.Name(it.kind)
+    return name.removeprefix("ENGINE_TOKEN_KIND_").lower()
 
 
 def _waits_for(period: pb.ClosedPeriod) -> str:
@@ -161,6 +182,17 @@ def period_to_json(period: pb.ClosedPeriod) -> dict[str, object]:
         ],
         "earlier_month": period.earlier_month or None,
         "holds": [pb.HoldReason.Name(it).removeprefix("HOLD_REASON_") for it in period.holds],
+        "engine_holds": [
+            {
+                "pool": it.pool,
+                "model": it.model or None,
+                "kind": _kind_of(it),
+                "engine_tokens": it.engine_tokens,
+                "metered_tokens": it.metered_tokens,
+                "drift_ppm": it.ppm,
+            }
+            for it in period.engine_holds
+        ],
         "waits_for": list(period.waits_for),
         "due_time": period.due_time.ToJsonString() if period.HasField("due_time") else None,
         "exception": period.exception or None,

@@ -49,7 +49,7 @@ def drift(client: Client, *, since: str, until: str | None) -> None:
         told = {
             "start_time": request.start_time.ToJsonString(),
             "end_time": request.end_time.ToJsonString(),
-            "drifts": [drift_to_json(it) for it in drifts],
+            "drifts": [_to_json(it) for it in drifts],
         }
         click.echo(json.dumps(told, indent=2))
         return
@@ -60,18 +60,7 @@ def drift(client: Client, *, since: str, until: str | None) -> None:
     _print_drifts(drifts)
 
 
-def describe_drift(it: pb.EngineDrift) -> str:
-    """Return a drift in words."""
-    more = "more" if it.engine_tokens >= it.metered_tokens else "fewer"
-    count = abs(it.engine_tokens - it.metered_tokens)
-    of = f" of {it.model}" if it.model else ""
-    return (
-        f"the engines of {it.pool} counted {count:,} {_kind(it)} tokens{of} {more} than were"
-        f" metered ({it.ppm:+,} ppm)"
-    )
-
-
-def drift_to_json(it: pb.EngineDrift) -> dict[str, object]:
+def _to_json(it: pb.EngineDrift) -> dict[str, object]:
     """Return a drift as JSON has it."""
     return {
         "pool": it.pool,

@@ -10,6 +10,7 @@ from billing.errors import BillingReason
 from billing.holds import Hold
 from billing.periods import read_month
 from meter.domain.errors import NotFound, Refused
+from meter.engine_drift import EngineDrift, TokenKind
 from tests.billing.test_closing import issued, ms, use
 from tests.billing.test_month_life import NOVEMBER, OCTOBER, close, only
 from tests.billing.town import Town, book_toml, contract_toml, town_on
@@ -117,3 +118,70 @@ def test_approve__what_is_not_held(town: Town) -> None:
         with pytest.raises(NotFound) as unknown:
             approve(contract, read_month(month), reason="r", key_id="k")
         assert unknown.value.reason is BillingReason.PERIOD_NOT_FOUND
+
+
+class Compared:
+    """What engines counted, as a test says; `asked` are the times that were asked of."""
+
+    def __init__(self, *drifts: EngineDrift, hold_ppm: int | None) -> None:
+        self.drifts = drifts
+        self.hold_ppm = hold_ppm
+        self.asked: list[tuple[int, int]] = []
+
+    def compare(self, *, start_ms: int, end_ms: int) -> tuple[EngineDrift, ...]:
+        """Return them, whatever is asked."""
+        self.asked.append((start_ms, end_ms))
+        return self.drifts
+
+
+def drift_of(model: str, *, engine: int, metered: int) -> EngineDrift:
+    """Return a drift of output tokens."""
+    return EngineDrift(
+        pool="h100",
+        model=f"served/{model}",
+        kind=TokenKind.OUTPUT,
+        start_ms=0,
+        end_ms=900_000,
+        compared_ms=900_000,
+        engine_tokens=engine,
+        metered_tokens=metered,
+        models=frozenset({model}),
+    )
+
+
+@pytest.mark.parametrize(
+    ("hold_ppm", "drift", "outcome"),
+    [
+        (None, drift_of("llama-4", engine=2, metered=1), Outcome.ISSUED),
+        (10_000, drift_of("llama-4", engine=100, metered=99), Outcome.HELD_ENGINES),
+        (10_000, drift_of("llama-4", engine=99, metered=100), Outcome.HELD_ENGINES),
+        (10_001, drift_of("llama-4", engine=100, metered=99), Outcome.ISSUED),
+        (1, drift_of("another", engine=2, metered=1), Outcome.ISSUED),
+    ],
+)
+def test_hold__engines(
+    town: Town, hold_ppm: int | None, drift: EngineDrift, outcome: Outcome
+) -> None:
+    """Too much that engines counted otherwise, of a model that it bills, holds an invoice."""
+    town.set_contract(contract_toml())
+    use(town)
+    town.billing.closing.closer.engine_drifts = Compared(drift, hold_ppm=hold_ppm)
+    closed = only(close(town))
+    assert closed.outcome is outcome
+    is_held = outcome is Outcome.HELD_ENGINES
+    assert closed.engine_drifts == ((drift,) if is_held else ())
+    if is_held:
+        approve = town.billing.months.approve
+        (done,) = approve("acme-2026", read_month(OCTOBER), reason="tests", key_id="key_1")
+        assert (done.outcome, done.engine_drifts) == (Outcome.ISSUED, ())
+
+
+def test_hold__engines_of_the_period(town: Town) -> None:
+    """Engines are asked of the period's own time, once for all of its contracts."""
+    for account in ("acme", "other"):
+        town.set_contract(contract_toml(contract=f"{account}-2026", covers=account, zone="UTC"))
+        use(town, account=account)
+    compared = Compared(hold_ppm=1)
+    town.billing.closing.closer.engine_drifts = compared
+    close(town)
+    assert compared.asked == [(ms("2026-10-01"), ms("2026-11-01"))]

@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
+from tokenworks.meter.v1 import engine_service_pb2 as _engine_service_pb2
 from tokenworks.meter.v1 import usage_pb2 as _usage_pb2
 import builtins as _builtins
 import sys
@@ -93,6 +94,10 @@ class _CloseOutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_CloseOut
     """It comes to nothing, and the contract asks for no documents of that."""
     CLOSE_OUTCOME_LATE_AFTER_FINAL: _CloseOutcome.ValueType  # 14
     """The contract has ended, and usage came after its final invoice: CorrectPeriod bills it or writes it off."""
+    CLOSE_OUTCOME_HELD_ENGINES: _CloseOutcome.ValueType  # 15
+    """Engines counted other tokens than were metered of a model that it bills: see `engine_holds`. Have what is missing
+    reported, or approve it.
+    """
 
 class CloseOutcome(_CloseOutcome, metaclass=_CloseOutcomeEnumTypeWrapper):
     """What became of a period in a close."""
@@ -127,6 +132,10 @@ CLOSE_OUTCOME_ZERO: CloseOutcome.ValueType  # 13
 """It comes to nothing, and the contract asks for no documents of that."""
 CLOSE_OUTCOME_LATE_AFTER_FINAL: CloseOutcome.ValueType  # 14
 """The contract has ended, and usage came after its final invoice: CorrectPeriod bills it or writes it off."""
+CLOSE_OUTCOME_HELD_ENGINES: CloseOutcome.ValueType  # 15
+"""Engines counted other tokens than were metered of a model that it bills: see `engine_holds`. Have what is missing
+reported, or approve it.
+"""
 Global___CloseOutcome: _TypeAlias = CloseOutcome  # noqa: Y015
 
 class _DocumentKind:
@@ -213,6 +222,8 @@ class _HoldReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HoldReason
     """The total is more than so many times the last one's as the contract allows, 3 where it says nothing."""
     HOLD_REASON_FIRST: _HoldReason.ValueType  # 4
     """It is the first, and the contract wants the first to be approved."""
+    HOLD_REASON_ENGINES: _HoldReason.ValueType  # 5
+    """Engines counted more, or fewer, tokens of one of its models than were metered: see `engine_holds`."""
 
 class HoldReason(_HoldReason, metaclass=_HoldReasonEnumTypeWrapper):
     """Why an invoice is held."""
@@ -227,6 +238,8 @@ HOLD_REASON_JUMP: HoldReason.ValueType  # 3
 """The total is more than so many times the last one's as the contract allows, 3 where it says nothing."""
 HOLD_REASON_FIRST: HoldReason.ValueType  # 4
 """It is the first, and the contract wants the first to be approved."""
+HOLD_REASON_ENGINES: HoldReason.ValueType  # 5
+"""Engines counted more, or fewer, tokens of one of its models than were metered: see `engine_holds`."""
 Global___HoldReason: _TypeAlias = HoldReason  # noqa: Y015
 
 class _PeriodState:
@@ -1227,6 +1240,7 @@ class ClosedPeriod(_message.Message):
     WAITS_FOR_FIELD_NUMBER: _builtins.int
     DUE_TIME_FIELD_NUMBER: _builtins.int
     EXCEPTION_FIELD_NUMBER: _builtins.int
+    ENGINE_HOLDS_FIELD_NUMBER: _builtins.int
     outcome: Global___CloseOutcome.ValueType
     """What became of it."""
     earlier_month: _builtins.str
@@ -1253,6 +1267,10 @@ class ClosedPeriod(_message.Message):
     def due_time(self) -> _timestamp_pb2.Timestamp:
         """When it is closed whoever is still waited for."""
 
+    @_builtins.property
+    def engine_holds(self) -> _containers.RepeatedCompositeFieldContainer[Global___EngineHold]:
+        """What engines counted otherwise, where it is held for that."""
+
     def __init__(
         self,
         *,
@@ -1264,14 +1282,57 @@ class ClosedPeriod(_message.Message):
         waits_for: _abc.Iterable[_builtins.str] | None = ...,
         due_time: _timestamp_pb2.Timestamp | None = ...,
         exception: _builtins.str = ...,
+        engine_holds: _abc.Iterable[Global___EngineHold] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "invoice", b"invoice"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "earlier_month", b"earlier_month", "exception", b"exception", "holds", b"holds", "invoice", b"invoice", "outcome", b"outcome", "unpriced", b"unpriced", "waits_for", b"waits_for"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["due_time", b"due_time", "earlier_month", b"earlier_month", "engine_holds", b"engine_holds", "exception", b"exception", "holds", b"holds", "invoice", b"invoice", "outcome", b"outcome", "unpriced", b"unpriced", "waits_for", b"waits_for"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ClosedPeriod: _TypeAlias = ClosedPeriod  # noqa: Y015
+
+@_typing.final
+class EngineHold(_message.Message):
+    """What the engines of a pool counted of a model that an invoice bills, where it is too far from what was metered."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    POOL_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    ENGINE_TOKENS_FIELD_NUMBER: _builtins.int
+    METERED_TOKENS_FIELD_NUMBER: _builtins.int
+    PPM_FIELD_NUMBER: _builtins.int
+    pool: _builtins.str
+    """Pool of the engines."""
+    model: _builtins.str
+    """The engines' own name of the model; empty where they tell none, and all of the pool's are meant."""
+    kind: _engine_service_pb2.EngineTokenKind.ValueType
+    """What is counted."""
+    engine_tokens: _builtins.int
+    """What the engines counted in the part of the period over which they were read."""
+    metered_tokens: _builtins.int
+    """What was metered in it."""
+    ppm: _builtins.int
+    """The first less the second, in millionths of the larger of both."""
+    def __init__(
+        self,
+        *,
+        pool: _builtins.str = ...,
+        model: _builtins.str = ...,
+        kind: _engine_service_pb2.EngineTokenKind.ValueType = ...,
+        engine_tokens: _builtins.int = ...,
+        metered_tokens: _builtins.int = ...,
+        ppm: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["engine_tokens", b"engine_tokens", "kind", b"kind", "metered_tokens", b"metered_tokens", "model", b"model", "pool", b"pool", "ppm", b"ppm"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___EngineHold: _TypeAlias = EngineHold  # noqa: Y015
 
 @_typing.final
 class ListInvoicesRequest(_message.Message):
