@@ -26,6 +26,8 @@ _ERROR_STATUS: Final = 400
 # Every whole number up to here is a double, and no other number is taken for it.
 _EXACT_MAX: Final = 2**53
 _DIGITS_MAX: Final = 15
+# The year 9999, where protobuf's times end.
+_SECONDS_MAX: Final = 253_402_300_799
 _GONE: Final = ("downstream_connection_termination", "downstream_remote_reset")
 _BROKEN: Final = (
     "no_healthy_upstream",
@@ -173,6 +175,8 @@ def _observe(
 
 
 def _to_ms(time: Any) -> int:  # noqa: ANN401  a Timestamp or a Duration
+    if not 0 <= time.seconds <= _SECONDS_MAX:
+        raise Unfit("a time is out of range")
     return int(time.seconds) * 1000 + int(time.nanos) // 1_000_000
 
 

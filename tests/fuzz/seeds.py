@@ -16,12 +16,14 @@ from tests.billing.factory.test_plan_file import WHOLE as PLAN
 from tests.client.spool.disk import Disk
 from tests.fuzz.__main__ import CORPUS
 from tests.meter.energy.test_factory_file import WHOLE as FACTORY
+from tests.meter.sources.test_envoy import GATEWAY, GATEWAY_COUNTS, entry
 from tests.meter.test_intake import EVENTS, MESSAGES, take
 from tests.meter.test_otlp_logs import ENTRY, ENVOY
 from tests.otlp import logs, to_json, traces, vllm
 from tokenworks.client.columns import SealedBatch
 from tokenworks.client.spool import records
 from tokenworks.client.spool.manifest import MANIFEST_NAMES, Manifest, write_manifest
+from tokenworks.foreign.envoy.v1 import access_log_pb2
 from tokenworks.meter.v1 import meter_service_pb2
 
 _ROOT = Path(__file__).parents[2]
@@ -65,6 +67,14 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     for place, (name, export) in enumerate(_exports()):
         yield "otlp", name, bytes([place]) + export.SerializeToString()
         yield "otlp", f"{name}_json", bytes([place + 2]) + to_json(export)
+    for name, entry_ in (
+        ("filters", entry()),
+        ("gateway", entry(GATEWAY_COUNTS, namespace=GATEWAY)),
+    ):
+        message = access_log_pb2.AccessLogMessage(
+            http_logs=access_log_pb2.HttpEntries(log_entry=[entry_])
+        )
+        yield "envoy", name, message.SerializeToString(deterministic=True)
     yield "tokens", "page", place_to_token((("acme",), "acc_1")).encode()
 
 

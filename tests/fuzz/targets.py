@@ -19,6 +19,9 @@ from meter.domain.limits import ENERGY_PAGE_DEVICES_MAX, RECORD_EVENTS_MAX
 from meter.energy.factory_file import read_factory
 from meter.energy.sources.dcgm import read_page
 from meter.journal.protocol import DIGEST_BYTES, ProducerState, Verdict
+from meter.sources.envoy import PROFILE as ENVOY_PROFILE
+from meter.sources.envoy import read as read_entries
+from meter.sources.observation import Observation, Source
 from meter.sources.otlp import read_spans
 from meter.sources.otlp_logs import read_logs
 from meter.sources.places import Places
@@ -30,6 +33,7 @@ from tests.meter.test_intake import CREDENTIAL, INTAKE, ORIGIN, assert_usable, t
 from tokenworks.client.spool import records
 from tokenworks.client.spool.files import Files, SpoolUnusable
 from tokenworks.client.spool.manifest import MANIFEST_NAMES, read_manifest
+from tokenworks.foreign.envoy.v1 import access_log_pb2
 from tokenworks.meter.v1 import meter_service_pb2
 
 _TIERS: Final = ("free", "high")
@@ -182,10 +186,24 @@ def otlp(data: bytes) -> None:
             assert_usable(submission)
 
 
+def envoy(data: bytes) -> None:
+    """A message of Envoy's access log."""
+    with contextlib.suppress(DecodeError):
+        entries = access_log_pb2.AccessLogMessage.FromString(data).http_logs.log_entry
+        found = read_entries(entries, node="n", places=Places(), received_ms=ORIGIN.received_ms)
+        observations = [each for each in found if isinstance(each, Observation)]
+        submission, outcomes = INTAKE.from_observations(
+            observations, CREDENTIAL, ORIGIN, source=Source.ENVOY, profile=ENVOY_PROFILE
+        )
+        assert len(outcomes) == len(observations)
+        assert_usable(submission)
+
+
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     target.__name__: target
     for target in (
         journal, spool, manifest, stream, call, columns, digests, files, page, tokens, otlp,
+        envoy,
     )
 }  # fmt: skip
 """By the names of their corpora."""

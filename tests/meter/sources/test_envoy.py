@@ -276,6 +276,14 @@ def test_read__without_a_time() -> None:
     assert observed(found).end_ms == RECEIVED_MS
 
 
+@pytest.mark.parametrize("seconds", [-1, 2**62])
+def test_read__of_a_time_that_is_none(seconds: int) -> None:
+    """A time that no calendar has is unreadable, and no fault of ours."""
+    found = entry()
+    found.common_properties.duration.seconds = seconds
+    assert isinstance(read_one(found), Unreadable)
+
+
 WORDS: Final = "the secret prompt"
 
 
