@@ -2,8 +2,9 @@
 
 import pytest
 
-from cli.billing.closed import print_answer
+from cli.billing.closed import print_answer, to_json
 from tokenworks.billing.v1 import billing_service_pb2 as pb
+from tokenworks.meter.v1 import engine_service_pb2
 
 
 def test_answer__nothing_was_due(capsys: pytest.CaptureFixture[str]) -> None:
@@ -21,3 +22,53 @@ def test_answer__of_all_that_is_due_names_months(capsys: pytest.CaptureFixture[s
     assert "2026-12: no usage" in capsys.readouterr().out
     print_answer(pb.CloseMonthResponse(month="2026-12", periods=[period]))
     assert "2026-12: no usage" not in capsys.readouterr().out
+
+
+def test_answer__held_for_what_engines_counted(capsys: pytest.CaptureFixture[str]) -> None:
+    """A period that is held for it says of which model, how much, and how it is let go."""
+    invoice = pb.InvoiceSummary(contract="acme-2026", account="acme", month="2026-12")
+    holds = [
+        pb.EngineHold(
+            pool=pool,
+            model=model,
+            kind=engine_service_pb2.ENGINE_TOKEN_KIND_UNCACHED_PROMPT,
+            engine_tokens=engine,
+            metered_tokens=1_000_000,
+            ppm=ppm,
+        )
+        for pool, model, engine, ppm in (("h100", "q", 1_030_000, 29_126), ("cpu", "", 0, -(10**6)))
+    ]
+    period = pb.ClosedPeriod(
+        outcome=pb.CLOSE_OUTCOME_HELD_ENGINES,
+        invoice=invoice,
+        holds=[pb.HOLD_REASON_ENGINES],
+        engine_holds=holds,
+    )
+    answer = pb.CloseMonthResponse(month="2026-12", periods=[period])
+    print_answer(answer)
+    shown = capsys.readouterr().out
+    assert "held: engines counted otherwise" in shown
+    assert [line for line in shown.splitlines() if line.startswith("acme-2026: ")] == [
+        (
+            "acme-2026: the engines of h100 counted 30,000 uncached prompt tokens of q more than were"
+            " metered (+29,126 ppm): tokenworks usage drift"
+        ),
+        (
+            "acme-2026: the engines of cpu counted 1,000,000 uncached prompt tokens fewer than were"
+            " metered (-1,000,000 ppm): tokenworks usage drift"
+        ),
+        (
+            "acme-2026: look at it, and let it go:"
+            " tokenworks invoices approve acme-2026 2026-12 --reason WHY"
+        ),
+    ]
+    (told,) = to_json(answer)["periods"]  # type: ignore[misc, attr-defined]
+    assert told["holds"] == ["ENGINES"]
+    assert told["engine_holds"][1] == {
+        "pool": "cpu",
+        "model": None,
+        "kind": "uncached_prompt",
+        "engine_tokens": 0,
+        "metered_tokens": 1_000_000,
+        "drift_ppm": -1_000_000,
+    }

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from cli.settings import Settings, SettingsError, is_loopback, read_settings
-from meter.options import EnergySource
+from meter.options import EnergySource, EnginePlace
 
 
 def test_read_settings__nothing_given() -> None:
@@ -93,9 +93,21 @@ WRONG_ENERGY = [
 ]
 
 
+WRONG_ENGINES = [
+    ("engines", "http://node-1/metrics", "must be pool=URL"),
+    ("engines", "=http://node-1/metrics", "must be pool=URL"),
+    ("engines", "h100=nvml", "must be like http://"),
+    ("engines", "h100=https://node-1/metrics", "must be like http://"),
+    ("engines", "a=http://n/m,b=http://n/m", "a URL of its own"),
+    ("engines", ",".join(f"a=http://n/{n}" for n in range(1_025)), "at most 1024"),
+    ("engine_drift_hold_ppm", "0", "1 to 1000000"),
+]
+
+
 @pytest.mark.parametrize(
     ("name", "text", "rule"),
     [
+        *WRONG_ENGINES,
         ("database_url", "mysql://localhost", "must begin with postgresql://"),
         ("database_url", " ", "not empty"),
         ("grpc_address", "7411", "host:port"),
@@ -178,6 +190,17 @@ def test_read_settings__energy_sources(tmp_path: Path, monkeypatch: pytest.Monke
     assert read_settings(config=config).energy_sources == (first, second)
     monkeypatch.setenv("TOKENWORKS_ENERGY_SOURCES", f" h100 = {first.url} , h100={second.url}")
     assert read_settings().energy_sources == (first, second)
+
+
+def test_read_settings__engines(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Engines are pool=URL, in a line or in a list; a pool may have many."""
+    first = EnginePlace(pool="h100", url="http://node-1:8000/metrics")
+    second = EnginePlace(pool="h100", url="http://node-2:8000/prometheus/metrics")
+    config = tmp_path / "tokenworks.toml"
+    config.write_text(f'engines = ["h100={first.url}", "h100={second.url}"]\n')
+    assert read_settings(config=config).engines == (first, second)
+    monkeypatch.setenv("TOKENWORKS_ENGINES", f" h100 = {first.url} , h100={second.url}")
+    assert read_settings().engines == (first, second)
 
 
 def test_read_settings__standbys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

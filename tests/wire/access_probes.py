@@ -27,6 +27,9 @@ from tokenworks.meter.v1 import (
     energy_service_pb2 as energy,
 )
 from tokenworks.meter.v1 import (
+    engine_service_pb2 as engines,
+)
+from tokenworks.meter.v1 import (
     meter_service_pb2 as meter,
 )
 
@@ -151,6 +154,7 @@ UNNAMED: Final[Mapping[str, Any]] = {
     f"{ENVOY}/StreamAccessLogs": envoy.AccessLogMessage(),
     OTLP + "trace.v1.TraceService/Export": trace_service_pb2.ExportTraceServiceRequest(),
     OTLP + "logs.v1.LogsService/Export": logs_service_pb2.ExportLogsServiceRequest(),
+    METER + "EngineService/QueryEngineDrift": engines.QueryEngineDriftRequest(),
     METER + "EnergyService/RecordEnergy": energy.RecordEnergyRequest(),
     METER + "EnergyService/QueryEfficiency": energy.QueryEfficiencyRequest(),
     METER + "EnergyService/ListEnergySources": energy.ListEnergySourcesRequest(),
