@@ -17,6 +17,7 @@ from meter.sources.otlp_profiles import CACHE_WRITE, CACHE_WRITES, SpanProfile, 
 from meter.sources.places import Places
 
 _NS_PER_MS: Final = 1_000_000
+_TOTALS: Final = 2
 _INPUT, _CACHE_READ, _OUTPUT, _REASONING = 1, 2, 7, 8
 _STATUS_ERROR: Final = 2
 _COMPLETED, _TRUNCATED, _CANCELLED, _FAILED = 1, 2, 3, 4
@@ -70,9 +71,13 @@ def texts_of(attributes: Iterable[Any]) -> dict[str, str]:
 
 def count_of(value: Any) -> int | None:  # noqa: ANN401  an AnyValue
     """Return the whole number >= 0 that an attribute has, also written as a text; None if none."""
+    plain = value.int_value
+    if 0 < plain < 2**62:
+        # Nearly always: no other kind has a number there.
+        return int(plain)
     kind = value.WhichOneof("value")
     if kind == "int_value":
-        count = int(value.int_value)
+        count = int(plain)
     elif kind == "double_value" and value.double_value.is_integer():
         count = int(value.double_value)
     elif kind == "string_value" and value.string_value[:20].isdecimal():
@@ -142,6 +147,7 @@ class _Reader:
         self._places = places
         self._wanted = profile.attributes
         self._counts = frozenset(profile.counts)
+        self._texts = (profile.model, profile.served_model, profile.account)
         self._resource: Mapping[str, str] = {}
         self._dimensions: dict[tuple[str, ...], Dimensions] = {}
         self._found: list[Observation] = []
@@ -220,6 +226,8 @@ class _Reader:
         self, counts: Mapping[str, int], found: Mapping[str, Any], total: int, generated: int
     ) -> dict[int, int]:
         profile = self._profile
+        if len(counts) <= _TOTALS and total and generated:
+            return {_INPUT: total, _OUTPUT: generated}
         written = _pick(counts, profile.cache_write) or 0
         provider = text_of(found, profile.provider) if written else ""
         return partition(
@@ -232,10 +240,7 @@ class _Reader:
         )
 
     def _dimensions_of(self, trace_state: str, found: Mapping[str, Any]) -> Dimensions:
-        profile = self._profile
-        model = text_of(found, profile.model)
-        served_model = text_of(found, profile.served_model)
-        owner = text_of(found, profile.account)
+        model, served_model, owner = (text_of(found, keys) for keys in self._texts)
         key = (trace_state, model, served_model, owner)
         dimensions = self._dimensions.get(key)
         if dimensions is None:
