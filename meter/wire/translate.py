@@ -239,7 +239,7 @@ def _bounded(said: Any) -> Dimensions:  # noqa: ANN401
         said.model[: limits.MODEL_CHARS_MAX + 1],
         served_model[: limits.MODEL_CHARS_MAX + 1],
         said.tier[: limits.TIER_CHARS_MAX + 1],
-        said.mode or 1,
+        _fit(said.mode) or 1,
         said.pool[: limits.POOL_CHARS_MAX + 1],
         said.region[: limits.REGION_CHARS_MAX + 1],
     )

@@ -25,9 +25,9 @@ def session(apart: Apart) -> Apart:
 
 
 def report(
-    session: Apart, *events: usage_pb2.UsageEvent, source: int = usage_pb2.SOURCE_ASGI
+    session: Apart, *events: usage_pb2.UsageEvent, source: int = usage_pb2.SOURCE_PROXY
 ) -> list[int]:
-    """Report events of a source by a call, and return their outcomes."""
+    """Report events of a source, the best unless said otherwise, and return their outcomes."""
     request = meter_service_pb2.RecordUsageRequest(events=events)
     request.source = source  # type: ignore[assignment]
     return list(session.call("RecordUsage", request).outcomes)
@@ -46,7 +46,7 @@ def test_record_usage__request_of_two_sources_is_counted_once(session: Apart) ->
 
 
 def batch(
-    sequence: int, *events: usage_pb2.UsageEvent, source: int = usage_pb2.SOURCE_PROXY
+    sequence: int, *events: usage_pb2.UsageEvent, source: int = usage_pb2.SOURCE_ASGI
 ) -> meter_service_pb2.StreamUsageRequest:
     """Return a batch of a source."""
     message = rows(sequence, *events)
@@ -99,7 +99,7 @@ def test_client__source_is_kept_in_its_spool(session: Apart, tmp_path: Path) -> 
             model="m",
             tier="high",
             spool=tmp_path,
-            source="proxy",
+            source="asgi",
         )
         for request_id in (known, new):
             client.record(input=7, request_id=request_id)
