@@ -9,6 +9,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/installed
 STACKS_INSTALLED := .venv/stacks-installed
+LITELLM := .venv-litellm
+LITELLM_INSTALLED := $(LITELLM)/installed
 # More words for pytest: make test ARGS="-k accounts"
 ARGS ?=
 # Processes that share the tests of `make test`, a file's tests in one; 0 for none beside pytest, as
@@ -55,7 +57,7 @@ test-stacks: stacks ## Run the tests against heavy real components, and install 
 	TOKENWORKS_TEST_PG_BIN=$(PG_OLDEST) $(BIN)/pytest -m "not stacks" $(TOUCHING_SQL) $(ARGS)
 
 .PHONY: stacks
-stacks: $(STACKS_INSTALLED) ## Set up what test-stacks needs beside .venv; as root, with apt
+stacks: $(STACKS_INSTALLED) $(LITELLM_INSTALLED) ## Set up what test-stacks needs beside .venv; as root, with apt
 	@missing=(); \
 	test -x $(PG_OLDEST)/initdb || missing+=(postgresql-15); \
 	command -v node >/dev/null || missing+=(nodejs); \
@@ -79,6 +81,13 @@ stacks: $(STACKS_INSTALLED) ## Set up what test-stacks needs beside .venv; as ro
 
 $(STACKS_INSTALLED): constraints-stacks.txt $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --require-hashes -r constraints-stacks.txt
+	@touch $@
+
+# LiteLLM's proxy, which wants versions of its own of what we have, too.
+$(LITELLM_INSTALLED): constraints-litellm.txt sdk/pyproject.toml
+	test -x $(LITELLM)/bin/python || $(PYTHON) -m venv $(LITELLM)
+	$(LITELLM)/bin/python -m pip install --quiet --require-hashes -r constraints-litellm.txt
+	$(LITELLM)/bin/python -m pip install --quiet --no-deps --no-build-isolation -e sdk
 	@touch $@
 
 .PHONY: lint
@@ -150,6 +159,9 @@ constraints: $(INSTALLED) ## Resolve the dependencies anew into constraints*.txt
 	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	  print(*project["optional-dependencies"]["stacks"], sep="\n")' \
 	  | $(RESOLVE) - --constraint constraints.txt --output-file constraints-stacks.txt
+	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb")); \
+	  print(*project["dependency-groups"]["litellm"], sep="\n")' \
+	  | $(RESOLVE) - --output-file constraints-litellm.txt
 	echo hatchling | $(RESOLVE) pyproject.toml - --extra parquet --extra nvml --extra otel \
 	  --no-emit-package tokenworks-client --constraint constraints.txt \
 	  --output-file constraints-image.txt

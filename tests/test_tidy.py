@@ -21,7 +21,7 @@ BROAD_EXCEPT_EDGES = {
     # The client: values of the caller's own making, whose code may raise anything.
     "sdk/tokenworks/client/foreign.py",
 }
-CONSTRAINTS = ["constraints.txt", "constraints-stacks.txt"]
+CONSTRAINTS = ["constraints.txt", "constraints-stacks.txt", "constraints-litellm.txt"]
 # Where billing has numbers that are not exact; none of them is money that anybody pays.
 INEXACT_EDGES = {
     # Prometheus has nothing but floats.
