@@ -5,6 +5,7 @@ import http.client
 import itertools
 import json
 import os
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -28,6 +29,7 @@ from tests.otlp import logs, span, to_json, traces, vllm
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.apart import Apart
+from tests.wire.session import CALL_SECONDS_MAX, LOOK_SECONDS
 from tokenworks.meter.v1 import usage_pb2
 
 INPUT, OUTPUT = usage_pb2.TOKEN_CLASS_INPUT, usage_pb2.TOKEN_CLASS_OUTPUT
@@ -155,6 +157,19 @@ def test_export__four_answers_to_one_prompt(session: Apart) -> None:
     ]
     export(session, traces(*spans))
     assert session.counted() == {("acme", "high", INPUT): 10, ("acme", "high", OUTPUT): 10}
+
+
+def test_export__answers_one_by_one(session: Apart) -> None:
+    """Answers of one prompt that come in exports of their own add up, within seconds."""
+    for generated in (1, 2, 3, 4):
+        each = vllm(f"chatcmpl-{session.own('apart')}", 10, generated, trace_state=state(session))
+        for _ in range(2):
+            export(session, traces(each))
+    expected = {("acme", "high", INPUT): 10, ("acme", "high", OUTPUT): 10}
+    deadline = time.monotonic() + CALL_SECONDS_MAX
+    while session.counted() != expected:
+        assert time.monotonic() < deadline, session.counted()
+        time.sleep(LOOK_SECONDS)
 
 
 def test_export__empty_and_without_usage(session: Apart) -> None:
