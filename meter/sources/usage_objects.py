@@ -18,8 +18,10 @@ _COUNT_NAMES: Final = frozenset(
         "cache_n",
         "cache_read_input_tokens",
         "cache_write_tokens",
+        "cachedContentTokenCount",
         "cached_content_token_count",
         "cached_tokens",
+        "candidatesTokenCount",
         "candidates_token_count",
         "completion_tokens",
         "created_cache_tokens",
@@ -37,15 +39,22 @@ _COUNT_NAMES: Final = frozenset(
         "prompt_eval_cached_count",
         "prompt_eval_count",
         "prompt_n",
+        "promptTokenCount",
         "prompt_token_count",
         "prompt_tokens",
         "reasoning_tokens",
         "rejected_prediction_tokens",
         "text_tokens",
         "thinking_tokens",
+        "thoughtsTokenCount",
         "thoughts_token_count",
+        "tokenCount",
+        "token_count",
+        "toolUsePromptTokenCount",
         "tool_output_tokens",
         "tool_use_prompt_token_count",
+        "tool_use_tokens",
+        "totalTokenCount",
         "totalTokens",
         "total_token_count",
         "total_tokens",
@@ -67,9 +76,25 @@ _PART_NAMES: Final = frozenset(
         "timings",
     }
 )
-# Parts in a list, whose kind is one of few words.
-_LIST_NAMES: Final = frozenset({"iterations"})
-_PART_KINDS: Final = frozenset({"compaction", "message"})
+# Parts in a list, each of whose kinds is one of few words under one of few names.
+_MODALITIES: Final = frozenset({"AUDIO", "DOCUMENT", "IMAGE", "TEXT", "VIDEO"})
+_PART_KINDS: Final[Mapping[str, frozenset[str]]] = {
+    "modality": _MODALITIES,
+    "ttl": frozenset({"1h", "5m"}),
+    "type": frozenset({"compaction", "message"}),
+}
+_LIST_NAMES: Final = frozenset(
+    {
+        "cacheDetails",
+        "cacheTokensDetails",
+        "cache_tokens_details",
+        "candidatesTokensDetails",
+        "candidates_tokens_details",
+        "iterations",
+        "promptTokensDetails",
+        "prompt_tokens_details",
+    }
+)
 _LIST_MAX: Final = 64
 _DEPTH_MAX: Final = 3
 _COUNT_MAX: Final = 2**63
@@ -95,6 +120,10 @@ def kept(usage: Mapping[str, object], *, depth: int = 0) -> dict[str, object]:
 
 
 def _kept_part(part: Mapping[str, object], *, depth: int) -> dict[str, object]:
-    kind = part.get("type")
-    told = {"type": kind} if isinstance(kind, str) and kind in _PART_KINDS else {}
+    kinds = {name: part.get(name) for name in _PART_KINDS}
+    told = {
+        name: kind
+        for name, kind in kinds.items()
+        if isinstance(kind, str) and kind in _PART_KINDS[name]
+    }
     return {**told, **kept(part, depth=depth)}

@@ -1,0 +1,225 @@
+"""LiteLLM's real proxy before a server that counts as vLLM does: what is counted of its calls."""
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Final
+
+import pytest
+
+from tests.acceptance.counted import wait_until
+from tests.postgres import Cluster
+from tests.running_meter import RunningMeter, running_meter_on
+from tests.stacks.litellm_proxy import (
+    KEYS,
+    LITELLM,
+    MASTER_KEY,
+    LiteLlm,
+    running_litellm,
+    running_litellm_with_logger,
+)
+from tests.stacks.openai_server import OpenAiServer, Plan, running_openai_server
+from tests.stacks.recorded import Recorded, recorded_events
+from tests.wire.session import Session
+
+pytestmark = [
+    pytest.mark.stacks,
+    # The proxy takes its time to start.
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(not LITELLM.exists(), reason="litellm is not installed"),
+]
+SECONDS_MAX: Final = 30
+TIER: Final = "standard"
+INPUT, CACHE_READ, OUTPUT, REASONING = 1, 2, 7, 8
+COMPLETED, CANCELLED = 1, 3
+FINAL, ESTIMATED = 1, 3
+PLAN: Final = Plan(prompt=1_000, cached=200, completion=40, reasoning=4)
+COUNTED: Final = {INPUT: 800, CACHE_READ: 200, OUTPUT: 36, REASONING: 4}
+WAYS: Final = {"generic_api": running_litellm, "logger": running_litellm_with_logger}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gateway:
+    """A meter, a LiteLLM that reports to it, and the engine behind."""
+
+    meter: RunningMeter
+    engine: OpenAiServer
+    litellm: LiteLlm
+
+    def ask(
+        self,
+        plan: Plan,
+        request_id: str,
+        *,
+        stream: bool = False,
+        account: str = "acme",
+        headers: dict[str, str] | None = None,
+    ) -> tuple[int, bytes]:
+        """Send a request and return status and body."""
+        connection = http.client.HTTPConnection(self.litellm.address, timeout=SECONDS_MAX)
+        try:
+            answer = self._begin(
+                connection, plan, request_id, stream=stream, account=account, headers=headers
+            )
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def hang_up(self, plan: Plan, request_id: str) -> None:
+        """Send a request, and hang up after the first chunk of the answer."""
+        connection = http.client.HTTPConnection(self.litellm.address, timeout=SECONDS_MAX)
+        answer = self._begin(connection, plan, request_id, stream=True)
+        assert answer.readline().startswith(b"data: ")
+        answer.close()
+        connection.close()
+
+    def _begin(
+        self,
+        connection: http.client.HTTPConnection,
+        plan: Plan,
+        request_id: str,
+        *,
+        stream: bool,
+        account: str = "acme",
+        headers: dict[str, str] | None = None,
+    ) -> http.client.HTTPResponse:
+        body = {
+            "model": "llama-70b",
+            "stream": stream,
+            "messages": [{"role": "user", "content": f"a secret {plan.words}"}],
+        }
+        sent = {
+            "authorization": f"Bearer {KEYS.get(account, MASTER_KEY)}",
+            "content-type": "application/json",
+            **({"x-request-id": request_id} if request_id else {}),
+            **(headers or {}),
+        }
+        connection.request("POST", "/v1/chat/completions", json.dumps(body), sent)
+        return connection.getresponse()
+
+    def event(self, request_id: str) -> Recorded:
+        """Return what was recorded of a request, once it is there: it is there once."""
+        (found,) = self.events(request_id, count=1)
+        return found
+
+    def events(self, request_id: str, *, count: int) -> list[Recorded]:
+        """Return all that was recorded of a request, once so many are there."""
+        found: list[Recorded] = []
+
+        def are_there() -> bool:
+            found[:] = recorded_events(self.meter.database_url).get(request_id, [])
+            return len(found) >= count
+
+        wait_until(are_there, seconds_max=SECONDS_MAX, what=f"{request_id} is recorded")
+        return found
+
+
+@pytest.fixture(scope="module", params=WAYS)
+def gateway(
+    cluster: Cluster, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Gateway]:
+    """All of it, once for each way of reporting."""
+    folder = tmp_path_factory.mktemp("litellm")
+    run: Callable[..., Iterator[LiteLlm]] = WAYS[request.param]
+    with ExitStack() as stack:
+        url = stack.enter_context(cluster.database())
+        settings = {"tiers": f"{TIER},free"}
+        meter = stack.enter_context(running_meter_on(url, folder=folder, settings=settings))
+        session = Session(meter)
+        for account in KEYS:
+            session.create_account(account)
+        engine = stack.enter_context(running_openai_server())
+        litellm = stack.enter_context(
+            run(  # type: ignore[arg-type]
+                folder=folder / "proxy",
+                engine=engine.address,
+                meter=meter.http if request.param == "generic_api" else meter.target,
+                api_key=meter.api_key,
+                tier=TIER,
+            )
+        )
+        yield Gateway(meter=meter, engine=engine, litellm=litellm)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_call__is_counted_for_the_team_of_its_key(gateway: Gateway, *, stream: bool) -> None:
+    """In one piece or as a stream: all classes, the model, the team, the tier of the key.
+
+    What a caller says of itself in headers counts for nothing where its key says otherwise.
+    """
+    request_id = f"r-{stream}"
+    forged = {"x-tokenworks-account": "globex", "x-tokenworks-tier": "free"}
+    status, _ = gateway.ask(PLAN, request_id, stream=stream, headers=forged)
+    assert status == 200
+    event = gateway.event(request_id)
+    assert (event.account, event.tier) == ("acme", TIER)
+    assert (event.model, event.served_model) == ("llama-70b", "meta-llama")
+    assert event.tokens == COUNTED
+    assert (event.finish, event.quality) == (COMPLETED, FINAL)
+
+
+def test_call__without_a_team(gateway: Gateway) -> None:
+    """Where the key has no team the agreed headers say who pays."""
+    named = {"x-tokenworks-account": "globex", "x-tokenworks-tier": "free"}
+    gateway.ask(PLAN, "r-named", account="nobody", headers=named)
+    event = gateway.event("r-named")
+    assert (event.account, event.tier) == ("globex", "free")
+
+
+def test_calls__whose_answers_have_one_id(gateway: Gateway) -> None:
+    """A server that gives all answers the same id has each of them counted."""
+    gateway.engine.response_id = "chatcmpl-always"
+    try:
+        for place in range(3):
+            gateway.ask(PLAN, f"r-same-{place}")
+    finally:
+        gateway.engine.response_id = None
+    for place in range(3):
+        assert gateway.event(f"r-same-{place}").tokens == COUNTED
+
+
+def test_call__has_its_id_at_the_engine(gateway: Gateway) -> None:
+    """The engine sees the id of the edge: what it reports is of the same request."""
+    gateway.ask(PLAN, "r-forwarded")
+    assert any(it.headers.get("x-request-id") == "r-forwarded" for it in gateway.engine.asked)
+
+
+@pytest.mark.parametrize("is_continuous", [True, False])
+def test_call__whose_caller_hangs_up(gateway: Gateway, *, is_continuous: bool) -> None:
+    """It is estimated, and exact all the same where the engine tells its usage in each chunk."""
+    gateway.engine.continuous = is_continuous
+    request_id = f"r-gone-{is_continuous}"
+    try:
+        gateway.hang_up(Plan(prompt=1_000, completion=40, chunks=4, hold=1), request_id)
+        event = gateway.event(request_id)
+    finally:
+        gateway.engine.continuous = True
+    assert (event.finish, event.quality) == (CANCELLED, ESTIMATED)
+    if is_continuous:
+        assert event.tokens == {INPUT: 1_000, OUTPUT: 10}
+    else:
+        # LiteLLM's own count of a short prompt.
+        assert 0 < event.tokens[INPUT] < 100
+
+
+def test_call__that_fails(gateway: Gateway) -> None:
+    """An error of the engine is no usage, and what comes after it is counted."""
+    status, _ = gateway.ask(Plan(prompt=5, completion=5, status=400), "r-failed")
+    assert status == 400
+    gateway.ask(PLAN, "r-after")
+    gateway.event("r-after")
+    assert "r-failed" not in recorded_events(gateway.meter.database_url)
+
+
+def test_calls__while_the_meter_is_away(gateway: Gateway) -> None:
+    """What is asked meanwhile is counted once the meter is back, once each."""
+    gateway.meter.kill()
+    try:
+        for place in range(3):
+            assert gateway.ask(PLAN, f"r-away-{place}")[0] == 200
+    finally:
+        gateway.meter.start()
+    for place in range(3):
+        assert gateway.event(f"r-away-{place}").tokens == COUNTED
