@@ -5,6 +5,7 @@ import click
 from cli.usage.corrections import corrections
 from cli.usage.drift import drift
 from cli.usage.export import export
+from cli.usage.observed import observed
 from cli.usage.quarantine import quarantine
 from cli.usage.record import record
 from cli.usage.show import show
@@ -20,5 +21,5 @@ def usage() -> None:
     """
 
 
-for _command in (show, record, drift, export, void, corrections, quarantine):
+for _command in (show, record, drift, export, observed, void, corrections, quarantine):
     usage.add_command(_command)

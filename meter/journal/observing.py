@@ -5,6 +5,8 @@ from typing import Protocol
 
 from meter.domain.event import Claim, Claims, EventBatch, Evidence, Origin, Reports
 from meter.domain.outcome import Outcome
+from meter.domain.tokens import Quality
+from meter.sources.observation import Source, rank
 
 
 class Observed(Protocol):
@@ -108,8 +110,7 @@ class Observing:
             yield Evidence(
                 event_key=key,
                 claim=claim,
-                # Whatever is counted instead one day is better yet; answers of one prompt add up.
-                is_settled=not claim.is_choice and claim.rank <= self._counted[key].rank,
+                is_settled=_is_settled(claim, self._counted[key]),
                 key_id=key_id,
                 profile=reports.profile,
                 event=claims.payload(claims.indexes[place]),
@@ -124,6 +125,17 @@ class Observing:
             if not is_counted and key + claim.report_key not in self._kept:
                 return True
         return not claims.keys
+
+
+def _is_settled(claim: Claim, counted: Claim) -> bool:
+    """Tell whether a report can never be counted: what is counted only becomes better.
+
+    One of several choices may be counted with others of its source that come yet.
+    """
+    if not claim.is_choice:
+        return claim.rank <= counted.rank
+    best = rank(Source(claim.source), quality=Quality.FINAL)
+    return claim.source != counted.source and best <= counted.rank
 
 
 def _repeated(claim: Claim, billed_hash: bytes) -> int:

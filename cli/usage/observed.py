@@ -1,0 +1,131 @@
+"""`tokenworks usage observed`: who reported a request, what each said, and whose report counts."""
+
+import json
+from collections.abc import Sequence
+from typing import Final
+
+import click
+
+from cli.accounts import format_time, print_table, resolve
+from cli.connection import Client, client_command, find_now_ms
+from cli.usage.event import event_to_json, printable, summarise_event
+from cli.usage.query import QUALITIES
+from cli.usage.span import check_order, check_time, to_ms
+from tokenworks.meter.v1 import meter_service_pb2 as pb
+from tokenworks.meter.v1 import usage_pb2
+
+_SOURCES: Final = {
+    number: name.removeprefix("SOURCE_").lower() for name, number in usage_pb2.Source.items()
+}
+_NOT_KNOWN: Final = "-"
+# The search reads the journal where the request's claim is forgotten.
+_SEARCH_SECONDS_MAX: Final = 600.0
+
+
+@click.command("observed", short_help="Who reported a request, and whose report counts.")
+@click.argument("request_id", metavar="REQUEST")
+@click.option(
+    "--attempt",
+    type=click.IntRange(0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Which try of it.",
+)
+@click.option(
+    "--reporter",
+    metavar="ACCOUNT",
+    help="Whose API keys reported it; without it, the installation's own.",
+)
+@click.option(
+    "--since",
+    callback=check_time,
+    metavar="TIME",
+    help="It ended then or later; without it, 36 days ago.",
+)
+@click.option("--until", callback=check_time, metavar="TIME", help="It ended before then.")
+@client_command
+def observed(
+    client: Client,
+    *,
+    request_id: str,
+    attempt: int,
+    reporter: str | None,
+    since: str | None,
+    until: str | None,
+) -> None:
+    """Show all reports of the request REQUEST, in the order in which they came.
+
+    REQUEST is the id that the edge gave it. One report is counted; DIFFERENCE is how many tokens
+    each of the others says more or less. Below are the usage objects as they came. Needs an API key
+    that is an operator of the whole installation.
+    """
+    request = pb.ListObservationsRequest(request_id=request_id, attempt=attempt)
+    if reporter is not None:
+        request.account = resolve(client.accounts, reporter)
+    if since is not None:
+        check_order(since, until)
+    now_ms = find_now_ms(client) if since or until else 0
+    if since is not None:
+        request.start_time.FromMilliseconds(to_ms(since, now_ms=now_ms))
+    if until is not None:
+        request.end_time.FromMilliseconds(to_ms(until, now_ms=now_ms))
+    found = client.meter.ListObservations(request, timeout=_SEARCH_SECONDS_MAX).observations
+    if client.as_json:
+        click.echo(json.dumps([observation_to_json(it) for it in found], indent=2))
+    else:
+        _show(found)
+
+
+def observation_to_json(observation: pb.Observation) -> dict[str, object]:
+    """Return a report as JSON has it; `raw` is the usage object, null where there is none."""
+    received = observation.receive_time
+    return {
+        "source": _source(observation),
+        "is_counted": observation.is_counted,
+        "event": event_to_json(observation.event),
+        "receive_time": (received.ToJsonString() if observation.HasField("receive_time") else None),
+        "difference_count": observation.difference_count,
+        "profile": observation.profile,
+        "raw": json.loads(observation.raw) if observation.raw else None,
+    }
+
+
+def _show(found: Sequence[pb.Observation]) -> None:
+    first = found[0].event
+    if first.event_id:
+        click.echo(f"event {first.event_id}, ended {_ended(first)}")
+    print_table(
+        ["", "source", "received", "quality", "difference", "report", "read by"],
+        (_cells(it) for it in found),
+    )
+    if not any(it.is_counted for it in found):
+        click.echo("None of them is counted: a person has corrected it, see")
+        click.echo("  tokenworks usage corrections")
+    for it in found:
+        if it.raw:
+            click.echo(f"{_source(it)}: {printable(it.raw)}")
+
+
+def _cells(observation: pb.Observation) -> list[str]:
+    event, difference = observation.event, observation.difference_count
+    has_time = observation.HasField("receive_time")
+    return [
+        "*" if observation.is_counted else "",
+        _source(observation),
+        format_time(observation.receive_time) if has_time else _NOT_KNOWN,
+        QUALITIES.get(event.quality, str(event.quality)),
+        f"{difference:+,}" if difference else "",
+        summarise_event(event),
+        observation.profile or _NOT_KNOWN,
+    ]
+
+
+def _source(observation: pb.Observation) -> str:
+    # The claim of a request that ended long ago is forgotten, and with it who reported it.
+    number = observation.source
+    return _SOURCES.get(number, str(number)) if number else _NOT_KNOWN
+
+
+def _ended(event: usage_pb2.UsageEvent) -> str:
+    return format_time(event.end_time)

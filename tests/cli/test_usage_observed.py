@@ -1,0 +1,69 @@
+"""`tokenworks usage observed`: the real command against a real meter."""
+
+import json
+import uuid
+from typing import Any
+
+import pytest
+
+from cli.process import Exit
+from tests.cli.shell import Shell, shell_of
+from tests.running_meter import RunningMeter
+from tests.wire.posting import post
+
+EVENTS = "/api/v1/events"
+BATCH = "application/cloudevents-batch+json"
+
+
+@pytest.fixture
+def shell(running_meter: RunningMeter) -> Shell:
+    """A shell; there are acme, acme/team and other."""
+    return shell_of(running_meter)
+
+
+def send(shell: Shell, meter: RunningMeter, *, outcome: str, **data: Any) -> None:  # noqa: ANN401
+    """Report the request r-1 as a CloudEvent."""
+    event = {
+        "specversion": "1.0",
+        "id": uuid.uuid4().hex,
+        "source": "shop",
+        "type": "inference.tokens.used",
+        "subject": shell.run_json("accounts", "show", "acme")["account"],
+        "data": {"model": "llama-4", "tier": "high", "request_id": "r-1", **data},
+    }
+    answer = post(meter, EVENTS, json.dumps([event]).encode(), content_type=BATCH)
+    assert answer.headers["tokenworks-outcomes"] == outcome
+
+
+def test_observed__shows_each_report_and_its_original(
+    shell: Shell, running_meter: RunningMeter
+) -> None:
+    """The counted report is marked, the other says what it differs by, and both as they came."""
+    send(shell, running_meter, outcome="RECORDED=1", tokens={"input": 100, "output": 7})
+    estimate = {"tokens": {"input": 100, "output": 3}, "quality": "estimated"}
+    send(shell, running_meter, outcome="OBSERVED=1", **estimate)
+    first, second = shell.run_json("usage", "observed", "r-1")
+    assert (first["source"], first["is_counted"]) == ("cloud_events", True)
+    assert (second["is_counted"], second["difference_count"]) == (False, -4)
+    assert (first["raw"], second["raw"]) == (
+        {"tokens": {"input": 100, "output": 7}},
+        {"tokens": {"input": 100, "output": 3}},
+    )
+    assert first["event"]["request_id"] == "r-1"
+    shown = shell.run("usage", "observed", "r-1").stdout
+    assert "-4" in shown
+    assert "estimated" in shown
+    assert first["profile"] in shown
+    voided = first["event"]["event_id"]
+    shell.run("usage", "void", voided, "--reason", "a test")
+    assert "a person has corrected it" in shell.run("usage", "observed", "r-1").stdout
+
+
+def test_observed__that_nobody_reported(shell: Shell) -> None:
+    """A request that was never reported, or another try of one, is not found."""
+    refused = shell.run("usage", "observed", "r-0", "--attempt", "2", code=Exit.FAILED)
+    assert "EVENT_NOT_FOUND" in refused.stderr
+    refused = shell.run(
+        "usage", "observed", "r-0", "--reporter", "acme", "--since", "1h", code=Exit.FAILED
+    )
+    assert "EVENT_NOT_FOUND" in refused.stderr
