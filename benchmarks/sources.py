@@ -103,7 +103,7 @@ def _send(plant: Plant, exports: _Exports, *, seconds: float) -> tuple[int, floa
 
     def send() -> None:
         with grpc.insecure_channel(plant.target) as channel:
-            call = channel.unary_unary(_EXPORT)
+            call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_EXPORT)
             while time.monotonic() < begin + seconds:
                 call(exports.make(), metadata=plant.metadata)
                 next(answered)

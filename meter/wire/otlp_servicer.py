@@ -122,7 +122,7 @@ class OtlpServicer:
 def _add(
     server: grpc.aio.Server, service: str, export: Callable[..., Any], request: type[Message]
 ) -> None:
-    handler = grpc.unary_unary_rpc_method_handler(
+    handler: grpc.RpcMethodHandler[Any, Any] = grpc.unary_unary_rpc_method_handler(
         export,
         request_deserializer=request.FromString,
         response_serializer=lambda answer: answer.SerializeToString(),

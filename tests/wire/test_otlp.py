@@ -63,9 +63,8 @@ def session(otlp_meter: RunningMeter) -> Apart:
 def export(session: Apart, request: Any, *, method: str = EXPORT_TRACES) -> bytes:  # noqa: ANN401
     """Export by gRPC to the port for OTLP; return the answer's bytes."""
     with grpc.insecure_channel(session.meter.otlp_grpc) as channel:
-        call = channel.unary_unary(method)
-        answer: bytes = call(request.SerializeToString(), metadata=session.metadata, timeout=60)
-    return answer
+        call: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(method)
+        return call(request.SerializeToString(), metadata=session.metadata, timeout=60)
 
 
 def post(
@@ -268,8 +267,9 @@ def test_export__database_away(private_cluster: Cluster, tmp_path: Any) -> None:
         status, _, told = post(running, request.SerializeToString())
         private_cluster.start()
         assert (status, told["retry-after"]) == (503, "1")
-        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE  # type: ignore[attr-defined]
-        details = dict(refused.value.trailing_metadata())["grpc-status-details-bin"]  # type: ignore[attr-defined]
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        told_by: Any = refused.value.trailing_metadata()
+        details = dict(told_by)["grpc-status-details-bin"]
         assert b"google.rpc.RetryInfo" in details
         while True:
             try:
