@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.asgi import measure_overhead
 from benchmarks.billing import measure_close
 from benchmarks.client import measure_record
 from benchmarks.energy import measure_attribution
@@ -25,6 +26,7 @@ ROWS: dict[str, tuple[Callable[[float], Measurement], str, Callable[[float, floa
     "ingest.events": (measure_events, "events/s", lambda value, _: value >= 100_000),
     "ingest.unary": (measure_unary, "calls/s", lambda value, bound: value >= 0.8 * bound),
     "client.record": (measure_record, "µs p99", lambda value, _: value <= 5),
+    "client.asgi_overhead": (measure_overhead, "ms p50", lambda value, _: value <= 0.2),
     "query.account_month": (measure_account_month, "ms p95", lambda value, _: value <= 50),
     "billing.preview": (measure_preview, "ms p95", lambda value, _: value <= 100),
     # A hundred thousand accounts at ten seconds.

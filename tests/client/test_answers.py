@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tokenworks.client import limits
-from tokenworks.client.answers import Answer, BodyReader, EventReader
+from tokenworks.client.answers import Answer, AnswerReader
 from tokenworks.client.foreign import Unfit
 from tokenworks.client.vocabulary import Finish
 
@@ -114,7 +114,7 @@ STREAMS: Final[Mapping[str, tuple[str, bytes, Mapping[str, object] | None, Finis
 def test_stream__in_any_pieces(case: str, cuts: list[int]) -> None:
     """What a stream says does not depend on where its pieces are cut."""
     profile, raw, usage, finish, is_whole = STREAMS[case]
-    reader = EventReader(profile=profile)
+    reader = AnswerReader(profile=profile, is_stream=True)
     places = [0, *sorted(min(cut, len(raw)) for cut in cuts), len(raw)]
     for begin, end in pairwise(places):
         reader.feed(raw[begin:end])
@@ -159,7 +159,7 @@ def test_body__longer_than_is_kept() -> None:
     """The usage of a very long answer is read from its end, and the rest is not kept."""
     body = {"model": "m", "choices": [{"text": "word " * 1_000_000, "finish_reason": "length"}]}
     raw = json.dumps({**body, "usage": CHAT, "prompt_logprobs": None}).encode()
-    reader = BodyReader(profile="openai")
+    reader = AnswerReader(profile="openai", is_stream=False)
     for begin in range(0, len(raw), 65_536):
         reader.feed(raw[begin : begin + 65_536])
         assert len(reader._kept) <= limits.ANSWER_BYTES_MAX  # noqa: SLF001 - what is kept is the point
@@ -176,7 +176,7 @@ def test_body__longer_than_is_kept_with_a_callers_json() -> None:
 
 def test_stream__with_a_line_longer_than_is_kept() -> None:
     """A very long line is passed over, and what comes after it is read."""
-    reader = EventReader(profile="openai")
+    reader = AnswerReader(profile="openai", is_stream=True)
     for _ in range(40):
         reader.feed(b"data: " + b"x" * 65_536)
     with pytest.raises(Unfit, match="answer_too_long"):
@@ -186,7 +186,7 @@ def test_stream__with_a_line_longer_than_is_kept() -> None:
 
 
 def _read_body(profile: str, pieces: Sequence[bytes]) -> Answer:
-    reader = BodyReader(profile=profile)
+    reader = AnswerReader(profile=profile, is_stream=False)
     for piece in pieces:
         reader.feed(piece)
     return reader.read()

@@ -198,13 +198,22 @@ def test_model__sold_under_another_name(report: Report, fake_meter: FakeMeter) -
     assert columns.dimensions[0].served_model == "llama-70b"
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "asgi._Exchange.look",
+        "answers.AnswerReader.feed",
+        "answers.AnswerReader.read",
+        "meter.Meter.record_usage",
+    ],
+)
 def test_fault__of_the_middleware(
-    stage: Stage, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
+    place: str, stage: Stage, make_client: MakeClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A fault of ours is counted, and the caller has the whole answer."""
     client = make_client()
     stage.app = middleware = UsageMiddleware(Engine(), meter=client)
-    monkeypatch.setattr("tokenworks.client.asgi._Exchange.look", _fail)
+    monkeypatch.setattr(f"tokenworks.client.{place}", _fail)
     assert stage.ask(PLAN, stream=True).endswith(b"data: [DONE]\n\n\r\n0\r\n\r\n")
     assert middleware.counts == AnswerCounts(faults=1)
     assert client.statistics.recorded == 0

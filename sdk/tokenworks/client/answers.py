@@ -7,9 +7,9 @@ longer than it takes to see that.
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Protocol
+from typing import Any, Final, TypeAlias
 
 from tokenworks.client import limits
 from tokenworks.client.foreign import Unfit
@@ -42,44 +42,61 @@ class Answer:
     """Whether it says itself that it is at its end."""
 
 
-class AnswerReader(Protocol):
-    """Takes an answer piece by piece, as it is sent."""
+class AnswerReader:
+    """Keeps the end of an answer while it is sent, and reads it when it has ended.
+
+    Counts in a stream are cumulative, so that its end says all; nothing is parsed before. Between
+    ends, a piece costs less than a microsecond.
+    """
+
+    __slots__ = ("_cut_at", "_head", "_is_line_lost", "_kept", "_profile", "is_stream")
+
+    def __init__(self, *, profile: str, is_stream: bool) -> None:
+        """`is_stream`: server-sent events, each event's data in one line; else one JSON object."""
+        self._profile = profile
+        self.is_stream = is_stream
+        self._kept = bytearray()
+        self._head = b""
+        """How the answer began, once its begin is no longer kept."""
+        self._is_line_lost = False
+        """Whether a line of a stream was too long to be kept."""
+        self._cut_at = 2 * limits.ANSWER_END_BYTES if is_stream else limits.ANSWER_BYTES_MAX
 
     def feed(self, piece: bytes) -> None:
-        """Look at the next piece; takes microseconds, and keeps a bounded part of it."""
+        """Take the next piece; raises TypeError or BufferError where it is not of bytes."""
+        self._kept += piece
+        if len(self._kept) > self._cut_at:
+            self._cut()
 
     def read(self) -> Answer:
         """Return what is known by now; raises Unfit where the answer cannot be read."""
+        return self._read_events() if self.is_stream else self._read_body()
 
+    def _cut(self) -> None:
+        """Forget what is neither the begin nor the end; a line of the end is kept whole."""
+        kept = self._kept
+        self._head = self._head or bytes(kept[: limits.ANSWER_BEGIN_BYTES])
+        end = len(kept) - limits.ANSWER_END_BYTES
+        begin = kept.rfind(b"\n", 0, end) + 1 if self.is_stream else end
+        if len(kept) - begin > limits.ANSWER_BYTES_MAX:
+            begin, self._is_line_lost = end, True
+        del kept[:begin]
+        if self.is_stream:
+            self._cut_at = 2 * max(limits.ANSWER_END_BYTES, len(kept))
 
-class BodyReader:
-    """Reads an answer that is one JSON object, once all of it has passed.
-
-    One that is longer than `ANSWER_BYTES_MAX` is read from its end, and only where nothing that the
-    caller wrote as JSON is repeated in it: else a caller could write its own usage.
-    """
-
-    def __init__(self, *, profile: str) -> None:
-        self._profile = profile
-        self._kept = bytearray()
-        self._head = b""
-
-    def feed(self, piece: bytes) -> None:
-        """Look at the next piece."""
-        self._kept += piece
-        if len(self._kept) > limits.ANSWER_BYTES_MAX:
-            self._head = self._head or bytes(self._kept[: limits.ANSWER_END_BYTES])
-            del self._kept[: -limits.ANSWER_END_BYTES]
-
-    def read(self) -> Answer:
-        """Return what the body says; raises Unfit where it is no such object, or too long."""
+    def _read_body(self) -> Answer:
         if self._head:
-            return self._read_end()
+            return self._read_end_of_body()
         said = _object(self._kept)
-        usage, model, finish = _READERS[self._profile]((said, said))
+        usage, model, finish = _READERS[self._profile](said, said)
         return Answer(usage=usage, model=model, finish=finish, is_whole=True)
 
-    def _read_end(self) -> Answer:
+    def _read_end_of_body(self) -> Answer:
+        """Read a body that is not kept whole.
+
+        Only where nothing that the caller wrote as JSON is repeated in it: else a caller could
+        write its own usage.
+        """
         found = list(_USAGE.finditer(self._kept)) if self._profile == "openai" else []
         if not found:
             raise Unfit(UNREADABLE[1])
@@ -92,105 +109,56 @@ class BodyReader:
         return Answer(
             usage=usage,
             model="" if model is None else model[1].decode("utf-8", "replace"),
-            finish=_finish_of(_FINISH.findall(self._head) + _FINISH.findall(self._kept)),
+            finish=_finish_of(_FINISH.findall(self._kept)),
             is_whole=True,
         )
 
-
-class EventReader:
-    """Reads an answer that comes as server-sent events; each event's data is one line.
-
-    Counts are cumulative: of events with a usage object the last one counts, so nothing is parsed
-    before the answer ends. A line longer than `ANSWER_BYTES_MAX` is passed over.
-    """
-
-    def __init__(self, *, profile: str) -> None:
-        self._profile = profile
-        self._begun = bytearray()
-        """What has come of a line that is not at its end."""
-        self._is_passing_over = False
-        self._has_passed_over = False
-        self._first = self._last = b""
-        """The first and the last event with a usage object."""
-        self._reasons: set[bytes] = set()
-        self._is_whole = False
-        self._has_failed = False
-
-    def feed(self, piece: bytes) -> None:
-        """Look at the next piece."""
-        end = piece.rfind(b"\n") + 1
-        if not end:
-            self._keep(piece)
-            return
-        lines = piece[:end]
-        if self._begun or self._is_passing_over:
-            lines = self._completed(lines)
-        self._look(lines)
-        if end < len(piece):
-            self._keep(piece[end:])
-
-    def read(self) -> Answer:
-        """Return what the events said so far; raises Unfit where the last one cannot be read."""
-        finish = _finish_of(self._reasons)
-        if not self._last:
-            if self._has_passed_over:
-                raise Unfit(UNREADABLE[1])
-            failed = Finish.FAILED if self._has_failed else finish
-            return Answer(usage=None, model="", finish=failed, is_whole=self._is_whole)
-        first, last = _object(self._first), _object(self._last)
-        usage, model, said = _READERS[self._profile]((first, last))
-        finish = said if said is not Finish.COMPLETED else finish
+    def _read_events(self) -> Answer:
+        kept = bytes(self._kept)
+        marks = _MARK.findall(kept[-limits.ANSWER_BEGIN_BYTES :])
+        has_failed = any(b"error" in mark for mark in marks)
+        first = _first_with_usage((self._head or kept).splitlines())
+        last = _first_with_usage(reversed(kept.splitlines()))
+        usage, model, finish = None, "", Finish.COMPLETED
+        if first is not None or last is not None:
+            usage, model, finish = _READERS[self._profile](first or last, last or first)
+        elif self._is_line_lost:
+            raise Unfit(UNREADABLE[1])
+        if finish is Finish.COMPLETED:
+            finish = _finish_of(_FINISH.findall(kept))
         return Answer(
             usage=usage,
             model=model,
-            finish=Finish.FAILED if self._has_failed else finish,
-            is_whole=self._is_whole,
+            finish=Finish.FAILED if has_failed else finish,
+            # A response has its usage in its last event alone.
+            is_whole=bool(marks) or (usage is not None and self._profile == "openai_responses"),
         )
-
-    def _look(self, lines: bytes) -> None:
-        if b'"usage"' in lines:
-            for line in lines.splitlines():
-                if line.startswith(b"data:") and _USAGE.search(line):
-                    self._last = line[5:]
-                    self._first = self._first or self._last
-        if b'"finish_reason"' in lines:
-            self._reasons.update(_FINISH.findall(lines))
-        for mark in _MARK.findall(lines):
-            self._is_whole = True
-            self._has_failed = self._has_failed or b"error" in mark or b"failed" in mark
-
-    def _completed(self, lines: bytes) -> bytes:
-        """Put what had come of a line before what comes now; without it where it was too long."""
-        if self._is_passing_over:
-            self._is_passing_over = False
-            return lines[lines.index(b"\n") + 1 :]
-        lines = bytes(self._begun) + lines
-        self._begun.clear()
-        return lines
-
-    def _keep(self, piece: bytes) -> None:
-        if self._is_passing_over:
-            return
-        self._begun += piece
-        if len(self._begun) > limits.ANSWER_BYTES_MAX:
-            self._begun.clear()
-            self._is_passing_over = self._has_passed_over = True
 
 
 _USAGE: Final = re.compile(rb'"usage"\s*:\s*\{')
 """A key, never a text: within a text its quotation marks would be escaped."""
 _FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
-# What says that no more will come.
-_MARK: Final = re.compile(
-    rb'^(?:data: ?\[DONE\]|data: ?\{"error"'
-    rb"|event: ?(?:error|message_stop|response\.(?:completed|incomplete|failed)))",
-    re.MULTILINE,
-)
+# What says that no more will come; never a text, in which the begin of a line would be escaped.
+_MARK: Final = re.compile(rb'\n(?:data: ?\[DONE\]|data: ?\{"error"|event: ?(?:error|message_stop))')
 
 
-def _read_openai(said: Sequence[Mapping[str, Any]]) -> tuple[Any, str, Finish]:
-    last = said[-1]
+def _first_with_usage(lines: Iterable[bytes]) -> Mapping[str, Any] | None:
+    """Return the first event with a usage object; one that was cut short is passed over."""
+    for line in lines:
+        if line.startswith(b"data:") and _USAGE.search(line):
+            try:
+                return _object(line[5:])
+            except Unfit:
+                continue
+    return None
+
+
+_Read: TypeAlias = tuple[Mapping[str, object] | None, str, Finish]
+"""Usage, model, and how the answer ended."""
+
+
+def _read_openai(_first: Mapping[str, Any], last: Mapping[str, Any]) -> _Read:
     choices = last.get("choices")
     reasons = [
         str(choice.get("finish_reason")).encode()
@@ -200,17 +168,16 @@ def _read_openai(said: Sequence[Mapping[str, Any]]) -> tuple[Any, str, Finish]:
     return _mapping(last.get("usage")), _text(last.get("model")), _finish_of(reasons)
 
 
-def _read_responses(said: Sequence[Mapping[str, Any]]) -> tuple[Any, str, Finish]:
+def _read_responses(_first: Mapping[str, Any], last: Mapping[str, Any]) -> _Read:
     # An event has the response within; a body is it.
-    response = _mapping(said[-1].get("response")) or said[-1]
+    response = _mapping(last.get("response")) or last
     finish = {"incomplete": Finish.TRUNCATED, "failed": Finish.FAILED}.get(
         _text(response.get("status")), Finish.COMPLETED
     )
     return _mapping(response.get("usage")), _text(response.get("model")), finish
 
 
-def _read_anthropic(said: Sequence[Mapping[str, Any]]) -> tuple[Any, str, Finish]:
-    first, last = said
+def _read_anthropic(first: Mapping[str, Any], last: Mapping[str, Any]) -> _Read:
     message = _mapping(first.get("message")) or first
     begun, ended = _mapping(message.get("usage")) or {}, _mapping(last.get("usage")) or {}
     # What an event leaves out stays as the begin of the message had it.
@@ -221,15 +188,15 @@ def _read_anthropic(said: Sequence[Mapping[str, Any]]) -> tuple[Any, str, Finish
     return usage or None, _text(message.get("model")), finish
 
 
-_READERS: Final = {
+_READERS: Final[Mapping[str, Callable[[Any, Any], _Read]]] = {
     "openai": _read_openai,
     "openai_responses": _read_responses,
     "anthropic": _read_anthropic,
 }
-"""Each takes the first and the last object with usage; returns usage, model and how it ended."""
+"""Each takes the first and the last object with usage; a body is both."""
 
 
-def _finish_of(reasons: Sequence[bytes] | set[bytes]) -> Finish:
+def _finish_of(reasons: Sequence[bytes]) -> Finish:
     """Return how an answer ended; one with several choices is cut when one of them is."""
     return Finish.TRUNCATED if b"length" in reasons else Finish.COMPLETED
 

@@ -7,6 +7,7 @@ fault in here never reaches the server: it is counted, and the request goes on u
 """
 
 import logging
+import sys
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, TypeAlias
@@ -17,8 +18,6 @@ from tokenworks.client.answers import (
     UNREADABLE,
     Answer,
     AnswerReader,
-    BodyReader,
-    EventReader,
 )
 from tokenworks.client.asgi_settings import read_callers, read_environment
 from tokenworks.client.attribution import REQUEST_ID, Attributed, Attribution, Caller
@@ -127,19 +126,30 @@ class UsageMiddleware:
                 exchange.is_left = True
             return message
 
-        async def send_and_look(message: Message) -> None:
+        async def send_and_end(message: Message) -> None:
             try:
                 await send(message)
-            except OSError:
-                # How some servers say that the caller is gone.
-                exchange.is_left = True
-                raise
             finally:
                 self._look(exchange, message)
+
+        def send_and_look(message: Message) -> Awaitable[None]:
+            # Once for each piece of a stream: no coroutine of its own, which would cost as much
+            # as all else.
+            if not message.get("more_body"):
+                return send_and_end(message)
+            try:
+                guarded(exchange.feed, message.get("body", b""))
+            except Unfit:
+                self._give_up(exchange)
+            return send(message)
 
         try:
             await self._app(exchange.scope, receive_and_look, send_and_look)
         finally:
+            error = sys.exception()
+            # How some servers say that the caller is gone, and what Starlette makes of it.
+            if isinstance(error, OSError) or isinstance(getattr(error, "__cause__", None), OSError):
+                exchange.is_left = True
             self._end(exchange)
 
     def _begin(self, scope: Scope) -> "_Exchange | None":
@@ -166,20 +176,26 @@ class UsageMiddleware:
         return _Exchange(scope, profile=profile, attributed=attributed)
 
     def _look(self, exchange: "_Exchange", message: Message) -> None:
-        if exchange.has_ended:
-            return
         try:
-            if guarded(exchange.look, message):
-                self._end(exchange)
+            is_last = guarded(exchange.look, message)
         except Unfit:
-            exchange.has_ended = True
+            self._give_up(exchange)
+            return
+        if is_last:
+            self._end(exchange)
+
+    def _give_up(self, exchange: "_Exchange") -> None:
+        """Leave an exchange alone whose answer is not as ASGI has it, or that we fail to read."""
+        exchange.feed = _ignore
+        if exchange.is_open:
+            exchange.is_open = False
             self._count("faults")
 
     def _end(self, exchange: "_Exchange") -> None:
         """Report what is known; of several calls for one exchange the first one does."""
-        if exchange.has_ended:
+        if not exchange.is_open:
             return
-        exchange.has_ended = True
+        exchange.is_open = False
         try:
             became = guarded(self._report, exchange)
         except Unfit as error:
@@ -220,19 +236,22 @@ class _Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_attributed", "_begin_time", "_is_sent", "_reader", "has_ended", "is_left", "profile",
-        "scope", "why_unread",
+        "_attributed", "_begin_time", "_is_sent", "_reader", "feed", "is_left", "is_open",
+        "profile", "scope", "why_unread",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, *, profile: str, attributed: Attributed) -> None:
         self.scope = scope
         self.profile = profile
+        self.feed: Callable[[bytes], None] = _ignore
+        """Takes the next piece of the answer."""
         self._reader: AnswerReader | None = None
         self.why_unread = "without_usage"
         """What the exchange counts as where there is nothing to read, empty for nothing."""
         self.is_left = False
         """Whether the caller is known to be gone."""
-        self.has_ended = False
+        self.is_open = True
+        """Whether it has still to be reported."""
         self._attributed = attributed
         self._is_sent = False
         self._begin_time = monotonic()
@@ -240,8 +259,7 @@ class _Exchange:
     def look(self, message: Message) -> bool:
         """Look at what was sent; returns whether it was the end of the answer."""
         if message["type"] == "http.response.body":
-            if self._reader is not None:
-                self._reader.feed(message.get("body", b""))
+            self.feed(message.get("body", b""))
             self._is_sent = not message.get("more_body", False)
             return self._is_sent
         if message["type"] == "http.response.start":
@@ -251,8 +269,9 @@ class _Exchange:
     def read(self) -> Answer | None:
         """Return what the answer said; None where there is nothing to read."""
         # Half of a body is no JSON; half of a stream has said much already.
-        is_half = isinstance(self._reader, BodyReader) and not self._is_sent
-        return None if self._reader is None or is_half else self._reader.read()
+        if self._reader is None or not (self._reader.is_stream or self._is_sent):
+            return None
+        return self._reader.read()
 
     def details(self, answer: Answer, *, sold_as: str) -> Details:
         """What is said of the request beside its tokens."""
@@ -279,15 +298,19 @@ class _Exchange:
         kind = headers.get(b"content-type", b"").lower()
         if headers.get(b"content-encoding", b"identity") != b"identity":
             self.why_unread = "compressed"
-        elif kind.startswith(b"text/event-stream"):
-            self._reader = EventReader(profile=self.profile)
-        elif kind.startswith(b"application/json"):
-            self._reader = BodyReader(profile=self.profile)
+        elif kind.startswith((b"text/event-stream", b"application/json")):
+            is_stream = kind.startswith(b"text/event-stream")
+            self._reader = AnswerReader(profile=self.profile, is_stream=is_stream)
+            self.feed = self._reader.feed
 
 
 _LOG: Final = logging.getLogger("tokenworks.client")
 _OK: Final = 200
 _NOT_OK: Final = 300
+
+
+def _ignore(piece: bytes) -> None:
+    """Take a piece of an answer that is not read."""
 
 
 def _tell_request_id(scope: Scope, request_id: str) -> None:

@@ -77,10 +77,12 @@ PROGRESS_WRITTEN_MAX: Final = 1_000
 # How long a caller waits for its event to be on disk before it looks whether the sender lives.
 DISK_WAIT_SECONDS: Final = 0.5
 
-# What is kept of an answer while it passes, to read its usage at its end: some 250,000 tokens of
-# text. Of a longer one its end is kept, and so much of its begin.
+# What is kept of an answer while it passes, to read its usage when it has ended. Of one that is
+# whole JSON some 250,000 tokens of text; of a stream, and of what is longer, its end and its begin.
+# One line of a stream may be as long as a whole answer: the last one of some repeats all of it.
 ANSWER_BYTES_MAX: Final = 1024**2
-ANSWER_END_BYTES: Final = 64 * 1024
+ANSWER_END_BYTES: Final = 16 * 1024
+ANSWER_BEGIN_BYTES: Final = 4 * 1024
 
 # A day of an outage at 1,000 events a second and some 15 bytes each; and some minutes of what is
 # durable, for a meter that comes back from a backup without its latest log.
