@@ -62,7 +62,7 @@ class Town:
         self.lent = make_engine(database_url, pool_size=8, role=DatabaseRole.BILLING)
         self.engines = (self.engine, self.lent)
         self.accounts = AccountStore(self.engine, self.clock)
-        self._journal = owner(self.engine)
+        self.journal = owner(self.engine)
         self._usage = counting_of(self.engine)
         self.host = Host(
             engine=self.lent,
@@ -122,7 +122,7 @@ class Town:
         return Origin(account_id="", key_id="key_1", received_ms=self.clock.now)
 
     def _commit(self, submission: Submission, *, count: bool = True) -> None:
-        commit_group(self._journal, [submission], now_ms=self.clock.now_ms)
+        commit_group(self.journal, [submission], now_ms=self.clock.now_ms)
         if count:
             self.count()
 
