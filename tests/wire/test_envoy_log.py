@@ -166,11 +166,13 @@ class Journal:
 
     def __init__(self, *faults: Exception) -> None:
         self.taken: list[str] = []
+        self.is_open = asyncio.Event()
+        self.is_open.set()
         self._faults = list(faults)
 
     async def take(self, observations: list[Observation], **_: object) -> list[int]:
         """Take reports, or raise the next fault."""
-        await asyncio.sleep(0)
+        await self.is_open.wait()
         if self._faults:
             raise self._faults.pop(0)
         self.taken += [each.report_id for each in observations]
@@ -192,20 +194,38 @@ def holding(journal: Journal) -> HeldReports:
 
 @pytest.mark.usefixtures("small")
 def test_hold__comes_again_until_it_is_taken() -> None:
-    """What was refused for now is tried again, in order, and nobody reads on meanwhile."""
+    """What was refused for now is tried again, in order."""
 
     async def live() -> list[str]:
         journal = Journal(*[Overloaded(Reason.OVERLOADED, "wait")] * 3)
         reports = holding(journal)
         for number in range(4):
             reports.hold([report(number)], credential=CREDENTIAL)
-        with pytest.raises(TimeoutError):
-            await asyncio.wait_for(reports.wait_for_room(), timeout=0)
-        await reports.wait_for_room()
         await reports.drain(seconds=10)
         return journal.taken
 
     assert asyncio.run(live()) == ["r0", "r1", "r2", "r3"]
+
+
+@pytest.mark.usefixtures("small")
+def test_wait_for_room__while_as_much_is_held_as_may_be() -> None:
+    """Nobody reads on while there is no room, and all do once there is."""
+
+    async def live() -> bool:
+        journal = Journal()
+        journal.is_open.clear()
+        reports = holding(journal)
+        reports.hold([report(1), report(2)], credential=CREDENTIAL)
+        waiting = asyncio.create_task(reports.wait_for_room())
+        for _ in range(10):
+            await asyncio.sleep(0)
+        waited = not waiting.done()
+        journal.is_open.set()
+        await waiting
+        await reports.drain(seconds=10)
+        return waited
+
+    assert asyncio.run(live())
 
 
 @pytest.mark.usefixtures("small")
