@@ -2,8 +2,8 @@
 
 import http.client
 import json
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,12 +32,16 @@ pytestmark = [
 ]
 SECONDS_MAX: Final = 30
 TIER: Final = "standard"
+CHAT: Final = "/v1/chat/completions"
 INPUT, CACHE_READ, OUTPUT, REASONING = 1, 2, 7, 8
 COMPLETED, CANCELLED = 1, 3
 FINAL, ESTIMATED = 1, 3
 PLAN: Final = Plan(prompt=1_000, cached=200, completion=40, reasoning=4)
 COUNTED: Final = {INPUT: 800, CACHE_READ: 200, OUTPUT: 36, REASONING: 4}
-WAYS: Final = {"generic_api": running_litellm, "logger": running_litellm_with_logger}
+WAYS: Final[Mapping[str, Callable[..., AbstractContextManager[LiteLlm]]]] = {
+    "generic_api": running_litellm,
+    "logger": running_litellm_with_logger,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,13 +59,22 @@ class Gateway:
         *,
         stream: bool = False,
         account: str = "acme",
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        path: str = CHAT,
+        **parameters: int,
     ) -> tuple[int, bytes]:
         """Send a request and return status and body."""
         connection = http.client.HTTPConnection(self.litellm.address, timeout=SECONDS_MAX)
         try:
             answer = self._begin(
-                connection, plan, request_id, stream=stream, account=account, headers=headers
+                connection,
+                plan,
+                request_id,
+                stream=stream,
+                account=account,
+                headers=headers,
+                path=path,
+                **parameters,
             )
             return answer.status, answer.read()
         finally:
@@ -83,9 +96,12 @@ class Gateway:
         *,
         stream: bool,
         account: str = "acme",
-        headers: dict[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        path: str = CHAT,
+        **parameters: int,
     ) -> http.client.HTTPResponse:
         body = {
+            **parameters,
             "model": "llama-70b",
             "stream": stream,
             "messages": [{"role": "user", "content": f"a secret {plan.words}"}],
@@ -96,7 +112,7 @@ class Gateway:
             **({"x-request-id": request_id} if request_id else {}),
             **(headers or {}),
         }
-        connection.request("POST", "/v1/chat/completions", json.dumps(body), sent)
+        connection.request("POST", path, json.dumps(body), sent)
         return connection.getresponse()
 
     def event(self, request_id: str) -> Recorded:
@@ -122,7 +138,7 @@ def gateway(
 ) -> Iterator[Gateway]:
     """All of it, once for each way of reporting."""
     folder = tmp_path_factory.mktemp("litellm")
-    run: Callable[..., Iterator[LiteLlm]] = WAYS[request.param]
+    run = WAYS[request.param]
     with ExitStack() as stack:
         url = stack.enter_context(cluster.database())
         settings = {"tiers": f"{TIER},free"}
@@ -132,7 +148,7 @@ def gateway(
             session.create_account(account)
         engine = stack.enter_context(running_openai_server())
         litellm = stack.enter_context(
-            run(  # type: ignore[arg-type]
+            run(
                 folder=folder / "proxy",
                 engine=engine.address,
                 meter=meter.http if request.param == "generic_api" else meter.target,
@@ -158,6 +174,31 @@ def test_call__is_counted_for_the_team_of_its_key(gateway: Gateway, *, stream: b
     assert (event.model, event.served_model) == ("llama-70b", "meta-llama")
     assert event.tokens == COUNTED
     assert (event.finish, event.quality) == (COMPLETED, FINAL)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_call__by_anthropics_route(gateway: Gateway, *, stream: bool) -> None:
+    """Who asks by messages has cached tokens beside the input; they are counted once."""
+    request_id = f"r-messages-{stream}"
+    status, _ = gateway.ask(PLAN, request_id, stream=stream, path="/v1/messages", max_tokens=99)
+    assert status == 200
+    assert gateway.event(request_id).tokens == COUNTED
+
+
+def test_call__of_several_answers(gateway: Gateway) -> None:
+    """The proxy's record of several answers to one prompt is of all of them."""
+    gateway.ask(PLAN, "r-several", n=4)
+    assert gateway.event("r-several").tokens == COUNTED
+
+
+def test_calls__of_which_one_is_reported_twice(gateway: Gateway) -> None:
+    """Two calls with one request id are one request, whose first report is counted."""
+    gateway.ask(PLAN, "r-twice")
+    gateway.event("r-twice")
+    gateway.ask(Plan(prompt=7, completion=7), "r-twice")
+    gateway.ask(PLAN, "r-later")
+    gateway.event("r-later")
+    assert gateway.event("r-twice").tokens == COUNTED
 
 
 def test_call__without_a_team(gateway: Gateway) -> None:

@@ -10,10 +10,11 @@ an event twice, never blocks its caller and never raises into it; what it cannot
 """
 
 from tokenworks.client.meter import Meter
-from tokenworks.client.profiles import Reading, read_usage
+from tokenworks.client.profiles import read_usage
 from tokenworks.client.report import Details, Report, Statistics
 from tokenworks.client.running import RunningReport
 from tokenworks.client.spool import Fsync, SpoolUnusable, WhenFull
+from tokenworks.client.usage_counts import Reading
 from tokenworks.client.vocabulary import Finish, Mode, Quality, Source, State, TokenClass
 
 __all__ = [

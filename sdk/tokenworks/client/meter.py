@@ -17,13 +17,14 @@ from tokenworks.client.clock import default_producer, time_ns
 from tokenworks.client.connection import Address, Interceptor
 from tokenworks.client.events import TEXT_CLASSES
 from tokenworks.client.foreign import Unfit, guarded, items_of
-from tokenworks.client.profiles import Reading, read_usage
+from tokenworks.client.profiles import read_usage
 from tokenworks.client.report import Counts, Details, Report, Statistics
 from tokenworks.client.reporter import Reporter, SetUp
 from tokenworks.client.running import RunningReport
 from tokenworks.client.session import Pace
 from tokenworks.client.spool import Fsync, WhenFull
 from tokenworks.client.spooling import SpoolPlan
+from tokenworks.client.usage_counts import Reading
 from tokenworks.client.vocabulary import Finish, Mode, Quality, Source, TokenClass
 
 
