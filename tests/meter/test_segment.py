@@ -202,3 +202,13 @@ def test_decode__head_that_cannot_be_is_damaged(count: object) -> None:
     for read in (segment.decode, segment.read_head):
         with pytest.raises(segment.READ_FAULTS):
             read(body)
+
+
+def test_decode__what_was_left_out_of_a_batch() -> None:
+    """The places of what was not counted are those of their batch; without any nothing is said."""
+    batch = to_batch([PlainEvent(dimension=0, end_ms=1, tokens={1: 1})], table=TABLE)
+    whole = Origin(account_id="a", key_id="k", received_ms=0, producer="p", sequence=1)
+    part = replace(whole, sequence=2, left_out=(0, 2))
+    body = segment.encode([(whole, batch), (part, batch)], dimension_ids=handles)
+    assert [origin.left_out for origin, _ in segment.decode(body).origins] == [(), (0, 2)]
+    assert b"left_out" not in segment.encode([(whole, batch)], dimension_ids=handles)
