@@ -2,7 +2,7 @@
 
 import pytest
 
-from cli.billing.closed import print_answer, to_json
+from cli.billing.closed import period_to_json, print_answer
 from tokenworks.billing.v1 import billing_service_pb2 as pb
 from tokenworks.meter.v1 import engine_service_pb2
 
@@ -44,14 +44,13 @@ def test_answer__held_for_what_engines_counted(capsys: pytest.CaptureFixture[str
         holds=[pb.HOLD_REASON_ENGINES],
         engine_holds=holds,
     )
-    answer = pb.CloseMonthResponse(month="2026-12", periods=[period])
-    print_answer(answer)
+    print_answer(pb.CloseMonthResponse(month="2026-12", periods=[period]))
     shown = capsys.readouterr().out
     assert "held: engines counted otherwise" in shown
     assert [line for line in shown.splitlines() if line.startswith("acme-2026: ")] == [
         (
-            "acme-2026: the engines of h100 counted 30,000 uncached prompt tokens of q more than were"
-            " metered (+29,126 ppm): tokenworks usage drift"
+            "acme-2026: the engines of h100 counted 30,000 uncached prompt tokens of q more than"
+            " were metered (+29,126 ppm): tokenworks usage drift"
         ),
         (
             "acme-2026: the engines of cpu counted 1,000,000 uncached prompt tokens fewer than were"
@@ -62,9 +61,11 @@ def test_answer__held_for_what_engines_counted(capsys: pytest.CaptureFixture[str
             " tokenworks invoices approve acme-2026 2026-12 --reason WHY"
         ),
     ]
-    (told,) = to_json(answer)["periods"]  # type: ignore[misc, attr-defined]
+    told = period_to_json(period)
+    told_holds = told["engine_holds"]
+    assert isinstance(told_holds, list)
     assert told["holds"] == ["ENGINES"]
-    assert told["engine_holds"][1] == {
+    assert told_holds[1] == {
         "pool": "cpu",
         "model": None,
         "kind": "uncached_prompt",

@@ -61,6 +61,8 @@ EVERYTHING: Values = {
         "energy_sources": ["a=http://127.0.0.1:9400/metrics", "a b=http://127.0.0.1:9401/metrics"],
         "durable_standbys": ["standby-1", "standby 2"],
         "silence_seconds": 300,
+        "engines": ["a=http://127.0.0.1:8000/metrics"],
+        "engine_drift_hold_ppm": 20000,
         "energy_scrape_seconds": 75,
         "energy_collect_seconds": 60,
         "customer_metrics_max": 20,

@@ -114,9 +114,9 @@ def test_sources__are_the_file_that_the_meter_reads(engine: Engine) -> None:
 
 
 def test_network__lets_out_to_what_is_needed(engine: Engine) -> None:
-    """Names, the database, exporters where there are any, and what values add; jobs less."""
+    """Names, the database, exporters and engines if any, what values add; jobs less."""
     meter = engine.get("NetworkPolicy", name="tokenworks")["spec"]["egress"]
-    assert [_ports(rule) for rule in meter] == [[53, 53], [5432], [9400], [4317]]
+    assert [_ports(rule) for rule in meter] == [[53, 53], [5432], [9400], [8000], [4317]]
     jobs = engine.get("NetworkPolicy", name="-jobs")["spec"]
     assert [_ports(rule) for rule in jobs["egress"]] == [[53, 53], [5432]]
     assert "Ingress" in jobs["policyTypes"]
