@@ -124,8 +124,8 @@ class Transaction(Protocol):
         """Note the correction that the next segment holds; None when another one was first."""
         ...
 
-    def settle(self, settlement: Settlement, *, correction_id: int) -> None:
-        """Note what is counted by a correction."""
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Note what is counted by corrections, each with its id in `after`."""
         ...
 
 
@@ -270,6 +270,7 @@ class _Group:
         corrections = [
             (item.corrects, item, result) for item, result in recorded if item.corrects is not None
         ]
+        settled: list[Settlement] = []
         # Sorted, so that two servers that correct the same events wait for each other in one order.
         for correction, item, result in sorted(corrections, key=lambda each: each[0].target):
             number = self._transaction.correct(correction, now_ms=self._now_ms)
@@ -277,7 +278,10 @@ class _Group:
                 result.correction_id = number
                 self._append([(item.origin, item.batch)])
                 if item.settles is not None:
-                    self._transaction.settle(item.settles, correction_id=number)
+                    after = replace(item.settles.after, correction_id=number)
+                    settled.append(replace(item.settles, after=after))
+        if settled:
+            self._transaction.settle(settled)
 
     def _keep_aside(
         self, group: Sequence[Submission], results: Sequence[Result | MeterError | None]

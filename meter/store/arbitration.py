@@ -1,15 +1,15 @@
 """Requests that several reported, in Postgres: what waits to be decided, and what was decided."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 from sqlalchemy import Connection, Engine, text
 
 from meter.arbiter import Claimed, FirstReport, Settlement
-from meter.corrections import EventRow, RecordedEvent
+from meter.corrections import Correction, EventRow, RecordedEvent
 from meter.domain.errors import Unavailable
+from meter.domain.event import Dimensions
 from meter.domain.limits import EVENT_ID_BYTES, REQUEST_REPORTS_MAX
 from meter.domain.times import to_ms, to_time
 from meter.observations import (
@@ -25,7 +25,7 @@ from meter.segment import decode
 from meter.sources.identity import event_key
 from meter.sources.originals import unpack
 from meter.store.archived_bodies import Archived, ArchivedBodies
-from meter.store.corrections import follow_corrections, require_counted
+from meter.store.corrections import follow_all, require_counted
 from meter.store.observations import to_uuid_array
 from meter.store.recorded_events import read_recorded
 
@@ -61,16 +61,23 @@ JOIN journal_segments s USING (shard, position) WHERE s.archive_id IS NOT NULL
 _ORIGINALS: Final = text("""
 SELECT profile, body FROM usage_originals WHERE receive_time = :receive_time AND source = :source
 """)
-_AS_SEEN: Final = text("""
-SELECT FROM event_claims WHERE event_key = :key AND source = :source AND report_rank = :rank
-    AND token_count = :count AND is_choice = :is_choice
-    AND correction_id IS NOT DISTINCT FROM CAST(:correction_id AS bigint) FOR UPDATE
-""")
-_UPDATE_CLAIM: Final = text("""
-UPDATE event_claims SET source = :source, report_rank = :rank, token_count = :count,
-    is_choice = :is_choice, correction_id = :correction_id
-WHERE event_key = :key
-""")
+_CLAIMED: Final = """
+unnest(CAST(:keys AS uuid[]), CAST(:sources AS smallint[]), CAST(:ranks AS smallint[]),
+    CAST(:counts AS bigint[]), CAST(:choices AS boolean[]), CAST(:correction_ids AS bigint[]))
+    AS n (event_key, source, report_rank, token_count, is_choice, correction_id)
+"""
+# Whoever holds a claim at this moment decides about it: it is looked at again.
+_AS_SEEN: Final = text(
+    f"SELECT c.event_key FROM event_claims c JOIN {_CLAIMED} USING (event_key)"  # noqa: S608
+    " WHERE (c.source, c.report_rank, c.token_count, c.is_choice)"
+    " = (n.source, n.report_rank, n.token_count, n.is_choice)"
+    " AND c.correction_id IS NOT DISTINCT FROM n.correction_id FOR UPDATE OF c SKIP LOCKED"
+)
+_UPDATE_CLAIMS: Final = text(
+    "UPDATE event_claims c SET source = n.source, report_rank = n.report_rank,"  # noqa: S608
+    " token_count = n.token_count, is_choice = n.is_choice, correction_id = n.correction_id"
+    f" FROM {_CLAIMED} WHERE c.event_key = n.event_key"
+)
 _KEEP_FIRST: Final = text("""
 INSERT INTO observations (
     event_key, report_key, source, report_rank, billed_hash, token_count, is_choice, state,
@@ -83,11 +90,13 @@ INSERT INTO observations (
 # What came since it was looked at is looked at again, whatever was thought of it: it was compared
 # with what was counted then.
 _UPDATE_REPORTS: Final = text("""
-UPDATE observations SET state = CASE
-    WHEN observation_id = ANY(CAST(:counted AS bigint[])) THEN 3
-    WHEN observation_id <= :seen_id OR report_key = :first THEN 2
+UPDATE observations o SET state = CASE
+    WHEN o.observation_id = ANY(CAST(:counted AS bigint[])) THEN 3
+    WHEN o.observation_id <= n.seen_id OR o.report_key = n.first_key THEN 2
     ELSE 1 END
-WHERE event_key = :key
+FROM unnest(CAST(:keys AS uuid[]), CAST(:seen_ids AS bigint[]), CAST(:firsts AS uuid[]))
+    AS n (event_key, seen_id, first_key)
+WHERE o.event_key = n.event_key
 """)
 _SETTLE_ALL: Final = text("""
 UPDATE observations SET state = 2
@@ -107,10 +116,10 @@ class ArbitrationWrites:
 
     _connection: Connection
 
-    def settle(self, settlement: Settlement, *, correction_id: int) -> None:
-        """Note what is counted by the correction."""
-        # Whatever became of the claim since it was looked at: there is one correction of a row.
-        _settle(self._connection, settlement, correction_id=correction_id)
+    def settle(self, settlements: Sequence[Settlement]) -> None:
+        """Note what is counted by corrections, each with its id in `after`."""
+        # Whatever became of a claim since it was looked at: there is one correction of a row.
+        _settle(self._connection, settlements)
 
 
 class ArbitrationStore:
@@ -171,15 +180,20 @@ class ArbitrationStore:
             found: dict[bytes, RecordedEvent] = {}
             for place, body in self._bodies(connection, sorted(wanted)):
                 found.update(_find_events(connection, place, body, wanted=wanted[place]))
-            return {key: self._counted(connection, it) for key, it in found.items()}
+            chains = follow_all(connection, [it.row for it in found.values()])
+            return {
+                key: self._counted(connection, it, chain=chains[it.row])
+                for key, it in found.items()
+            }
 
-    def confirm(self, settlement: Settlement) -> None:
-        """Keep what was decided without a correction, unless the claim has changed since."""
-        before = settlement.before
+    def confirm(self, settlements: Sequence[Settlement]) -> None:
+        """Keep what was decided without corrections, where the claims have not changed since."""
+        wanted = {it.event_key: it for it in settlements}
+        before = _claim_values([(key, it.before) for key, it in wanted.items()])
         with store_faults(), self._engine.begin() as connection:
-            seen = connection.execute(_AS_SEEN, _claim_values(settlement.event_key, before))
-            if seen.first() is not None:
-                _settle(connection, settlement, correction_id=before.correction_id)
+            seen = connection.execute(_AS_SEEN, before).scalars().all()
+            if seen:
+                _settle(connection, [wanted[key.bytes] for key in seen])
 
     def keep_as_evidence(self, keys: Sequence[bytes], *, seen_id: int) -> None:
         """Decide that nothing is to be decided about these requests' reports, up to an id."""
@@ -202,8 +216,14 @@ class ArbitrationStore:
             with store_faults(), self._engine.begin() as connection:
                 connection.execute(statement, values)
 
-    def _counted(self, connection: Connection, recorded: RecordedEvent) -> CountedEvent:
-        target, last = follow_corrections(connection, recorded.row)
+    def _counted(
+        self,
+        connection: Connection,
+        recorded: RecordedEvent,
+        *,
+        chain: tuple[EventRow, Correction | None],
+    ) -> CountedEvent:
+        target, last = chain
         is_settled = True
         try:
             require_counted(connection, target, own_shard=self._own_shard())
@@ -265,41 +285,45 @@ def _find_events(
 ) -> Iterable[tuple[bytes, RecordedEvent]]:
     """Yield the events of a segment by key; ids are one name space for all keys of an account."""
     segment = decode(body)
+    known: dict[int, Dimensions] = {}
     ids = np.frombuffer(segment.event_ids, np.uint8).reshape(-1, EVENT_ID_BYTES)
     for key, event_id in wanted.items():
         matching = (ids == np.frombuffer(event_id, np.uint8)).all(axis=1)
         for row in np.flatnonzero(matching).tolist():
-            recorded = read_recorded(connection, segment, EventRow(*place, row))
+            recorded = read_recorded(connection, segment, EventRow(*place, row), known=known)
             if event_key(recorded.account_id, event_id=event_id) == key:
                 yield key, recorded
                 break
 
 
-def _settle(connection: Connection, decided: Settlement, *, correction_id: int | None) -> None:
-    first = decided.first
-    after = replace(decided.after, correction_id=correction_id)
-    connection.execute(_UPDATE_CLAIM, _claim_values(decided.event_key, after))
-    if first is not None:
-        connection.execute(_KEEP_FIRST, _first_values(decided.event_key, first))
+def _settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
+    """Write what was decided; the claims are locked from then on."""
+    after = _claim_values([(it.event_key, it.after) for it in settlements])
+    connection.execute(_UPDATE_CLAIMS, after)
+    firsts = [(it.event_key, it.first) for it in settlements if it.first is not None]
+    if firsts:
+        connection.execute(_KEEP_FIRST, [_first_values(key, first) for key, first in firsts])
     connection.execute(
         _UPDATE_REPORTS,
         {
-            "key": decided.event_key.hex(),
-            "counted": list(decided.counted_ids),
-            "seen_id": decided.seen_id,
-            "first": (_NO_REPORT if first is None else first.report_key).hex(),
+            "keys": after["keys"],
+            "counted": [number for it in settlements for number in it.counted_ids],
+            "seen_ids": [it.seen_id for it in settlements],
+            "firsts": to_uuid_array(
+                [_NO_REPORT if it.first is None else it.first.report_key for it in settlements]
+            ),
         },
     )
 
 
-def _claim_values(key: bytes, claimed: Claimed) -> dict[str, object]:
+def _claim_values(claims: Sequence[tuple[bytes, Claimed]]) -> dict[str, object]:
     return {
-        "key": key.hex(),
-        "source": claimed.source,
-        "rank": claimed.rank,
-        "count": claimed.token_count,
-        "is_choice": claimed.is_choice,
-        "correction_id": claimed.correction_id,
+        "keys": to_uuid_array([key for key, _ in claims]),
+        "sources": [it.source for _, it in claims],
+        "ranks": [it.rank for _, it in claims],
+        "counts": [it.token_count for _, it in claims],
+        "choices": [it.is_choice for _, it in claims],
+        "correction_ids": [it.correction_id for _, it in claims],
     }
 
 

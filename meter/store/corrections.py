@@ -31,6 +31,11 @@ from meter.store.tables import corrections, counting, shards
 # The row of a correction's segment that holds what is counted from then on.
 _REPLACEMENT_ROW = 1
 _EXTRA = "extra"
+_OF_ROWS = text("""
+SELECT c.* FROM corrections c
+JOIN unnest(CAST(:shards AS smallint[]), CAST(:positions AS bigint[]), CAST(:rows AS integer[]))
+    AS n (shard, position, event_row) USING (shard, position, event_row)
+""")
 _RECORDED = text(
     "SELECT EXISTS (SELECT FROM journal_segments WHERE (shard, position) = (:shard, :position))"
 )
@@ -119,7 +124,7 @@ class CorrectionStore:
         """
         with store_faults(), self._engine.connect() as connection:
             recorded = find_recorded(connection, search, archive=self._archive)
-            target, last = follow_corrections(connection, recorded.row)
+            target, last = follow_all(connection, [recorded.row])[recorded.row]
             require_counted(connection, target, own_shard=self._own_shard())
         return Found(
             target=target,
@@ -147,17 +152,24 @@ class CorrectionStore:
             return [_from_row(row) for row in connection.execute(statement)]
 
 
-def follow_corrections(
-    connection: Connection, target: EventRow
-) -> tuple[EventRow, Correction | None]:
-    """Return the row of an event's newest content, and the newest correction of it."""
-    last = None
-    while (row := _find_row(connection, target)) is not None:
-        last = _from_row(row)
-        if last.after is None:
-            break
-        target = EventRow(row.correction_shard, row.correction_position, _REPLACEMENT_ROW)
-    return target, last
+def follow_all(
+    connection: Connection, rows: Sequence[EventRow]
+) -> dict[EventRow, tuple[EventRow, Correction | None]]:
+    """Return, for each event's row, that of its newest content and the newest correction of it."""
+    found: dict[EventRow, tuple[EventRow, Correction | None]] = {row: (row, None) for row in rows}
+    looking = {row: row for row in rows}
+    while looking:
+        newer = {}
+        for target, correction in _find_rows(connection, list(looking)).items():
+            row, last = looking[target], _from_row(correction)
+            if last.after is None:
+                found[row] = (target, last)
+                continue
+            place = correction.correction_shard, correction.correction_position
+            found[row] = (EventRow(*place, _REPLACEMENT_ROW), last)
+            newer[found[row][0]] = row
+        looking = newer
+    return found
 
 
 def require_counted(connection: Connection, target: EventRow, *, own_shard: int) -> None:
@@ -190,6 +202,15 @@ def _to_change(correction: NewCorrection, *, correction_id: int, now_ms: int) ->
             "reason": correction.reason,
         },
     )
+
+
+def _find_rows(connection: Connection, targets: Sequence[EventRow]) -> dict[EventRow, Any]:
+    shards_, positions, rows = zip(*targets, strict=True)
+    values = {"shards": list(shards_), "positions": list(positions), "rows": list(rows)}
+    return {
+        EventRow(row.shard, row.position, row.event_row): row
+        for row in connection.execute(_OF_ROWS, values)
+    }
 
 
 def _find_row(connection: Connection, target: EventRow) -> Any:  # noqa: ANN401

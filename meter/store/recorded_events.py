@@ -77,15 +77,21 @@ def find_recorded(
     )
 
 
-def read_recorded(connection: Connection, segment: Segment, row: EventRow) -> RecordedEvent:
-    """Return the event in a row of its segment."""
+def read_recorded(
+    connection: Connection,
+    segment: Segment,
+    row: EventRow,
+    *,
+    known: dict[int, Dimensions] | None = None,
+) -> RecordedEvent:
+    """Return the event in a row of its segment; `known` takes dimensions that were looked up."""
     origin, first = _batch_of(segment, row.row)
     index = _index_in_batch(connection, origin, row=row.row - first) if origin.producer else 0
     return RecordedEvent(
         row=row,
         account_id=origin.account_id,
         key_id=origin.key_id,
-        event=_to_event(connection, segment, row.row),
+        event=_to_event(connection, segment, row.row, known={} if known is None else known),
         reported=Reported(producer=origin.producer, sequence=origin.sequence, index=index),
     )
 
@@ -333,11 +339,16 @@ def _describe(recorded: RecordedEvent) -> str:
     return f"producer {of.producer}, batch {of.sequence}, index {of.index}, ended {ended}"
 
 
-def _to_event(connection: Connection, segment: Segment, row: int) -> CorrectableEvent:
+def _to_event(
+    connection: Connection, segment: Segment, row: int, *, known: dict[int, Dimensions]
+) -> CorrectableEvent:
+    number = int(segment.columns["dimension"][row])
+    if number not in known:
+        known[number] = _dimensions(connection, number)
     extra = {name: int(segment.column(name)[row]) for name in DEFAULTS}
     event_id = segment.event_ids[row * EVENT_ID_BYTES : (row + 1) * EVENT_ID_BYTES]
     return CorrectableEvent(
-        dimensions=_dimensions(connection, int(segment.columns["dimension"][row])),
+        dimensions=known[number],
         end_ms=int(segment.columns["end_ms"][row]),
         tokens={number: int(it[row]) for number, it in segment.tokens.items() if it[row]},
         extra={name: value for name, value in extra.items() if value != DEFAULTS[name]},

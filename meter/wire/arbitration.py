@@ -52,8 +52,8 @@ class Arbitration(Protocol):
         """Return the events of claims, by event key; each is given with its id in the journal."""
         ...
 
-    def confirm(self, settlement: Settlement) -> None:
-        """Keep what was decided without a correction, unless the claim has changed since."""
+    def confirm(self, settlements: Sequence[Settlement]) -> None:
+        """Keep what was decided without corrections, where the claims have not changed since."""
         ...
 
     def keep_as_evidence(self, keys: Sequence[bytes], *, seen_id: int) -> None:
@@ -125,11 +125,17 @@ class Arbiter:
             seen_id = max(it.seen_id for it in unclaimed)
             self._store.keep_as_evidence([it.event_key for it in unclaimed], seen_id=seen_id)
         rulings = []
+        settled = []
         for dispute in found:
             event = counted.get(dispute.event_key)
             if event is not None and dispute.claim is not None:
                 ruling = self._rule(dispute, dispute.claim, event)
-                rulings += [] if ruling is None else [ruling]
+                if isinstance(ruling, Settlement):
+                    settled.append(ruling)
+                elif ruling is not None:
+                    rulings.append(ruling)
+        if settled:
+            self._store.confirm(settled)
         return rulings, last_id
 
     def _find_event_id(self, dispute: Dispute) -> bytes:
@@ -141,12 +147,13 @@ class Arbiter:
                 _log.warning("arbiter_refused", extra={"fault": str(error)})
         return b""
 
-    def _rule(self, dispute: Dispute, claim: Claim, counted: CountedEvent) -> _Ruling | None:
-        """Return the correction that is due; what needs none is settled here."""
+    def _rule(
+        self, dispute: Dispute, claim: Claim, counted: CountedEvent
+    ) -> _Ruling | Settlement | None:
+        """Return the correction that is due, or what is settled without; None: another time."""
         if counted.event is None or counted.correction_id != claim.claimed.correction_id:
             # A person has decided: what is reported from then on is evidence.
-            self._store.confirm(_unchanged(dispute, claim))
-            return None
+            return _unchanged(dispute, claim)
         try:
             standing = choose(self._reader.reports(dispute, claim, counted))
         except StoreRefusal as error:
@@ -154,8 +161,7 @@ class Arbiter:
             return None
         settlement = _settlement(dispute, claim, counted, standing=standing)
         if is_billed_alike(standing.event, counted.event):
-            self._store.confirm(settlement)
-            return None
+            return settlement
         if not counted.is_settled:
             return None
         newest = max(standing.report_ids)
