@@ -50,7 +50,7 @@ class Body:
                 raise BodyFault(408, unreadable())
             pieces.append(piece)
         body = b"".join(pieces)
-        return _unpack(body, bytes_max=bytes_max) if encoding == "gzip" else body
+        return unpack(body, bytes_max=bytes_max) if encoding == "gzip" else body
 
     def drain(self, *, bytes_max: int) -> None:
         """Read what was sent and is not wanted, if it is no more than so much.
@@ -76,14 +76,8 @@ class Body:
         return piece
 
 
-def _length(environ: Mapping[str, Any]) -> int:
-    written = str(environ.get("CONTENT_LENGTH") or "")
-    if not written.isdecimal() or not written.isascii() or "HTTP_TRANSFER_ENCODING" in environ:
-        raise BodyFault(411, invalid("content-length", "the number of the body's bytes"))
-    return int(written[:18])
-
-
-def _unpack(packed: bytes, *, bytes_max: int) -> bytes:
+def unpack(packed: bytes, *, bytes_max: int) -> bytes:
+    """Return what was packed by gzip; raises InvalidArgument, or Overloaded if too large."""
     reader = zlib.decompressobj(_GZIP)
     try:
         body = reader.decompress(packed, bytes_max + 1)
@@ -94,6 +88,13 @@ def _unpack(packed: bytes, *, bytes_max: int) -> bytes:
     if not reader.eof or reader.unused_data:
         raise unreadable()
     return body
+
+
+def _length(environ: Mapping[str, Any]) -> int:
+    written = str(environ.get("CONTENT_LENGTH") or "")
+    if not written.isdecimal() or not written.isascii() or "HTTP_TRANSFER_ENCODING" in environ:
+        raise BodyFault(411, invalid("content-length", "the number of the body's bytes"))
+    return int(written[:18])
 
 
 def _too_large(bytes_max: int) -> Overloaded:

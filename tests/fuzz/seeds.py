@@ -3,6 +3,7 @@
 python -m tests.fuzz.seeds
 """
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,8 +18,12 @@ from tests.client.spool.disk import Disk
 from tests.fuzz.__main__ import CORPUS
 from tests.meter.energy.test_factory_file import WHOLE as FACTORY
 from tests.meter.sources.test_envoy import GATEWAY, GATEWAY_COUNTS, entry
+from tests.meter.sources.test_litellm import RECORD
+from tests.meter.test_cloud_events import OTHER as OTHER_EVENT
+from tests.meter.test_cloud_events import WHOLE as EVENT
 from tests.meter.test_intake import EVENTS, MESSAGES, take
 from tests.meter.test_otlp_logs import ENTRY, ENVOY
+from tests.meter.test_places import WHOLE as SOURCES
 from tests.otlp import logs, to_json, traces, vllm
 from tokenworks.client.columns import SealedBatch
 from tokenworks.client.spool import records
@@ -58,6 +63,12 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     )
     yield "files", "factory", b"\2" + FACTORY.encode()
     yield "files", "plan", b"\3" + PLAN.encode()
+    yield "files", "sources", b"\4" + SOURCES.encode()
+    events = json.dumps([EVENT, OTHER_EVENT]).encode()
+    yield "cloud_events", "batch", b"\0" + events
+    yield "cloud_events", "data", b"\2" + json.dumps(EVENT["data"]).encode()
+    yield "litellm", "list", json.dumps([RECORD]).encode()
+    yield "litellm", "lines", b"\n".join([json.dumps(RECORD).encode()] * 2)
     yield "manifest", "whole", _manifest()
     yield (
         "page",

@@ -14,19 +14,26 @@ from billing.factory.plan_file import read_plan
 from billing.money import find_currency
 from meter import segment
 from meter.domain.credential import parse_api_key
-from meter.domain.errors import InvalidArgument, Unauthenticated
+from meter.domain.errors import InvalidArgument, Overloaded, Unauthenticated
 from meter.domain.limits import ENERGY_PAGE_DEVICES_MAX, RECORD_EVENTS_MAX
 from meter.energy.factory_file import read_factory
 from meter.energy.sources.dcgm import read_page
 from meter.journal.protocol import DIGEST_BYTES, ProducerState, Verdict
+from meter.sources.cloud_events import PROFILE as CLOUD_EVENTS_PROFILE
+from meter.sources.cloud_events import NoCloudEvents, parse_binary, parse_structured
+from meter.sources.cloud_events import read as read_events
 from meter.sources.envoy import PROFILE as ENVOY_PROFILE
 from meter.sources.envoy import read as read_entries
+from meter.sources.litellm import PROFILE as LITELLM_PROFILE
+from meter.sources.litellm import NoRecords, parse
+from meter.sources.litellm import read as read_records
 from meter.sources.observation import Observation, Source
 from meter.sources.otlp import read_spans
 from meter.sources.otlp_logs import read_logs
-from meter.sources.places import Places
+from meter.sources.places import Places, read_places
 from meter.toml_file import FileFaults
 from meter.wire.account_messages import place_from_token
+from meter.wire.http_bodies import unpack
 from meter.wire.otlp_servicer import from_bytes, from_json
 from meter.wire.packed import UnreadableColumn, read_columns
 from tests.meter.test_intake import CREDENTIAL, INTAKE, ORIGIN, assert_usable, take
@@ -37,6 +44,12 @@ from tokenworks.foreign.envoy.v1 import access_log_pb2
 from tokenworks.meter.v1 import meter_service_pb2
 
 _TIERS: Final = ("free", "high")
+EVENT_HEADERS: Final = {
+    "ce-specversion": "1.0",
+    "ce-id": "1",
+    "ce-source": "shop",
+    "ce-type": "inference.tokens.used",
+}
 
 
 def journal(data: bytes) -> None:
@@ -131,7 +144,7 @@ def files(data: bytes) -> None:
     """A TOML file that a person has written; the first byte says which kind it is read as."""
     text = data[1:].decode("utf-8", "replace")
     with contextlib.suppress(FileFaults):
-        match data[0] % 4 if data else 0:
+        match data[0] % 5 if data else 0:
             case 0:
                 read_book(text, tiers=_TIERS)
             case 1:
@@ -143,8 +156,10 @@ def files(data: bytes) -> None:
                 )
             case 2:
                 read_factory(text, version=1, tiers=_TIERS)
-            case _:
+            case 3:
                 read_plan(text)
+            case _:
+                read_places(text)
 
 
 def page(data: bytes) -> None:
@@ -199,11 +214,43 @@ def envoy(data: bytes) -> None:
         assert_usable(submission)
 
 
+def cloud_events(data: bytes) -> None:
+    """CloudEvents: whole ones, or data under headers; packed or not, as the first byte says."""
+    kind, body = data[0] % 4 if data else 0, data[1:]
+    with contextlib.suppress(InvalidArgument, Overloaded, NoCloudEvents):
+        if kind % 2:
+            body = unpack(body, bytes_max=10_000)
+        events = parse_binary(EVENT_HEADERS, body) if kind > 1 else parse_structured(body)
+        found = read_events(events, places=Places(), received_ms=ORIGIN.received_ms)
+        observations = [each for each in found if isinstance(each, Observation)]
+        submission, outcomes = INTAKE.from_observations(
+            observations,
+            CREDENTIAL,
+            ORIGIN,
+            source=Source.CLOUD_EVENTS,
+            profile=CLOUD_EVENTS_PROFILE,
+        )
+        assert len(outcomes) == len(observations)
+        assert_usable(submission)
+
+
+def litellm(data: bytes) -> None:
+    """Records of LiteLLM, in each of their forms."""
+    with contextlib.suppress(NoRecords):
+        found = read_records(parse(data), places=Places(), received_ms=ORIGIN.received_ms)
+        observations = [each for each in found if isinstance(each, Observation)]
+        submission, outcomes = INTAKE.from_observations(
+            observations, CREDENTIAL, ORIGIN, source=Source.LITELLM, profile=LITELLM_PROFILE
+        )
+        assert len(outcomes) == len(observations)
+        assert_usable(submission)
+
+
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     target.__name__: target
     for target in (
         journal, spool, manifest, stream, call, columns, digests, files, page, tokens, otlp,
-        envoy,
+        envoy, cloud_events, litellm,
     )
 }  # fmt: skip
 """By the names of their corpora."""
