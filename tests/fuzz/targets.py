@@ -36,7 +36,14 @@ from meter.wire.account_messages import place_from_token
 from meter.wire.http_bodies import unpack
 from meter.wire.otlp_servicer import from_bytes, from_json
 from meter.wire.packed import UnreadableColumn, read_columns
-from tests.meter.test_intake import CREDENTIAL, INTAKE, ORIGIN, assert_usable, take
+from tests.meter.test_intake import (
+    CREDENTIAL,
+    INTAKE,
+    ORIGIN,
+    assert_usable,
+    new_intake,
+    take,
+)
 from tokenworks.client.spool import records
 from tokenworks.client.spool.files import Files, SpoolUnusable
 from tokenworks.client.spool.manifest import MANIFEST_NAMES, read_manifest
@@ -44,6 +51,8 @@ from tokenworks.foreign.envoy.v1 import access_log_pb2
 from tokenworks.meter.v1 import meter_service_pb2
 
 _TIERS: Final = ("free", "high")
+# One of their own: the numbers of the other's dimensions are in the seeds.
+OBSERVING: Final = new_intake()
 EVENT_HEADERS: Final = {
     "ce-specversion": "1.0",
     "ce-id": "1",
@@ -190,7 +199,7 @@ def otlp(data: bytes) -> None:
             else read_logs(message, Places(), received_ms=ORIGIN.received_ms)
         )
         for reports in found:
-            submission, outcomes = INTAKE.from_observations(
+            submission, outcomes = OBSERVING.from_observations(
                 reports.observations,
                 CREDENTIAL,
                 ORIGIN,
@@ -207,7 +216,7 @@ def envoy(data: bytes) -> None:
         entries = access_log_pb2.AccessLogMessage.FromString(data).http_logs.log_entry
         found = read_entries(entries, node="n", places=Places(), received_ms=ORIGIN.received_ms)
         observations = [each for each in found if isinstance(each, Observation)]
-        submission, outcomes = INTAKE.from_observations(
+        submission, outcomes = OBSERVING.from_observations(
             observations, CREDENTIAL, ORIGIN, source=Source.ENVOY, profile=ENVOY_PROFILE
         )
         assert len(outcomes) == len(observations)
@@ -223,7 +232,7 @@ def cloud_events(data: bytes) -> None:
         events = parse_binary(EVENT_HEADERS, body) if kind > 1 else parse_structured(body)
         found = read_events(events, places=Places(), received_ms=ORIGIN.received_ms)
         observations = [each for each in found if isinstance(each, Observation)]
-        submission, outcomes = INTAKE.from_observations(
+        submission, outcomes = OBSERVING.from_observations(
             observations,
             CREDENTIAL,
             ORIGIN,
@@ -239,7 +248,7 @@ def litellm(data: bytes) -> None:
     with contextlib.suppress(NoRecords):
         found = read_records(parse(data), places=Places(), received_ms=ORIGIN.received_ms)
         observations = [each for each in found if isinstance(each, Observation)]
-        submission, outcomes = INTAKE.from_observations(
+        submission, outcomes = OBSERVING.from_observations(
             observations, CREDENTIAL, ORIGIN, source=Source.LITELLM, profile=LITELLM_PROFILE
         )
         assert len(outcomes) == len(observations)
