@@ -4,7 +4,6 @@ The same table serves the logger that runs inside LiteLLM's proxy and the meter,
 may send its records by itself.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -249,9 +248,10 @@ def _finish(payload: Mapping[str, object]) -> Finish:
 
 def _time(payload: Mapping[str, object], name: str) -> float | None:
     time = payload.get(name)
-    if not isinstance(time, int | float) or not math.isfinite(time):
-        return None
-    return float(time) if 0 < time < _TIME_SECONDS_MAX else None
+    # No comparison holds for what is no number.
+    if isinstance(time, int | float) and 0 < time < _TIME_SECONDS_MAX:
+        return float(time)
+    return None
 
 
 def _at(payload: Mapping[str, object], place: str, *, header: str) -> str:
