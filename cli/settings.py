@@ -127,8 +127,9 @@ class Settings:
         "tls_client_ca",
         kinds.read_existing_file,
         default=None,
-        meaning="File with the authorities (PEM) of clients: who speaks gRPC has to show a"
-        " certificate of theirs. [Clients' certificates](../operating/tls.md#mutual-tls).",
+        meaning="File with the authorities (PEM) of clients: who speaks gRPC, or reports by HTTP,"
+        " has to show a certificate of theirs. [Clients'"
+        " certificates](../operating/tls.md#mutual-tls).",
         counts=_AT_ONCE,
     )
     http_tls: bool = _setting(
