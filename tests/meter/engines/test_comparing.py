@@ -63,7 +63,7 @@ def windows_of(*times: tuple[float, float]) -> list[tuple[float, float, list[flo
         ([], []),
     ],
 )
-def test_find_windows(
+def test_find_windows__by_who_was_there(
     times: list[tuple[float, float]], expected: list[tuple[float, float, list[float]]]
 ) -> None:
     """Intervals are compared over which each replica that was there was read."""
@@ -141,7 +141,7 @@ def test_compare__what_no_engine_counted() -> None:
         (5, -5, 1_000_000),
     ],
 )
-def test_ppm(counted: int, metered_tokens: int, ppm: int) -> None:
+def test_ppm__of_the_larger(counted: int, metered_tokens: int, ppm: int) -> None:
     """A drift is in millionths of the larger count, with its sign."""
     assert drift(counted, metered_tokens).ppm == ppm
 

@@ -167,10 +167,8 @@ STEPS = st.lists(
 
 @given(STEPS)
 def test_count__all_that_was_made(steps: list[tuple[str, str, int]]) -> None:
-    """Whatever happens, all is counted that an engine made and was not lost with a restart.
-
-    A restart is seen by a page without counters: between two reads an engine may outgrow it unseen.
-    """
+    """Whatever happens, all is counted that an engine made and was not lost with a restart."""
+    # A restart is seen by a page without counters: between two reads it may be outgrown unseen.
     engine, reader = Engine(), Reader()
     time_ms = 0
     reader.read(0, {})
