@@ -130,10 +130,7 @@ COUNTED: Final = {INPUT: 800, CACHE_READ: 200, OUTPUT: 36, REASONING: 4}
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_request__is_counted_for_whose_key_it_is(gateway: Gateway, *, stream: bool) -> None:
-    """In one piece or as a stream: all classes, the model, the key's account, the route's tier.
-
-    What the caller sent under our names, a request id too, counts for nothing.
-    """
+    """All classes, the model, the key's account, the route's tier, whatever the caller says."""
     status, request_id, _ = gateway.ask(PLAN, stream=stream)
     assert status == 200
     assert request_id != "forged"
