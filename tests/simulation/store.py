@@ -94,7 +94,7 @@ class SimulatedTransaction:
         """Nobody corrects here."""
         raise NotImplementedError
 
-    def settle(self, settlement: Settlement, *, correction_id: int) -> None:
+    def settle(self, settlements: Sequence[Settlement]) -> None:
         """Nobody corrects here."""
         raise NotImplementedError
 
