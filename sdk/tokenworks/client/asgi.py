@@ -105,19 +105,28 @@ class UsageMiddleware:
         if exchange is not None:
             await self._serve(exchange, receive=receive, send=send)
         elif self._is_meter_ours and scope["type"] == "lifespan":
-            await self._app(scope, receive, self._closing(send))
+            await self._live(scope, receive=receive, send=send)
         else:
             await self._app(scope, receive, send)
 
-    def _closing(self, send: Send) -> Send:
+    async def _live(self, scope: Scope, *, receive: Receive, send: Send) -> None:
         """Close the meter before the server hears that all is shut down: it ends then."""
+        has_answered = False
 
         async def close_and_send(message: Message) -> None:
+            nonlocal has_answered
+            has_answered = True
             if message["type"].startswith("lifespan.shutdown."):
                 await self._meter.async_close(limits.EXIT_SECONDS_MAX)
             await send(message)
 
-        return close_and_send
+        await self._app(scope, receive, close_and_send)
+        if not has_answered:
+            # An app that takes no part in this would never hear of the end, nor would we.
+            await send({"type": "lifespan.startup.complete"})
+            while (await receive())["type"] != "lifespan.shutdown":
+                pass
+            await close_and_send({"type": "lifespan.shutdown.complete"})
 
     async def _serve(self, exchange: "_Exchange", *, receive: Receive, send: Send) -> None:
         async def receive_and_look() -> Message:
