@@ -106,16 +106,7 @@ def up(
                 key_file, api_key=api_key, options=options, addresses=addresses, settings=settings
             )
             lock.describe(f"gRPC {made.target}, HTTP {made.http}")
-            clock = addresses.sandbox_clock
-            otlp = (addresses.otlp_grpc, addresses.otlp_http)
-            _tell(
-                folder,
-                credentials=made,
-                postgres=postgres,
-                otlp=otlp,
-                clock=clock,
-                as_json=as_json,
-            )
+            _tell(folder, addresses, credentials=made, postgres=postgres, as_json=as_json)
 
         customers = settings.customer_metrics_max
         run_meter(options, customer_metrics_max=customers, stop=stop, ready=tell)
@@ -177,17 +168,14 @@ def _provide_pepper(folder: Path) -> Path:
 
 def _tell(
     folder: Path,
+    addresses: Addresses,
     *,
     credentials: Credentials,
     postgres: Postgres | None,
-    otlp: tuple[str | None, str | None],
-    clock: str | None,
     as_json: bool,
 ) -> None:
-    """Say where everything is, and what to type next.
-
-    `otlp` are the addresses of OpenTelemetry by gRPC and HTTP, `clock` is a sandbox's time.
-    """
+    """Say where everything is, and what to type next."""
+    clock = addresses.sandbox_clock
     key_file = folder / "credentials.json"
     place = f"{USER}@127.0.0.1:{postgres.port}/{DATABASE}" if postgres is not None else None
     if as_json:
@@ -195,8 +183,8 @@ def _tell(
             "postgres": f"postgresql://{place}" if place else None,
             "grpc": credentials.target,
             "http": credentials.http,
-            "otlp_grpc": otlp[0],
-            "otlp_http": otlp[1],
+            "otlp_grpc": addresses.otlp_grpc,
+            "otlp_http": addresses.otlp_http,
             "credentials": str(key_file),
             "sandbox_clock": clock,
         }
@@ -207,8 +195,8 @@ def _tell(
     else:
         where = f"postgresql://{place} (password in {folder / 'postgres' / 'password'})"
     line = f"Clock     {clock}, driven: SANDBOX\n" if clock is not None else ""
-    if otlp[0] is not None:
-        line = f"OTLP      {otlp[0]} and {otlp[1]}\n{line}"
+    if addresses.otlp_grpc is not None:
+        line = f"OTLP      {addresses.otlp_grpc} and {addresses.otlp_http}\n{line}"
     found_by_itself = folder == DEFAULT_FOLDER.absolute()
     prefix = "" if found_by_itself else f"TOKENWORKS_CREDENTIALS_FILE={key_file} "
     click.echo(
