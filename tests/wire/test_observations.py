@@ -89,16 +89,18 @@ def test_observation__worse_one_is_evidence(requests: Requests, apart: Apart) ->
     assert not apart.corrections()
 
 
-def test_observation__a_person_wins(requests: Requests, apart: Apart) -> None:
-    """What a person has voided stays void, however good a report comes."""
+@pytest.mark.parametrize("is_void", [True, False])
+def test_observation__a_person_wins(requests: Requests, apart: Apart, *, is_void: bool) -> None:
+    """What a person has voided or replaced stays as it is, however good a report comes."""
     name = str(uuid.uuid4())
     requests.report(SPAN, name, output=5)
     (first,) = requests.listed(name)
-    correct(apart, event_id=first.event.event_id, reason="a test")
+    instead = {} if is_void else {"replacement": apart.instead(tokens={OUTPUT: 6})}
+    correct(apart, event_id=first.event.event_id, reason="a test", **instead)
     assert requests.report(PROXY, name, output=7) == OBSERVED
     waiting = "SELECT count(*) FROM observations WHERE state = 1"
     wait_until(lambda: ask_one(apart.meter.database_url, waiting) == 0)
-    assert requests.outputs() == 0
+    assert requests.outputs() == (0 if is_void else 6)
     assert not requests.counted_by(name)
     assert len(apart.corrections()) == 1
 
