@@ -14,9 +14,11 @@ import pytest
 
 import meter.http
 from meter.domain import limits
+from meter.domain.clock import Clock
 from meter.domain.credential import Credential, Role
 from meter.domain.errors import Reason, Unauthenticated, Unavailable
 from meter.metrics import Metrics
+from meter.runtime.driven_clock import DrivenClock
 from meter.wire.bounds import Bounds
 from meter.wire.http_reports import HttpAnswer, HttpReport, ReportDesk, Route, WsgiApp
 from tests.clock import FakeClock
@@ -163,9 +165,12 @@ class _Door:
 class _Desk:
     """A desk whose loop runs on a thread, as the HTTP port sees it."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, *, calls_per_second_max: int) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, *, calls_per_second_max: int, clock: Clock
+    ) -> None:
         self._loop = loop
         self._bounds = calls_per_second_max
+        self._clock = clock
 
     def app(
         self,
@@ -175,7 +180,7 @@ class _Desk:
         """Return what serves a route that is answered so."""
 
         async def make() -> WsgiApp:
-            metrics, clock = Metrics(), FakeClock(0)
+            metrics, clock = Metrics(), self._clock
             bounds = Bounds(
                 metrics,
                 calls_per_second_max=self._bounds,
@@ -189,13 +194,13 @@ class _Desk:
 
 
 @contextmanager
-def desk(*, calls_per_second_max: int = 1_000) -> Iterator[_Desk]:
+def desk(*, calls_per_second_max: int = 1_000, clock: Clock | None = None) -> Iterator[_Desk]:
     """A desk for the time of the block."""
     loop = asyncio.new_event_loop()
     thread = threading.Thread(target=loop.run_forever)
     thread.start()
     try:
-        yield _Desk(loop, calls_per_second_max=calls_per_second_max)
+        yield _Desk(loop, calls_per_second_max=calls_per_second_max, clock=clock or FakeClock(0))
     finally:
         loop.call_soon_threadsafe(loop.stop)
         thread.join()
@@ -227,6 +232,16 @@ def test_answer__reaches_the_caller() -> None:
         status, headers, body = ask(it.app(fine))
     assert (status, body) == ("200 OK", b"taken")
     assert headers["Content-Type"] == "a/b"
+
+
+def test_answer__of_a_sandbox() -> None:
+    """A sandbox says where its clock stands, with each answer and each refusal."""
+    with desk(clock=DrivenClock(1_790_000_000_000)) as it:
+        app = it.app(fine)
+        for status, headers, _ in (ask(app), ask(app, CONTENT_TYPE="x/y")):
+            assert headers["tokenworks-sandbox-clock"] == "2026-09-21T14:13:20Z", status
+    with desk() as it:
+        assert "tokenworks-sandbox-clock" not in ask(it.app(fine))[1]
 
 
 def test_answer__while_the_store_is_away() -> None:
