@@ -31,6 +31,7 @@ from meter.domain.errors import MeterError, Reason
 from meter.domain.limits import JOURNAL_IDLE_SECONDS_MAX
 from meter.energy.live import LiveEnergy
 from meter.energy.recorder import EnergyRecorder
+from meter.engines.watch import EngineWatch
 from meter.hosting import Host, MakeResident, Resident
 from meter.http import HttpServer, make_pages
 from meter.leases import Leases
@@ -236,9 +237,8 @@ def _build(
     registry, leases, usage, dying = ground.registry, ground.leases, ground.usage, ground.dying
     lodged = [make(ground.host, ground.door, metrics.page) for make in residents]
     live = LiveEnergy(metrics, pools=[source.pool for source in options.energy_sources])
-    factories = ground.factories
     energy = make_energy(
-        options, engine=engine, factories=factories, live=live, leases=leases, clock=clock
+        options, engine=engine, factories=ground.factories, live=live, leases=leases, clock=clock
     )
     engines = make_engines(options, engine=engine, host=ground.host, metrics=metrics, leases=leases)
     production = Production(
@@ -247,11 +247,9 @@ def _build(
     listeners = [production.counted, *(resident.on_counted for resident in lodged)]
     names = DimensionReader(engine)
     follower = make_follower(usage, listeners=listeners, names=names, clock=clock, dying=dying)
-    journal = ground.journal
-    writer = make_writer(options, journal, metrics=metrics, clock=clock, follower=follower)
-    reads = [lambda _: energy.read_sources_now()] if options.energy_sources else []
-    reads += [lambda _: engines.read_now()] if options.engines else []
-    driver = make_driver(clock, engine=engine, wake_counting=follower.wake, on_edge=reads)
+    writer = make_writer(options, ground.journal, metrics=metrics, clock=clock, follower=follower)
+    on_edge = _edge_reads(options, energy=energy, engines=engines)
+    driver = make_driver(clock, engine=engine, wake_counting=follower.wake, on_edge=on_edge)
     metrics.sandbox.set(0 if driver is None else 1)
     parts = make_stream_parts(
         options, writer, engine=engine, registry=registry, clock=clock, metrics=metrics
@@ -264,7 +262,7 @@ def _build(
     return Meter(
         registry=registry,
         leases=leases,
-        journal=journal,
+        journal=ground.journal,
         writer=writer,
         follower=follower,
         usage=usage,
@@ -281,7 +279,7 @@ def _build(
         energy=energy,
         engines=engines,
         described=make_described(
-            metrics, host=ground.host, live=live, factories=factories, marks=ground.marks
+            metrics, host=ground.host, live=live, factories=ground.factories, marks=ground.marks
         ),
         looks=[engines.look, *(resident.on_watch for resident in lodged)],
         energy_scrape_seconds=options.energy_scrape_seconds,
@@ -298,6 +296,18 @@ def _build(
         reachable=reachable,
         dying=dying,
     )
+
+
+def _edge_reads(
+    options: MeterOptions, *, energy: EnergyRecorder, engines: EngineWatch
+) -> list[Callable[[int], None]]:
+    """Return what a driven clock has read at each edge."""
+    found: list[Callable[[int], None]] = []
+    if options.energy_sources:
+        found.append(lambda _: energy.read_sources_now())
+    if options.engines:
+        found.append(lambda _: engines.read_now())
+    return found
 
 
 def _make_server(

@@ -12,8 +12,8 @@ from meter.energy.counters import Bounds, Counter, Estimate, Reading, Round, Sou
 from meter.energy.delta import EnergyDelta, IntervalEnergy, Place
 from meter.energy.factory import Factories
 from meter.runtime.engine import refusals, store_faults
+from meter.store.energy_tables import energy_counters
 from meter.store.factories import FactoryStore
-from meter.store.tables import energy_counters
 
 # Two servers may both be the first to see a device; whoever comes second reads it.
 _TRIES: Final = 3

@@ -17,7 +17,7 @@ from meter.engines.comparing import (
 )
 from meter.engines.counting import Counted, EngineRead, KnownReplica, count
 from meter.runtime.engine import SNAPSHOT, refusals, store_faults
-from meter.store.tables import engine_counters
+from meter.store.energy_tables import engine_counters
 
 # Whoever comes second waits here for the first, and then finds what that one has recorded.
 _NEW_REPLICA: Final = text("""

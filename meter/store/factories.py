@@ -17,7 +17,7 @@ from meter.energy.factory import UNDESCRIBED, Factories, Factory, StoredFactory
 from meter.energy.factory_file import read_factory
 from meter.runtime.engine import store_faults
 from meter.store.audit_log import ChangeLog
-from meter.store.tables import energy_shares, factory_versions
+from meter.store.energy_tables import energy_shares, factory_versions
 from meter.toml_file import FileFaults
 
 # Any number that no other lock of this database has.

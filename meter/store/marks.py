@@ -11,7 +11,7 @@ from meter.domain.times import to_iso, to_ms, to_time
 from meter.energy.marks import SoftwareMark
 from meter.runtime.engine import store_faults
 from meter.store.audit_log import ChangeLog
-from meter.store.tables import software_marks
+from meter.store.energy_tables import software_marks
 
 
 class SoftwareMarkStore:

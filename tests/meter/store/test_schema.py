@@ -13,11 +13,12 @@ import billing.store.tables
 import migrations
 from meter.domain.tokens import TokenClass
 from meter.store.archive_tables import metadata as archive_metadata
+from meter.store.energy_tables import metadata as energy_metadata
 from meter.store.tables import metadata as meter_metadata
 from tests.postgres import Cluster
 
 METADATA = sqlalchemy.MetaData()
-for each in (meter_metadata, archive_metadata, billing.store.tables.metadata):
+for each in (meter_metadata, energy_metadata, archive_metadata, billing.store.tables.metadata):
     for described in each.tables.values():
         described.to_metadata(METADATA)
 VERSIONS = Path(migrations.__file__).parent / "versions"
