@@ -31,11 +31,11 @@ def event(session: Apart, account: str = "acme", **changes: Any) -> dict[str, An
     } | changes
 
 
-def send(session: Apart, *events: dict[str, Any], **headers: str) -> Answer:
+def send(session: Apart, *events: dict[str, Any]) -> Answer:
     """Send a batch with the session's key."""
     key = session.metadata[0][1].removeprefix("Bearer ")
     body = json.dumps(events).encode()
-    return post(session.meter, PATH, body, content_type=BATCH, api_key=key, **headers)
+    return post(session.meter, PATH, body, content_type=BATCH, api_key=key)
 
 
 def test_events__are_counted(apart: Apart) -> None:
