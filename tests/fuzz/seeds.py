@@ -75,6 +75,7 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
         "board",
         b'DCGM_FI_DEV_TOTAL_ENERGY_CONSUMPTION{UUID="GPU-1"} 1.5e+06\n',
     )
+    yield "page", "engine", b'vllm:prompt_tokens_total{engine="0",model_name="m"} 1.5e+06\n'
     for place, (name, export) in enumerate(_exports()):
         yield "otlp", name, bytes([place]) + export.SerializeToString()
         yield "otlp", f"{name}_json", bytes([place + 2]) + to_json(export)

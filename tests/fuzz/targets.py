@@ -15,9 +15,15 @@ from billing.money import find_currency
 from meter import segment
 from meter.domain.credential import parse_api_key
 from meter.domain.errors import InvalidArgument, Overloaded, Unauthenticated
-from meter.domain.limits import ENERGY_PAGE_DEVICES_MAX, RECORD_EVENTS_MAX
+from meter.domain.limits import (
+    ENERGY_PAGE_DEVICES_MAX,
+    ENGINE_PAGE_SERIES_MAX,
+    ENGINE_TOKENS_MAX,
+    RECORD_EVENTS_MAX,
+)
 from meter.energy.factory_file import read_factory
 from meter.energy.sources.dcgm import read_page
+from meter.engines.page import read_page as read_engine_page
 from meter.journal.protocol import DIGEST_BYTES, ProducerState, Verdict
 from meter.sources.cloud_events import PROFILE as CLOUD_EVENTS_PROFILE
 from meter.sources.cloud_events import NoCloudEvents, parse_binary, parse_structured
@@ -172,8 +178,12 @@ def files(data: bytes) -> None:
 
 
 def page(data: bytes) -> None:
-    """An exporter's page of energy counters."""
-    found = read_page(data.decode("utf-8", "replace"))
+    """A page of an exporter's energy counters, or of an engine's token counters."""
+    text = data.decode("utf-8", "replace")
+    engine = read_engine_page(text)
+    assert len(engine.counters) <= ENGINE_PAGE_SERIES_MAX
+    assert all(0 <= it.tokens <= ENGINE_TOKENS_MAX for it in engine.counters.values())
+    found = read_page(text)
     assert len(found.counters_mj) <= ENERGY_PAGE_DEVICES_MAX
     assert all(value >= 0 for value in (*found.counters_mj.values(), *found.powers_mw.values()))
 
