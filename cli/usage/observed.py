@@ -9,8 +9,9 @@ import click
 from cli.accounts import format_time, print_table, resolve
 from cli.connection import Client, client_command, find_now_ms
 from cli.usage.event import event_to_json, printable, summarise_event
-from cli.usage.query import QUALITIES
+from cli.usage.query import QUALITIES, class_name
 from cli.usage.span import check_order, check_time, to_ms
+from meter.sources.rereading import find_reread
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
 
@@ -44,6 +45,11 @@ _SEARCH_SECONDS_MAX: Final = 600.0
     help="It ended then or later; without it, 36 days ago.",
 )
 @click.option("--until", callback=check_time, metavar="TIME", help="It ended before then.")
+@click.option(
+    "--reread",
+    is_flag=True,
+    help="Also tell what today's tables make of the usage objects, where it is something else.",
+)
 @client_command
 def observed(
     client: Client,
@@ -53,6 +59,7 @@ def observed(
     reporter: str | None,
     since: str | None,
     until: str | None,
+    reread: bool,
 ) -> None:
     """Show all reports of the request REQUEST, in the order in which they came.
 
@@ -72,14 +79,22 @@ def observed(
         request.end_time.FromMilliseconds(to_ms(until, now_ms=now_ms))
     found = client.meter.ListObservations(request, timeout=_SEARCH_SECONDS_MAX).observations
     if client.as_json:
-        click.echo(json.dumps([observation_to_json(it) for it in found], indent=2))
-    else:
-        _show(found)
+        click.echo(json.dumps([observation_to_json(it, reread=reread) for it in found], indent=2))
+        return
+    _show(found)
+    for it in found if reread else ():
+        tokens = find_reread_tokens(it)
+        if tokens is not None and tokens != _tokens(it):
+            click.echo(f"{_source(it)}, read today: {json.dumps(tokens)}")
 
 
-def observation_to_json(observation: pb.Observation) -> dict[str, object]:
-    """Return a report as JSON has it; `raw` is the usage object, null where there is none."""
+def observation_to_json(observation: pb.Observation, *, reread: bool = False) -> dict[str, object]:
+    """Return a report as JSON has it; `raw` is the usage object, null where there is none.
+
+    With `reread`, `reread` has the tokens that it is today, null where that cannot be told.
+    """
     received = observation.receive_time
+    again = {"reread": find_reread_tokens(observation)} if reread else {}
     return {
         "source": _source(observation),
         "is_counted": observation.is_counted,
@@ -88,7 +103,20 @@ def observation_to_json(observation: pb.Observation) -> dict[str, object]:
         "difference_count": observation.difference_count,
         "profile": observation.profile,
         "raw": json.loads(observation.raw) if observation.raw else None,
+        **again,
     }
+
+
+def find_reread_tokens(observation: pb.Observation) -> dict[str, int] | None:
+    """Return what today's tables make of a usage object, by token class; None for no object."""
+    if not observation.raw:
+        return None
+    found = find_reread(observation.profile, json.loads(observation.raw))
+    return None if found is None else {class_name(it): count for it, count in found.items()}
+
+
+def _tokens(observation: pb.Observation) -> dict[str, int]:
+    return {class_name(it.token_class): it.count for it in observation.event.tokens}
 
 
 def _show(found: Sequence[pb.Observation]) -> None:

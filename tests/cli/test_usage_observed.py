@@ -36,7 +36,7 @@ def send(shell: Shell, meter: RunningMeter, *, outcome: str, **data: Any) -> Non
 
 
 def test_observed__shows_each_report_and_its_original(
-    shell: Shell, running_meter: RunningMeter
+    shell: Shell, running_meter: RunningMeter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The counted report is marked, the other says what it differs by, and both as they came."""
     send(shell, running_meter, outcome="RECORDED=1", tokens={"input": 100, "output": 7})
@@ -54,6 +54,16 @@ def test_observed__shows_each_report_and_its_original(
     assert "-4" in shown
     assert "estimated" in shown
     assert first["profile"] in shown
+    litellm = {"prompt_tokens": 9, "completion_tokens": 1}
+    send(shell, running_meter, outcome="OBSERVED=1", usage=litellm, profile="openai")
+    read = [it["reread"] for it in shell.run_json("usage", "observed", "r-1", "--reread")]
+    assert read == [None, None, {"input": 9, "output": 1}]
+    assert "read today" not in shell.run("usage", "observed", "r-1", "--reread").stdout
+    with monkeypatch.context() as mended:
+        mended.setattr("cli.usage.observed.find_reread", lambda *_: {1: 8})
+        assert (
+            'read today: {"input": 8}' in shell.run("usage", "observed", "r-1", "--reread").stdout
+        )
     voided = first["event"]["event_id"]
     shell.run("usage", "void", voided, "--reason", "a test")
     assert "a person has corrected it" in shell.run("usage", "observed", "r-1").stdout
