@@ -159,10 +159,7 @@ def gateway(
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_call__is_counted_for_the_team_of_its_key(gateway: Gateway, *, stream: bool) -> None:
-    """In one piece or as a stream: all classes, the model, the team, the tier of the key.
-
-    What a caller says of itself in headers counts for nothing where its key says otherwise.
-    """
+    """All classes, the model, the key's team and tier, whatever the caller says of itself."""
     request_id = f"r-{stream}"
     forged = {"x-tokenworks-account": "globex", "x-tokenworks-tier": "free"}
     status, _ = gateway.ask(PLAN, request_id, stream=stream, headers=forged)

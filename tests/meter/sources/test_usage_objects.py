@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from meter.sources.usage_objects import kept
-from tests.client.test_profiles import READ
+from tests.client.usage_cases import READ
 from tokenworks.client.profiles import read_usage
 
 
