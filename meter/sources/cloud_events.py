@@ -37,6 +37,14 @@ _KINDS: Final[Mapping[str, int]] = {
 }
 # Types whose data is a provider's usage object, and which.
 _PROFILES: Final[Mapping[str, str]] = {"litellm_tokens": "openai"}
+# The totals of a usage object that anybody can find.
+_TOTALS: Final[Mapping[str, tuple[str, str]]] = {
+    "openai": ("prompt_tokens", "completion_tokens"),
+    "deepseek": ("prompt_tokens", "completion_tokens"),
+    "litellm": ("prompt_tokens", "completion_tokens"),
+    "openai_responses": ("input_tokens", "output_tokens"),
+    "anthropic": ("input_tokens", "output_tokens"),
+}
 _MODES: Final[Mapping[str, int]] = {"online": 1, "batch": 2}
 _FINISHES: Final[Mapping[str, int]] = {"completed": 1, "truncated": 2, "cancelled": 3, "failed": 4}
 _QUALITIES: Final[Mapping[str, int]] = {"final": 1, "partial": 2, "estimated": 3}
@@ -208,10 +216,28 @@ def _read_profile(
         raise Unfit("usage is no object")
     if profile not in PROFILES:
         raise Unfit("profile is not known")
-    reading = read_usage(usage, profile=profile)
+    original = {"convention": profile, **kept(usage)}
+    try:
+        reading = read_usage(usage, profile=profile)
+    except Unfit:
+        totals = _find_totals(usage, profile=profile)
+        if totals is None:
+            raise
+        return {}, totals, original
     tokens = {int(number): count for number, count in reading.tokens.items()}
-    totals = (reading.reported_input_count, reading.reported_output_count)
-    return tokens, totals, {"convention": profile, **kept(usage)}
+    return tokens, (reading.reported_input_count, reading.reported_output_count), original
+
+
+def _find_totals(usage: Mapping[str, object], *, profile: str) -> tuple[int, int] | None:
+    """Return the totals of an object whose parts do not fit them; None where it has none.
+
+    No class sums to them: the check sets the event aside, with them in it.
+    """
+    totals = [usage.get(name) for name in _TOTALS.get(profile, ())]
+    counts = [it for it in totals if isinstance(it, int) and not isinstance(it, bool) and it >= 0]
+    if len(counts) != len(("input", "output")) or not any(counts):
+        return None
+    return counts[0], counts[1]
 
 
 def _classes(tokens: object) -> dict[int, int]:

@@ -244,6 +244,18 @@ def test_read__of_a_word_that_is_not_known(change: Mapping[str, str], outcome_fi
     assert number == 255
 
 
+def test_read__of_usage_whose_parts_exceed_it() -> None:
+    """Totals that no class sums to reach the check, which sets the event aside: none is lost."""
+    usage = {
+        "prompt_tokens": 5,
+        "completion_tokens": 3,
+        "prompt_tokens_details": {"cached_tokens": 9},
+    }
+    found = observed(whole(usage=usage, profile="openai"))
+    assert (found.tokens, found.reported_input, found.reported_output) == ({}, 5, 3)
+    assert found.original["prompt_tokens_details"] == {"cached_tokens": 9}
+
+
 def test_read__keeps_what_is_negative() -> None:
     """The check is to see what is wrong with an event."""
     found = observed(whole(tokens={"input": -5}, attempt=-1, duration_ms=-2, reported_input=-7))

@@ -16,6 +16,11 @@ from tokenworks.meter.v1 import account_service_pb2, usage_pb2
 PATH = "/api/v1/events"
 BATCH = "application/cloudevents-batch+json"
 SINGLE = "application/cloudevents+json"
+MISFIT = {
+    "prompt_tokens": 5,
+    "completion_tokens": 3,
+    "prompt_tokens_details": {"cached_tokens": 9},
+}
 INPUT, OUTPUT = usage_pb2.TOKEN_CLASS_INPUT, usage_pb2.TOKEN_CLASS_OUTPUT
 
 
@@ -100,6 +105,7 @@ def test_events__that_cannot_be_counted(apart: Apart) -> None:
         event(apart, data={**data, "tokens": {"input": -1}}),
         event(apart, data={**data, "tokens": {"input": 10**30}}),
         event(apart, data={**data, "reported_input": 99}),
+        event(apart, data={**data, "profile": "openai", "usage": MISFIT}),
         event(apart, time="2001-01-01T00:00:00Z"),
         event(apart, time="9999-12-31T23:59:59Z"),
     )
@@ -119,7 +125,7 @@ def test_events__that_cannot_be_counted(apart: Apart) -> None:
         "TIME_IN_FUTURE",
         "TIME_TOO_OLD",
     ]
-    assert len(apart.quarantine()) == 12
+    assert len(apart.quarantine()) == 13
     assert apart.counted() == {}
 
 
