@@ -50,7 +50,7 @@ def running_litellm(
 
     `engine` is the address of an OpenAI-compatible server, `meter` that of the HTTP port.
     """
-    text = shown_file(GUIDE, "config.yaml").replace("http://tokenworks:9464", f"http://{meter}")
+    text = shown_file(GUIDE, "config.yaml").replace("https://tokenworks:7412", f"http://{meter}")
     with _running(text, folder=folder, engine=engine, api_key=api_key, tier=tier) as litellm:
         yield litellm
 
