@@ -11,6 +11,7 @@ from cli.connection import Client, client_command, find_now_ms
 from cli.usage.event import event_to_json, printable, summarise_event
 from cli.usage.query import QUALITIES, class_name
 from cli.usage.span import check_order, check_time, to_ms
+from meter.domain.tokens import TokenClass
 from meter.sources.rereading import find_reread
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
@@ -112,7 +113,7 @@ def find_reread_tokens(observation: pb.Observation) -> dict[str, int] | None:
     if not observation.raw:
         return None
     found = find_reread(observation.profile, json.loads(observation.raw))
-    return None if found is None else {class_name(it): count for it, count in found.items()}
+    return None if found is None else {TokenClass(it).name.lower(): n for it, n in found.items()}
 
 
 def _tokens(observation: pb.Observation) -> dict[str, int]:

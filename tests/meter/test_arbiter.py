@@ -159,7 +159,7 @@ def test_choose__a_sum_beyond_all_counts_stays_without_the_rest() -> None:
 )
 def test_is_billed_alike__by_dimensions(changes: dict[str, Any], *, is_alike: bool) -> None:
     """Where a request ran is nobody's bill; whose it is, and what it was, is."""
-    of = {"account": "acme", "model": "m", "served_model": "m", "tier": "high"}
+    of: dict[str, Any] = {"account": "acme", "model": "m", "served_model": "m", "tier": "high"}
     of |= {"mode": 1, "pool": "", "region": ""}
     other = CorrectableEvent(dimensions=Dimensions(**(of | changes)), end_ms=9, tokens={INPUT: 1})
     assert is_billed_alike(event({INPUT: 1}), other) is is_alike

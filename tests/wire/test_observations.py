@@ -1,6 +1,7 @@
 """Requests of which a better report comes late: counted by it, once, and shown with all others."""
 
 import uuid
+from typing import Any
 
 import grpc
 import pytest
@@ -12,6 +13,7 @@ from tests.wire.session import reason_of
 from tests.wire.talk import wait_until
 from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
+Observation = meter_service_pb2.Observation
 INPUT, OUTPUT = usage_pb2.TOKEN_CLASS_INPUT, usage_pb2.TOKEN_CLASS_OUTPUT
 PROXY, ASGI, SPAN = usage_pb2.SOURCE_PROXY, usage_pb2.SOURCE_ASGI, usage_pb2.SOURCE_SPAN
 RECORDED, OBSERVED = outcome_pb2.OUTCOME_RECORDED, outcome_pb2.OUTCOME_OBSERVED
@@ -24,24 +26,23 @@ class Requests:
         """Take the session."""
         self._session = session
 
-    def report(self, source: int, request_id: str, *, output: int, **changes: object) -> int:
+    def report(self, source: int, request_id: str, *, output: int) -> int:
         """Report a request of 3 input tokens and return the outcome."""
         event = self._session.event(
             event_id=str(uuid.uuid4()),
             request_id=request_id,
             tokens={INPUT: 3, OUTPUT: output},
-            **changes,
         )
         request = meter_service_pb2.RecordUsageRequest(events=[event])
         request.source = source  # type: ignore[assignment]
         (outcome,) = self._session.call("RecordUsage", request).outcomes
         return int(outcome)
 
-    def listed(self, request_id: str, **changes: object) -> list[meter_service_pb2.Observation]:
+    def listed(self, request_id: str, **changes: Any) -> list[Observation]:  # noqa: ANN401
         """Return what was reported of a request."""
         request = meter_service_pb2.ListObservationsRequest(
             request_id=request_id,
-            **changes,  # type: ignore[arg-type]
+            **changes,
         )
         return list(self._session.call("ListObservations", request).observations)
 
@@ -107,11 +108,16 @@ def test_observation__a_person_wins(requests: Requests, apart: Apart, *, is_void
 
 def test_list_observations__refuses_what_is_wrong(requests: Requests) -> None:
     """A request nobody reported is not found; ids and times are checked."""
-    for changes in ({}, {"account": "x"}):
+    for account in ("", "x"):
         with pytest.raises(grpc.RpcError) as caught:
-            requests.listed(str(uuid.uuid4()), **changes)
+            requests.listed(str(uuid.uuid4()), account=account)
         assert reason_of(caught.value)[1] == "EVENT_NOT_FOUND"
-    for name, changes in (("", {}), ("r", {"attempt": -1}), ("r", {"account": "\n"})):
+    wrong: list[tuple[str, dict[str, Any]]] = [
+        ("", {}),
+        ("r", {"attempt": -1}),
+        ("r", {"account": "\n"}),
+    ]
+    for name, changes in wrong:
         with pytest.raises(grpc.RpcError) as caught:
             requests.listed(name, **changes)
         assert reason_of(caught.value)[1] == "ARGUMENT_INVALID"
