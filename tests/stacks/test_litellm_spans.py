@@ -1,0 +1,90 @@
+"""LiteLLM's own OpenTelemetry callback reports to a meter, by both of its tracers."""
+
+import os
+import subprocess
+import sysconfig
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from tests.postgres import Cluster
+from tests.running_meter import running_meter_on
+from tests.wire.session import LOOK_SECONDS, Session
+from tokenworks.meter.v1 import usage_pb2
+
+pytestmark = pytest.mark.stacks
+ROOT = Path(__file__).parents[2]
+PYTHON = ROOT / ".venv-litellm" / "bin" / "python"
+PROGRAM = Path(__file__).with_name("litellm_spans.py")
+_SECONDS_MAX = 80
+
+
+@pytest.mark.parametrize(
+    "tracer",
+    [
+        {},
+        {"OTEL_SEMCONV_STABILITY_OPT_IN": "gen_ai_latest_experimental"},
+        {"LITELLM_OTEL_V2": "true"},
+    ],
+    ids=["legacy", "latest", "v2"],
+)
+def test_litellm__exports_its_spans(
+    cluster: Cluster, tmp_path: Path, tracer: Mapping[str, str]
+) -> None:
+    """An answer of LiteLLM is on the account that its resource names, once, without its words."""
+    if not PYTHON.exists():
+        pytest.skip("make stacks sets up LiteLLM")
+    with (
+        cluster.database() as url,
+        running_meter_on(url, folder=tmp_path, settings={"otlp": "true"}) as running,
+        (tmp_path / "litellm.log").open("wb") as log,
+    ):
+        session = Session(running)
+        session.create_account("acme")
+        endpoint = f"http://{running.otlp_grpc}"
+        program = subprocess.Popen(
+            [PYTHON, PROGRAM, sysconfig.get_path("purelib")],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=log,
+            env=os.environ
+            | {
+                "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                "OTEL_EXPORTER": "otlp_grpc",
+                "OTEL_ENDPOINT": endpoint,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": endpoint,
+                "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+                "OTEL_HEADERS": f"authorization=Bearer {running.api_key}",
+                "OTEL_RESOURCE_ATTRIBUTES": "tokenworks.account=acme,tokenworks.tier=high",
+                "OTEL_BSP_SCHEDULE_DELAY": "100",
+                **tracer,
+            },
+        )
+        try:
+            counted = _wait_for(session, program)
+        finally:
+            program.communicate(timeout=_SECONDS_MAX)
+        with psycopg.connect(url) as connection:
+            (claims,) = connection.execute("SELECT count(*) FROM event_claims").fetchone() or (0,)
+    assert set(counted) == {
+        ("acme", "high", usage_pb2.TOKEN_CLASS_INPUT),
+        ("acme", "high", usage_pb2.TOKEN_CLASS_OUTPUT),
+    }
+    assert counted["acme", "high", usage_pb2.TOKEN_CLASS_INPUT] == 10
+    assert claims == 1
+    assert b"SECRET" not in running.log.read_bytes()
+
+
+def _wait_for(
+    session: Session, program: "subprocess.Popen[bytes]"
+) -> dict[tuple[str, str, int], int]:
+    deadline = time.monotonic() + _SECONDS_MAX
+    while time.monotonic() < deadline:
+        assert program.poll() is None, "LiteLLM has ended"
+        if counted := session.counted():
+            return counted
+        time.sleep(LOOK_SECONDS)
+    raise AssertionError("LiteLLM has exported nothing")
