@@ -43,7 +43,7 @@ class Engine:
         if scope["type"] == "lifespan":
             await _live(receive, send)
             return
-        body = await _read(receive)
+        body = await read_body(receive)
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.request_ids.append(headers.get("x-request-id", ""))
         plan = Plan.read(json.dumps(body))
@@ -167,11 +167,8 @@ def ask(
     return answered
 
 
-def _body(text: str) -> Message:
-    return {"type": "http.response.body", "body": text.encode(), "more_body": True}
-
-
-async def _read(receive: Receive) -> dict[str, Any]:
+async def read_body(receive: Receive) -> dict[str, Any]:
+    """Return what was asked, a JSON object."""
     raw = b""
     while True:
         message = await receive()
@@ -179,6 +176,10 @@ async def _read(receive: Receive) -> dict[str, Any]:
         if not message.get("more_body"):
             read: dict[str, Any] = json.loads(raw)
             return read
+
+
+def _body(text: str) -> Message:
+    return {"type": "http.response.body", "body": text.encode(), "more_body": True}
 
 
 async def _wait_until_left(receive: Receive) -> None:

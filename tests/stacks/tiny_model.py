@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-_SPECIAL: Final = ("<s>", "</s>", "<unk>")
-_TEMPLATE: Final = (
+SPECIAL: Final = ("<s>", "</s>", "<unk>")
+TEMPLATE: Final = (
     "{% for each in messages %}{{ each.role }}: {{ each.content }}\n{% endfor %}assistant:"
 )
 _WIDTH: Final = 64
@@ -17,7 +17,7 @@ _WIDTH: Final = 64
 def write_model(folder: Path, *, context_tokens: int = 2048) -> None:
     """Write the configuration and the tokenizer of a small Llama, without weights."""
     folder.mkdir(parents=True, exist_ok=True)
-    vocabulary = {text: i for i, text in enumerate([*_SPECIAL, *_bytes()])}
+    words = vocabulary()
     config = {
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
@@ -33,27 +33,32 @@ def write_model(folder: Path, *, context_tokens: int = 2048) -> None:
         "rope_theta": 10_000.0,
         "tie_word_embeddings": False,
         "torch_dtype": "float32",
-        "vocab_size": len(vocabulary),
+        "vocab_size": len(words),
         "bos_token_id": 0,
         "eos_token_id": 1,
     }
     tokenizer_config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
-        "bos_token": _SPECIAL[0],
-        "eos_token": _SPECIAL[1],
-        "unk_token": _SPECIAL[2],
+        "bos_token": SPECIAL[0],
+        "eos_token": SPECIAL[1],
+        "unk_token": SPECIAL[2],
         "model_max_length": context_tokens,
-        "chat_template": _TEMPLATE,
+        "chat_template": TEMPLATE,
     }
     for name, content in {
         "config.json": config,
-        "tokenizer.json": _tokenizer(vocabulary),
+        "tokenizer.json": _tokenizer(words),
         "tokenizer_config.json": tokenizer_config,
     }.items():
         (folder / name).write_text(json.dumps(content), "utf-8")
 
 
-def _tokenizer(vocabulary: dict[str, int]) -> dict[str, Any]:
+def vocabulary() -> dict[str, int]:
+    """Return what the model knows, by its number."""
+    return {text: i for i, text in enumerate([*SPECIAL, *_bytes()])}
+
+
+def _tokenizer(words: dict[str, int]) -> dict[str, Any]:
     by_byte = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True}
     return {
         "version": "1.0",
@@ -64,11 +69,11 @@ def _tokenizer(vocabulary: dict[str, int]) -> dict[str, Any]:
                 "special": True,
                 **dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False),
             }
-            for i, text in enumerate(_SPECIAL)
+            for i, text in enumerate(SPECIAL)
         ],
         "pre_tokenizer": {**by_byte, "use_regex": False},
         "decoder": {**by_byte, "use_regex": False},
-        "model": {"type": "BPE", "vocab": vocabulary, "merges": [], "unk_token": "<unk>"},
+        "model": {"type": "BPE", "vocab": words, "merges": [], "unk_token": "<unk>"},
     }
 
 
