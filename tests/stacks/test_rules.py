@@ -106,6 +106,8 @@ ALERTS = [
     ("TokenworksBoundReached", r"> 0\.01", "> 0"),
     ("TokenworksBoundReached", r"sum by \(bound\) ", ""),
     ("TokenworksBoundReached", r"rate\((.*)\[5m\]\)", r"\1"),
+    ("TokenworksStandbyMissing", "> 0", "> 1"),
+    ("TokenworksStandbyMissing", r"max\((.*)\)", r"min(\1)"),
     ("TokenworksCertificateExpiresSoon", "< 14 ", "<= 14 "),
     ("TokenworksCertificateExpiresSoon", r"min by", "max by"),
     ("TokenworksCertificateExpiresNow", "< 2 ", "< 14 "),
