@@ -163,17 +163,20 @@ def make_stream_parts(
             ),
             on_summary=ShownProducers(metrics).show,
         ),
-        standbys=make_standbys(options, engine),
+        standbys=make_standbys(options, engine, metrics=metrics),
         clock=clock,
         metrics=metrics,
         life_seconds=options.connection_age_seconds,
     )
 
 
-def make_standbys(options: MeterOptions, engine: Engine) -> Standbys | None:
+def make_standbys(options: MeterOptions, engine: Engine, *, metrics: Metrics) -> Standbys | None:
     """Begin to follow the standbys that must hold a batch; None where none is named."""
     names = options.durable_standbys
-    return Standbys.begin(ReplicationStore(engine, standbys=names), names) if names else None
+    if not names:
+        return None
+    store = ReplicationStore(engine, standbys=names)
+    return Standbys.begin(store, names, on_missing=metrics.standbys_missing.set)
 
 
 def make_meter_servicer(

@@ -236,6 +236,14 @@ LEASE_TAKEOVERS: Final = Entry(
     meaning="Shards that this server adopted, since whoever held them died or hung. What lay"
     " uncounted in them is counted.",
 )
+STANDBYS_MISSING: Final = Entry(
+    name="tokenworks_standbys_missing",
+    kind="gauge",
+    unit="standbys",
+    labels=(),
+    meaning="Standbys that must have what is acknowledged and do not follow. While there are any,"
+    " producers keep all that they report.",
+)
 BUILD_INFO: Final = Entry(
     name="tokenworks_build_info",
     kind="gauge",
@@ -290,6 +298,7 @@ CATALOGUE: Final = (
     ROLLBACKS,
     SHARD_LEASES,
     LEASE_TAKEOVERS,
+    STANDBYS_MISSING,
     CERTIFICATE_EXPIRY,
     SANDBOX,
     BUILD_INFO,
@@ -333,6 +342,7 @@ class Metrics:
         self.streams_fenced = page.plain_counter(FENCED)
         self.rollbacks = page.plain_counter(ROLLBACKS)
         self.shard_leases = page.plain_gauge(SHARD_LEASES)
+        self.standbys_missing = page.plain_gauge(STANDBYS_MISSING)
         self.lease_takeovers = page.plain_counter(LEASE_TAKEOVERS)
         self.certificate_expiry = page.gauge(CERTIFICATE_EXPIRY)
         self.build_info = page.gauge(BUILD_INFO)

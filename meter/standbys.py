@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol, Self
 
 from meter.domain.errors import MeterError
@@ -26,19 +26,24 @@ class ReplicationPort(Protocol):
 class Standbys:
     """The watch over the standbys; one for a server."""
 
-    def __init__(self, store: ReplicationPort, *, horizon: Horizon) -> None:
-        """Take where to look, and what streams ask."""
+    def __init__(
+        self, store: ReplicationPort, *, horizon: Horizon, on_missing: Callable[[int], None]
+    ) -> None:
+        """Take where to look, what streams ask, and who hears how many standbys do not follow."""
         self._store = store
+        self._on_missing = on_missing
         self.horizon = horizon
 
     @classmethod
-    def begin(cls, store: ReplicationPort, names: Sequence[str]) -> Self:
+    def begin(
+        cls, store: ReplicationPort, names: Sequence[str], *, on_missing: Callable[[int], None]
+    ) -> Self:
         """Look for the first time; raises Refused where the service may not, and Unavailable.
 
         What is recorded from then on belongs to this database, or to a later one.
         """
         store.check_privilege()
-        standbys = cls(store, horizon=Horizon(names))
+        standbys = cls(store, horizon=Horizon(names), on_missing=on_missing)
         standbys._take(standbys.horizon.begin(), store.look())
         return standbys
 
@@ -56,6 +61,7 @@ class Standbys:
         missing = self.horizon.missing
         if self.horizon.take(number, sight):
             _log.warning("database_changed", extra={"line": sight.line})
+        self._on_missing(len(self.horizon.missing))
         if self.horizon.missing and self.horizon.missing != missing:
             # Producers keep what they have until these are back.
             _log.warning("standbys_missing", extra={"standbys": ",".join(self.horizon.missing)})

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from click.testing import CliRunner, Result
 from cli.main import tokenworks
 from cli.process import Exit
 from tests.clock import FakeClock
+from tests.postgres import Cluster
 from tests.wire.account_server import NOW, AccountServer, Caller, account_server_on
 from tokenworks.meter.v1 import account_service_pb2 as pb
 
@@ -41,11 +43,8 @@ def server(database_url: str) -> Iterator[AccountServer]:
 @pytest.fixture
 def admin(server: AccountServer) -> Iterator[Caller]:
     """Who may do everything; there are acme, acme/team and other."""
-    caller = Caller(server, server.api_key)
-    for path in ("acme", "acme/team", "other"):
-        caller.create(path)
-    yield caller
-    caller.close()
+    with _administering(server) as caller:
+        yield caller
 
 
 @pytest.fixture
@@ -53,6 +52,26 @@ def shell(server: AccountServer, admin: Caller) -> Shell:
     """Runs commands as the admin."""
     del admin
     return Shell(server, server.api_key)
+
+
+@pytest.fixture(scope="module")
+def still_shell(cluster: Cluster) -> Iterator[Shell]:
+    """The same on a server whose accounts nobody changes."""
+    with (
+        cluster.database() as url,
+        account_server_on(url, clock=FakeClock(NOW)) as server,
+        _administering(server),
+    ):
+        yield Shell(server, server.api_key)
+
+
+@contextmanager
+def _administering(server: AccountServer) -> Iterator[Caller]:
+    caller = Caller(server, server.api_key)
+    for path in ("acme", "acme/team", "other"):
+        caller.create(path)
+    yield caller
+    caller.close()
 
 
 def test_create__by_path_and_by_parent(shell: Shell) -> None:
@@ -67,9 +86,9 @@ def test_create__by_path_and_by_parent(shell: Shell) -> None:
     assert beside["path"] == "acme/team/agent2"
 
 
-def test_create__parent_named_twice(shell: Shell) -> None:
+def test_create__parent_named_twice(still_shell: Shell) -> None:
     """A parent is named once."""
-    result = shell.run("accounts", "create", "acme/x", "--parent", "other", code=Exit.USAGE)
+    result = still_shell.run("accounts", "create", "acme/x", "--parent", "other", code=Exit.USAGE)
     assert "--parent" in result.stderr
 
 
@@ -90,9 +109,11 @@ def test_create__parent_named_twice(shell: Shell) -> None:
         (("move", "acme", "other", "--at", "soon"), Exit.USAGE, "--at"),
     ],
 )
-def test_accounts__refused(shell: Shell, words: tuple[str, ...], code: int, reason: str) -> None:
+def test_accounts__refused(
+    still_shell: Shell, words: tuple[str, ...], code: int, reason: str
+) -> None:
     """What the server refuses ends with its reason on stderr, and nothing on stdout."""
-    result = shell.run("accounts", *words, code=code)
+    result = still_shell.run("accounts", *words, code=code)
     assert reason in result.stderr
     assert result.stdout == ""
 
@@ -112,22 +133,22 @@ def test_list__as_table(shell: Shell) -> None:
     assert rows[0][2:] == ["2027-01-15", "08:01:01Z", "-"]
 
 
-def test_list__all_pages(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_list__all_pages(still_shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
     """A list goes on to the last page, and may be narrowed to a subtree."""
     monkeypatch.setattr("cli.accounts.PAGE_SIZE", 2)
-    paths = [each["path"] for each in shell.run_json("accounts", "list")]
+    paths = [each["path"] for each in still_shell.run_json("accounts", "list")]
     assert paths == ["acme", "acme/team", "other"]
-    assert [each["path"] for each in shell.run_json("accounts", "list", "acme")] == paths[:2]
+    assert [each["path"] for each in still_shell.run_json("accounts", "list", "acme")] == paths[:2]
 
 
-def test_show__by_id_and_by_path(shell: Shell) -> None:
+def test_show__by_id_and_by_path(still_shell: Shell) -> None:
     """An account is named by its id or by its path."""
     shown = [
-        shell.run_json("accounts", "show", name)
+        still_shell.run_json("accounts", "show", name)
         for name in ("team", "id:team", "acme/team", "/acme/team")
     ]
     assert all(each == shown[0] for each in shown)
-    lines = shell.run("accounts", "show", "team").stdout.splitlines()
+    lines = still_shell.run("accounts", "show", "team").stdout.splitlines()
     assert lines[0].split() == ["path", "acme/team"]
     assert lines[-1].split() == ["parent", "acme", "from", "2027-01-15", "08:00:00Z"]
 
@@ -198,10 +219,10 @@ def test_keys_create__secret_alone_on_the_last_line(server: AccountServer, shell
     ],
 )
 def test_keys_create__scopes(
-    shell: Shell, words: tuple[str, ...], account: str, scopes: list[tuple[str, str]]
+    still_shell: Shell, words: tuple[str, ...], account: str, scopes: list[tuple[str, str]]
 ) -> None:
     """A scope is on the key's own account unless it names another; / is everything."""
-    made = shell.run_json("keys", "create", *words)
+    made = still_shell.run_json("keys", "create", *words)
     assert made["account"] == account
     assert [(each["role"], each["account"]) for each in made["scopes"]] == scopes
     assert made["secret"].startswith(made["prefix"])
@@ -219,9 +240,9 @@ def test_keys_create__scopes(
         (("rotate", "key_0000000000000000", "--grace", "9999999d"), Exit.USAGE, "--grace"),
     ],
 )
-def test_keys__refused(shell: Shell, words: tuple[str, ...], code: int, reason: str) -> None:
+def test_keys__refused(still_shell: Shell, words: tuple[str, ...], code: int, reason: str) -> None:
     """What is wrong ends with the reason on stderr, and nothing on stdout."""
-    result = shell.run("keys", *words, code=code)
+    result = still_shell.run("keys", *words, code=code)
     assert reason in result.stderr
     assert result.stdout == ""
 

@@ -32,6 +32,7 @@ _PASSWORD: Final = "only-for-faults"
 _START_SECONDS_MAX: Final = 60
 _STOP_SECONDS_MAX: Final = 40
 _COMMAND_SECONDS_MAX: Final = 60
+_SLOT: Final = "follows"
 
 
 class MeterProcess:
@@ -267,12 +268,13 @@ class Database:
     def back_up(self, target: Path, *, through: str | None = None) -> Path:
         """Take a base backup of the running server into a new folder, and return that.
 
-        `through`: a URL to take it by; the copy is then a standby that follows by this URL.
+        `through`: a URL to take it by; the copy is then a standby that follows by this URL. A slot
+        keeps for it what it has not read, through restarts that would throw that away.
         """
         program = self.programs / "pg_basebackup"
         if not program.exists():
             raise Skipped("there is no pg_basebackup here")
-        words = ["--write-recovery-conf"] if through is not None else []
+        words = ["--write-recovery-conf", "--create-slot", "--slot", _SLOT] if through else []
         subprocess.run(
             [program, "--dbname", through or self.url, "--pgdata", target,
              "--checkpoint", "fast", *words],

@@ -114,6 +114,8 @@ ALERTS = [
     ("TokenworksEngineDrift", r'_ppm\{window="1d"\}', "_ppm"),
     ("TokenworksEngineDrift", "> 10000 and", ">= 10000 and"),
     ("TokenworksEngineDrift", r" and .*", ""),
+    ("TokenworksStandbyMissing", "> 0", "> 1"),
+    ("TokenworksStandbyMissing", r"max\((.*)\)", r"min(\1)"),
     ("TokenworksCertificateExpiresSoon", "< 14 ", "<= 14 "),
     ("TokenworksCertificateExpiresSoon", r"min by", "max by"),
     ("TokenworksCertificateExpiresNow", "< 2 ", "< 14 "),

@@ -30,7 +30,7 @@ SELECT 'index', indrelid::regclass::text, indexrelid::regclass::text, '',
        pg_get_indexdef(indexrelid)
 FROM pg_index JOIN pg_class c ON c.oid = indrelid WHERE relnamespace = 'public'::regnamespace
 UNION ALL
-SELECT 'relation', c.oid::regclass::text, relkind::text,
+SELECT 'relation', c.oid::regclass::text, concat_ws(' ', relkind, relowner::regrole),
        coalesce(pg_get_expr(relpartbound, c.oid), ''),
        CASE WHEN relkind = 'v' THEN pg_get_viewdef(c.oid) ELSE array_to_string(reloptions, ' ') END
 FROM pg_class c WHERE relnamespace = 'public'::regnamespace AND relkind IN ('r', 'p', 'v', 'S')
@@ -38,7 +38,8 @@ UNION ALL
 SELECT 'right', c.oid::regclass::text, a.grantee::regrole::text, a.privilege_type, ''
 FROM pg_class c CROSS JOIN aclexplode(relacl) a WHERE relnamespace = 'public'::regnamespace
 UNION ALL
-SELECT 'function', p.oid::regprocedure::text, coalesce(array_to_string(proacl, ' '), ''), '',
+SELECT 'function', p.oid::regprocedure::text, coalesce(array_to_string(proacl, ' '), ''),
+       proowner::regrole::text,
        pg_get_functiondef(p.oid)
 FROM pg_proc p WHERE pronamespace = 'public'::regnamespace AND prokind = 'f'
 ORDER BY 1, 2, 3, 4, 5
