@@ -194,6 +194,21 @@ def test_export__tenants_and_tiers_that_nobody_knows(session: Apart) -> None:
     assert len(session.quarantine()) == 2
 
 
+def test_export__what_cannot_be_read(session: Apart) -> None:
+    """It is success to who sends it, counted in a metric, and named in the log without content."""
+    secret = "SECRET-PROMPT"
+    values = {"gen_ai.usage.prompt_tokens": secret, "gen_ai.prompt": secret}
+    assert export(session, traces(span(values, trace_state=state(session)))) == b""
+    connection = http.client.HTTPConnection(session.meter.http, timeout=60)
+    connection.request("GET", "/metrics")
+    page = connection.getresponse().read().decode()
+    connection.close()
+    assert 'tokenworks_reports_unreadable_total{source="span"} 1.0' in page
+    log = session.meter.log.read_text("utf-8")
+    assert "a count of a span is no whole number" in log
+    assert secret not in page + log
+
+
 def test_export__same_request_by_span_and_log(session: Apart) -> None:
     """A span and an access log's record of one request, in one gateway and engine, count once."""
     record = {
