@@ -12,7 +12,6 @@ from meter.corrections import CorrectableEvent
 from meter.domain.event import DEFAULTS
 from meter.domain.limits import TOKEN_COUNT_MAX
 from meter.domain.tokens import OUTPUT_CLASSES
-from meter.sources.observation import Source
 
 _UNKNOWN: Final = -1
 
@@ -25,7 +24,7 @@ class Report:
     """
 
     report_id: int
-    source: Source
+    source: int
     rank: int
     is_choice: bool
     event: CorrectableEvent
@@ -36,7 +35,7 @@ class Standing:
     """What is counted of a request: one report, or one source's choices added up."""
 
     report_ids: frozenset[int]
-    source: Source
+    source: int
     rank: int
     is_choice: bool
     event: CorrectableEvent
@@ -80,7 +79,7 @@ def is_billed_alike(one: CorrectableEvent, other: CorrectableEvent) -> bool:
 def _candidates(reports: Sequence[Report]) -> list[list[tuple[int, Report]]]:
     """Return the reports that may be counted together, each with its place in the order."""
     alone: list[list[tuple[int, Report]]] = []
-    choices: dict[Source, list[tuple[int, Report]]] = {}
+    choices: dict[int, list[tuple[int, Report]]] = {}
     for at, report in enumerate(reports):
         if not report.is_choice:
             alone.append([(at, report)])

@@ -83,10 +83,10 @@ def observed(
         click.echo(json.dumps([observation_to_json(it, reread=reread) for it in found], indent=2))
         return
     _show(found)
-    for it in found if reread else ():
+    for number, it in enumerate(found if reread else (), start=1):
         tokens = find_reread_tokens(it)
         if tokens is not None and tokens != _tokens(it):
-            click.echo(f"{_source(it)}, read today: {json.dumps(tokens)}")
+            click.echo(f"report {number} read today: {json.dumps(tokens)}")
 
 
 def observation_to_json(observation: pb.Observation, *, reread: bool = False) -> dict[str, object]:
@@ -125,22 +125,22 @@ def _show(found: Sequence[pb.Observation]) -> None:
     if first.event_id:
         click.echo(f"event {first.event_id}, ended {_ended(first)}")
     print_table(
-        ["", "source", "received", "quality", "difference", "report", "read by"],
-        (_cells(it) for it in found),
+        ["report", "counted", "source", "received", "quality", "difference", "says", "read by"],
+        ([str(number), *_cells(it)] for number, it in enumerate(found, start=1)),
     )
     if not any(it.is_counted for it in found):
         click.echo("None of them is counted: a person has corrected it, see")
         click.echo("  tokenworks usage corrections")
-    for it in found:
+    for number, it in enumerate(found, start=1):
         if it.raw:
-            click.echo(f"{_source(it)}: {printable(it.raw)}")
+            click.echo(f"report {number} as it came: {printable(it.raw)}")
 
 
 def _cells(observation: pb.Observation) -> list[str]:
     event, difference = observation.event, observation.difference_count
     has_time = observation.HasField("receive_time")
     return [
-        "*" if observation.is_counted else "",
+        "yes" if observation.is_counted else "",
         _source(observation),
         format_time(observation.receive_time) if has_time else _NOT_KNOWN,
         QUALITIES.get(event.quality, str(event.quality)),

@@ -113,7 +113,7 @@ class Arbiter:
         """Decide about some requests; return what is to be corrected, and where to go on."""
         found, last_id = self._store.find_disputes(after_id=after_id, limit=ARBITRATED_AT_ONCE_MAX)
         # What a newer server's source reports waits for a server that knows it.
-        found = [it for it in found if all(each.source in _SOURCES for each in it.reports)]
+        found = [it for it in found if _sources(it) <= _SOURCES]
         wanted = {
             it.event_key: (it.claim, event_id)
             for it in found
@@ -211,20 +211,27 @@ class ReportReader:
     def _to_report(self, kept: KeptReport) -> Report:
         return Report(
             report_id=kept.observation_id,
-            source=Source(kept.source),
+            source=kept.source,
             rank=kept.rank,
             is_choice=kept.is_choice,
             event=self.read(kept.event),
         )
 
 
+def _sources(dispute: Dispute) -> set[int]:
+    """Return the numbers of all who reported a request."""
+    claimed = set() if dispute.claim is None else {dispute.claim.claimed.source}
+    return claimed | {it.source for it in dispute.reports}
+
+
 def _first_report(claim: Claim, counted: CountedEvent) -> Report:
     """Return the report that is in the journal; its source is the claim's while it is counted."""
-    event, source = counted.recorded.event, Source(claim.claimed.source)
+    event, source = counted.recorded.event, claim.claimed.source
+    quality = event.extra.get("quality", 1)
     return Report(
         report_id=FIRST,
         source=source,
-        rank=rank(source, quality=event.extra.get("quality", 1)),
+        rank=rank(Source(source), quality=quality) if source in _SOURCES else 0,
         is_choice=claim.claimed.is_choice,
         event=event,
     )
@@ -286,7 +293,7 @@ def to_message(event: CorrectableEvent) -> usage_pb2.UsageEvent:
 
 
 def _reason(claim: Claim, standing: Standing) -> str:
-    name, before = standing.source.name, Source(claim.claimed.source).name
+    name, before = Source(standing.source).name, Source(claim.claimed.source).name
     if standing.is_choice and claim.claimed.is_choice and name == before:
         return f"report of {name} is added: another answer to the same prompt"
     return f"report of {name} takes the place of that of {before}"

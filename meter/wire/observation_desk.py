@@ -125,7 +125,7 @@ def _to_pb(shown: _Shown, *, original: KeptOriginal) -> pb.Observation:
         raw=json.dumps(original.usage) if original.usage else "",
         profile=shown.profile or original.profile,
     )
-    message.source = int(shown.report.source)  # type: ignore[assignment]
+    message.source = shown.report.source  # type: ignore[assignment]
     message.receive_time.FromMilliseconds(shown.original.received_ms)
     return message
 

@@ -4,18 +4,20 @@ import uuid
 from typing import Any
 
 import grpc
+import psycopg
 import pytest
 
 from tests.meter.store.recording import ask_one
 from tests.wire.apart import Apart
 from tests.wire.correcting import correct
 from tests.wire.session import reason_of
-from tests.wire.talk import wait_until
+from tests.wire.talk import read_metric, wait_until
 from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
 Observation = meter_service_pb2.Observation
 INPUT, OUTPUT = usage_pb2.TOKEN_CLASS_INPUT, usage_pb2.TOKEN_CLASS_OUTPUT
 PROXY, ASGI, SPAN = usage_pb2.SOURCE_PROXY, usage_pb2.SOURCE_ASGI, usage_pb2.SOURCE_SPAN
+WAITING = "tokenworks_observations_waiting"
 RECORDED, OBSERVED = outcome_pb2.OUTCOME_RECORDED, outcome_pb2.OUTCOME_OBSERVED
 
 
@@ -104,6 +106,26 @@ def test_observation__a_person_wins(requests: Requests, apart: Apart, *, is_void
     assert requests.outputs() == (0 if is_void else 6)
     assert not requests.counted_by(name)
     assert len(apart.corrections()) == 1
+
+
+def test_observation__of_a_source_that_only_a_newer_server_knows(
+    requests: Requests, apart: Apart
+) -> None:
+    """It waits for that server, is seen to wait, and holds up nobody."""
+    old, new = str(uuid.uuid4()), str(uuid.uuid4())
+    requests.report(PROXY, old, output=5)
+    requests.report(SPAN, old, output=5)
+    with psycopg.connect(apart.meter.database_url, autocommit=True) as connection:
+        unknown = "source = 99, report_rank = 63, state = 1 WHERE event_key ="
+        newest = "(SELECT event_key FROM observations ORDER BY observation_id DESC LIMIT 1)"
+        connection.execute(f"UPDATE observations SET {unknown} {newest}")
+        wait_until(lambda: read_metric(apart.meter, WAITING) == 1)
+        assert [it.source for it in requests.listed(old)] == [PROXY, 99]
+        requests.report(SPAN, new, output=5)
+        requests.report(PROXY, new, output=7)
+        wait_until(lambda: requests.counted_by(new) == [PROXY])
+        connection.execute("UPDATE observations SET source = 6, state = 2 WHERE source = 99")
+    wait_until(lambda: read_metric(apart.meter, WAITING) == 0)
 
 
 def test_list_observations__refuses_what_is_wrong(requests: Requests) -> None:
