@@ -53,6 +53,7 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     yield "spool", "segment", _spooled()
     yield "columns", "three", bytes([3, 1, 2, 3, 2, 0x80, 1, 1, 7])
     yield "digests", "repeated", bytes([2, 2]) + b"12345678" + b"0000000012345678"
+    yield from (("answer", name, data) for name, data in _answers())
     for place, name in enumerate(("book", "contract")):
         text = (_ROOT / "tests" / "faults" / f"{name}.toml").read_bytes()
         yield "files", name, bytes([place]) + text
@@ -98,6 +99,14 @@ def _exports() -> Iterator[tuple[str, ExportTraceServiceRequest | ExportLogsServ
     )
     yield "traces", traces(span)
     yield "logs", logs(ENTRY, resource=ENVOY, time_ns=ended)
+
+
+def _answers() -> Iterator[tuple[str, bytes]]:
+    """Yield a body and a stream, each before it what it is and how it is cut."""
+    usage = {"prompt_tokens": 9, "completion_tokens": 4}
+    said = {"model": "m", "choices": [{"finish_reason": "length"}], "usage": usage}
+    yield "body", bytes([2, 40]) + json.dumps(said).encode()
+    yield "events", bytes([3, 40]) + f"data: {json.dumps(said)}\n\ndata: [DONE]\n\n".encode()
 
 
 def _manifest() -> bytes:

@@ -50,6 +50,8 @@ from tests.meter.test_intake import (
     new_intake,
     take,
 )
+from tokenworks.client.answers import PROFILES_BY_PATH, AnswerReader
+from tokenworks.client.foreign import Unfit
 from tokenworks.client.spool import records
 from tokenworks.client.spool.files import Files, SpoolUnusable
 from tokenworks.client.spool.manifest import MANIFEST_NAMES, read_manifest
@@ -197,6 +199,22 @@ def tokens(data: bytes) -> None:
         parse_api_key(text)
 
 
+def answer(data: bytes) -> None:
+    """An engine's answer; the first byte says how it is read, the second how it is cut."""
+    if len(data) < 2:
+        return
+    profiles = sorted(set(PROFILES_BY_PATH.values()))
+    reader = AnswerReader(
+        profile=profiles[data[0] // 2 % len(profiles)], is_stream=bool(data[0] % 2)
+    )
+    for begin in range(2, len(data), data[1] + 1):
+        reader.feed(data[begin : begin + data[1] + 1])
+    with contextlib.suppress(Unfit):
+        found = reader.read()
+        assert found.usage is None or isinstance(found.usage, dict)
+        assert isinstance(found.model, str)
+
+
 def otlp(data: bytes) -> None:
     """An export of traces or of logs, in either form; the first byte says which."""
     kind, body = data[0] % 4 if data else 0, data[1:]
@@ -269,7 +287,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     target.__name__: target
     for target in (
         journal, spool, manifest, stream, call, columns, digests, files, page, tokens, otlp,
-        envoy, cloud_events, litellm,
+        envoy, cloud_events, litellm, answer,
     )
 }  # fmt: skip
 """By the names of their corpora."""

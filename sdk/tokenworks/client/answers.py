@@ -103,7 +103,7 @@ class AnswerReader:
         text = self._kept[found[-1].end() - 1 :].decode("utf-8", "replace")
         try:
             usage, _ = json.JSONDecoder().raw_decode(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise Unfit(UNREADABLE[0]) from error
         model = _MODEL.search(self._head)
         return Answer(
@@ -204,7 +204,7 @@ def _finish_of(reasons: Sequence[bytes]) -> Finish:
 def _object(raw: bytes | bytearray) -> Mapping[str, Any]:
     try:
         said = json.loads(raw)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise Unfit(UNREADABLE[0]) from error
     if not isinstance(said, dict):
         raise Unfit(UNREADABLE[0])
