@@ -128,6 +128,21 @@ def test_observation__of_a_source_that_only_a_newer_server_knows(
     wait_until(lambda: read_metric(apart.meter, WAITING) == 0)
 
 
+def test_list_observations__of_a_request_whose_claim_is_forgotten(
+    requests: Requests, apart: Apart
+) -> None:
+    """The journal has the event, however old it is; who reported it is not known any more."""
+    name = str(uuid.uuid4())
+    requests.report(SPAN, name, output=5)
+    with psycopg.connect(apart.meter.database_url, autocommit=True) as connection:
+        newest = "(SELECT event_key FROM event_claims ORDER BY claim_time DESC LIMIT 1)"
+        connection.execute(f"DELETE FROM event_claims WHERE event_key = {newest}")
+    (found,) = requests.listed(name)
+    assert (found.source, found.is_counted, found.event.request_id) == (0, True, name)
+    (within,) = requests.listed(name, start_time=found.event.end_time)
+    assert within == found
+
+
 def test_list_observations__refuses_what_is_wrong(requests: Requests) -> None:
     """A request nobody reported is not found; ids and times are checked."""
     for account in ("", "x"):
