@@ -19,6 +19,7 @@ from tokenworks.meter.v1 import (
     audit_service_pb2,
     clock_service_pb2,
     energy_service_pb2,
+    engine_service_pb2,
     meter_service_pb2,
     producer_service_pb2,
 )
@@ -34,6 +35,7 @@ def test_rpc__was_called_over_a_real_server(pytestconfig: pytest.Config) -> None
             billing_service_pb2.DESCRIPTOR,
             clock_service_pb2.DESCRIPTOR,
             energy_service_pb2.DESCRIPTOR,
+            engine_service_pb2.DESCRIPTOR,
             meter_service_pb2.DESCRIPTOR,
             producer_service_pb2.DESCRIPTOR,
         )

@@ -24,6 +24,7 @@ from tokenworks.meter.v1.account_service_pb2_grpc import AccountServiceStub
 from tokenworks.meter.v1.audit_service_pb2_grpc import AuditServiceStub
 from tokenworks.meter.v1.clock_service_pb2_grpc import ClockServiceStub
 from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
+from tokenworks.meter.v1.engine_service_pb2_grpc import EngineServiceStub
 from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
 from tokenworks.meter.v1.producer_service_pb2_grpc import ProducerServiceStub
 
@@ -148,6 +149,7 @@ class Installation:
                     clock=ClockServiceStub(channel),
                     billing=BillingServiceStub(channel),
                     energy=EnergyServiceStub(channel),
+                    engines=EngineServiceStub(channel),
                     producers=ProducerServiceStub(channel),
                     audit=AuditServiceStub(channel),
                     as_json=False,

@@ -44,6 +44,7 @@ from tokenworks.meter.v1 import (
     audit_service_pb2,
     clock_service_pb2,
     energy_service_pb2,
+    engine_service_pb2,
     meter_service_pb2,
     producer_service_pb2,
 )
@@ -188,6 +189,7 @@ def test_access__has_each_call_once() -> None:
         billing,
         clock_service_pb2,
         energy_service_pb2,
+        engine_service_pb2,
         logs_service_pb2,
         meter_service_pb2,
         producer_service_pb2,

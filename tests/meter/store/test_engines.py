@@ -62,7 +62,7 @@ def test_record__two_readers_at_once(engine: Engine, database_url: str) -> None:
 
 
 def test_record__moved_to_another_pool(engine: Engine, database_url: str) -> None:
-    """A replica that serves another pool begins there: what it counted before is the first one's."""
+    """A replica that serves another pool begins there: its counts before are the other's."""
     store = EngineStore(engine)
     store.record(read(0, a=10), gap_ms=GAP_MS)
     store.record(read(1_000, a=20), gap_ms=GAP_MS)
