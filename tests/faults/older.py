@@ -13,14 +13,10 @@ from tests.faults.plant import ACCOUNTS, BOOK, CONTRACT, PEPPER, ROOT_ACCOUNT, M
 from tests.faults.row import Skipped
 from tests.faults.site import Site
 
-COMMIT: Final = "52068fe"
-"""The last commit whose schema ends with 0008: what ran before stages, leases, roles and parts."""
+COMMIT: Final = "f406ec4"
+"""A commit whose schema ends with 0013: what ran before sources and engines."""
 _ROOT: Final = Path(__file__).parents[2]
 _SECONDS_MAX: Final = 120
-# N takes a schema that it does not know for one that it must not touch; from this version on only
-# what a `post` migration took away is such a one. For the way back it is told what we know.
-_REFUSAL: Final = "    if find_missing_migrations(database_url):\n"
-_MENDED: Final = "    if False and find_missing_migrations(database_url):\n"
 _MAKE_KEY: Final = (
     "import sys, meter.app;"
     "print(meter.app.create_installation_key(sys.argv[1], key_pepper=bytes.fromhex(sys.argv[2]),"
@@ -49,13 +45,6 @@ class Older:
     def environment(self) -> dict[str, str]:
         """What makes a Python process take N's modules, and not this tree's."""
         return {"PYTHONPATH": f"{self._folder}:{self._folder / 'sdk'}", "PYTHONSAFEPATH": "1"}
-
-    def may_go_back(self) -> None:
-        """Have it start on a schema that is newer, as versions do from this one on."""
-        path = self._folder / "cli" / "serve.py"
-        text = path.read_text("utf-8")
-        assert text.count(_REFUSAL) == 1
-        path.write_text(text.replace(_REFUSAL, _MENDED), "utf-8")
 
     def run(self, *words: str, **settings: str) -> str:
         """Run a command of N; returns what it printed."""

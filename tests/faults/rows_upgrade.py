@@ -58,7 +58,7 @@ def upgrade_beside_the_traffic(site: Site) -> Seen:
 )
 def upgrade_taken_back(site: Site) -> Seen:
     """Go on, and back again."""
-    older = _start_older(site)
+    _start_older(site)
     first = site.meter
     site.start_fleet()
     site.load(1)
@@ -68,7 +68,6 @@ def upgrade_taken_back(site: Site) -> Seen:
         _move(site)
         first.stop()
         site.load(2)
-        older.may_go_back()
         # All that N+1 recorded lies in its own shard: it is counted before it ends.
         site.meter = first
         first.start()
@@ -83,7 +82,7 @@ def upgrade_taken_back(site: Site) -> Seen:
     return Seen(count=len(applied), what=_what("applied, and N back", watch), wrong=wrong)
 
 
-def _start_older(site: Site) -> Older:
+def _start_older(site: Site) -> None:
     """Have N's meter serve a database of N."""
     older = Older(site.folder / "older")
     site.database.start()
@@ -91,7 +90,6 @@ def _start_older(site: Site) -> Older:
     site.database.stop()
     site.start(meter_environment={**older.environment, _SHARD: "0"})
     older.set_up(site, site.meter)
-    return older
 
 
 def _start_newer(site: Site) -> MeterProcess:
