@@ -33,17 +33,18 @@ def post(
     api_key: str | None = None,
     method: str = "POST",
     context: ssl.SSLContext | None = None,
+    address: str | None = None,
     **headers: str,
 ) -> Answer:
     """Send a request; `api_key` is the installation's unless given, "" sends none.
 
-    `headers` have `_` for `-`. With a `context` it goes over TLS.
+    `headers` have `_` for `-`. With a `context` it goes over TLS. `address` is another port's.
     """
     key = meter.api_key if api_key is None else api_key
     sent = {"Content-Type": content_type} | ({"Authorization": f"Bearer {key}"} if key else {})
     sent |= {name.replace("_", "-"): value for name, value in headers.items()}
     if context is None:
-        connection = http.client.HTTPConnection(meter.http, timeout=SECONDS_MAX)
+        connection = http.client.HTTPConnection(address or meter.http, timeout=SECONDS_MAX)
     else:
         connection = http.client.HTTPSConnection(meter.http, timeout=SECONDS_MAX, context=context)
     try:
