@@ -7,7 +7,7 @@ longer than it takes to see that.
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -115,17 +115,20 @@ class AnswerReader:
 
     def _read_events(self) -> Answer:
         kept = bytes(self._kept)
-        marks = _MARK.findall(kept[-limits.ANSWER_BEGIN_BYTES :])
+        end = kept[-limits.ANSWER_BEGIN_BYTES :]
+        marks = _MARK.findall(end)
         has_failed = any(b"error" in mark for mark in marks)
-        first = _first_with_usage((self._head or kept).splitlines())
-        last = _first_with_usage(reversed(kept.splitlines()))
+        last, first = _last_with_usage(kept), None
+        if self._profile == "anthropic":
+            # What its first event says of the prompt, the last one need not say again.
+            first = _first_with_usage(self._head or kept)
         usage, model, finish = None, "", Finish.COMPLETED
         if first is not None or last is not None:
             usage, model, finish = _READERS[self._profile](first or last, last or first)
         elif self._is_line_lost:
             raise Unfit(UNREADABLE[1])
         if finish is Finish.COMPLETED:
-            finish = _finish_of(_FINISH.findall(kept))
+            finish = _finish_of(_FINISH.findall(end))
         return Answer(
             usage=usage,
             model=model,
@@ -143,15 +146,33 @@ _MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
 _MARK: Final = re.compile(rb'\n(?:data: ?\[DONE\]|data: ?\{"error"|event: ?(?:error|message_stop))')
 
 
-def _first_with_usage(lines: Iterable[bytes]) -> Mapping[str, Any] | None:
-    """Return the first event with a usage object; one that was cut short is passed over."""
-    for line in lines:
-        if line.startswith(b"data:") and _USAGE.search(line):
-            try:
-                return _object(line[5:])
-            except Unfit:
-                continue
+def _first_with_usage(lines: bytes) -> Mapping[str, Any] | None:
+    """Return the first event with a usage object."""
+    found = (_event(line) for line in lines.splitlines() if b'"usage"' in line)
+    return next((said for said in found if said is not None), None)
+
+
+def _last_with_usage(lines: bytes) -> Mapping[str, Any] | None:
+    """Return the last event with a usage object; one that was cut short is passed over."""
+    place = lines.rfind(b'"usage"')
+    while place >= 0:
+        begin = lines.rfind(b"\n", 0, place) + 1
+        end = lines.find(b"\n", place)
+        said = _event(lines[begin : end if end >= 0 else len(lines)])
+        if said is not None:
+            return said
+        place = lines.rfind(b'"usage"', 0, begin)
     return None
+
+
+def _event(line: bytes) -> Mapping[str, Any] | None:
+    """Return an event's data; None where it has no usage object, or cannot be read."""
+    if not line.startswith(b"data:") or not _USAGE.search(line):
+        return None
+    try:
+        return _object(line[5:])
+    except Unfit:
+        return None
 
 
 _Read: TypeAlias = tuple[Mapping[str, object] | None, str, Finish]

@@ -81,7 +81,7 @@ DISK_WAIT_SECONDS: Final = 0.5
 # whole JSON some 250,000 tokens of text; of a stream, and of what is longer, its end and its begin.
 # One line of a stream may be as long as a whole answer: the last one of some repeats all of it.
 ANSWER_BYTES_MAX: Final = 1024**2
-ANSWER_END_BYTES: Final = 16 * 1024
+ANSWER_END_BYTES: Final = 8 * 1024
 ANSWER_BEGIN_BYTES: Final = 4 * 1024
 
 # A day of an outage at 1,000 events a second and some 15 bytes each; and some minutes of what is
