@@ -6,8 +6,8 @@ revision = "0014_pre_sources"
 down_revision = "0013_post_migrator"
 
 # What an observed request is counted by: who reported it, how good the report is, a hash of what is
-# billed by it, its tokens, and whether it is one answer of several. The segment is that in which the
-# first report lies; the correction is the last one that put a better report in its place. Claims of
+# billed by it, its tokens, and whether it is one answer of several. The segment is the one in which
+# the first report lies; the correction is the last that put a better report in its place. Claims of
 # events that nobody else reports have none of it.
 _CLAIMS = """
 ALTER TABLE event_claims

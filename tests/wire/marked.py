@@ -312,7 +312,7 @@ def _litellm(call_id: str, account: str) -> dict[str, Any]:
 
 def cloud_events(request_id: str, account: str) -> Iterator[dict[str, Any]]:
     """Yield CloudEvents: our type, OpenMeter's and LiteLLM's, and each that cannot be counted."""
-    data = {
+    data: dict[str, object] = {
         "model": "m",
         "tier": "high",
         "request_id": request_id,
@@ -320,7 +320,12 @@ def cloud_events(request_id: str, account: str) -> Iterator[dict[str, Any]]:
         "messages": [{"content": mark("messages")}],
         mark("key"): mark("value"),
     }
-    usage = {"prompt_tokens": 5, "completion_tokens": 3, "text": mark("text"), mark("key"): 1}
+    usage: dict[str, object] = {
+        "prompt_tokens": 5,
+        "completion_tokens": 3,
+        "text": mark("text"),
+        mark("key"): 1,
+    }
     ours = "inference.tokens.used"
     kinds: tuple[tuple[str, str, object], ...] = (
         (ours, account, data),
