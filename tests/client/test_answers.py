@@ -162,7 +162,7 @@ def test_body__longer_than_is_kept() -> None:
     reader = AnswerReader(profile="openai", is_stream=False)
     for begin in range(0, len(raw), 65_536):
         reader.feed(raw[begin : begin + 65_536])
-        assert len(reader._kept) <= limits.ANSWER_BYTES_MAX  # noqa: SLF001 - what is kept is the point
+        assert len(reader.kept) <= limits.ANSWER_BYTES_MAX
     assert reader.read() == Answer(usage=CHAT, model="m", finish=Finish.TRUNCATED, is_whole=True)
 
 

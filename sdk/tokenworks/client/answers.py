@@ -49,32 +49,33 @@ class AnswerReader:
     ends, a piece costs less than a microsecond.
     """
 
-    __slots__ = ("_cut_at", "_head", "_is_line_lost", "_kept", "_profile", "is_stream")
+    __slots__ = ("_head", "_is_line_lost", "_profile", "cut_at", "is_stream", "kept")
 
     def __init__(self, *, profile: str, is_stream: bool) -> None:
         """`is_stream`: server-sent events, each event's data in one line; else one JSON object."""
         self._profile = profile
         self.is_stream = is_stream
-        self._kept = bytearray()
+        self.kept = bytearray()
+        """What is kept of the answer; `cut` is due where it is longer than `cut_at` bytes."""
         self._head = b""
         """How the answer began, once its begin is no longer kept."""
         self._is_line_lost = False
         """Whether a line of a stream was too long to be kept."""
-        self._cut_at = 2 * limits.ANSWER_END_BYTES if is_stream else limits.ANSWER_BYTES_MAX
+        self.cut_at = 2 * limits.ANSWER_END_BYTES if is_stream else limits.ANSWER_BYTES_MAX
 
     def feed(self, piece: bytes) -> None:
         """Take the next piece; raises TypeError or BufferError where it is not of bytes."""
-        self._kept += piece
-        if len(self._kept) > self._cut_at:
-            self._cut()
+        self.kept += piece
+        if len(self.kept) > self.cut_at:
+            self.cut()
 
     def read(self) -> Answer:
         """Return what is known by now; raises Unfit where the answer cannot be read."""
         return self._read_events() if self.is_stream else self._read_body()
 
-    def _cut(self) -> None:
+    def cut(self) -> None:
         """Forget what is neither the begin nor the end; a line of the end is kept whole."""
-        kept = self._kept
+        kept = self.kept
         self._head = self._head or bytes(kept[: limits.ANSWER_BEGIN_BYTES])
         end = len(kept) - limits.ANSWER_END_BYTES
         begin = kept.rfind(b"\n", 0, end) + 1 if self.is_stream else end
@@ -82,12 +83,12 @@ class AnswerReader:
             begin, self._is_line_lost = end, True
         del kept[:begin]
         if self.is_stream:
-            self._cut_at = 2 * max(limits.ANSWER_END_BYTES, len(kept))
+            self.cut_at = 2 * max(limits.ANSWER_END_BYTES, len(kept))
 
     def _read_body(self) -> Answer:
         if self._head:
             return self._read_end_of_body()
-        said = _object(self._kept)
+        said = _object(self.kept)
         usage, model, finish = _READERS[self._profile](said, said)
         return Answer(usage=usage, model=model, finish=finish, is_whole=True)
 
@@ -97,10 +98,10 @@ class AnswerReader:
         Only where nothing that the caller wrote as JSON is repeated in it: else a caller could
         write its own usage.
         """
-        found = list(_USAGE.finditer(self._kept)) if self._profile == "openai" else []
+        found = list(_USAGE.finditer(self.kept)) if self._profile == "openai" else []
         if not found:
             raise Unfit(UNREADABLE[1])
-        text = self._kept[found[-1].end() - 1 :].decode("utf-8", "replace")
+        text = self.kept[found[-1].end() - 1 :].decode("utf-8", "replace")
         try:
             usage, _ = json.JSONDecoder().raw_decode(text)
         except (ValueError, RecursionError) as error:
@@ -109,12 +110,12 @@ class AnswerReader:
         return Answer(
             usage=usage,
             model="" if model is None else model[1].decode("utf-8", "replace"),
-            finish=_finish_of(_FINISH.findall(self._kept)),
+            finish=_finish_of(_FINISH.findall(self.kept)),
             is_whole=True,
         )
 
     def _read_events(self) -> Answer:
-        kept = bytes(self._kept)
+        kept = bytes(self.kept)
         end = kept[-limits.ANSWER_BEGIN_BYTES :]
         marks = _MARK.findall(end)
         has_failed = any(b"error" in mark for mark in marks)

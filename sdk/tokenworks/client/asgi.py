@@ -142,14 +142,18 @@ class UsageMiddleware:
                 self._look(exchange, message)
 
         def send_and_look(message: Message) -> Awaitable[None]:
-            # Once for each piece of a stream: no coroutine of its own, which would cost as much
-            # as all else.
+            # Once for each piece of a stream: neither a coroutine of its own nor a call of ours,
+            # which would cost as much as all else.
             if not message.get("more_body"):
                 return send_and_end(message)
-            try:
-                guarded(exchange.feed, message.get("body", b""))
-            except Unfit:
-                self._give_up(exchange)
+            reader = exchange.reader
+            if reader is not None:
+                try:
+                    reader.kept += message.get("body", b"")
+                    if len(reader.kept) > reader.cut_at:
+                        guarded(reader.cut)
+                except (BufferError, TypeError, Unfit):
+                    self._give_up(exchange)
             return send(message)
 
         try:
@@ -195,7 +199,7 @@ class UsageMiddleware:
 
     def _give_up(self, exchange: "_Exchange") -> None:
         """Leave an exchange alone whose answer is not as ASGI has it, or that we fail to read."""
-        exchange.feed = _ignore
+        exchange.reader = None
         if exchange.is_open:
             exchange.is_open = False
             self._count("faults")
@@ -245,16 +249,15 @@ class _Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_attributed", "_begin_time", "_is_sent", "_reader", "feed", "is_left", "is_open",
-        "profile", "scope", "why_unread",
+        "_attributed", "_begin_time", "_is_sent", "is_left", "is_open", "profile", "reader",
+        "scope", "why_unread",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, *, profile: str, attributed: Attributed) -> None:
         self.scope = scope
         self.profile = profile
-        self.feed: Callable[[bytes], None] = _ignore
-        """Takes the next piece of the answer."""
-        self._reader: AnswerReader | None = None
+        self.reader: AnswerReader | None = None
+        """Takes the answer, where it can be read."""
         self.why_unread = "without_usage"
         """What the exchange counts as where there is nothing to read, empty for nothing."""
         self.is_left = False
@@ -268,7 +271,8 @@ class _Exchange:
     def look(self, message: Message) -> bool:
         """Look at what was sent; returns whether it was the end of the answer."""
         if message["type"] == "http.response.body":
-            self.feed(message.get("body", b""))
+            if self.reader is not None:
+                self.reader.feed(message.get("body", b""))
             self._is_sent = not message.get("more_body", False)
             return self._is_sent
         if message["type"] == "http.response.start":
@@ -278,9 +282,9 @@ class _Exchange:
     def read(self) -> Answer | None:
         """Return what the answer said; None where there is nothing to read."""
         # Half of a body is no JSON; half of a stream has said much already.
-        if self._reader is None or not (self._reader.is_stream or self._is_sent):
+        if self.reader is None or not (self.reader.is_stream or self._is_sent):
             return None
-        return self._reader.read()
+        return self.reader.read()
 
     def details(self, answer: Answer, *, sold_as: str) -> Details:
         """What is said of the request beside its tokens."""
@@ -309,17 +313,12 @@ class _Exchange:
             self.why_unread = "compressed"
         elif kind.startswith((b"text/event-stream", b"application/json")):
             is_stream = kind.startswith(b"text/event-stream")
-            self._reader = AnswerReader(profile=self.profile, is_stream=is_stream)
-            self.feed = self._reader.feed
+            self.reader = AnswerReader(profile=self.profile, is_stream=is_stream)
 
 
 _LOG: Final = logging.getLogger("tokenworks.client")
 _OK: Final = 200
 _NOT_OK: Final = 300
-
-
-def _ignore(piece: bytes) -> None:
-    """Take a piece of an answer that is not read."""
 
 
 def _tell_request_id(scope: Scope, request_id: str) -> None:
