@@ -1,4 +1,7 @@
-"""The page of sources: its tests exist, its ranks and profiles are those of the code."""
+"""The page of sources: its tests exist, its ranks and profiles are those of the code.
+
+So do the tests that the guides name.
+"""
 
 import ast
 import re
@@ -13,6 +16,7 @@ from tokenworks.client.profiles import PROFILES
 
 ROOT: Final = Path(__file__).parents[2]
 PAGE: Final = (ROOT / "docs/reference/sources.md").read_text("utf-8")
+GUIDES: Final = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs/guides").glob("*.md"))
 SECTIONS: Final[dict[str, str]] = {
     title: body
     for title, body in re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
@@ -40,15 +44,23 @@ def functions_of(path: str) -> frozenset[str]:
     return frozenset(it.name for it in ast.walk(tree) if isinstance(it, ast.FunctionDef))
 
 
-def test_page__names_tests_that_exist() -> None:
+@pytest.mark.parametrize("page", ["docs/reference/sources.md", *GUIDES])
+def test_page__names_tests_that_exist(page: str) -> None:
     """Each test that is said to hold something is there, and each program can be run."""
-    named = TEST.findall(PAGE)
-    assert named
-    for path, name in named:
+    text = (ROOT / page).read_text("utf-8")
+    for path, name in TEST.findall(text):
         assert (ROOT / path).exists(), path
         assert not name or name in functions_of(path), f"{path}::{name}"
-    for module in PROGRAM.findall(PAGE):
+    for module in PROGRAM.findall(text):
         assert "main" in functions_of(f"{module.replace('.', '/')}.py"), module
+
+
+def test_guides__are_all_listed() -> None:
+    """The index leads to each guide, and each row names a test."""
+    index = (ROOT / "docs/guides/README.md").read_text("utf-8")
+    rows = re.findall(r"^\|.*?\]\(([\w-]+\.md)\).*\| (.+) \|$", index, re.MULTILINE)
+    listed = sorted(f"docs/guides/{name}" for name, held in rows if TEST.findall(held))
+    assert listed == [each for each in GUIDES if not each.endswith("README.md")]
 
 
 @pytest.mark.parametrize("source", SECTIONS)
