@@ -172,7 +172,7 @@ def _ask(port: int, name: str, case: Case) -> Seen:
     connection.request("POST", case.path, body, headers={
         "Content-Type": "application/json", "X-Request-Id": name,
         "X-Tokenworks-Account": "acme", "Tracestate": "tokenworks=acme",
-        "Traceparent": f"00-{trace}-{trace[:15]}1-01",
+        "Traceparent": f"00-{trace}-{trace[:15]}1-00",
     })  # fmt: skip
     answer = connection.getresponse()
     assert answer.status == 200, answer.read()
