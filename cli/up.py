@@ -35,18 +35,13 @@ PEPPER_BYTES = 32
 PASSWORD_BYTES = 24
 WATCH_SECONDS = 0.5
 DEFAULT_FOLDER = Path(".tokenworks")
+_FOLDER = click.Path(path_type=Path, file_okay=False)
 _log = logging.getLogger("tokenworks")
 
 
 @click.command("up")
-@click.option(
-    "--dir",
-    "folder",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=DEFAULT_FOLDER,
-    show_default=True,
-    help="Folder of all data, keys and logs.",
-)
+@click.option("--dir", "folder", type=_FOLDER, default=DEFAULT_FOLDER, show_default=True,
+              help="Folder of all data, keys and logs.")  # fmt: skip
 @click.option("--pg-bin", metavar="DIR", help="Folder of the Postgres programs to use (15 to 18).")
 @click.option("--pg-port", type=click.IntRange(1, 65535), help="Port of Postgres; else a free one.")
 @click.option("--grpc-address", metavar="HOST:PORT", help="Where to listen for gRPC.")

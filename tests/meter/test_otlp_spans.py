@@ -26,75 +26,76 @@ def read(*spans: Any, places: Places = PLACES, **named: Any) -> list[Observation
     return [report for each in found for report in each.observations]
 
 
-@pytest.mark.parametrize(
-    ("scope", "resource", "values", "profile", "source", "tokens"),
-    [
-        (
-            "vllm.llm_engine",
-            {},
-            {"gen_ai.usage.prompt_tokens": 10, "gen_ai.usage.completion_tokens": 4},
-            "vllm_span/1",
-            Source.SPAN,
-            {INPUT: 10, OUTPUT: 4},
-        ),
-        (
-            "an.engine",
-            {"vllm.instrumenting_module_name": "an.engine"},
-            {"gen_ai.usage.prompt_tokens": 10, "gen_ai.usage.completion_tokens": 4},
-            "vllm_span/1",
-            Source.SPAN,
-            {INPUT: 10, OUTPUT: 4},
-        ),
-        (
-            "sglang server",
-            {},
-            {
-                "gen_ai.usage.prompt_tokens": 10,
-                "gen_ai.usage.completion_tokens": 4,
-                "gen_ai.usage.cached_tokens": 8,
-            },
-            "sglang_span/1",
-            Source.SPAN,
-            {INPUT: 2, CACHE_READ: 8, OUTPUT: 4},
-        ),
-        (
-            "trt.llm",
-            {},
-            {"gen_ai.usage.prompt_tokens": 10, "gen_ai.usage.completion_tokens": 0},
-            "trtllm_span/1",
-            Source.SPAN,
-            {INPUT: 10},
-        ),
-        (
-            "litellm",
-            {},
-            {
-                "gen_ai.usage.input_tokens": 10,
-                "gen_ai.usage.output_tokens": 4,
-                "gen_ai.usage.cache_read.input_tokens": 3,
-                "gen_ai.usage.cache_creation.input_tokens": 2,
-                "gen_ai.provider.name": "anthropic",
-                "litellm.call_id": "c-1",
-            },
-            "litellm_span/1",
-            Source.LITELLM,
-            {INPUT: 5, CACHE_READ: 3, TokenClass.CACHE_WRITE_5M: 2, OUTPUT: 4},
-        ),
-        (
-            "a.gateway",
-            {},
-            {
-                "gen_ai.usage.input_tokens": 10,
-                "gen_ai.usage.output_tokens": 4,
-                "gen_ai.usage.cache_write.input_tokens": 2,
-                "gen_ai.usage.reasoning.output_tokens": 3,
-            },
-            "genai_span/1",
-            Source.SPAN,
-            {INPUT: 8, TokenClass.CACHE_WRITE_30M: 2, OUTPUT: 1, REASONING: 3},
-        ),
-    ],
-)
+Case = tuple[str, Mapping[str, str], Mapping[str, Any], str, Source, Mapping[int, int]]
+CASES: list[Case] = [
+    (
+        "vllm.llm_engine",
+        {},
+        {"gen_ai.usage.prompt_tokens": 10, "gen_ai.usage.completion_tokens": 4},
+        "vllm_span/1",
+        Source.SPAN,
+        {INPUT: 10, OUTPUT: 4},
+    ),
+    (
+        "an.engine",
+        {"vllm.instrumenting_module_name": "an.engine"},
+        {"gen_ai.usage.prompt_tokens": 10, "gen_ai.usage.completion_tokens": 4},
+        "vllm_span/1",
+        Source.SPAN,
+        {INPUT: 10, OUTPUT: 4},
+    ),
+    (
+        "sglang server",
+        {},
+        {
+            "gen_ai.usage.prompt_tokens": 10,
+            "gen_ai.usage.completion_tokens": 4,
+            "gen_ai.usage.cached_tokens": 8,
+        },
+        "sglang_span/1",
+        Source.SPAN,
+        {INPUT: 2, CACHE_READ: 8, OUTPUT: 4},
+    ),
+    (
+        "trt.llm",
+        {},
+        {"gen_ai.usage.prompt_tokens": 10, "gen_ai.usage.completion_tokens": 0},
+        "trtllm_span/1",
+        Source.SPAN,
+        {INPUT: 10},
+    ),
+    (
+        "litellm",
+        {},
+        {
+            "gen_ai.usage.input_tokens": 10,
+            "gen_ai.usage.output_tokens": 4,
+            "gen_ai.usage.cache_read.input_tokens": 3,
+            "gen_ai.usage.cache_creation.input_tokens": 2,
+            "gen_ai.provider.name": "anthropic",
+            "litellm.call_id": "c-1",
+        },
+        "litellm_span/1",
+        Source.LITELLM,
+        {INPUT: 5, CACHE_READ: 3, TokenClass.CACHE_WRITE_5M: 2, OUTPUT: 4},
+    ),
+    (
+        "a.gateway",
+        {},
+        {
+            "gen_ai.usage.input_tokens": 10,
+            "gen_ai.usage.output_tokens": 4,
+            "gen_ai.usage.cache_write.input_tokens": 2,
+            "gen_ai.usage.reasoning.output_tokens": 3,
+        },
+        "genai_span/1",
+        Source.SPAN,
+        {INPUT: 8, TokenClass.CACHE_WRITE_30M: 2, OUTPUT: 1, REASONING: 3},
+    ),
+]
+
+
+@pytest.mark.parametrize(("scope", "resource", "values", "profile", "source", "tokens"), CASES)
 def test_read_spans__each_profile(  # noqa: PLR0917  a column each
     scope: str,
     resource: Mapping[str, str],

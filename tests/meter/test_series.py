@@ -121,7 +121,8 @@ def test_catalogue__what_is_unbounded_is_folded() -> None:
     bounded = {
         "account", "basis", "bound", "boundary", "certificate", "currency", "factory_version",
         "fault", "finish", "form", "hardware", "kind", "method", "metric", "outcome", "producer",
-        "reason", "software", "source", "state", "tier", "token_class", "version",
+        "reason", "result", "software", "source", "state", "tier", "token_class", "version",
+        "window",
     }  # fmt: skip
     labels = {label for entry in (*CATALOGUE, *BILLING) for label in entry.labels}
     assert labels == bounded | set(UNBOUNDED)

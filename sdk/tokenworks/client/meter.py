@@ -15,7 +15,7 @@ from tokenworks.client import limits
 from tokenworks.client.certificates import CertificateFiles, KeptCertificates
 from tokenworks.client.clock import default_producer, time_ns
 from tokenworks.client.connection import Address, Interceptor
-from tokenworks.client.events import TEXT_CLASSES
+from tokenworks.client.events import TEXT_CLASSES, DimensionKey
 from tokenworks.client.foreign import Unfit, guarded, items_of
 from tokenworks.client.profiles import read_usage
 from tokenworks.client.report import Counts, Details, Report, Statistics
@@ -89,23 +89,19 @@ class Meter:
         name = default_producer() if producer is None else producer
         files = (ca_certificate, client_certificate, client_key)
         _check(name, api_key, buffer_events_max, flush_interval_seconds)
-        defaults = (account, model, served_model, tier, Mode(mode), pool, region)
-        _check_defaults(defaults)
+        defaults = _checked((account, model, served_model, tier, Mode(mode), pool, region))
         address = Address(
             target=target, api_key=api_key, root_certificates=root_certificates,
-            certificates=_keep_certificates(api_key, root_certificates, files),
-            insecure=insecure, interceptors=tuple(interceptors),
+            certificates=_keep_certificates(api_key, root_certificates, files), insecure=insecure,
+            interceptors=tuple(interceptors),
         )  # fmt: skip
-        plan = None
-        if spool is not None:
-            plan = SpoolPlan.from_arguments(
-                spool, producer=name, fsync=fsync, when_full=when_full,
-                bytes_max=spool_bytes_max, retain_bytes=spool_retain_bytes,
-            )  # fmt: skip
-        pace = Pace(flush_interval=flush_interval_seconds)
+        plan = None if spool is None else SpoolPlan.from_arguments(
+            spool, producer=name, fsync=fsync, when_full=when_full,
+            bytes_max=spool_bytes_max, retain_bytes=spool_retain_bytes,
+        )  # fmt: skip
         set_up = SetUp(
-            producer=name, address=address, defaults=defaults, pace=pace, plan=plan,
-            buffer_events_max=buffer_events_max, source=_to_source(source),
+            producer=name, address=address, defaults=defaults, plan=plan, source=_to_source(source),
+            pace=Pace(flush_interval=flush_interval_seconds), buffer_events_max=buffer_events_max,
         )  # fmt: skip
         self._waits_for_disk = set_up.waits_for_disk
         self._report_through(Reporter(set_up, place=None if plan is None else plan.open()))
@@ -299,11 +295,12 @@ def _keep_certificates(
     return KeptCertificates(CertificateFiles(ca=ca, certificate=certificate, key=key))
 
 
-def _check_defaults(defaults: tuple[str | Mode, ...]) -> None:
+def _checked(defaults: DimensionKey) -> DimensionKey:
     for text in defaults:
         # Raises a ValueError of its own where a lone surrogate has no UTF-8.
         if isinstance(text, str) and len(text.encode()) > limits.STRING_CHARACTERS_MAX:
             raise ValueError("account to region: at most 512 bytes each")
+    return defaults
 
 
 def _to_source(source: Source | str | None) -> Source | None:
