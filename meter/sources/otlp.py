@@ -10,13 +10,19 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final
 
+from google.protobuf.message import DecodeError
+
 from meter.domain.event import Dimensions
 from meter.domain.tokens import OUTPUT_CLASSES
 from meter.sources.observation import Observation, Source, Unreadable
+from meter.sources.otlp_messages import name_of, to_unread, value_of
 from meter.sources.otlp_profiles import CACHE_WRITE, CACHE_WRITES, SpanProfile, find_profile
 from meter.sources.places import Places
 
 _NS_PER_MS: Final = 1_000_000
+# Some ten MiB: texts of the usual length, and those longer than this are not kept.
+_REMEMBERED_MAX: Final = 65_536
+_REMEMBERED_CHARS_MAX: Final = 512
 _TOTALS: Final = 2
 _INPUT, _CACHE_READ, _OUTPUT, _REASONING = 1, 2, 7, 8
 _STATUS_ERROR: Final = 2
@@ -32,7 +38,9 @@ _WORD: Final = re.compile("[a-z_]+")
 # What engines put before the edge's id of a request, and whether each prompt's number follows it.
 _PREFIXES: Final = (("chatcmpl-", False), ("cmpl-", True), ("embd-", True))
 _NUMBER: Final = re.compile(r"-\d{1,6}$")
+_NOTHING: Final[Mapping[str, Any]] = {}
 _NO_COUNT: Final = Unreadable(reason="a count of a span is no whole number")
+_NO_VALUE: Final = Unreadable(reason="an attribute of a span is damaged")
 _NO_ID: Final = Unreadable(reason="a span has no id")
 _ID_BYTES: Final = (16, 8)
 
@@ -47,19 +55,46 @@ class Reports:
     unreadable: list[Unreadable] = field(default_factory=list)
 
 
-def read_spans(request: Any, places: Places) -> list[Reports]:  # noqa: ANN401  an export of traces
+class DimensionMemory:
+    """Dimensions by the texts that they came from: the same few are said by span after span."""
+
+    def __init__(self) -> None:
+        """Begin empty."""
+        self._known: dict[tuple[str, ...], Dimensions] = {}
+
+    def get(self, key: tuple[str, ...]) -> Dimensions | None:
+        """Return what is known by these texts."""
+        return self._known.get(key)
+
+    def add(self, key: tuple[str, ...], dimensions: Dimensions) -> None:
+        """Remember what these texts mean, unless they are long; memory stays bounded."""
+        if sum(map(len, key)) > _REMEMBERED_CHARS_MAX:
+            return
+        if len(self._known) >= _REMEMBERED_MAX:
+            self._known.clear()
+        self._known[key] = dimensions
+
+
+def read_spans(
+    request: Any,  # noqa: ANN401  an export of traces
+    places: Places,
+    *,
+    memory: DimensionMemory | None = None,
+) -> list[Reports]:
     """Read an `ExportTraceServiceRequest`; answers to one prompt that came together are one report.
 
-    Each profile that occurs has one entry.
+    Each profile that occurs has one entry. `memory` is of earlier exports, by the same places.
     """
     readers: dict[str, _Reader] = {}
+    memory = memory or DimensionMemory()
+    request = to_unread(request)
     for group in request.resource_spans:
         resource = texts_of(group.resource.attributes)
         for scoped in group.scope_spans:
             profile = find_profile(scoped.scope.name, resource)
             reader = readers.get(profile.name)
             if reader is None:
-                reader = readers[profile.name] = _Reader(profile, places)
+                reader = readers[profile.name] = _Reader(profile, places, memory=memory)
             reader.read(scoped.spans, resource)
     return [reader.reports() for reader in readers.values()]
 
@@ -142,14 +177,16 @@ def partition(
 class _Reader:
     """Reads the spans of one profile."""
 
-    def __init__(self, profile: SpanProfile, places: Places) -> None:
+    def __init__(self, profile: SpanProfile, places: Places, *, memory: DimensionMemory) -> None:
         self._profile = profile
         self._places = places
-        self._wanted = profile.attributes
-        self._counts = frozenset(profile.counts)
+        self._memory = memory
+        counts = frozenset(profile.counts)
+        # By an attribute's name: the same as text, and whether it is a count.
+        self._wanted = {name.encode(): (name, name in counts) for name in profile.attributes}
         self._texts = (profile.model, profile.served_model, profile.account)
         self._resource: Mapping[str, str] = {}
-        self._dimensions: dict[tuple[str, ...], Dimensions] = {}
+        self._resource_texts: tuple[str, ...] = ()
         self._found: list[Observation] = []
         self._unreadable: list[Unreadable] = []
         # A collector in between may have heard of a span twice, and say so in one export.
@@ -160,18 +197,31 @@ class _Reader:
 
     def read(self, spans: Iterable[Any], resource: Mapping[str, str]) -> None:
         """Read spans of one resource."""
-        if resource != self._resource:
-            self._resource = resource
-            self._dimensions.clear()
+        self._resource = resource
+        own = self._places.otlp
+        keys = (own.account, own.model, own.tier, own.pool, own.region)
+        self._resource_texts = tuple(resource.get(key, "") for key in keys)
         wanted = self._wanted
         for span in spans:
-            found: dict[str, Any] = {}
-            for attribute in span.attributes:
-                key = attribute.key
-                if key in wanted:
-                    found[key] = attribute.value
-            if found:
-                self._read_span(span, found)
+            counts: dict[str, int] = {}
+            texts: dict[str, Any] = {}
+            try:
+                for attribute in span.attributes:
+                    named = wanted.get(name_of(attribute))
+                    if named is None:
+                        continue
+                    name, is_count = named
+                    value = value_of(attribute)
+                    if not is_count:
+                        texts[name] = value
+                        continue
+                    count = count_of(value)
+                    counts[name] = -1 if count is None else count
+            except DecodeError:
+                self._unreadable.append(_NO_VALUE)
+                continue
+            if counts:
+                self._read_span(span, counts, texts)
 
     def reports(self) -> Reports:
         """Return what was read; the prompts of one request are one report."""
@@ -187,16 +237,16 @@ class _Reader:
             unreadable=self._unreadable,
         )
 
-    def _read_span(self, span: Any, found: Mapping[str, Any]) -> None:  # noqa: ANN401
+    def _read_span(
+        self,
+        span: Any,  # noqa: ANN401
+        counts: Mapping[str, int],
+        found: Mapping[str, Any],
+    ) -> None:
         profile = self._profile
-        counts: dict[str, int] = {}
-        for key in self._counts:
-            if key in found:
-                count = count_of(found[key])
-                if count is None:
-                    self._unreadable.append(_NO_COUNT)
-                    return
-                counts[key] = count
+        if min(counts.values()) < 0:
+            self._unreadable.append(_NO_COUNT)
+            return
         input_count, output_count = _pick(counts, profile.input), _pick(counts, profile.output)
         if input_count is None and output_count is None:
             return
@@ -207,15 +257,17 @@ class _Reader:
             self._unreadable.append(_NO_ID)
             return
         engine_id = text_of(found, profile.request_id)
+        # Mostly there is no other text than the id.
+        others = found if not engine_id or len(found) > 1 else _NOTHING
         end_ms = span.end_time_unix_nano // _NS_PER_MS
         observation = Observation(
             report_id=f"otlp:{trace_id.hex()}:{span_id.hex()}",
             request_id=engine_id,
-            dimensions=self._dimensions_of(span.trace_state, found),
+            dimensions=self._dimensions_of(span.trace_state, others),
             end_ms=end_ms,
             duration_ms=max(0, end_ms - span.start_time_unix_nano // _NS_PER_MS),
             tokens=self._partition(counts, found, input_count or 0, output_count or 0),
-            finish=_finish(span, text_of(found, profile.finish)),
+            finish=_finish(span, text_of(others, profile.finish) if others else ""),
             reported_input=-1 if input_count is None else input_count,
             reported_output=-1 if output_count is None else output_count,
             original={**counts, "request_id": engine_id} if engine_id else counts,
@@ -240,14 +292,16 @@ class _Reader:
         )
 
     def _dimensions_of(self, trace_state: str, found: Mapping[str, Any]) -> Dimensions:
-        model, served_model, owner = (text_of(found, keys) for keys in self._texts)
-        key = (trace_state, model, served_model, owner)
-        dimensions = self._dimensions.get(key)
+        model = served_model = owner = ""
+        if found:
+            model, served_model, owner = [text_of(found, keys) for keys in self._texts]
+        key = (trace_state, model, served_model, owner, *self._resource_texts)
+        dimensions = self._memory.get(key)
         if dimensions is None:
             places, resource = self._places, self._resource
             own = places.otlp
             account, tier = tenant_of(trace_state, own.tracestate)
-            dimensions = self._dimensions[key] = places.to_dimensions(
+            dimensions = places.to_dimensions(
                 account=account or owner or resource.get(own.account, ""),
                 model=model or resource.get(own.model, ""),
                 served_model="" if served_model == model else served_model,
@@ -255,6 +309,7 @@ class _Reader:
                 pool=resource.get(own.pool, ""),
                 region=resource.get(own.region, ""),
             )
+            self._memory.add(key, dimensions)
         return dimensions
 
     def _add(self, observation: Observation, engine_id: str) -> None:

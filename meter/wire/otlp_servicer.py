@@ -20,8 +20,9 @@ from meter.domain.clock import Clock
 from meter.domain.credential import Credential
 from meter.domain.errors import MeterError
 from meter.domain.limits import MESSAGE_BYTES_MAX
-from meter.sources.otlp import Reports, read_spans
+from meter.sources.otlp import DimensionMemory, Reports, read_spans
 from meter.sources.otlp_logs import read_logs
+from meter.sources.otlp_messages import UnreadTraces
 from meter.sources.places import Places
 from meter.wire.door import RegistryDoor
 from meter.wire.http_reports import HttpAnswer, HttpReport, Route
@@ -64,10 +65,13 @@ class OtlpServicer:
         self._faults = faults
         self._door = door
         self._clock = clock
+        self._memory = DimensionMemory()
+        # Several that read would only wait for each other, switching all the time.
+        self._turn = asyncio.Lock()
 
     def add_to(self, server: grpc.aio.Server) -> None:
         """Register the services of traces and of logs."""
-        _add(server, TRACES, self._serve(self.take_traces, _TracesResponse), _TracesRequest)
+        _add(server, TRACES, self._serve(self.take_traces, _TracesResponse), UnreadTraces)
         _add(server, LOGS, self._serve(self.take_logs, _LogsResponse), _LogsRequest)
 
     async def stop(self) -> None:
@@ -82,7 +86,9 @@ class OtlpServicer:
 
     async def take_traces(self, request: Any, credential: Credential) -> None:  # noqa: ANN401
         """Record the usage in an export of traces; raises Overloaded, Unavailable."""
-        await self._take(lambda: read_spans(request, self._places), request, credential)
+        await self._take(
+            lambda: read_spans(request, self._places, memory=self._memory), request, credential
+        )
 
     async def take_logs(self, request: Any, credential: Credential) -> None:  # noqa: ANN401
         """Record the usage in an export of logs; raises as `take_traces`."""
@@ -98,7 +104,7 @@ class OtlpServicer:
         credential: Credential,
     ) -> None:
         is_small = request.ByteSize() <= _INLINE_BYTES_MAX
-        for reports in read() if is_small else await asyncio.to_thread(read):
+        for reports in read() if is_small else await self._read_beside(read):
             if reports.unreadable:
                 self._faults.note(reports.source, reports.unreadable)
             if reports.observations:
@@ -108,6 +114,10 @@ class OtlpServicer:
                     source=reports.source,
                     profile=reports.profile,
                 )
+
+    async def _read_beside(self, read: Callable[[], list[Reports]]) -> list[Reports]:
+        async with self._turn:
+            return await asyncio.to_thread(read)
 
     def _serve(
         self, take: _Take, response: type[Message]

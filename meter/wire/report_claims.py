@@ -8,7 +8,7 @@ import numpy as np
 
 from meter.domain.event import Claim, Claims, Dimensions, EventBatch, Reports
 from meter.domain.limits import EVENT_ID_BYTES
-from meter.sources.identity import event_key, report_key, request_event_id
+from meter.sources.identity import event_key, request_event_id
 from meter.sources.observation import Source, rank
 
 
@@ -36,7 +36,7 @@ def claim_reports(
     account_id: str,
     source: Source,
     profile: str,
-    report_ids: Sequence[bytes],
+    report_keys: Sequence[bytes],
     choices: Sequence[bool],
     indexes: Sequence[int],
     payload: Callable[[int], bytes],
@@ -44,7 +44,7 @@ def claim_reports(
 ) -> Claims:
     """Return the claims of a batch's events, which have their ids of `with_request_ids`.
 
-    `report_ids`, `choices` and `indexes` have an entry for each event. `claims_alone` lets events
+    `report_keys`, `choices` and `indexes` have an entry for each event. `claims_alone` lets events
     without a request id claim their own id; else they claim nothing and are counted.
     """
     ids = b"" if batch.event_ids is None else batch.event_ids.tobytes()
@@ -58,9 +58,14 @@ def claim_reports(
     hashes, token_counts = _billed(batch)
     ranks = {quality: rank(source, quality=quality) for quality in (1, 2, 3)}
     claims = [
-        Claim(report_key(source, report_id=it), source, ranks[quality], billed, count, is_choice)
-        for it, quality, billed, count, is_choice in zip(
-            report_ids, batch.column("quality").tolist(), hashes, token_counts, choices, strict=True
+        Claim(key, source, ranks[quality], billed, count, is_choice)
+        for key, quality, billed, count, is_choice in zip(
+            report_keys,
+            batch.column("quality").tolist(),
+            hashes,
+            token_counts,
+            choices,
+            strict=True,
         )
     ]
     return Claims(
@@ -86,8 +91,9 @@ def _billed(batch: EventBatch) -> tuple[list[bytes], list[int]]:
         if said is None:
             said = words[handle] = _words(batch.table[handle])
         for number, column in zip(numbers, counts, strict=True):
-            if column[place]:
-                said += f"\0{number}:{column[place]}"
+            count = column[place]
+            if count:
+                said += f"\0{number}:{count}"
         hashes.append(hashlib.blake2b(said.encode(), digest_size=EVENT_ID_BYTES).digest())
     return hashes, totals.tolist()
 

@@ -60,12 +60,13 @@ def report_submission(
                 is_choice=choices[index],
             )
         )
+    keys = [report_key(source, report_id=it) for it in report_ids]
     claims = claim_reports(
         kept,
         account_id=origin.account_id,
         source=source,
         profile=profile,
-        report_ids=[report_ids[index] for index in indexes],
+        report_keys=[keys[index] for index in indexes],
         choices=[choices[index] for index in indexes],
         indexes=indexes,
         payload=payload,
@@ -74,7 +75,7 @@ def report_submission(
     body = b""
     if originals:
         # Of what is set aside as well: it may be released.
-        claims, body = _with_originals(claims, named, report_ids, originals=originals)
+        claims, body = _with_originals(claims, named, keys, originals=originals)
     return Submission(
         origin=origin,
         batch=kept,
@@ -109,7 +110,10 @@ def claim_stream(
         account_id=origin.account_id,
         source=source,
         profile=EVENTS_PROFILE,
-        report_ids=[_place_id(origin, first_index + index) for index in indexes],
+        report_keys=[
+            report_key(source, report_id=_place_id(origin, first_index + index))
+            for index in indexes
+        ],
         choices=[False] * len(named),
         indexes=indexes,
         payload=payload,
@@ -121,7 +125,7 @@ def claim_stream(
 def _with_originals(
     claims: Claims,
     named: EventBatch,
-    report_ids: Sequence[bytes],
+    report_keys: Sequence[bytes],
     *,
     originals: Sequence[Mapping[str, object]],
 ) -> tuple[Claims, bytes]:
@@ -132,11 +136,11 @@ def _with_originals(
     ids = named.event_ids.tobytes()
     body, count = pack(
         Original(
-            report_key(reports.source, report_id=report_id),
+            key,
             ids[EVENT_ID_BYTES * place : EVENT_ID_BYTES * (place + 1)],
             originals[place],
         )
-        for place, report_id in enumerate(report_ids)
+        for place, key in enumerate(report_keys)
         if originals[place]
     )
     return replace(claims, reports=replace(reports, originals=body, original_count=count)), body
