@@ -38,6 +38,11 @@ class Dimensions:
     pool: str
     region: str
 
+    def words(self) -> str:
+        """Return what of them decides on the price, and who pays."""
+        model = (self.model, self.served_model, self.tier, str(self.mode), self.region)
+        return "\0".join((self.account, *model))
+
 
 class DimensionTable:
     """Numbers distinct dimensions from 0, for this process only; grows, never changes."""
@@ -46,6 +51,7 @@ class DimensionTable:
         """Begin empty."""
         self._handles: dict[Dimensions, int] = {}
         self._rows: list[Dimensions] = []
+        self._words: dict[int, str] = {}
 
     def __len__(self) -> int:
         """Return how many dimensions are known."""
@@ -54,6 +60,13 @@ class DimensionTable:
     def __getitem__(self, handle: int) -> Dimensions:
         """Return the dimensions of a handle."""
         return self._rows[handle]
+
+    def words(self, handle: int) -> str:
+        """Return the words of a handle's dimensions, which are put together once."""
+        words = self._words.get(handle)
+        if words is None:
+            words = self._words[handle] = self._rows[handle].words()
+        return words
 
     def intern(self, dimensions: Dimensions) -> int:
         """Return the handle of `dimensions`, a new one at the first sight."""

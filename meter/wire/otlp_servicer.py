@@ -80,7 +80,9 @@ class OtlpServicer:
     def routes(self) -> list[Route]:
         """Return what takes the same by HTTP, as protobuf and as JSON."""
         return [
-            _route("/v1/traces", _TracesRequest, _TracesResponse, self.take_traces),
+            _route(
+                "/v1/traces", _TracesRequest, _TracesResponse, self.take_traces, wire=UnreadTraces
+            ),
             _route("/v1/logs", _LogsRequest, _LogsResponse, self.take_logs),
         ]
 
@@ -141,10 +143,20 @@ def _add(
     server.add_generic_rpc_handlers([grpc.method_handlers_generic_handler(service, handlers)])
 
 
-def _route(path: str, request: type[Message], response: type[Message], take: _Take) -> Route:
+def _route(
+    path: str,
+    request: type[Message],
+    response: type[Message],
+    take: _Take,
+    *,
+    wire: type[Message] | None = None,
+) -> Route:
+    """Return what takes exports by HTTP; `wire` has the same form, and is how protobuf is read."""
+
     async def answer(report: HttpReport) -> HttpAnswer:
         is_json = report.content_type == _JSON
-        message = from_json(report.body, request) if is_json else from_bytes(report.body, request)
+        read, kind = (from_json, request) if is_json else (from_bytes, wire or request)
+        message = read(report.body, kind)
         await take(message, report.credential)
         return _to_answer(response(), status=200, is_json=is_json)
 

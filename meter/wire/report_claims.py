@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from meter.domain.event import Claim, Claims, Dimensions, EventBatch, Reports
+from meter.domain.event import Claim, Claims, EventBatch, Reports
 from meter.domain.limits import EVENT_ID_BYTES
 from meter.sources.identity import event_key, request_event_id
 from meter.sources.observation import Source, rank
@@ -84,20 +84,13 @@ def _billed(batch: EventBatch) -> tuple[list[bytes], list[int]]:
     totals = np.zeros(len(batch), np.int64)
     for number in numbers:
         totals += batch.tokens[number]
-    words: dict[int, str] = {}
+    words_of = batch.table.words
     hashes = []
     for place, handle in enumerate(batch.dimension.tolist()):
-        said = words.get(handle)
-        if said is None:
-            said = words[handle] = _words(batch.table[handle])
+        said = words_of(handle)
         for number, column in zip(numbers, counts, strict=True):
             count = column[place]
             if count:
                 said += f"\0{number}:{count}"
         hashes.append(hashlib.blake2b(said.encode(), digest_size=EVENT_ID_BYTES).digest())
     return hashes, totals.tolist()
-
-
-def _words(of: Dimensions) -> str:
-    """Return what of the dimensions decides on the price, and who pays."""
-    return "\0".join([of.account, of.model, of.served_model, of.tier, str(of.mode), of.region])

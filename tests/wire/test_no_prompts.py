@@ -1,5 +1,6 @@
 """Prompts and answers stand nowhere, whatever field of whichever source they come in."""
 
+import contextlib
 import json
 import re
 import zlib
@@ -10,6 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
+from meter.sources.originals import Original, pack
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire import marked
@@ -22,6 +24,8 @@ OTLP = "/opentelemetry.proto.collector.{0}.v1.{1}Service/Export"
 EXPORT_TRACES, EXPORT_LOGS = OTLP.format("trace", "Trace"), OTLP.format("logs", "Logs")
 ENVOY = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
+# How bytes of zlib begin, at any of its levels.
+_PACKED = re.compile(rb"x[\x01\x5e\x9c\xda]")
 # Where what was reported comes to lie; none may be empty, lest the test proves nothing.
 KEPT = ("event_claims", "journal", "observations", "quarantine", "usage_originals")
 
@@ -88,7 +92,8 @@ def test_marks__are_found_when_they_are_there() -> None:
     """The search sees a mark as it is, in other letters, packed, and in hexadecimal."""
     mark = marked.mark("here")
     packed = readable(zlib.compress(mark.encode()))
-    for content in (mark, mark.upper(), packed, mark.encode().hex()):
+    original, _ = pack([Original(bytes(16), bytes(16), {"model": mark})])
+    for content in (mark, mark.upper(), packed, readable(original), mark.encode().hex()):
         heard = Heard()
         heard.add("place", content)
         assert len(heard.marks()) == 1
@@ -164,10 +169,11 @@ def ask(session: Session, heard: Heard) -> None:
 
 def readable(content: bytes) -> bytes:
     """Return bytes as they are, and what is packed in them."""
-    try:
-        return content + b"\n" + zlib.decompress(content)
-    except zlib.error:
-        return content
+    found = [content]
+    for begin in _PACKED.finditer(content):
+        with contextlib.suppress(zlib.error):
+            found.append(zlib.decompressobj().decompress(content[begin.start() :]))
+    return b"\n".join(found)
 
 
 def dump(database_url: str) -> Mapping[str, bytes]:
