@@ -37,6 +37,7 @@ _FINISHES: Final[Mapping[str, int]] = {
 _WORD: Final = re.compile("[a-z_]+")
 # What engines put before the edge's id of a request, and whether each prompt's number follows it.
 _PREFIXES: Final = (("chatcmpl-", False), ("cmpl-", True), ("embd-", True))
+_ANY_PREFIX: Final = tuple(prefix for prefix, _ in _PREFIXES)
 _NUMBER: Final = re.compile(r"-\d{1,6}$")
 _NOTHING: Final[Mapping[str, Any]] = {}
 _NO_COUNT: Final = Unreadable(reason="a count of a span is no whole number")
@@ -139,6 +140,8 @@ def tenant_of(trace_state: str, member: str) -> tuple[str, str]:
 
 def cut_id(request_id: str) -> tuple[str, bool]:
     """Return the edge's id of a request in the engine's, and whether a prompt's number was cut."""
+    if not request_id.startswith(_ANY_PREFIX):
+        return request_id, False
     for prefix, is_numbered in _PREFIXES:
         if request_id.startswith(prefix):
             cut = request_id[len(prefix) :]
