@@ -17,6 +17,7 @@ ACCOUNTS = "tokenworks.meter.v1.AccountService"
 AUDIT = "tokenworks.meter.v1.AuditService"
 CLOCK = "tokenworks.meter.v1.ClockService"
 ENERGY = "tokenworks.meter.v1.EnergyService"
+ENGINES = "tokenworks.meter.v1.EngineService"
 PRODUCERS = "tokenworks.meter.v1.ProducerService"
 BILLING = "tokenworks.billing.v1.BillingService"
 
@@ -29,7 +30,7 @@ def meter(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield running
 
 
-@pytest.mark.parametrize("service", ["", METER, ACCOUNTS, CLOCK, ENERGY, BILLING])
+@pytest.mark.parametrize("service", ["", METER, ACCOUNTS, CLOCK, ENERGY, ENGINES, BILLING])
 def test_health__serves(meter: RunningMeter, service: str) -> None:
     """The server as a whole and each of its services say that they serve, without an API key."""
     assert health_of(Session(meter), service) == SERVING
@@ -66,6 +67,7 @@ def test_reflection__lists_the_services(meter: RunningMeter) -> None:
         AUDIT,
         CLOCK,
         ENERGY,
+        ENGINES,
         BILLING,
         PRODUCERS,
         "grpc.health.v1.Health",
