@@ -132,6 +132,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             try:
                 answer = await call(readable(request), context)
             except Exception as error:  # noqa: BLE001  the RPC edge
+                del request
                 return await self._fail(context, error)
             self._mark(context)
             return answer
@@ -148,6 +149,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
                 async for answer in call(readable(request), context):
                     yield answer
             except Exception as error:  # noqa: BLE001  the RPC edge
+                del request
                 await self._fail(context, error)
             self._mark(context)
 
@@ -174,6 +176,9 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
         known = as_meter_error(error)
         if known is error:
             self._refusals.note(known, code=code_of(known).name)
+        # The call and the error that ends it hold each other until garbage is looked for: what was
+        # sent must not hang on them by the frames that it has passed.
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         error = known
         self._metrics.calls_failed.labels(error.reason).inc()
         message = _bounded(error.message)
