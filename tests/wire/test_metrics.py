@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import grpc
+import psycopg
 import pytest
 
 from billing.metrics import CATALOGUE as BILLING_CATALOGUE
 from meter.metrics import CATALOGUE as METER_CATALOGUE
-from tests.running_meter import RunningMeter
+from tests.postgres import Cluster
+from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import Session, event, opening, rows
 from tests.wire.talk import (
     commits_held,
@@ -45,6 +47,19 @@ def test_catalogue__is_what_is_served(running_meter: RunningMeter) -> None:
     for entry in catalogue:
         assert f"# HELP {entry.name} {entry.meaning}" in page
         assert entry.name in DOCUMENTED.read_text("utf-8")
+
+
+def test_standbys_missing__counts_those_that_do_not_follow(
+    cluster: Cluster, tmp_path: Path
+) -> None:
+    """A server that waits for standbys says how many are away; what it needs to see is granted."""
+    with cluster.database() as url, psycopg.connect(url, autocommit=True) as connection:
+        connection.execute("GRANT pg_read_all_stats TO tokenworks_ingest")
+        settings = {"durable_standbys": "east,west"}
+        with running_meter_on(url, folder=tmp_path, settings=settings) as meter:
+            assert read_metric(meter, "tokenworks_standbys_missing") == 2
+        # A role is the whole cluster's.
+        connection.execute("REVOKE pg_read_all_stats FROM tokenworks_ingest")
 
 
 def test_tokens__by_tier_model_and_class(session: Session) -> None:
