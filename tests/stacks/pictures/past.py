@@ -47,7 +47,8 @@ def _levels(groups: Sequence[Json]) -> list[list[Json]]:
     for group in groups:
         for rule in group["rules"]:
             if "record" in rule:
-                asked = set(re.findall(RECORDED, rule["expr"]))
+                # One that asks for itself asks for what it was before.
+                asked = set(re.findall(RECORDED, rule["expr"])) - {rule["record"]}
                 level = 1 + max((level_of[name] for name in asked), default=-1)
                 level_of[rule["record"]] = level
                 if level == len(levels):
