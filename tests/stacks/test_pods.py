@@ -117,10 +117,12 @@ def test_service__finds_the_meter_alone(engine: Engine) -> None:
 
 def test_service__leads_to_ports_that_are_open(engine: Engine) -> None:
     """Each port of the Service is one of the container, and one that the meter listens on."""
-    container = _container(engine.get("Deployment", values=MINIMAL))
-    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    whole = _container(engine.get("Deployment"))
+    ports = {each["name"]: each["containerPort"] for each in whole["ports"]}
     service = engine.get("Service")["spec"]["ports"]
     assert {each["targetPort"]: each["port"] for each in service} == ports
+    container = _container(engine.get("Deployment", values=MINIMAL))
+    assert ports.keys() >= {each["name"] for each in container["ports"]} == {"grpc", "http"}
     told = {item["name"]: item.get("value") for item in container["env"]}
     assert told["TOKENWORKS_GRPC_ADDRESS"] == f"0.0.0.0:{ports['grpc']}"
     assert told["TOKENWORKS_HTTP_ADDRESS"] == f"0.0.0.0:{ports['http']}"
@@ -161,7 +163,8 @@ def test_deployment__may_be_reached(
 ) -> None:
     """What the meter is told makes it listen to other machines, and it does not refuse to."""
     deployment = engine.get("Deployment", values=engine.values(case))
-    for name, value in _environment(deployment, folder=tmp_path).items():
+    sources = str(engine.values(case).get("sources", ""))
+    for name, value in _environment(deployment, folder=tmp_path, sources=sources).items():
         monkeypatch.setenv(name, value)
     settings = read_settings()
     assert not is_loopback(settings.grpc_address)
@@ -226,22 +229,26 @@ def _container(manifest: Manifest) -> Manifest:
 
 
 def _environment(
-    manifest: Manifest, *, folder: Path, database_url: str = "postgresql://h"
+    manifest: Manifest, *, folder: Path, database_url: str = "postgresql://h", sources: str = ""
 ) -> dict[str, str]:
-    """What the container finds in its environment; its files lie in `folder`."""
+    """What the container finds in its environment; its files lie in `folder`.
+
+    `sources` is the text of the file of sources, which a ConfigMap has.
+    """
     pod = find_pod(manifest)
     assert pod is not None
     (container,) = pod["containers"]
     places = {}
     for mount in container.get("volumeMounts", []):
         (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
-        if "secret" not in volume:
+        if not {"secret", "configMap"} & volume.keys():
             continue
-        secret = volume["secret"]
         place = folder / mount["mountPath"].strip("/")
         place.mkdir(parents=True, exist_ok=True)
-        for item in secret["items"]:
+        for item in volume.get("secret", {"items": ()})["items"]:
             (place / item["path"]).write_text(SECRETS[item["key"]], "ascii")
+        if "configMap" in volume:
+            (place / "sources.toml").write_text(sources, "utf-8")
         places[mount["mountPath"]] = str(place)
     told = {}
     for item in container["env"]:
