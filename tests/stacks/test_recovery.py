@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import grpc
 import psycopg
 import pytest
 
@@ -17,7 +16,7 @@ from cli.postgres.supervisor import Postgres
 from tests.faults.steps import Steps
 from tests.running_meter import running_meter_on
 from tests.wire.session import Session, event, opening, rows
-from tests.wire.talk import Talk, talking, wait_until
+from tests.wire.talk import Talk, is_recording, talking, wait_until
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 pytestmark = pytest.mark.stacks
@@ -79,7 +78,7 @@ def test_pages__bring_a_lost_database_back(
         postgres.start(password=None)
         steps.run("wait")
         with archiving(steps, postgres, folder=place / "archive-2"):
-            wait_until(lambda: is_open(session))
+            wait_until(lambda: is_recording(session))
             with talking(session) as talk:
                 talk.say(opening(first_sequence=3), batches[2])
                 assert talk.hear().opened.next_sequence == 3
@@ -165,12 +164,3 @@ def durable_sequence(talk: Talk) -> int:
     """Ask by a heartbeat what is durable."""
     talk.say(meter_service_pb2.StreamUsageRequest(heartbeat=meter_service_pb2.Heartbeat()))
     return talk.hear().ack.durable_sequence
-
-
-def is_open(session: Session) -> bool:
-    """Tell whether the meter has found its database again."""
-    try:
-        session.exchange(opening("probe"))
-    except grpc.RpcError:
-        return False
-    return True

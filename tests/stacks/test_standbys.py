@@ -5,7 +5,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import grpc
 import psycopg
 import pytest
 
@@ -15,7 +14,7 @@ from cli.postgres.programs import find_programs
 from cli.postgres.supervisor import Postgres
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import Response, Session, event, opening, rows
-from tests.wire.talk import Talk, failure_of, talking, wait_until
+from tests.wire.talk import Talk, failure_of, is_recording, talking, wait_until
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 pytestmark = pytest.mark.stacks
@@ -157,7 +156,7 @@ def test_standby__promoted_before_it_had_everything(pair: Pair, meter: RunningMe
         pair.fail_over()
         assert failure_of(lambda: [ask(talk) for _ in iter(int, 1)])[0] == "UNAVAILABLE"
 
-    wait_until(lambda: is_open(session))
+    wait_until(lambda: is_recording(session))
     with talking(session) as talk:
         talk.say(opening(first_sequence=3), batches[2])
         assert talk.hear().opened.next_sequence == 3
@@ -180,7 +179,7 @@ def test_url__names_both(pair: Pair, tmp_path: Path) -> None:
         with psycopg.connect(pair.standby.url(), autocommit=True) as connection:
             connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
             connection.execute("SELECT pg_reload_conf()")
-        wait_until(lambda: is_open(session))
+        wait_until(lambda: is_recording(session))
         session.exchange(opening(), rows(2, event(tokens={INPUT: 100})))
         assert session.counted() == {("acme", "high", INPUT): 110}
 
@@ -192,12 +191,3 @@ def test_start__without_the_privilege(pair: Pair, tmp_path: Path) -> None:
         running_meter_on(pair.url, folder=tmp_path, settings=SETTINGS),
     ):
         pass
-
-
-def is_open(session: Session) -> bool:
-    """Tell whether the meter has found its database again."""
-    try:
-        session.exchange(opening("probe"))
-    except grpc.RpcError:
-        return False
-    return True

@@ -16,7 +16,7 @@ from grpc_health.v1 import health_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.running_meter import RunningMeter
-from tests.wire.session import LOOK_SECONDS, Response, Session, reason_of
+from tests.wire.session import LOOK_SECONDS, Response, Session, event, opening, reason_of, rows
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 WAIT_SECONDS_MAX = 60.0
@@ -70,6 +70,15 @@ def health_of(session: Session, service: str = "tokenworks.meter.v1.MeterService
     request = health_pb2.HealthCheckRequest(service=service)
     answer: health_pb2.HealthCheckResponse = check(request, timeout=10, wait_for_ready=True)
     return int(answer.status)
+
+
+def is_recording(session: Session) -> bool:
+    """Tell whether the meter records again: a stream may open before what writes has noticed."""
+    try:
+        session.exchange(opening("probe"), rows(1, event(tokens={usage_pb2.TOKEN_CLASS_INPUT: 0})))
+    except grpc.RpcError:
+        return False
+    return True
 
 
 def read_http(meter: RunningMeter, path: str) -> tuple[int, str]:
