@@ -40,7 +40,7 @@ from meter.metrics import Metrics
 from meter.options import Addresses, MeterOptions
 from meter.production import Production
 from meter.readiness import Readiness, SchemaLook
-from meter.receivers import make_receivers, make_routes
+from meter.receivers import Receivers, make_receivers
 from meter.registry import Registry
 from meter.running import Meter
 from meter.runtime.driven_clock import ClockDriver, DrivenClock
@@ -258,7 +258,7 @@ def _build(
     readiness = Readiness(database_seconds=registry.age_seconds)
     reachable = threading.Event()
     reachable.set()
-    routes, otlp_routes = make_routes(options, parts, door=ground.door)
+    receivers = make_receivers(options, parts, door=ground.door)
     return Meter(
         registry=registry,
         leases=leases,
@@ -284,12 +284,12 @@ def _build(
         looks=[engines.look, *(resident.on_watch for resident in lodged)],
         energy_scrape_seconds=options.energy_scrape_seconds,
         server=_make_server(
-            options, ground, parts=parts, driver=driver, energy=energy, lodged=lodged
+            options, ground, parts, driver=driver, energy=energy, lodged=lodged, receivers=receivers
         ),
         http=HttpServer(
-            {**make_pages(metrics, find_obstacles=readiness.obstacles), **routes, **otlp_routes}
+            {**make_pages(metrics, find_obstacles=readiness.obstacles), **receivers.all_routes}
         ),
-        otlp_http=[HttpServer(otlp_routes)] if options.otlp else [],
+        otlp_http=[HttpServer(receivers.otlp_routes)] if options.otlp else [],
         readiness=readiness,
         schema=SchemaLook(find_missing, connection_count=partial(connection_count, engine)),
         certificates=ground.certificates,
@@ -313,11 +313,12 @@ def _edge_reads(
 def _make_server(
     options: MeterOptions,
     ground: _Ground,
-    *,
     parts: StreamParts,
+    *,
     driver: ClockDriver | None,
     energy: EnergyRecorder,
     lodged: Sequence[Resident],
+    receivers: Receivers,
 ) -> Server:
     engine, clock, door, registry = ground.engine, ground.clock, ground.door, ground.registry
     return Server(
@@ -353,6 +354,6 @@ def _make_server(
         door=door,
         bounds=parts.bounds,
         residents={resident.name: resident.add_to for resident in lodged},
-        receivers=make_receivers(options, parts, door=door),
+        receivers=receivers.services,
         access={name: rule for it in lodged for name, rule in it.access.items()},
     )

@@ -3,7 +3,7 @@
 Several sources may see the same request; `rank` says whose report is counted.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import Final
@@ -57,6 +57,20 @@ class Unreadable:
     """
 
     reason: str
+
+
+def sort_out(
+    reports: Iterable[Observation | Unreadable],
+) -> tuple[list[Observation], list[Unreadable]]:
+    """Return what can be read and what cannot, each in its order."""
+    observations: list[Observation] = []
+    faults: list[Unreadable] = []
+    for report in reports:
+        if isinstance(report, Observation):
+            observations.append(report)
+        else:
+            faults.append(report)
+    return observations, faults
 
 
 # Who is nearer to the caller knows for whom a request ran; who is nearer to the engine does not.

@@ -17,7 +17,7 @@ from meter.sources.cloud_events import (
     parse_structured,
     read,
 )
-from meter.sources.observation import Observation, Source, Unreadable
+from meter.sources.observation import Observation, Source, Unreadable, sort_out
 from meter.sources.places import Places
 from meter.wire.http_reports import HttpAnswer, HttpReport, Route
 from meter.wire.observed import ObservedIntake
@@ -82,15 +82,8 @@ class CloudEventDesk:
                 Reason.MESSAGE_TOO_LARGE,
                 f"The call has {len(events)} events. Send at most {BATCH_EVENTS_MAX}.",
             )
-        observations: list[Observation] = []
-        faults: list[Unreadable] = []
         received_ms = self._clock.now_ms()
-        for found in read(events, places=self._places, received_ms=received_ms):
-            if isinstance(found, Observation):
-                observations.append(found)
-            else:
-                faults.append(found)
-        return observations, faults
+        return sort_out(read(events, places=self._places, received_ms=received_ms))
 
 
 def _parse(report: HttpReport) -> Sequence[CloudEvent]:

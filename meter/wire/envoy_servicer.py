@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 from meter.domain.credential import Credential
 from meter.domain.limits import OBSERVED_AT_ONCE_MAX
 from meter.sources.envoy import PROFILE, read
-from meter.sources.observation import Observation, Source, Unreadable
+from meter.sources.observation import Source, sort_out
 from meter.sources.places import Places
 from meter.wire.door import RegistryDoor
 from meter.wire.held import HeldReports
@@ -98,13 +98,9 @@ class EnvoyServicer:
         now_ms = self._parts.clock.now_ms()
         for first in range(0, len(entries), OBSERVED_AT_ONCE_MAX):
             some = entries[first : first + OBSERVED_AT_ONCE_MAX]
-            observations: list[Observation] = []
-            faults: list[Unreadable] = []
-            for found in read(some, node=node, places=self._places, received_ms=now_ms):
-                if isinstance(found, Observation):
-                    observations.append(found)
-                else:
-                    faults.append(found)
+            observations, faults = sort_out(
+                read(some, node=node, places=self._places, received_ms=now_ms)
+            )
             self._faults.note(Source.ENVOY, faults)
             self._held.hold(observations, credential=credential)
             await asyncio.sleep(0)

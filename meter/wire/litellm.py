@@ -7,7 +7,7 @@ from meter.domain.clock import Clock
 from meter.domain.errors import MeterError, Overloaded, Reason
 from meter.domain.limits import BATCH_EVENTS_MAX, LITELLM_BODY_BYTES_MAX
 from meter.sources.litellm import PROFILE, NoRecords, parse, read
-from meter.sources.observation import Observation, Source, Unreadable
+from meter.sources.observation import Observation, Source, Unreadable, sort_out
 from meter.sources.places import Places
 from meter.wire.http_reports import HttpAnswer, HttpReport, Route, format_json_error
 from meter.wire.observed import ObservedIntake
@@ -65,15 +65,8 @@ class LiteLlmDesk:
                 Reason.MESSAGE_TOO_LARGE,
                 f"The call has {len(records)} records. Send at most {BATCH_EVENTS_MAX}.",
             )
-        observations: list[Observation] = []
-        faults: list[Unreadable] = []
         received_ms = self._clock.now_ms()
-        for found in read(records, places=self._places, received_ms=received_ms):
-            if isinstance(found, Observation):
-                observations.append(found)
-            else:
-                faults.append(found)
-        return observations, faults
+        return sort_out(read(records, places=self._places, received_ms=received_ms))
 
 
 def format_error(error: MeterError, *, status: int, content_type: str) -> HttpAnswer:
