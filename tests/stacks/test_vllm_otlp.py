@@ -48,7 +48,10 @@ class Stage:
                 endpoint=place.replace("tokenworks:4317", self.meter.otlp_grpc), insecure=True
             )
         (place,) = re.findall("`(http://tokenworks:4318/.*?)`", PAGE)
-        return HttpExporter(endpoint=place.replace("tokenworks:4318", self.meter.otlp_http))
+        exporter: SpanExporter = HttpExporter(
+            endpoint=place.replace("tokenworks:4318", self.meter.otlp_http)
+        )
+        return exporter
 
     def serve(self, headers: Mapping[str, str], *, protocol: str = "grpc") -> None:
         """Trace a request that came with these headers, as vLLM does, and export it."""
