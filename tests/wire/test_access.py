@@ -17,7 +17,7 @@ from opentelemetry.proto.collector.logs.v1 import logs_service_pb2
 from opentelemetry.proto.collector.trace.v1 import trace_service_pb2
 
 from billing.access import BILLING_ACCESS
-from meter.access import METER_ACCESS, Access, Place, on_account
+from meter.access import HTTP_ACCESS, METER_ACCESS, Access, Place, on_account
 from meter.domain.credential import Role
 from tests.billing.town import book_toml, contract_toml
 from tests.billing.wire.office import BEGIN, NOVEMBER, Office
@@ -37,6 +37,7 @@ from tests.wire.access_probes import (
     Things,
 )
 from tests.wire.account_server import NOW, Caller, account_server_on
+from tests.wire.posting import post
 from tests.wire.session import CALL_SECONDS_MAX, Session, event, opening, reason_of
 from tokenworks.billing.v1 import billing_service_pb2 as billing
 from tokenworks.meter.v1 import account_service_pb2 as pb
@@ -225,6 +226,21 @@ def test_access__each_call(world: World, role: Role, place: str) -> None:
             if any(it.encode() in answer for it in told):
                 wrong.append((name, account, f"told of others: {answer!r}"))
     assert not wrong
+
+
+@pytest.mark.parametrize("path", HTTP_ACCESS)
+def test_access__each_report_by_http(world: World, path: str) -> None:
+    """Who may report by HTTP is whom the table lets in, and without an API key nobody."""
+    rule = HTTP_ACCESS[path]
+    assert rule.place is Place.OWN
+    wrong = []
+    for (role, place), key in world.keys.items():
+        status = post(world.meter, path, b"", api_key=key, content_type="no/such").status
+        # Who is let in hears that there is no such kind of report.
+        if status != (415 if role in rule.roles else 403):
+            wrong.append((role, place, status))
+    assert not wrong
+    assert post(world.meter, path, b"", api_key="").status == 401
 
 
 @settings(max_examples=150, deadline=None)
