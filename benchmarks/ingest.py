@@ -13,6 +13,7 @@ import psycopg
 
 from benchmarks.measurement import Measurement, check_answer
 from benchmarks.plant import Plant, running_plant
+from benchmarks.processor import main_thread_seconds, processor_seconds
 from benchmarks.workload import ACCOUNTS, MODELS, TIERS, account_name, lengths
 from tokenworks.meter.v1 import meter_service_pb2, meter_service_pb2_grpc, usage_pb2
 
@@ -30,13 +31,15 @@ _MACHINE = (
 )
 
 
-def measure_stream(seconds: float) -> Measurement:
+def measure_stream(seconds: float, *, events: int = _BATCH_EVENTS) -> Measurement:
     """Record batches of columns on eight streams, beside a binary COPY of the journal's bytes."""
     _, source = lengths()
     with running_plant() as plant:
         wal_bytes = plant.query(_WAL)[0]
-        report = _run_stream_load(plant, seconds=seconds)
+        before = _processor_seconds(plant)
+        report = _run_stream_load(plant, seconds=seconds, events=events)
         lag_seconds = plant.wait_until_counted(seconds=60)
+        after = _processor_seconds(plant)
         tokens, events = plant.query(
             "SELECT sum(input + cache_read + output), sum(request_count) FROM usage"
         )
@@ -51,7 +54,7 @@ def measure_stream(seconds: float) -> Measurement:
         value=report["events"] / report["seconds"],
         bound=bound,
         bound_of="binary COPY of the journal's own bytes, a commit each segment, events/s",
-        workload=f"{seconds:g} s, {_PRODUCERS} producers, batches of {_BATCH_EVENTS} columns, "
+        workload=f"{seconds:g} s, {_PRODUCERS} producers, batches of {events} events, "
         f"{ACCOUNTS} accounts × {len(MODELS)} models × {len(TIERS)} tiers, {source}; {_MACHINE}",
         notes={
             "counted_behind_seconds": round(lag_seconds, 2),
@@ -59,8 +62,27 @@ def measure_stream(seconds: float) -> Measurement:
             "wal_bytes_per_event": round(int(wal_bytes) / report["events"], 2),
             "usage_bytes_per_row": round(usage_bytes / rows, 1),
             "sent_bytes_per_event": round(report["bytes"] / report["events"], 2),
+            # Microseconds an event are seconds a million.
+            **{
+                f"processor_seconds_per_million_{name}": round(
+                    (after[name] - before[name]) / report["events"] * 1e6, 4
+                )
+                for name in after
+            },
+            "processor_seconds_per_million_load": round(
+                report["processor_seconds"] / report["events"] * 1e6, 4
+            ),
         },
     )
+
+
+def _processor_seconds(plant: Plant) -> dict[str, float]:
+    """Return how long the parts of a plant had a core by now, in seconds."""
+    return {
+        "meter": processor_seconds(plant.meter_pid),
+        "meter_loop": main_thread_seconds(plant.meter_pid),
+        "postgres": processor_seconds(plant.find_postgres_pid()),
+    }
 
 
 def measure_events(seconds: float) -> Measurement:
@@ -99,11 +121,11 @@ def measure_unary(seconds: float) -> Measurement:
     )
 
 
-def _run_stream_load(plant: Plant, *, seconds: float) -> dict[str, Any]:
+def _run_stream_load(plant: Plant, *, seconds: float, events: int) -> dict[str, Any]:
     orders = {
         "target": plant.target,
         "api_key": plant.api_key,
-        "events": _BATCH_EVENTS,
+        "events": events,
         "producers": _PRODUCERS,
         "seconds": seconds,
     }

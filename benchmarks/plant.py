@@ -45,6 +45,11 @@ class Plant:
         with psycopg.connect(self.database_url) as connection:
             return connection.execute(statement.encode()).fetchone()
 
+    def find_postgres_pid(self) -> int:
+        """Return the process of the server, whose children serve."""
+        data = self.query("SHOW data_directory")[0]
+        return int((Path(data) / "postmaster.pid").read_text("ascii").split()[0])
+
     def wait_until_counted(self, *, seconds: float) -> float:
         """Return how long counting took to reach the journal's end; raises after `seconds`."""
         begin = time.monotonic()

@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from meter.planes import half_bytes_of, to_planes
 from tokenworks.meter.v1 import usage_pb2
 
 ACCOUNTS: Final = 1_000
@@ -55,55 +56,62 @@ class Batches:
         self.events = events
         random_numbers = np.random.default_rng(seed)
         table = np.array(pairs, np.int64)
-        self.columns: list[bytes] = []
+        self._planes: list[bytes] = []
         self.tokens: list[int] = []
         for _ in range(count):
-            columns, tokens = _columns(random_numbers, events=events, model=model, table=table)
-            self.columns.append(columns)
+            planes, tokens = _planes(random_numbers, events=events, model=model, table=table)
+            self._planes.append(planes)
             self.tokens.append(tokens)
 
     def message(self, sequence: int) -> bytes:
         """Return the StreamUsageRequest of a number; batch contents repeat in turn."""
-        columns = self.columns[sequence % len(self.columns)]
-        head = b"\x08" + _varint(sequence) + b"\x1a" + _varint(len(columns))
-        return b"\x12" + _varint(len(head) + len(columns)) + head + columns
+        planes = self._planes[sequence % len(self._planes)]
+        # The fields `sequence` and `planes` of a batch.
+        head = b"\x08" + _varint(sequence) + b"\x2a" + _varint(len(planes))
+        return b"\x12" + _varint(len(head) + len(planes)) + head + planes
 
     def tokens_of(self, sequence: int) -> int:
         """Return the tokens in the batch of a number."""
-        return self.tokens[sequence % len(self.columns)]
+        return self.tokens[sequence % len(self._planes)]
 
 
-def _columns(
+def _planes(
     random_numbers: np.random.Generator,
     *,
     events: int,
     model: str,
     table: np.ndarray[tuple[int, int], np.dtype[np.int64]],
 ) -> tuple[bytes, int]:
-    keys = random_numbers.integers(0, ACCOUNTS * len(TIERS), events)
-    distinct, index = np.unique(keys, return_inverse=True)
+    accounts, account = np.unique(
+        random_numbers.integers(0, ACCOUNTS, events), return_inverse=True
+    )
     drawn = table[random_numbers.integers(0, len(table), events)]
     cached = (drawn[:, 0] * random_numbers.random(events) * 0.5).astype(np.int64)
-    form = usage_pb2.UsageColumns()
+    form = usage_pb2.UsagePlanes(
+        event_count=events,
+        accounts=[account_name(number) for number in accounts.tolist()],
+        services=[usage_pb2.Dimensions(model=model, tier=tier, pool="h200-a") for tier in TIERS],
+        account_index=_column(account),
+        service_index=_column(random_numbers.integers(0, len(TIERS), events)),
+        end_offset_ms=_column(np.sort(random_numbers.integers(0, 200, events))),
+        duration_ms=_column(20 * drawn[:, 1] + 200),
+    )
     form.base_time.FromMilliseconds(time.time_ns() // 10**6 - 1_000)
-    for key in distinct.tolist():
-        form.dimensions.add(
-            account=account_name(key // len(TIERS)),
-            model=model,
-            tier=TIERS[key % len(TIERS)],
-            pool="h200-a",
-        )
-    form.dimensions_index.extend(index.tolist())
-    form.end_offset_ms.extend(np.sort(random_numbers.integers(0, 200, events)).tolist())
-    form.duration_ms.extend((20 * drawn[:, 1] + 200).tolist())
     classes = (
         (usage_pb2.TOKEN_CLASS_INPUT, drawn[:, 0] - cached),
         (usage_pb2.TOKEN_CLASS_CACHE_READ, cached),
         (usage_pb2.TOKEN_CLASS_OUTPUT, drawn[:, 1]),
     )
     for token_class, counts in classes:
-        form.tokens.add(token_class=token_class, counts=counts.tolist())
+        form.tokens.add(token_class=token_class, counts=_column(counts))
     return form.SerializeToString(), int(drawn.sum())
+
+
+def _column(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> usage_pb2.PlaneColumn:
+    base = int(values.min())
+    half_bytes = half_bytes_of(int(values.max()) - base)
+    planes = to_planes(values - base, half_bytes)
+    return usage_pb2.PlaneColumn(half_bytes=half_bytes, base=base, planes=planes)
 
 
 def _varint(number: int) -> bytes:

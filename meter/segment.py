@@ -16,12 +16,13 @@ import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from meter.domain.event import DEFAULTS, SIGN, EventBatch, Int64Array, Origin
 from meter.domain.limits import COUNT_EVENTS_MAX, EVENT_ID_BYTES
+from meter.planes import Packed, from_planes, half_bytes_of, planes_size, to_planes
 
 VERSION: Final = 1
 SIGNED_VERSION: Final = 2
@@ -42,8 +43,6 @@ HEAD_START_BYTES: Final = _HEADER.size
 _FIRST_COLUMN: Final = b'"columns":[["dimension",'
 # Values that are compared one after the other; above it, each row's value is looked up.
 _COMPARED_MAX: Final = 16
-# The bytes of a column.
-Packed: TypeAlias = bytes | memoryview
 
 
 class Column(NamedTuple):
@@ -147,7 +146,7 @@ def decode(body: bytes) -> Segment:
     tokens: dict[int, Int64Array] = {}
     for fields in header["columns"]:
         column = Column(*fields)
-        length = _packed_bytes(count, column.half_bytes)
+        length = planes_size(count, column.half_bytes)
         values = _unpack(body[place : place + length], column, count)
         place += length
         if column.name.startswith("tokens."):
@@ -201,7 +200,7 @@ def read_head(body: bytes) -> Head:
     parts: dict[str, Part] = {}
     for fields in header["columns"]:
         column = Column(*fields)
-        length = _packed_bytes(count, column.half_bytes)
+        length = planes_size(count, column.half_bytes)
         parts[column.name] = Part(column=column, offset=place, size_bytes=length)
         place += length
     return Head(event_count=count, parts=parts)
@@ -221,7 +220,7 @@ def read_first(body: bytes, *, count: int) -> Part:
     return Part(
         column=column,
         offset=_HEADER.size + size,
-        size_bytes=_packed_bytes(count, column.half_bytes),
+        size_bytes=planes_size(count, column.half_bytes),
     )
 
 
@@ -285,53 +284,22 @@ def _pack(name: str, values: Int64Array) -> tuple[Column, bytes]:
         return Column(name, 0, 0, None), b""
     base = int(values.min())
     offsets = values - base
-    half_bytes = _half_bytes(offsets)
+    half_bytes = half_bytes_of(int(offsets.max()))
     if name == "end_ms" and half_bytes > 1:
         # Reports arrive nearly in order of time: the steps are often narrower than the span.
         start = int(values[0])
-        steps = np.diff(values, prepend=start)
+        steps = np.zeros_like(values)
+        np.subtract(values[1:], values[:-1], out=steps[1:])
         step_base = int(steps.min())
         steps -= step_base
-        narrower = _half_bytes(steps)
+        narrower = half_bytes_of(int(steps.max()))
         if narrower < half_bytes:
-            return Column(name, narrower, step_base, start), _planes(steps, narrower)
-    return Column(name, half_bytes, base, None), _planes(offsets, half_bytes)
-
-
-def _half_bytes(values: Int64Array) -> int:
-    return (int(values.max()).bit_length() + 3) // 4
-
-
-def _planes(values: Int64Array, half_bytes: int) -> bytes:
-    planes = np.ascontiguousarray(values, "<i8").view(np.uint8).reshape(-1, 8)
-    whole, rest = divmod(half_bytes, 2)
-    data = [planes[:, plane].tobytes() for plane in range(whole)]
-    if rest:
-        top = planes[:, whole]
-        low, high = top[0::2], top[1::2]
-        packed = low.copy()
-        packed[: len(high)] |= high << 4
-        data.append(packed.tobytes())
-    return b"".join(data)
-
-
-def _packed_bytes(count: int, half_bytes: int) -> int:
-    whole, rest = divmod(half_bytes, 2)
-    return whole * count + rest * ((count + 1) // 2)
+            return Column(name, narrower, step_base, start), to_planes(steps, narrower)
+    return Column(name, half_bytes, base, None), to_planes(offsets, half_bytes)
 
 
 def _unpack(data: Packed, column: Column, count: int) -> Int64Array:
-    raw = np.frombuffer(data, np.uint8)
-    planes = np.zeros((count, 8), np.uint8)
-    whole, rest = divmod(column.half_bytes, 2)
-    for plane in range(whole):
-        planes[:, plane] = raw[plane * count : (plane + 1) * count]
-    if rest:
-        packed = raw[whole * count :]
-        planes[0::2, whole] = packed & 15
-        planes[1::2, whole] = packed[: count // 2] >> 4
-    values: Int64Array = planes.view("<i8").reshape(count).astype(np.int64, copy=False)
-    values += column.base
+    values = from_planes(data, half_bytes=column.half_bytes, base=column.base, count=count)
     if column.start is not None:
         np.cumsum(values, out=values)
         values += column.start

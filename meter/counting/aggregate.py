@@ -1,8 +1,8 @@
 """Adds events up per dimension, interval, band and way of ending; pure, exact, in integers."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 
@@ -21,9 +21,13 @@ from meter.domain.tokens import (
 )
 from meter.segment import Segment
 
+Part = TypeVar("Part")
+# A class, or the number of one that this server may not know.
+Number = TypeVar("Number", int, TokenClass)
+
 _BANDS: Final = len(BAND_EDGES) + 1
 _FINISHES: Final = len(FinishClass)
-_CLASS_OF_FINISH: Final = np.array(
+_FINISH_CLASSES: Final = np.array(
     [
         0,
         *(
@@ -35,8 +39,9 @@ _CLASS_OF_FINISH: Final = np.array(
     ],
     np.int64,
 )
-# Keys are counted densely while their product stays below this; else they are sorted.
-_DENSE_KEYS_MAX: Final = 4_000_000
+# Keys are counted densely up to here, or to as many for each event; else they are sorted.
+_DENSE_KEYS_MAX: Final = 1_000_000
+_DENSE_KEYS_PER_EVENT: Final = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,69 +71,136 @@ def aggregate(segments: Sequence[Segment]) -> UsageDelta:
 
     What a correction takes back is subtracted under the very keys under which it was counted.
     """
-    dimension = np.concatenate([part.columns["dimension"] for part in segments])
-    end_ms = np.concatenate([part.columns["end_ms"] for part in segments])
-    interval = end_ms // INTERVAL_MS
+    dimension = _joined(segments, lambda part: part.columns["dimension"])
+    end_ms = _joined(segments, lambda part: part.columns["end_ms"])
     tokens = _tokens(segments, len(dimension))
-    finish = _CLASS_OF_FINISH[_column(segments, "finish")]
-    band = np.searchsorted(BAND_EDGES, _total(tokens, PROMPT_CLASSES, len(dimension)), "right")
-    estimated = _column(segments, "quality") != Quality.FINAL
-    sign = _column(segments, SIGN) if any(part.is_correction for part in segments) else None
+    first_dimension = int(dimension.min())
+    kinds, kind = _kinds(segments, tokens=tokens, end_ms=end_ms)
+    span = int(dimension.max()) - first_dimension + 1
+    code = dimension - first_dimension
+    if len(kinds) > 1:
+        code += kind * span
+    known, place, size = _places(code, span * len(kinds))
+    sign = _find_column(segments, SIGN)
     if sign is not None:
         # After the band: an event that is taken back lies where its prompt has put it.
         tokens = {number: counts * sign for number, counts in tokens.items()}
-    first_dimension, first_interval = int(dimension.min()), int(interval.min())
-    intervals = int(interval.max()) - first_interval + 1
-    code = (dimension - first_dimension) * intervals + (interval - first_interval)
-    code = (code * _BANDS + band) * _FINISHES + (finish - 1)
-    keys, row = _rows(code)
 
-    def add(values: Int64Array) -> Int64Array:
-        sums = np.zeros(len(keys), np.int64)
-        np.add.at(sums, row, values)
-        return sums
+    def add(values: Int64Array, rows: Int64Array = place) -> Int64Array:
+        sums = np.zeros(size, np.int64)
+        np.add.at(sums, rows, values)
+        return sums[kept]
 
-    finish_class = keys % _FINISHES + 1
+    present = np.bincount(place, minlength=size)
+    kept = np.flatnonzero(present)
+    of_kind, of_dimension = np.divmod(kept if known is None else known, span)
     sums = {TokenClass(number): add(counts) for number, counts in tokens.items()}
-    output = _total({int(k): v for k, v in sums.items()}, OUTPUT_CLASSES, len(keys))
-    everything = _total(tokens, frozenset(TokenClass), len(dimension))
-    keys = keys // _FINISHES
-    place = keys // _BANDS
+    finish_class = kinds[of_kind] % _FINISHES + 1
+    output = _total(sums, OUTPUT_CLASSES, len(kept))
+    estimated = np.zeros(len(kept), np.int64)
+    quality = _find_column(segments, "quality")
+    if quality is not None:
+        doubtful = np.flatnonzero(quality != Quality.FINAL)
+        for counts in tokens.values():
+            estimated += add(counts[doubtful], place[doubtful])
     return UsageDelta(
-        dimension_id=place // intervals + first_dimension,
-        interval_start_ms=(place % intervals + first_interval) * INTERVAL_MS,
-        band=keys % _BANDS,
+        dimension_id=of_dimension + first_dimension,
+        interval_start_ms=kinds[of_kind] // (_BANDS * _FINISHES) * INTERVAL_MS,
+        band=kinds[of_kind] // _FINISHES % _BANDS,
         finish_class=finish_class,
         tokens=sums,
-        request_count=np.bincount(row, minlength=len(keys)).astype(np.int64)
-        if sign is None
-        else add(sign),
+        request_count=present[kept].astype(np.int64) if sign is None else add(sign),
         delivered_output_count=np.where(finish_class == FinishClass.DELIVERED, output, 0),
-        estimated_count=add(np.where(estimated, everything, 0))
-        if estimated.any()
-        else np.zeros(len(keys), np.int64),
+        estimated_count=estimated,
         sampled=_sample(dimension, end_ms),
     )
+
+
+def merge(deltas: Sequence[UsageDelta]) -> UsageDelta:
+    """Return the sum of deltas, at least one; each key comes once."""
+    if len(deltas) == 1:
+        return deltas[0]
+    keys = np.stack(
+        [
+            _joined(deltas, lambda it: it.dimension_id),
+            _joined(deltas, lambda it: it.interval_start_ms),
+            _joined(deltas, lambda it: it.band),
+            _joined(deltas, lambda it: it.finish_class),
+        ]
+    )
+    order = np.lexsort(keys)
+    rows = keys[:, order]
+    is_first = np.append(True, (rows[:, 1:] != rows[:, :-1]).any(axis=0))
+    starts = np.flatnonzero(is_first)
+
+    def add(values: Int64Array) -> Int64Array:
+        return np.add.reduceat(values[order], starts)
+
+    numbers = sorted({number for it in deltas for number in it.tokens})
+    zeros = {len(it): np.zeros(len(it), np.int64) for it in deltas}
+    dimension_id, interval_start_ms, band, finish_class = rows[:, starts]
+    return UsageDelta(
+        dimension_id=dimension_id,
+        interval_start_ms=interval_start_ms,
+        band=band,
+        finish_class=finish_class,
+        tokens={
+            number: add(np.concatenate([it.tokens.get(number, zeros[len(it)]) for it in deltas]))
+            for number in numbers
+        },
+        request_count=add(_joined(deltas, lambda it: it.request_count)),
+        delivered_output_count=add(_joined(deltas, lambda it: it.delivered_output_count)),
+        estimated_count=add(_joined(deltas, lambda it: it.estimated_count)),
+        sampled=_sample(
+            _joined(deltas, lambda it: it.sampled.dimension_id),
+            _joined(deltas, lambda it: it.sampled.end_ms),
+        ),
+    )
+
+
+def _kinds(
+    segments: Sequence[Segment], *, tokens: Mapping[int, Int64Array], end_ms: Int64Array
+) -> tuple[Int64Array, Int64Array]:
+    """Return the kinds of rows that there are, and for each event the place of its own among them.
+
+    A kind is an interval, a band and a way of ending: (interval * bands + band) * finishes + finish
+    class - 1. Mostly there is one, and then the places say nothing.
+    """
+    first = int(end_ms.min()) // INTERVAL_MS
+    kind = np.zeros(len(end_ms), np.int64)
+    if int(end_ms.max()) // INTERVAL_MS > first:
+        kind = (end_ms // INTERVAL_MS - first) * (_BANDS * _FINISHES)
+    prompt = _total(tokens, PROMPT_CLASSES, len(end_ms))
+    # Few prompts are longer than the lowest edge: the ladder is climbed for these alone.
+    long = np.flatnonzero(prompt >= BAND_EDGES[0])
+    kind[long] += np.searchsorted(BAND_EDGES, prompt[long], "right") * _FINISHES
+    finish = _find_column(segments, "finish")
+    if finish is not None:
+        kind += _FINISH_CLASSES[finish] - 1
+    known, place, size = _places(kind, int(kind.max()) + 1)
+    if known is None:
+        known = np.flatnonzero(np.bincount(place, minlength=size))
+        number = np.zeros(size, np.int64)
+        number[known] = np.arange(len(known))
+        place = number[place] if len(known) > 1 else place
+    return known + first * _BANDS * _FINISHES, place
+
+
+def _places(code: Int64Array, size: int) -> tuple[Int64Array | None, Int64Array, int]:
+    """Return how codes from 0 are told apart: the distinct ones, places of them, and how many.
+
+    Where there is room for all that could be, the codes are places themselves.
+    """
+    if size <= max(_DENSE_KEYS_MAX, _DENSE_KEYS_PER_EVENT * len(code)):
+        return None, code, size
+    known, place = np.unique(code, return_inverse=True)
+    return known, place, len(known)
 
 
 def _sample(dimension: Int64Array, end_ms: Int64Array) -> Sampled:
     step = -(-len(end_ms) // LAG_SAMPLES_MAX)
     # Copies: a view would keep all of the events.
     return Sampled(dimension_id=dimension[::step].copy(), end_ms=end_ms[::step].copy())
-
-
-def _rows(code: Int64Array) -> tuple[Int64Array, Int64Array]:
-    """Return the distinct codes in order, and for each event the place of its own."""
-    highest = int(code.max())
-    if highest > _DENSE_KEYS_MAX:
-        keys, row = np.unique(code, return_inverse=True)
-        return keys, row
-    present = np.zeros(highest + 1, np.bool_)
-    present[code] = True
-    keys = np.flatnonzero(present)
-    places = np.zeros(highest + 1, np.int64)
-    places[keys] = np.arange(len(keys))
-    return keys, places[code]
 
 
 def _tokens(segments: Sequence[Segment], count: int) -> dict[int, Int64Array]:
@@ -144,14 +216,22 @@ def _tokens(segments: Sequence[Segment], count: int) -> dict[int, Int64Array]:
     return joined
 
 
-def _column(segments: Sequence[Segment], name: str) -> Int64Array:
-    return np.concatenate([part.column(name) for part in segments])
+def _find_column(segments: Sequence[Segment], name: str) -> Int64Array | None:
+    """Return a column, or None where all of it is default."""
+    if not any(name in part.columns for part in segments):
+        return None
+    return _joined(segments, lambda part: part.column(name))
+
+
+def _joined(parts: Sequence[Part], values_of: Callable[[Part], Int64Array]) -> Int64Array:
+    return np.concatenate([values_of(part) for part in parts])
 
 
 def _total(
-    tokens: Mapping[int, Int64Array], classes: frozenset[TokenClass], count: int
+    tokens: Mapping[Number, Int64Array], classes: frozenset[TokenClass], count: int
 ) -> Int64Array:
     total = np.zeros(count, np.int64)
-    for number in tokens.keys() & classes:
-        total += tokens[number]
+    for number, counts in tokens.items():
+        if number in classes:
+            total += counts
     return total

@@ -7,9 +7,9 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from meter import segment
-from meter.counting.aggregate import UsageDelta, aggregate
+from meter.counting.aggregate import UsageDelta, aggregate, merge
 from meter.domain.errors import MeterError
-from meter.domain.limits import COUNT_EVENTS_MAX
+from meter.domain.limits import GROUP_EVENTS_MAX
 from meter.segment import Segment
 from meter.spans import find_tracer
 
@@ -20,6 +20,11 @@ _RETRY_SECONDS = 1.0
 # what is uncounted grows older by the pause, never by more than two seconds.
 _PAUSE_PER_WORK = 3.0
 _PAUSE_SECONDS_MAX = 2.0
+# A round reads for so long, as its rows cost Postgres the same however many events they sum; and no
+# longer, for a cut waits for its end.
+_READ_SECONDS_MAX = 2.0
+# Rows of a round's parts that are held until they are added up.
+_ROWS_HELD_MAX = 2_000_000
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -27,7 +32,10 @@ class CountingTransaction(Protocol):
     """A shard's watermark, locked, with what lies above it."""
 
     def read(self, *, events_max: int) -> Sequence[bytes]:
-        """Return the bodies of the next segments, at least one if there is any."""
+        """Return the bodies of the next segments, at least one if there is any.
+
+        Each call goes on behind the last one.
+        """
         ...
 
     def add(self, delta: UsageDelta) -> None:
@@ -35,7 +43,7 @@ class CountingTransaction(Protocol):
         ...
 
     def note_reports(self, segments: Sequence[Segment]) -> None:
-        """Note which producers reported for which accounts; after `add`."""
+        """Note which producers reported for which accounts; written by `advance`."""
         ...
 
     def advance(self) -> None:
@@ -57,6 +65,28 @@ class CountingStore(Protocol):
     def take_cut_if_due(self, *, now_ms: int, every_ms: int) -> int | None:
         """Take the day's cut when the last one is old; return its id."""
         ...
+
+
+class _Round:
+    """What one transaction counts, summed part by part; `has_more` tells that it was cut short."""
+
+    def __init__(self) -> None:
+        self.event_count = 0
+        self.row_count = 0
+        self.has_more = False
+        self.deltas: list[UsageDelta] = []
+        # Of these, what was reported: all but corrections.
+        self.reported: list[UsageDelta] = []
+
+    def take(self, segments: Sequence[Segment]) -> None:
+        """Add segments up, at least one."""
+        delta = aggregate(segments)
+        self.deltas.append(delta)
+        reported = [part for part in segments if not part.is_correction]
+        if reported:
+            self.reported.append(delta if len(reported) == len(segments) else aggregate(reported))
+        self.event_count += sum(map(len, segments))
+        self.row_count += len(delta)
 
 
 class Follower:
@@ -104,29 +134,38 @@ class Follower:
 
         Of our own shard, or of one that is named and that nobody counts.
         """
+        return self._count_round(shard).event_count
+
+    def _count_round(self, shard: int | None = None) -> "_Round":
         with self._store.counting(shard) as transaction:
-            bodies = transaction.read(events_max=COUNT_EVENTS_MAX)
-            if not bodies:
-                return 0
+            round_ = self._read_round(transaction)
+            if round_.deltas:
+                transaction.add(merge(round_.deltas))
+                transaction.advance()
+        # A correction is no production, and counters never fall.
+        if round_.reported:
+            self._on_counted(merge(round_.reported))
+        return round_
+
+    def _read_round(self, transaction: CountingTransaction) -> "_Round":
+        """Read what there is, a part at a time, as long as a round may take."""
+        begin = self._monotonic_seconds()
+        round_ = _Round()
+        while bodies := transaction.read(events_max=GROUP_EVENTS_MAX):
             segments = [segment.decode(body) for body in bodies]
-            delta = aggregate(segments)
-            transaction.add(delta)
             transaction.note_reports(segments)
-            transaction.advance()
-        self._tell(segments, delta)
-        return sum(len(part) for part in segments)
+            round_.take(segments)
+            round_.has_more = (
+                self._monotonic_seconds() - begin >= _READ_SECONDS_MAX
+                or round_.row_count >= _ROWS_HELD_MAX
+            )
+            if round_.has_more:
+                break
+        return round_
 
     def count_orphans(self) -> int:
         """Count what lies in shards that nobody counts any more; return how many events."""
         return sum(self.count_once(shard) for shard in self._store.find_orphans())
-
-    def _tell(self, segments: Sequence[Segment], delta: UsageDelta) -> None:
-        """Tell what was reported: a correction is no production, and counters never fall."""
-        reported = [part for part in segments if not part.is_correction]
-        if len(reported) == len(segments):
-            self._on_counted(delta)
-        elif reported:
-            self._on_counted(aggregate(reported))
 
     def _run(self) -> None:
         try:
@@ -161,15 +200,15 @@ class Follower:
 
     def _count_and_rest(self) -> bool:
         begin = self._monotonic_seconds()
-        count = self.count_once()
+        round_ = self._count_round()
         took = self._monotonic_seconds() - begin
-        tracer = find_tracer() if count else None
+        tracer = find_tracer() if round_.event_count else None
         if tracer is not None:
-            counted = {"tokenworks.events": count}
+            counted = {"tokenworks.events": round_.event_count}
             tracer.record("counting round", seconds=took, trace=None, attributes=counted)
-        if 0 < count < COUNT_EVENTS_MAX // 2:
+        if round_.event_count and not round_.has_more:
             self._stopping.wait(min(_PAUSE_PER_WORK * took, _PAUSE_SECONDS_MAX))
-        return count > 0
+        return round_.event_count > 0
 
     def _look_for_orphans(self) -> bool:
         """Look at what others have left behind, as often as at what there is when nothing wakes."""

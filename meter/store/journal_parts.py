@@ -13,8 +13,9 @@ from sqlalchemy import Connection, text
 from meter.domain.event import DEFAULTS, Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
+from meter.planes import Packed
 from meter.runtime.engine import driver_connection
-from meter.segment import HEAD_START_BYTES, Head, Packed, find_rows, read_first, read_head, take
+from meter.segment import HEAD_START_BYTES, Head, find_rows, read_first, read_head, take
 from meter.store.archived_bodies import Archived, ArchivedBodies
 
 # A body up to this size is read at once: asking again would cost more.

@@ -172,7 +172,7 @@ class CountingStep:
         self._connection = connection
         self._shard = shard
         self._memory = memory
-        self.reports: Sequence[Report] = ()
+        self.reports: set[Report] = set()
         self._last: tuple[int, datetime] | None = None
         self._starts_ms: Sequence[int] = ()
         self._classes: Sequence[TokenClass] = ()
@@ -183,7 +183,10 @@ class CountingStep:
         ).scalar_one_or_none()
 
     def read(self, *, events_max: int) -> Sequence[bytes]:
-        """Return the bodies of the next segments, at least one if there is any."""
+        """Return the bodies of the next segments, at least one if there is any.
+
+        Each call goes on behind the last one.
+        """
         if self._position is None:
             return []
         rows = self._connection.execute(
@@ -204,7 +207,9 @@ class CountingStep:
                 " ORDER BY position",
                 (self._shard, self._position + 1, last.position),
             )
-            return [body for (body,) in cursor]
+            bodies = [body for (body,) in cursor]
+        self._position = last.position
+        return bodies
 
     def add(self, delta: UsageDelta) -> None:
         """Add to usage, under the cut that is open.
@@ -248,10 +253,9 @@ class CountingStep:
         self._classes = tuple(delta.tokens)
 
     def note_reports(self, segments: Sequence[Segment]) -> None:
-        """Note for which accounts producers have reported, where that is new; after `add`."""
+        """Note for which accounts producers have reported, where that is new."""
         find_accounts = partial(select_accounts_of, self._connection)
-        self.reports = self._memory.find_new(segments, accounts_of=find_accounts)
-        note_reports(self._connection, self.reports)
+        self.reports.update(self._memory.find_new(segments, accounts_of=find_accounts))
 
     def _check_dimensions(self) -> None:
         """Refuse to count events whose dimensions are gone: they would vanish in the join."""
@@ -269,6 +273,7 @@ class CountingStep:
     def advance(self) -> None:
         """Move the watermark over what was read, and fold what of it is late: last of all."""
         assert self._last is not None, "advance comes after read"
+        note_reports(self._connection, list(self.reports))
         position, until = self._last
         self._connection.execute(
             update(counting)

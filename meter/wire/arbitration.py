@@ -27,7 +27,8 @@ from meter.domain.event import DimensionTable
 from meter.domain.limits import ARBITRATED_AT_ONCE_MAX, ARBITRATED_CORRECTIONS_MAX
 from meter.observations import Claim, CountedEvent, Dispute, KeptReport
 from meter.sources.observation import Source, rank
-from meter.wire.translate import Translator, UnusableBatch, to_event
+from meter.wire.packed import UnusableBatch
+from meter.wire.translate import Translator, to_event
 from tokenworks.meter.v1 import usage_pb2
 
 _log = logging.getLogger(__name__)

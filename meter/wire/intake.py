@@ -28,7 +28,7 @@ from meter.journal.commit import Release, Submission
 from meter.registry import Registry
 from meter.sources.identity import event_key
 from meter.sources.observation import Observation, Source
-from meter.wire.packed import unread_message_class
+from meter.wire.packed import UnusableBatch, unread_message_class
 from meter.wire.reported import (
     BYTES_PER_EVENT,
     EVENTS_PROFILE,
@@ -36,7 +36,7 @@ from meter.wire.reported import (
     claim_stream,
     report_submission,
 )
-from meter.wire.translate import Translator, UnusableBatch, id_bytes, to_event
+from meter.wire.translate import Translator, id_bytes, to_event
 from tokenworks.meter.v1 import usage_pb2
 
 # Verdicts are kept for this many API keys at a time.
@@ -80,8 +80,10 @@ class Intake:
         try:
             if kind == "rows":
                 batch, wrong = self._translator.from_rows(message.rows.events)
-            else:
+            elif kind == "columns":
                 batch, wrong = self._translator.from_columns(message.columns), None
+            else:
+                batch, wrong = self._translator.from_planes(message.planes), None
         except (UnusableBatch, DecodeError) as error:
             # Refused, such a batch would come again without end: kept, the stream goes on.
             malformed = Outcome.BATCH_MALFORMED

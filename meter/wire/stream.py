@@ -256,7 +256,7 @@ class Stream:
         if not 1 <= message.sequence <= limits.SEQUENCE_MAX:
             raise invalid("batch.sequence", f"1–{limits.SEQUENCE_MAX}")
         if message.WhichOneof("events") is None:
-            raise invalid("batch.events", "rows or columns")
+            raise invalid("batch.events", "rows, columns or planes")
         parts = self._parts
         await self._permits.acquire()
         assert self._opener is not None

@@ -4,6 +4,7 @@ import hashlib
 import re
 import uuid
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -20,40 +21,14 @@ from meter.domain.event import (
 )
 from meter.domain.outcome import Outcome
 from meter.sources.observation import Observation
-from meter.wire.packed import UnreadableColumn, has_unread_fields, read_columns
+from meter.wire.packed import UnusableBatch, read_columns_message
+from meter.wire.planar import PairMemory, read_account, read_planes, read_service
 from tokenworks.meter.v1 import usage_pb2
 
-_COLUMNS: Final = (
-    "dimensions_index",
-    "end_offset_ms",
-    "duration_ms",
-    "finish",
-    "quality",
-    "attempt",
-    "reported_input_count",
-    "reported_output_count",
-)
-_EXTRA: Final = {
-    "duration_ms": "duration_ms",
-    "finish": "finish",
-    "quality": "quality",
-    "attempt": "attempt",
-    "reported_input_count": "reported_input",
-    "reported_output_count": "reported_output",
-}
 _UUID_HEX: Final = re.compile("[0-9a-fA-F]{32}")
 # The calendar of google.protobuf.Timestamp, years 1 to 9999, less the reach of an offset.
 _FIRST_MS: Final = -62_135_596_800_000 + 2**31
 _LAST_MS: Final = 253_402_300_799_999 - 2**31
-
-
-class UnusableBatch(Exception):
-    """A batch as a whole cannot be read as events."""
-
-    def __init__(self, outcome: Outcome) -> None:
-        """Take the outcome of the whole batch."""
-        super().__init__(outcome.name)
-        self.outcome = outcome
 
 
 class Translator:
@@ -65,6 +40,7 @@ class Translator:
         self._handles: dict[bytes, int] = {}
         # Of observations: their dimensions as they came.
         self._seen: dict[Dimensions, int] = {}
+        self._pairs = PairMemory()
         self._forgotten_count = 0
 
     @property
@@ -77,35 +53,49 @@ class Translator:
 
         Raises UnusableBatch, or DecodeError when a part is no protobuf at all.
         """
+        values = read_columns_message(columns)
         blobs = list(columns.dimensions)
-        if (
-            len(blobs) > limits.BATCH_DIMENSIONS_MAX
-            or len(columns.tokens) > limits.BATCH_CLASSES_MAX
-        ):
-            raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
-        # A number takes at least a byte: a bomb is refused before it is unpacked.
-        if sum(map(len, columns.dimensions_index)) > 5 * limits.BATCH_EVENTS_MAX:
-            raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
-        try:
-            values = _read(columns)
-        except UnreadableColumn as error:
-            raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
         index = values.pop("dimensions_index")
-        count = len(index)
-        if count > limits.BATCH_EVENTS_MAX:
-            raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
-        if not _fits(columns, values, count) or not _indexes(index, len(blobs)):
-            raise UnusableBatch(Outcome.BATCH_MALFORMED)
         handles = self._handles_of(blobs)
         base_ms = _milliseconds(columns.base_time)
         return EventBatch(
             table=self._table,
             dimension=handles[index],
             end_ms=values.pop("end_offset_ms") + base_ms,
-            tokens={int(name): v for name, v in values.items() if name not in _COLUMNS},
-            extra=_extra({_EXTRA[k]: v for k, v in values.items() if k in _EXTRA and len(v)}),
-            event_ids=_id_array(b"".join([columns.event_ids]), count),
+            tokens={int(name): v for name, v in values.items() if name not in DEFAULTS},
+            extra=_extra({name: v for name, v in values.items() if name in DEFAULTS}),
+            event_ids=_id_array(b"".join([columns.event_ids]), len(index)),
             request_ids=list(columns.request_id) or None,
+        )
+
+    def from_planes(self, planes: Any) -> EventBatch:  # noqa: ANN401
+        """Read UsagePlanes whose accounts and services are unread bytes.
+
+        Raises UnusableBatch, or DecodeError when a service is no protobuf at all.
+        """
+        values = read_planes(planes)
+        table = self._room()
+
+        def intern(service: bytes, account: bytes) -> int:
+            said = _bounded(read_service(service))
+            name = read_account(account)[: limits.ACCOUNT_CHARS_MAX + 1]
+            return table.intern(replace(said, account=name))
+
+        handles = self._pairs.find(
+            list(planes.services),
+            list(planes.accounts),
+            service=values.pop("service_index"),
+            account=values.pop("account_index"),
+            intern=intern,
+        )
+        return EventBatch(
+            table=table,
+            dimension=handles,
+            end_ms=values.pop("end_offset_ms") + _milliseconds(planes.base_time),
+            tokens={int(name): v for name, v in values.items() if name not in DEFAULTS},
+            extra=_extra({name: v for name, v in values.items() if name in DEFAULTS}),
+            event_ids=_id_array(b"".join([planes.event_ids]), len(handles)),
+            request_ids=list(planes.request_id) or None,
         )
 
     def from_rows(self, events: Sequence[Any]) -> tuple[EventBatch, BoolArray]:
@@ -192,6 +182,9 @@ class Translator:
             # Batches under way keep the old table; memory stays bounded.
             self._forgotten_count += len(self._table)
             self._table, self._handles, self._seen = DimensionTable(), {}, {}
+            self._pairs = PairMemory()
+        elif self._pairs.is_full():
+            self._pairs = PairMemory()
         return self._table
 
     def _handles_of(self, blobs: list[bytes]) -> Int64Array:
@@ -313,41 +306,6 @@ def _row_tokens(events: Sequence[Any]) -> tuple[dict[int, Int64Array], BoolArray
 
 def _is_id(event_id: str) -> bool:
     return len(event_id) <= limits.EVENT_ID_CHARS_MAX and (not event_id or event_id.isprintable())
-
-
-def _read(columns: Any) -> dict[str, Int64Array]:  # noqa: ANN401
-    names: list[str] = [*_COLUMNS]
-    chunks: list[list[bytes]] = [list(getattr(columns, name)) for name in _COLUMNS]
-    unpacked = has_unread_fields(columns)
-    for column in columns.tokens:
-        names.append(str(column.token_class))
-        chunks.append(list(column.counts))
-        unpacked = unpacked or (not chunks[-1] and has_unread_fields(column))
-    if len(set(names)) < len(names):
-        raise UnusableBatch(Outcome.BATCH_MALFORMED)
-    if unpacked:
-        return _read_unpacked(columns)
-    return dict(zip(names, read_columns(chunks), strict=True))
-
-
-def _read_unpacked(columns: Any) -> dict[str, Int64Array]:  # noqa: ANN401
-    """Read columns from a client that sends numbers one by one, which proto3 allows."""
-    message = usage_pb2.UsageColumns.FromString(columns.SerializeToString())
-    read = {name: np.array(getattr(message, name), np.int64) for name in _COLUMNS}
-    for column in message.tokens:
-        read[str(column.token_class)] = np.array(column.counts, np.int64)
-    return read
-
-
-def _fits(columns: Any, values: dict[str, Int64Array], count: int) -> bool:  # noqa: ANN401
-    required = [v for name, v in values.items() if name not in _EXTRA]
-    optional: list[float] = [len(values[name]) for name in _EXTRA]
-    optional += [len(columns.request_id), len(columns.event_ids) / limits.EVENT_ID_BYTES]
-    return all(len(v) == count for v in required) and all(n in (0, count) for n in optional)
-
-
-def _indexes(index: Int64Array, count: int) -> bool:
-    return not len(index) or (int(index.min()) >= 0 and int(index.max()) < count)
 
 
 def _extra(columns: dict[str, Int64Array]) -> dict[str, Int64Array]:

@@ -168,6 +168,65 @@ def to_columns(events: Sequence[usage_pb2.UsageEvent]) -> usage_pb2.UsageColumns
     return form
 
 
+def planes(
+    sequence: int, plane_form: usage_pb2.UsagePlanes
+) -> meter_service_pb2.StreamUsageRequest:
+    """Return a batch in planes."""
+    return meter_service_pb2.StreamUsageRequest(
+        batch=usage_pb2.UsageBatch(sequence=sequence, planes=plane_form)
+    )
+
+
+def to_planes(events: Sequence[usage_pb2.UsageEvent]) -> usage_pb2.UsagePlanes:
+    """Return the same events in planes, written plainly."""
+    form = usage_pb2.UsagePlanes(event_count=len(events))
+    ends = [item.end_time.ToMilliseconds() for item in events] or [0]
+    form.base_time.FromMilliseconds(ends[0])
+    accounts = [item.dimensions.account for item in events]
+    form.accounts.extend(dict.fromkeys(accounts))
+    services = [_without_account(item.dimensions) for item in events]
+    distinct = list(dict.fromkeys(services))
+    form.services.extend(usage_pb2.Dimensions.FromString(blob) for blob in distinct)
+    form.account_index.CopyFrom(to_plane([list(form.accounts).index(it) for it in accounts]))
+    form.service_index.CopyFrom(to_plane([distinct.index(it) for it in services]))
+    form.end_offset_ms.CopyFrom(to_plane([end - ends[0] for end in ends]))
+    for name in ("duration_ms", "finish", "quality", "attempt"):
+        getattr(form, name).CopyFrom(to_plane([getattr(item, name) for item in events]))
+    for name in ("reported_input_count", "reported_output_count"):
+        said = [getattr(item, name) if item.HasField(name) else -1 for item in events]
+        getattr(form, name).CopyFrom(to_plane(said))
+    form.request_id.extend(item.request_id for item in events)
+    for number in sorted({count.token_class for item in events for count in item.tokens}):
+        counts = [
+            next((it.count for it in item.tokens if it.token_class == number), 0) for item in events
+        ]
+        form.tokens.add(token_class=number, counts=to_plane(counts))
+    if all(len(item.event_id) == 32 for item in events):
+        form.event_ids = b"".join(bytes.fromhex(item.event_id) for item in events)
+    return form
+
+
+def to_plane(values: Sequence[int]) -> usage_pb2.PlaneColumn:
+    """Return numbers as planes of half bytes above the least of them, one digit at a time."""
+    base = min(values, default=0)
+    digits = max((len(f"{value - base:x}") for value in values if value != base), default=0)
+    written = [f"{value - base:0{digits}x}"[::-1] for value in values]
+    data = bytearray()
+    for low in range(0, digits - 1, 2):
+        data += bytes(int(text[low + 1] + text[low], 16) for text in written)
+    if digits % 2:
+        last = [int(text[-1], 16) for text in written] + [0] * (len(values) % 2)
+        data += bytes(low + 16 * high for low, high in zip(last[::2], last[1::2], strict=True))
+    return usage_pb2.PlaneColumn(half_bytes=digits, base=base, planes=bytes(data))
+
+
+def _without_account(dimensions: usage_pb2.Dimensions) -> bytes:
+    service = usage_pb2.Dimensions()
+    service.CopyFrom(dimensions)
+    service.account = ""
+    return service.SerializeToString()
+
+
 def reason_of(error: Any) -> tuple[grpc.StatusCode, str, bool]:  # noqa: ANN401
     """Return an error's code, its ErrorInfo's reason, and whether it says when to retry."""
     trailing = dict(error.trailing_metadata() or ())

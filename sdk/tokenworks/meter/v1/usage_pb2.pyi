@@ -548,6 +548,188 @@ class UsageColumns(_message.Message):
 Global___UsageColumns: _TypeAlias = UsageColumns  # noqa: Y015
 
 @_typing.final
+class PlaneColumn(_message.Message):
+    """A column of n whole numbers as planes, the journal's own form (docs/internals/journal.md): number i is `base` plus the
+    i-th unsigned number of `half_bytes` half bytes.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HALF_BYTES_FIELD_NUMBER: _builtins.int
+    BASE_FIELD_NUMBER: _builtins.int
+    PLANES_FIELD_NUMBER: _builtins.int
+    half_bytes: _builtins.int
+    """Half bytes of each number above `base`, 0 to 14; 0 where all are `base`, which need no planes."""
+    base: _builtins.int
+    """The least number, or any that is not above it."""
+    planes: _builtins.bytes
+    """Planes, lowest part first: half_bytes // 2 of n bytes each, one byte for each event. Where half_bytes is odd, one of
+    (n + 1) // 2 bytes behind them: the event with the even index has the low half of a byte, the next one the high half.
+    """
+    def __init__(
+        self,
+        *,
+        half_bytes: _builtins.int = ...,
+        base: _builtins.int = ...,
+        planes: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["base", b"base", "half_bytes", b"half_bytes", "planes", b"planes"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PlaneColumn: _TypeAlias = PlaneColumn  # noqa: Y015
+
+@_typing.final
+class TokenPlanes(_message.Message):
+    """One class's counts, one for each event."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TOKEN_CLASS_FIELD_NUMBER: _builtins.int
+    COUNTS_FIELD_NUMBER: _builtins.int
+    token_class: Global___TokenClass.ValueType
+    """Class; each at most once a batch."""
+    @_builtins.property
+    def counts(self) -> Global___PlaneColumn:
+        """Tokens, 0 to 1,000,000,000."""
+
+    def __init__(
+        self,
+        *,
+        token_class: Global___TokenClass.ValueType = ...,
+        counts: Global___PlaneColumn | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["counts", b"counts", "token_class", b"token_class"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___TokenPlanes: _TypeAlias = TokenPlanes  # noqa: Y015
+
+@_typing.final
+class UsagePlanes(_message.Message):
+    """The same events for senders of very many: half the bytes of UsageColumns, and read in a quarter of the time. Whom an
+    event is for and what was served come apart, each distinct one once a batch. A column that is left out is all default.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    BASE_TIME_FIELD_NUMBER: _builtins.int
+    EVENT_COUNT_FIELD_NUMBER: _builtins.int
+    ACCOUNTS_FIELD_NUMBER: _builtins.int
+    SERVICES_FIELD_NUMBER: _builtins.int
+    ACCOUNT_INDEX_FIELD_NUMBER: _builtins.int
+    SERVICE_INDEX_FIELD_NUMBER: _builtins.int
+    END_OFFSET_MS_FIELD_NUMBER: _builtins.int
+    DURATION_MS_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    EVENT_IDS_FIELD_NUMBER: _builtins.int
+    FINISH_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    REPORTED_INPUT_COUNT_FIELD_NUMBER: _builtins.int
+    REPORTED_OUTPUT_COUNT_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SALT_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
+    event_count: _builtins.int
+    """How many events there are, n; at most 10,000."""
+    event_ids: _builtins.bytes
+    """16 bytes for each event; or empty."""
+    salt: _builtins.bytes
+    """Tells this batch from another one with the same events; not looked at."""
+    source: Global___Source.ValueType
+    """Who reports them all."""
+    @_builtins.property
+    def base_time(self) -> _timestamp_pb2.Timestamp:
+        """What the offsets count from. Whole milliseconds; finer parts are dropped."""
+
+    @_builtins.property
+    def accounts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The distinct accounts of the batch, at most 10,000."""
+
+    @_builtins.property
+    def services(self) -> _containers.RepeatedCompositeFieldContainer[Global___Dimensions]:
+        """The distinct dimensions of the batch but for the account, which is empty; at most 10,000."""
+
+    @_builtins.property
+    def account_index(self) -> Global___PlaneColumn:
+        """For each event its entry in `accounts`, from 0."""
+
+    @_builtins.property
+    def service_index(self) -> Global___PlaneColumn:
+        """For each event its entry in `services`, from 0."""
+
+    @_builtins.property
+    def end_offset_ms(self) -> Global___PlaneColumn:
+        """For each event its end minus base_time, in milliseconds."""
+
+    @_builtins.property
+    def duration_ms(self) -> Global___PlaneColumn:
+        """For each event its duration in milliseconds; left out: 0."""
+
+    @_builtins.property
+    def tokens(self) -> _containers.RepeatedCompositeFieldContainer[Global___TokenPlanes]:
+        """One column for each class that occurs."""
+
+    @_builtins.property
+    def finish(self) -> Global___PlaneColumn:
+        """Numbers of Finish; left out: all completed."""
+
+    @_builtins.property
+    def quality(self) -> Global___PlaneColumn:
+        """Numbers of Quality; left out: all final."""
+
+    @_builtins.property
+    def attempt(self) -> Global___PlaneColumn:
+        """Left out: all 0."""
+
+    @_builtins.property
+    def reported_input_count(self) -> Global___PlaneColumn:
+        """-1 where not stated; left out: nowhere stated."""
+
+    @_builtins.property
+    def reported_output_count(self) -> Global___PlaneColumn:
+        """-1 where not stated; left out: nowhere stated."""
+
+    @_builtins.property
+    def request_id(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """One for each event; or empty."""
+
+    def __init__(
+        self,
+        *,
+        base_time: _timestamp_pb2.Timestamp | None = ...,
+        event_count: _builtins.int = ...,
+        accounts: _abc.Iterable[_builtins.str] | None = ...,
+        services: _abc.Iterable[Global___Dimensions] | None = ...,
+        account_index: Global___PlaneColumn | None = ...,
+        service_index: Global___PlaneColumn | None = ...,
+        end_offset_ms: Global___PlaneColumn | None = ...,
+        duration_ms: Global___PlaneColumn | None = ...,
+        tokens: _abc.Iterable[Global___TokenPlanes] | None = ...,
+        event_ids: _builtins.bytes = ...,
+        finish: Global___PlaneColumn | None = ...,
+        quality: Global___PlaneColumn | None = ...,
+        attempt: Global___PlaneColumn | None = ...,
+        reported_input_count: Global___PlaneColumn | None = ...,
+        reported_output_count: Global___PlaneColumn | None = ...,
+        request_id: _abc.Iterable[_builtins.str] | None = ...,
+        salt: _builtins.bytes = ...,
+        source: Global___Source.ValueType = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["account_index", b"account_index", "attempt", b"attempt", "base_time", b"base_time", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "service_index", b"service_index"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_index", b"account_index", "accounts", b"accounts", "attempt", b"attempt", "base_time", b"base_time", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "event_count", b"event_count", "event_ids", b"event_ids", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "request_id", b"request_id", "salt", b"salt", "service_index", b"service_index", "services", b"services", "source", b"source", "tokens", b"tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsagePlanes: _TypeAlias = UsagePlanes  # noqa: Y015
+
+@_typing.final
 class UsageBatch(_message.Message):
     """A numbered set of events. The same number always means the same bytes."""
 
@@ -556,6 +738,7 @@ class UsageBatch(_message.Message):
     SEQUENCE_FIELD_NUMBER: _builtins.int
     ROWS_FIELD_NUMBER: _builtins.int
     COLUMNS_FIELD_NUMBER: _builtins.int
+    PLANES_FIELD_NUMBER: _builtins.int
     IS_DOUBTFUL_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
     """1, 2, 3 … for this producer, over all its instances."""
@@ -571,19 +754,24 @@ class UsageBatch(_message.Message):
     def columns(self) -> Global___UsageColumns:
         """Column by column."""
 
+    @_builtins.property
+    def planes(self) -> Global___UsagePlanes:
+        """Column by column, packed as the journal is."""
+
     def __init__(
         self,
         *,
         sequence: _builtins.int = ...,
         rows: Global___UsageRows | None = ...,
         columns: Global___UsageColumns | None = ...,
+        planes: Global___UsagePlanes | None = ...,
         is_doubtful: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "events", b"events", "rows", b"rows"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "events", b"events", "planes", b"planes", "rows", b"rows"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "events", b"events", "is_doubtful", b"is_doubtful", "rows", b"rows", "sequence", b"sequence"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["columns", b"columns", "events", b"events", "is_doubtful", b"is_doubtful", "planes", b"planes", "rows", b"rows", "sequence", b"sequence"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_events: _TypeAlias = _typing.Literal["rows", "columns"]  # noqa: Y015
+    _WhichOneofReturnType_events: _TypeAlias = _typing.Literal["rows", "columns", "planes"]  # noqa: Y015
     _WhichOneofArgType_events: _TypeAlias = _typing.Literal["events", b"events"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_events) -> _WhichOneofReturnType_events | None: ...
 

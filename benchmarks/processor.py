@@ -1,0 +1,44 @@
+"""How long processes had a core, as Linux counts it: a load beside them does not change that."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+_TICKS: Final = os.sysconf("SC_CLK_TCK")
+# Fields of /proc/PID/stat behind the name, which may hold spaces.
+_PARENT: Final = 1
+_USER_TICKS: Final = 11
+_SYSTEM_TICKS: Final = 12
+
+
+def processor_seconds(pid: int) -> float:
+    """Return the seconds of a process and of its children that live, and of those it waited for."""
+    seconds = 0.0
+    for each in (pid, *_children(pid)):
+        fields = _fields(Path(f"/proc/{each}/stat"))
+        # Children that ended are in the two fields behind.
+        seconds += sum(map(int, fields[_USER_TICKS : _SYSTEM_TICKS + 3])) / _TICKS
+    return seconds
+
+
+def main_thread_seconds(pid: int) -> float:
+    """Return the seconds of a process's first thread: a meter's event loop."""
+    fields = _fields(Path(f"/proc/{pid}/task/{pid}/stat"))
+    return sum(map(int, fields[_USER_TICKS : _SYSTEM_TICKS + 1])) / _TICKS
+
+
+def _children(pid: int) -> list[int]:
+    return [
+        int(path.name)
+        for path in Path("/proc").iterdir()
+        if path.name.isdigit()
+        and (fields := _fields(path / "stat"))
+        and int(fields[_PARENT]) == pid
+    ]
+
+
+def _fields(path: Path) -> list[str]:
+    try:
+        return path.read_text("utf-8").rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return []

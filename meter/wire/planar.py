@@ -1,0 +1,148 @@
+"""UsagePlanes to events: the columns as the journal packs them, accounts and services apart.
+
+A batch of ten thousand events names each of its accounts once, and few services. Which dimensions
+a pair of them is, is remembered in one array, so that most events cost a look into it and no more.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from meter.domain import limits
+from meter.domain.event import Int64Array
+from meter.domain.outcome import Outcome
+from meter.planes import from_planes
+from meter.wire.packed import EXTRA, UnusableBatch, are_indexes
+from tokenworks.meter.v1 import usage_pb2
+
+_UNKNOWN: Final = -1
+_ROOM: Final = 64
+# Beyond it a column says nothing that a check would take for valid, and sums could overflow.
+_HALF_BYTES_MAX: Final = 14
+_BASE_MAX: Final = 2**60
+_HandleArray = npt.NDArray[np.int32]
+
+
+class PairMemory:
+    """Which handle of a table a service and an account are; grows until it is forgotten whole."""
+
+    def __init__(self) -> None:
+        """Begin with nothing known."""
+        self._accounts: dict[bytes, int] = {}
+        self._services: dict[bytes, int] = {}
+        self._handles: _HandleArray = np.full((_ROOM, _ROOM), _UNKNOWN, np.int32)
+
+    def is_full(self) -> bool:
+        """Tell whether it takes more memory than it is worth."""
+        return self._handles.size > 16 * limits.DIMENSIONS_INTERNED_MAX
+
+    def find(
+        self,
+        services: Sequence[bytes],
+        accounts: Sequence[bytes],
+        *,
+        service: Int64Array,
+        account: Int64Array,
+        intern: Callable[[bytes, bytes], int],
+    ) -> Int64Array:
+        """Return each event's handle; `intern` gives that of a pair seen for the first time."""
+        service_places = _places(self._services, services)
+        account_places = _places(self._accounts, accounts)
+        self._make_room()
+        # One look into a flat array for each event.
+        place = (service_places * self._handles.shape[1])[service] + account_places[account]
+        handles: _HandleArray = self._handles.ravel().take(place)
+        missing = handles == _UNKNOWN
+        if missing.any():
+            # By their places in the batch, which both are below BATCH_DIMENSIONS_MAX.
+            pairs = np.unique(service[missing] * len(accounts) + account[missing])
+            for pair in pairs.tolist():
+                of_service, of_account = divmod(pair, len(accounts))
+                where = service_places[of_service], account_places[of_account]
+                self._handles[where] = intern(services[of_service], accounts[of_account])
+            handles = self._handles.ravel().take(place)
+        return handles.astype(np.int64)
+
+    def _make_room(self) -> None:
+        rows, columns = self._handles.shape
+        if len(self._services) <= rows and len(self._accounts) <= columns:
+            return
+        larger = np.full(
+            (
+                rows if len(self._services) <= rows else 2 * len(self._services),
+                columns if len(self._accounts) <= columns else 2 * len(self._accounts),
+            ),
+            _UNKNOWN,
+            np.int32,
+        )
+        larger[:rows, :columns] = self._handles
+        self._handles = larger
+
+
+def read_planes(message: Any) -> dict[str, Int64Array]:  # noqa: ANN401
+    """Return the columns of a UsagePlanes, by name or, of tokens, by the class's number as text.
+
+    Raises UnusableBatch, before anything large is made.
+    """
+    count = message.event_count
+    if (
+        not 0 <= count <= limits.BATCH_EVENTS_MAX
+        or max(len(message.accounts), len(message.services)) > limits.BATCH_DIMENSIONS_MAX
+        or len(message.tokens) > limits.BATCH_CLASSES_MAX
+    ):
+        raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
+    read = {
+        name: _column(getattr(message, name), count)
+        for name in ("account_index", "service_index", "end_offset_ms")
+    }
+    for name, said in EXTRA.items():
+        if message.HasField(name):
+            read[said] = _column(getattr(message, name), count)
+    for column in message.tokens:
+        read[str(column.token_class)] = _column(column.counts, count)
+    if (
+        len(read) != 3 + sum(map(message.HasField, EXTRA)) + len(message.tokens)
+        or len(message.request_id) not in {0, count}
+        or len(message.event_ids) not in {0, count * limits.EVENT_ID_BYTES}
+        or not are_indexes(read["account_index"], len(message.accounts))
+        or not are_indexes(read["service_index"], len(message.services))
+    ):
+        raise UnusableBatch(Outcome.BATCH_MALFORMED)
+    return read
+
+
+def read_service(blob: bytes) -> usage_pb2.Dimensions:
+    """Return what was served; raises DecodeError, or UnusableBatch where it names an account."""
+    service = usage_pb2.Dimensions.FromString(blob)
+    if service.account:
+        raise UnusableBatch(Outcome.BATCH_MALFORMED)
+    return service
+
+
+def read_account(blob: bytes) -> str:
+    """Return an account's text; raises UnusableBatch where it is not UTF-8."""
+    try:
+        return blob.decode()
+    except UnicodeDecodeError as error:
+        raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
+
+
+def _column(column: Any, count: int) -> Int64Array:  # noqa: ANN401
+    half_bytes, base = column.half_bytes, column.base
+    if not 0 <= half_bytes <= _HALF_BYTES_MAX or not -_BASE_MAX <= base <= _BASE_MAX:
+        raise UnusableBatch(Outcome.BATCH_MALFORMED)
+    try:
+        return from_planes(column.planes, half_bytes=half_bytes, base=base, count=count)
+    except ValueError as error:
+        raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
+
+
+def _places(known: dict[bytes, int], names: Sequence[bytes]) -> Int64Array:
+    places = list(map(known.get, names))
+    if None in places:
+        if max(map(len, names)) > limits.DIMENSIONS_BYTES_REMEMBERED:
+            raise UnusableBatch(Outcome.BATCH_MALFORMED)
+        places = [known.setdefault(name, len(known)) for name in names]
+    return np.array(places, np.int64)

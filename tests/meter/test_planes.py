@@ -1,0 +1,37 @@
+"""Numbers as planes: whatever goes in comes out, in as few half bytes as it takes."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from meter.planes import from_planes, half_bytes_of, planes_size, to_planes
+from tests.wire.session import to_plane
+
+
+@given(data=st.data(), half_bytes=st.integers(1, 15), count=st.integers(0, 40))
+def test_planes__keep_every_number(data: st.DataObject, half_bytes: int, count: int) -> None:
+    """Numbers of any width come back, whole and half bytes alike, and their size is foretold."""
+    least, most = 16 ** (half_bytes - 1), 16**half_bytes - 1
+    values = data.draw(st.lists(st.integers(0, most), min_size=count, max_size=count))
+    packed = to_planes(np.array(values, np.int64), half_bytes)
+    assert len(packed) == planes_size(count, half_bytes)
+    read = from_planes(packed, half_bytes=half_bytes, base=-5, count=count)
+    assert read.tolist() == [value - 5 for value in values]
+    assert half_bytes_of(least) == half_bytes_of(most) == half_bytes
+
+
+@given(values=st.lists(st.integers(-(2**50), 2**50), min_size=1, max_size=20))
+def test_planes__are_what_is_written_digit_by_digit(values: list[int]) -> None:
+    """The bytes are those of a writer that knows nothing but the document."""
+    plain = to_plane(values)
+    offsets = np.array(values, np.int64) - plain.base
+    assert plain.half_bytes == half_bytes_of(int(offsets.max()))
+    assert plain.planes == to_planes(offsets, plain.half_bytes)
+
+
+@pytest.mark.parametrize(("size", "half_bytes"), [(3, 2), (5, 2), (0, 1), (4, 17), (0, -1), (1, 0)])
+def test_from_planes__of_another_size(size: int, half_bytes: int) -> None:
+    """Planes that are too short, too long or too wide are no numbers."""
+    with pytest.raises(ValueError, match="half bytes"):
+        from_planes(bytes(size), half_bytes=half_bytes, base=0, count=4)
