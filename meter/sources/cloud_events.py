@@ -16,9 +16,9 @@ from meter.domain.times import to_ms
 from meter.domain.tokens import TokenClass
 from meter.sources.observation import Observation, Unreadable
 from meter.sources.places import Places
-from meter.sources.usage_objects import kept
 from tokenworks.client.foreign import Unfit
 from tokenworks.client.profiles import PROFILES, read_usage
+from tokenworks.client.usage_objects import kept
 
 # Kept with the originals: what reads them, and how old that is.
 PROFILE: Final = "cloud_events/1"

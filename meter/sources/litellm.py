@@ -9,9 +9,9 @@ from typing import Final
 
 from meter.sources.observation import Observation, Unreadable
 from meter.sources.places import Places
-from meter.sources.usage_objects import kept
 from tokenworks.client.foreign import Unfit
 from tokenworks.client.litellm_payload import LiteLlmCall, find_call
+from tokenworks.client.usage_objects import kept
 
 # Kept with the originals: what reads them, and how old that is.
 PROFILE: Final = "litellm/1"

@@ -16,7 +16,7 @@ from tokenworks.client.profiles import PROFILES, read_usage
 _SPANS: Final = {it.name.partition("/")[0]: it for it in SPAN_PROFILES}
 _DYNAMO: Final = DYNAMO_PROFILE.partition("/")[0]
 # Their originals are usage objects of providers, with the convention by which each was read.
-_OF_PROVIDERS: Final = frozenset({"litellm", "cloud_events"})
+_OF_PROVIDERS: Final = frozenset({"litellm", "cloud_events", "events"})
 
 
 def find_reread(profile: str, original: Mapping[str, object]) -> dict[int, int] | None:

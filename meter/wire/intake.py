@@ -35,6 +35,7 @@ from meter.wire.reported import (
     SOURCES,
     claim_stream,
     report_submission,
+    stream_originals,
 )
 from meter.wire.translate import Translator, UnusableBatch, id_bytes, to_event
 from tokenworks.meter.v1 import usage_pb2
@@ -52,7 +53,8 @@ class Intake:
         self._tiers = frozenset(tiers)
         self._translator = Translator()
         self._verdicts: dict[str, tuple[object, int, Verdicts]] = {}
-        self.read_stream_message = unread_message_class("StreamUsageRequest").FromString
+        self._message = unread_message_class("StreamUsageRequest")
+        self.read_stream_message = self._message.FromString
 
     @property
     def met_count(self) -> int:
@@ -77,6 +79,9 @@ class Intake:
         `source` and `first_index` are of an event that was released, of its own batch.
         """
         kind = message.WhichOneof("events")
+        usage = message.columns.usage
+        if usage:
+            raw = self._without_usage(message)
         try:
             if kind == "rows":
                 batch, wrong = self._translator.from_rows(message.rows.events)
@@ -114,6 +119,9 @@ class Intake:
                 source=Source(source),
                 indexes=np.flatnonzero(keep).tolist(),
                 first_index=first_index,
+                originals=stream_originals(
+                    usage, batch=batch, origin=origin, source=Source(source)
+                ),
             )
         submission = Submission(
             origin=origin,
@@ -122,7 +130,7 @@ class Intake:
             claims=claims,
             whole=raw,
             releases=releases,
-            size_bytes=len(raw) + BYTES_PER_EVENT * len(batch),
+            size_bytes=len(raw) + len(usage) + BYTES_PER_EVENT * len(batch),
         )
         return submission, outcomes
 
@@ -258,6 +266,13 @@ class Intake:
             corrects=correction,
             size_bytes=BYTES_PER_EVENT * len(batch),
         )
+
+    def _without_usage(self, message: Any) -> bytes:  # noqa: ANN401
+        """Return a batch's message as it may be kept: in usage objects anything might stand."""
+        kept = self._message()
+        kept.batch.CopyFrom(message)
+        kept.batch.columns.ClearField("usage")
+        return bytes(kept.SerializeToString())
 
     def _kept_whole(
         self, origin: Origin, outcome: Outcome, *, raw: bytes
