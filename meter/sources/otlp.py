@@ -15,9 +15,15 @@ from meter.domain.event import Dimensions
 from meter.domain.tokens import OUTPUT_CLASSES
 from meter.sources.observation import Observation, Source, Unreadable
 from meter.sources.otlp_messages import name_of, to_unread, value_of
-from meter.sources.otlp_profiles import CACHE_WRITE, CACHE_WRITES, SpanProfile, find_profile
+from meter.sources.otlp_profiles import (
+    CACHE_WRITE,
+    CACHE_WRITES,
+    LITELLM,
+    SpanProfile,
+    find_profile,
+)
 from meter.sources.otlp_requests import Edge, cut_id, edge_of, is_own_id
-from meter.sources.places import Places
+from meter.sources.places import COUNT, Places
 
 _NS_PER_MS: Final = 1_000_000
 # Some ten MiB: texts of the usual length, and those longer than this are not kept.
@@ -290,12 +296,15 @@ class _Reader:
         if observation.report_id in self._seen:
             return
         self._seen.add(observation.report_id)
+        if profile is LITELLM:
+            observation.is_doubtful = self._places.otlp.litellm != COUNT
         if not (profile.cuts_ids and engine_id):
             self._found.append(observation)
             return
         if profile.has_own_ids and is_own_id(engine_id):
             # A turn of a response: only the edge can tell of which request it is.
             request_id, is_numbered = edge_id, bool(edge_id)
+            observation.is_doubtful = not edge_id and self._places.otlp.unnamed != COUNT
         else:
             request_id, is_numbered = cut_id(engine_id)
         observation.request_id = request_id

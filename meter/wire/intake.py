@@ -224,6 +224,11 @@ class Intake:
             now_ms=origin.received_ms,
             any_age=False,
         )
+        doubtful = np.array([it.is_doubtful for it in observations], np.bool_)
+        if doubtful.any():
+            # Before all that a release checks again: a person has to decide about it first.
+            later = (outcomes < FIRST_QUARANTINED) | (outcomes > Outcome.REPORT_DOUBTFUL)
+            outcomes[doubtful & later] = Outcome.REPORT_DOUBTFUL
         choices = [it.is_choice for it in observations]
         submission = report_submission(
             origin,

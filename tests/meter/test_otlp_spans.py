@@ -12,7 +12,7 @@ from meter.sources.observation import Observation, Source
 from meter.sources.otlp import finish_of, read_spans
 from meter.sources.otlp_profiles import PROFILES
 from meter.sources.otlp_requests import Edge, cut_id, edge_of, is_own_id
-from meter.sources.places import Defaults, Places
+from meter.sources.places import Defaults, Places, read_places
 from tests.otlp import VLLM_RESOURCE, span, traces, vllm
 
 PLACES = Places()
@@ -193,6 +193,7 @@ def test_read_spans__response_is_of_the_request_that_the_edge_names() -> None:
     assert (one.request_id, one.tokens) == ("edge-7", {INPUT: 23, OUTPUT: 3})
     assert (other.request_id, other.tokens) == ("edge-8", {INPUT: 10, OUTPUT: 1})
     assert (one.dimensions.account, one.dimensions.tier) == ("acme", "low")
+    assert not one.is_doubtful
 
 
 def test_read_spans__response_of_which_the_edge_says_nothing() -> None:
@@ -200,7 +201,21 @@ def test_read_spans__response_of_which_the_edge_says_nothing() -> None:
     reports = read(vllm("resp_8a1f_0", 10, 1), vllm("resp_8a1f_0", 20, 2))
     assert [it.request_id for it in reports] == ["", ""]
     assert not any(it.is_choice for it in reports)
+    # Whether the middleware or a gateway has reported it, nobody knows.
+    assert all(it.is_doubtful for it in reports)
     assert [it.tokens for it in reports] == [{INPUT: 10, OUTPUT: 1}, {INPUT: 20, OUTPUT: 2}]
+
+
+def test_read_spans__of_which_the_operator_says_that_nobody_else_reports_them() -> None:
+    """Nothing is doubtful then: a response that nobody names, and what LiteLLM has traced."""
+    text = "[otlp]\nunnamed = 'count'\nlitellm = 'count'"
+    for places, is_doubtful in ((PLACES, True), (read_places(text), False)):
+        (response,) = read(vllm("resp_8a1f_0", 10, 1), places=places)
+        values = {"gen_ai.usage.input_tokens": 10, "litellm.call_id": "c-1"}
+        (call,) = read(span(values), scope="litellm", places=places)
+        assert (response.is_doubtful, call.is_doubtful) == (is_doubtful, is_doubtful)
+        (chat,) = read(vllm("chatcmpl-a", 10, 1), places=places)
+        assert not chat.is_doubtful
 
 
 def test_read_spans__edge_is_in_the_engines_id() -> None:
