@@ -46,20 +46,27 @@ def _with_attributes(value: Any) -> Any:  # noqa: ANN401
 class _Slotted:
     """An object without a mapping of its own, and with what a library adds to its model."""
 
-    __slots__ = ("__pydantic_extra__", "prompt_tokens")
+    __slots__ = ("prompt_tokens",)
+
+    def __init__(self, prompt_tokens: int) -> None:
+        self.prompt_tokens = prompt_tokens
+
+
+class _Model:
+    """An object with what its class has no field for, as a library's models keep it."""
+
+    def __init__(self, **extra: int) -> None:
+        self.prompt_tokens = 7
+        self.__pydantic_extra__ = extra
+
+    def __getattr__(self, name: str) -> int:
+        return self.__pydantic_extra__[name]
 
 
 def test_kept__of_other_objects() -> None:
     """What an object has in slots is kept, and so is what its library has no field for."""
-    usage = _Slotted()
-    usage.prompt_tokens = 7
-    usage.__pydantic_extra__ = None
-    assert kept(usage) == {"prompt_tokens": 7}
-    model = SimpleNamespace(prompt_tokens=7, cached_tokens=3)
-    extra = model.__dict__.pop("cached_tokens")
-    assert kept(SimpleNamespace(**vars(model), __pydantic_extra__={"cached_tokens": extra})) == {
-        "prompt_tokens": 7
-    }
+    assert kept(_Slotted(7)) == {"prompt_tokens": 7}
+    assert kept(_Model(cached_tokens=3)) == {"prompt_tokens": 7, "cached_tokens": 3}
 
 
 def _stuffed(value: Any) -> Any:  # noqa: ANN401

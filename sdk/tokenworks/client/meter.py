@@ -204,7 +204,9 @@ class Meter:
             return self._reporter.refuse(str(error))
         if unexpected or not details.keys() <= Details.__optional_keys__:
             return self._reporter.refuse("unknown_argument")
-        return self.record(**details, **_arguments(reading), usage=usage, profile=profile)
+        counts = _arguments(reading)
+        counts["usage"], counts["profile"] = usage, profile
+        return self.record(**details, **counts)
 
     def begin(self, /, *unexpected: Never, **said: Unpack[Report]) -> RunningReport:
         """Begin to report a request that lasts; returns at once and never raises.
