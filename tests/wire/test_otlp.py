@@ -30,6 +30,7 @@ from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.apart import Apart
 from tests.wire.session import CALL_SECONDS_MAX, LOOK_SECONDS
+from tests.wire.talk import wait_until
 from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
 INPUT, OUTPUT = usage_pb2.TOKEN_CLASS_INPUT, usage_pb2.TOKEN_CLASS_OUTPUT
@@ -328,12 +329,15 @@ def test_export__database_away(private_cluster: Cluster, tmp_path: Any) -> None:
         told_by: Any = refused.value.trailing_metadata()
         details = dict(told_by)["grpc-status-details-bin"]
         assert b"google.rpc.RetryInfo" in details
-        while True:
+
+        def is_recorded() -> bool:
             try:
                 export(session, request)
             except grpc.RpcError:
-                continue
-            break
+                return False
+            return True
+
+        wait_until(is_recorded)
         assert session.counted() == {("acme", "high", INPUT): 10, ("acme", "high", OUTPUT): 4}
 
 
