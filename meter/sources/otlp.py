@@ -249,7 +249,7 @@ class _Reader:
             finish=_finish(span, text_of(others, profile.finish) if others else ""),
             reported_input=-1 if input_count is None else input_count,
             reported_output=-1 if output_count is None else output_count,
-            original={**counts, "request_id": engine_id} if engine_id else counts,
+            original=self._original(counts, found, engine_id),
         )
         self._add(observation, engine_id, edge_id=edge.request_id)
 
@@ -269,6 +269,16 @@ class _Reader:
             written_class=CACHE_WRITES.get(provider, CACHE_WRITE),
             reasoning=_pick(counts, profile.reasoning) or 0,
         )
+
+    def _original(
+        self, counts: Mapping[str, int], found: Mapping[str, Any], engine_id: str
+    ) -> Mapping[str, object]:
+        """Return what is kept: counts, the id, and whose cache it was where one was written to."""
+        original = {**counts, "request_id": engine_id} if engine_id else counts
+        if len(counts) <= _TOTALS or not _pick(counts, self._profile.cache_write):
+            return original
+        provider = text_of(found, self._profile.provider)
+        return {**original, "provider": provider if provider in CACHE_WRITES else ""}
 
     def _dimensions_of(self, edge: Edge, found: Mapping[str, Any]) -> Dimensions:
         model = served_model = owner = ""
