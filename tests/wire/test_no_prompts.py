@@ -1,6 +1,5 @@
 """Prompts and answers stand nowhere, whatever field of whichever source they come in."""
 
-import contextlib
 import json
 import re
 import zlib
@@ -15,6 +14,7 @@ from meter.sources.originals import Original, pack
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire import marked
+from tests.wire.marked import readable
 from tests.wire.posting import post
 from tests.wire.session import CALL_SECONDS_MAX, Session, columns, event, opening, to_columns
 from tests.wire.talk import read_http, read_metric, wait_until
@@ -24,8 +24,6 @@ OTLP = "/opentelemetry.proto.collector.{0}.v1.{1}Service/Export"
 EXPORT_TRACES, EXPORT_LOGS = OTLP.format("trace", "Trace"), OTLP.format("logs", "Logs")
 ENVOY = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
-# How bytes of zlib begin, at any of its levels.
-_PACKED = re.compile(rb"x[\x01\x5e\x9c\xda]")
 # Where what was reported comes to lie; none may be empty, lest the test proves nothing.
 KEPT = ("event_claims", "journal", "observations", "quarantine", "usage_originals")
 
@@ -211,15 +209,6 @@ def ask(session: Session, heard: Heard) -> None:
     request = meter_service_pb2.ListObservationsRequest(request_id="1")
     told = session.call("ListObservations", request)
     heard.add("ListObservations", told.SerializeToString())
-
-
-def readable(content: bytes) -> bytes:
-    """Return bytes as they are, and what is packed in them."""
-    found = [content]
-    for begin in _PACKED.finditer(content):
-        with contextlib.suppress(zlib.error):
-            found.append(zlib.decompressobj().decompress(content[begin.start() :]))
-    return b"\n".join(found)
 
 
 def dump(database_url: str) -> Mapping[str, bytes]:
