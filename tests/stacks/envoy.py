@@ -47,6 +47,11 @@ class Envoy:
         found = _get(self.admin, f"/stats?format=json&filter=^{re.escape(name)}$")
         return sum(int(each.get("value", 0)) for each in found["stats"])
 
+    def counters(self, beginning: str) -> dict[str, int]:
+        """Return all of its counters whose names begin so."""
+        found = _get(self.admin, f"/stats?format=json&filter=^{re.escape(beginning)}")
+        return {each["name"]: int(each["value"]) for each in found["stats"] if "value" in each}
+
 
 @contextmanager
 def running_envoy(

@@ -9,6 +9,7 @@ import psycopg
 from meter.sources.identity import event_key, request_event_id
 from meter.sources.observation import Source
 from tests.acceptance.counted import wait_until, wait_until_counted
+from tests.stacks.recorded import Recorded, recorded_events
 
 # Where a better report came, the counted one is the claim's, and the first lies beside it.
 _REPORTED: Final = """
@@ -17,6 +18,33 @@ SELECT event_key, source FROM event_claims UNION SELECT event_key, source FROM o
 _WAITING: Final = "SELECT count(*) FROM observations WHERE state = 1"
 _ASIDE: Final = "SELECT outcome, source, count(*) FROM quarantine GROUP BY 1, 2 ORDER BY 1, 2"
 _SHOWN_MAX: Final = 8
+
+
+def wait_for_event(
+    database_url: str,
+    request_id: str,
+    *,
+    seconds_max: float,
+    told: Callable[[], object] = str,
+) -> Recorded:
+    """Return what was recorded of a request, once it is there: it is there once.
+
+    Fails after `seconds_max` with what is there instead, and what `told` returns.
+    """
+    found: list[Recorded] = []
+
+    def is_there() -> bool:
+        found[:] = recorded_events(database_url).get(request_id, [])
+        return bool(found)
+
+    def what() -> str:
+        others = ", ".join(sorted(recorded_events(database_url)))
+        aside = _aside(database_url)
+        return f"{request_id} is recorded; there are {others}; quarantine: {aside}; {told()}"
+
+    wait_until(is_there, seconds_max=seconds_max, what=what)
+    assert len(found) == 1, found
+    return found[0]
 
 
 def wait_until_reported(
@@ -48,8 +76,7 @@ def wait_until_reported(
             f"{len(ids)} of {awaited[source]} of {source.name}: {', '.join(ids[:_SHOWN_MAX])}"
             for source, ids in missing().items()
         ]
-        with psycopg.connect(database_url) as connection:
-            aside = connection.execute(_ASIDE).fetchall()
+        aside = _aside(database_url)
         return f"all reports; missing are {'; '.join(parts)}; quarantine: {aside}; {told()}"
 
     wait_until(lambda: not missing(), seconds_max=seconds_max, what=what)
@@ -67,3 +94,9 @@ def wait_until_decided(database_url: str, *, seconds_max: float) -> None:
 
         wait_until(is_decided, seconds_max=seconds_max, what="all reports are decided upon")
     wait_until_counted(database_url)
+
+
+def _aside(database_url: str) -> list[tuple[int, int, int]]:
+    """Return how many events lie in quarantine, by outcome and source."""
+    with psycopg.connect(database_url) as connection:
+        return connection.execute(_ASIDE).fetchall()

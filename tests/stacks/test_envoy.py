@@ -22,6 +22,7 @@ from tests.running_meter import RunningMeter, running_meter_on
 from tests.stacks.envoy import CALLERS, ENVOY, Envoy, running_envoy
 from tests.stacks.openai_server import OpenAiServer, Plan, running_openai_server
 from tests.stacks.recorded import Recorded, recorded_events
+from tests.stacks.reports import wait_for_event
 from tests.wire.session import Session
 from tests.wire.talk import read_metric
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
@@ -99,15 +100,12 @@ class Gateway:
 
     def event(self, request_id: str) -> Recorded:
         """Return what was recorded of a request, once it is there."""
-        found: list[Recorded] = []
-
-        def is_there() -> bool:
-            found[:] = recorded_events(self.meter.database_url).get(request_id, [])
-            return bool(found)
-
-        wait_until(is_there, seconds_max=SECONDS_MAX, what=f"{request_id} is recorded")
-        assert len(found) == 1
-        return found[0]
+        return wait_for_event(
+            self.meter.database_url,
+            request_id,
+            seconds_max=SECONDS_MAX,
+            told=lambda: self.envoy.counters("access_logs"),
+        )
 
 
 @pytest.fixture(scope="module")

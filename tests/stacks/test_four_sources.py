@@ -314,7 +314,11 @@ def _span(spans: TracerProvider, request: Request, request_id: str) -> None:
 
 def _spans_of(session: Session) -> TracerProvider:
     exporter = OTLPSpanExporter(
-        endpoint=f"http://{session.meter.otlp_grpc}", insecure=True, headers=session.metadata
+        endpoint=f"http://{session.meter.otlp_grpc}",
+        insecure=True,
+        headers=session.metadata,
+        # By itself it gives spans up after 10 seconds, however slow the machine is.
+        timeout=SECONDS_MAX,
     )
     provider = TracerProvider(
         resource=Resource(
@@ -327,9 +331,9 @@ def _spans_of(session: Session) -> TracerProvider:
 
 def _told(stage: Stage) -> str:
     """Return what observers say of what they have lost."""
-    dropped = stage.envoy.counter("access_logs.grpc_access_log.logs_dropped")
+    counters = stage.envoy.counters("access_logs")
     log = stage.litellm.log.read_text("utf-8")[-2_000:]
-    return f"Envoy dropped {dropped}; {stage.client.statistics}; LiteLLM's log ends: {log}"
+    return f"Envoy: {counters}; {stage.client.statistics}; LiteLLM's log ends: {log}"
 
 
 def _owed(truth: Path) -> dict[tuple[str, str], tuple[int, Fraction]]:

@@ -87,7 +87,8 @@ class Session:
             try:
                 response = self.call("QueryUsage", request)
             except grpc.RpcError as error:
-                told = dict(error.trailing_metadata() or ())  # type: ignore[attr-defined]
+                failed: Any = error
+                told = dict(failed.trailing_metadata() or ())
                 if told.get("tokenworks-error-reason") != "STORE_UNAVAILABLE":
                     raise
                 time.sleep(LOOK_SECONDS)

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 from sqlalchemy import Engine
 
+from meter.arbiter import Settlement
 from meter.domain.errors import Unavailable
 from meter.journal.commit import Submission
 from meter.sources.observation import Observation, Source, rank
@@ -186,9 +187,14 @@ def test_arbitrate__report_on_its_way_with_an_earlier_number(
             writing.result(WAIT_SECONDS_MAX)
 
         settle.before_append = come
+        confirm = settle.store.confirm
+
+        def come_and_confirm(settlements: Sequence[Settlement]) -> None:
+            come()
+            confirm(settlements)
+
         with monkeypatch.context() as patched:
-            confirm = settle.store.confirm
-            patched.setattr(settle.store, "confirm", lambda it: (come(), confirm(it)))
+            patched.setattr(settle.store, "confirm", come_and_confirm)
             settle()
     settle.before_append = lambda: None
     settle()
