@@ -31,13 +31,17 @@ _MACHINE = (
 )
 
 
-def measure_stream(seconds: float, *, events: int = _BATCH_EVENTS) -> Measurement:
-    """Record batches of columns on eight streams, beside a binary COPY of the journal's bytes."""
+def measure_stream(
+    seconds: float, *, batch_events: int = _BATCH_EVENTS, has_ids: bool = False
+) -> Measurement:
+    """Record batches in planes on eight streams, beside a binary COPY of the journal's bytes."""
     _, source = lengths()
     with running_plant() as plant:
         wal_bytes = plant.query(_WAL)[0]
         before = _processor_seconds(plant)
-        report = _run_stream_load(plant, seconds=seconds, events=events)
+        report = _run_stream_load(
+            plant, seconds=seconds, batch_events=batch_events, has_ids=has_ids
+        )
         lag_seconds = plant.wait_until_counted(seconds=60)
         after = _processor_seconds(plant)
         tokens, events = plant.query(
@@ -54,8 +58,8 @@ def measure_stream(seconds: float, *, events: int = _BATCH_EVENTS) -> Measuremen
         value=report["events"] / report["seconds"],
         bound=bound,
         bound_of="binary COPY of the journal's own bytes, a commit each segment, events/s",
-        workload=f"{seconds:g} s, {_PRODUCERS} producers, batches of {events} events, "
-        f"{ACCOUNTS} accounts × {len(MODELS)} models × {len(TIERS)} tiers, {source}; {_MACHINE}",
+        workload=f"{seconds:g} s, {_PRODUCERS} producers, batches of {batch_events} events in planes"
+        f"{' with ids' if has_ids else ''}, {ACCOUNTS} accounts × {len(MODELS)} models × {len(TIERS)} tiers, {source}; {_MACHINE}",
         notes={
             "counted_behind_seconds": round(lag_seconds, 2),
             "stored_bytes_per_event": round(int(journal_bytes) / report["events"], 2),
@@ -121,11 +125,14 @@ def measure_unary(seconds: float) -> Measurement:
     )
 
 
-def _run_stream_load(plant: Plant, *, seconds: float, events: int) -> dict[str, Any]:
+def _run_stream_load(
+    plant: Plant, *, seconds: float, batch_events: int, has_ids: bool
+) -> dict[str, Any]:
     orders = {
         "target": plant.target,
         "api_key": plant.api_key,
-        "events": events,
+        "events": batch_events,
+        "has_ids": has_ids,
         "producers": _PRODUCERS,
         "seconds": seconds,
     }

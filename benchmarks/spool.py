@@ -67,7 +67,7 @@ def measure_open(seconds: float) -> Measurement:
 def _batches(events: int) -> tuple[list[SealedBatch], str]:
     pairs, source = lengths()
     built = Batches(seed=1, events=events, model=MODELS[0], pairs=pairs, count=8)
-    return [SealedBatch(payload=payload, event_count=events) for payload in built.columns], source
+    return [SealedBatch(payload=payload, event_count=events) for payload in built.payloads], source
 
 
 @contextmanager

@@ -32,7 +32,8 @@ class Producer(threading.Thread):
             events=orders["events"],
             model=MODELS[number % len(MODELS)],
             pairs=pairs,
-            count=max(2, 60_000 // orders["events"]),
+            count=min(max(2, 60_000 // orders["events"]), 64),
+            has_ids=orders["has_ids"],
         )
         self._name = f"bench-{orders['events']}-{number}"
         self._orders = orders

@@ -51,17 +51,25 @@ class Batches:
         model: str,
         pairs: Sequence[tuple[int, int]],
         count: int,
+        has_ids: bool = False,
     ) -> None:
-        """Build `count` different batches of `events` events each."""
+        """Build `count` different batches of `events` events each; `has_ids` gives each an id."""
         self.events = events
         random_numbers = np.random.default_rng(seed)
         table = np.array(pairs, np.int64)
         self._planes: list[bytes] = []
         self.tokens: list[int] = []
         for _ in range(count):
-            planes, tokens = _planes(random_numbers, events=events, model=model, table=table)
-            self._planes.append(planes)
+            form, tokens = _planes(random_numbers, events=events, model=model, table=table)
+            if has_ids:
+                form.event_ids = random_numbers.bytes(16 * events)
+            self._planes.append(form.SerializeToString())
             self.tokens.append(tokens)
+
+    @property
+    def payloads(self) -> list[bytes]:
+        """The batches as UsagePlanes."""
+        return self._planes
 
     def message(self, sequence: int) -> bytes:
         """Return the StreamUsageRequest of a number; batch contents repeat in turn."""
@@ -81,10 +89,8 @@ def _planes(
     events: int,
     model: str,
     table: np.ndarray[tuple[int, int], np.dtype[np.int64]],
-) -> tuple[bytes, int]:
-    accounts, account = np.unique(
-        random_numbers.integers(0, ACCOUNTS, events), return_inverse=True
-    )
+) -> tuple[usage_pb2.UsagePlanes, int]:
+    accounts, account = np.unique(random_numbers.integers(0, ACCOUNTS, events), return_inverse=True)
     drawn = table[random_numbers.integers(0, len(table), events)]
     cached = (drawn[:, 0] * random_numbers.random(events) * 0.5).astype(np.int64)
     form = usage_pb2.UsagePlanes(
@@ -104,7 +110,7 @@ def _planes(
     )
     for token_class, counts in classes:
         form.tokens.add(token_class=token_class, counts=_column(counts))
-    return form.SerializeToString(), int(drawn.sum())
+    return form, int(drawn.sum())
 
 
 def _column(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> usage_pb2.PlaneColumn:

@@ -10,10 +10,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from psycopg import ProgrammingError
-from psycopg.conninfo import conninfo_to_dict
-from sqlalchemy.exc import ArgumentError
-
 from meter.domain.limits import (
     ENERGY_SOURCES_MAX,
     ENGINES_MAX,
@@ -22,7 +18,6 @@ from meter.domain.limits import (
     TIER_CHARS_MAX,
 )
 from meter.options import EnergySource, EnginePlace
-from meter.runtime.database_url import engine_url
 
 _TIER = re.compile(rf"[a-z0-9][a-z0-9_-]{{0,{TIER_CHARS_MAX - 1}}}")
 # What Postgres keeps of an application_name.
@@ -58,6 +53,13 @@ def read_database_url(value: object) -> str:
     """Return a Postgres URL that begins with postgresql://; it may name several hosts."""
     if not re.match(r"postgres(ql)?://", read_text(value)):
         raise ValueError("must begin with postgresql://")
+    # Slow to load, and what most commands are told of is a server, not a database.
+    from psycopg import ProgrammingError  # noqa: PLC0415
+    from psycopg.conninfo import conninfo_to_dict  # noqa: PLC0415
+    from sqlalchemy.exc import ArgumentError  # noqa: PLC0415
+
+    from meter.runtime.database_url import engine_url  # noqa: PLC0415
+
     url = read_text(value).replace("postgres://", "postgresql://", 1)
     try:
         engine_url(url)

@@ -175,8 +175,8 @@ class Settlement:
     """What was decided about a request; written in one transaction with its correction.
 
     `before` is the claim that was looked at, `after` the one from now on. `counted_ids` are the
-    observations that are counted, `seen_id` is the newest one that was looked at: those above it
-    are looked at again.
+    observations that are counted, `seen_id` is the newest one that was looked at, of `seen_count`:
+    those above it are looked at again, and all of them where more are below it by now.
     """
 
     event_key: bytes
@@ -184,4 +184,5 @@ class Settlement:
     after: Claimed
     counted_ids: Sequence[int]
     seen_id: int
+    seen_count: int
     first: FirstReport | None = None

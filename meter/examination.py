@@ -2,10 +2,12 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from meter.audit_log import JOB, Action, Change
 from meter.counting.auditor import Auditor
+from meter.domain.limits import ENGINE_SETTLE_MS
 from meter.domain.times import to_iso
 from meter.health import Health, Login
 from meter.hosting import Host
@@ -14,11 +16,14 @@ from meter.options import JobOptions
 from meter.runtime.engine import make_engine
 from meter.store.archived_bodies import ArchivedBodies
 from meter.store.audit import AuditStore
+from meter.store.engines import EngineDriftStore
 from meter.store.folding import FoldStore
 from meter.store.health import HealthStore, LoginStore
 from meter.store.installation import InstallationStore
 from meter.store.readers import ReaderStore
 from meter.store.totals import UsageTotals
+
+_DAY_MS: Final = 24 * 3600 * 1000
 
 
 class AuditHost(NamedTuple):
@@ -42,7 +47,13 @@ def look_at_health(database_url: str, *, silence_ms: int) -> Health:
     """Return how a migrated database stands; raises Unavailable, StoreRefusal."""
     engine = make_engine(database_url, pool_size=1)
     try:
-        return HealthStore(engine).read(silence_ms=silence_ms)
+        health = HealthStore(engine).read(silence_ms=silence_ms)
+        if not health.engine_count:
+            return health
+        settled_ms = health.now_ms - ENGINE_SETTLE_MS
+        end_ms = settled_ms - settled_ms % _DAY_MS
+        drifts = EngineDriftStore(engine).compare(start_ms=end_ms - _DAY_MS, end_ms=end_ms)
+        return replace(health, drifts=drifts)
     finally:
         engine.dispose()
 

@@ -1,8 +1,10 @@
 """How an installation's database stands: facts, read in one look, without an opinion."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
+
+from meter.engine_drift import EngineDrift
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,15 @@ class Standby:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class EngineHealth:
+    """An engine's page, and when it was read last."""
+
+    pool: str
+    replica: str
+    read_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """All that is looked at; times in ms since 1970.
 
@@ -111,7 +122,10 @@ class Health:
     has and should not have, `lacking_rights` those that one lacks.
     `producer_counts` are by state, 1 registered, 2 active, 3 retired. `silent` are the longest
     silent first, at most as many as were asked for, of `silent_count`. `recent_gaps` are those
-    found within the time in which late events are taken.
+    found within the time in which late events are taken. Of the `engine_count` engines that were
+    read within a day `unread_count` were not for a quarter of an hour, and `engines` are those that
+    were read longest ago; `drifts` are of the last complete day. `sources_heard_ms` says by source
+    when it was heard last, as far as that was within a day and is seen at once.
     """
 
     is_driven: bool | None
@@ -134,3 +148,8 @@ class Health:
     held_by_outcome: Mapping[int, int]
     standbys: Sequence[Standby]
     database_bytes: int
+    engine_count: int = 0
+    unread_count: int = 0
+    engines: Sequence[EngineHealth] = ()
+    drifts: Sequence[EngineDrift] = ()
+    sources_heard_ms: Mapping[int, int] = field(default_factory=dict)

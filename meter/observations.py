@@ -43,13 +43,14 @@ class Dispute:
     """A request of which a report waits: its claim, and all reports but a first one still counted.
 
     `claim` is None where it is forgotten, or where nobody else may report the event. Of very many
-    reports the first ones are there; `seen_id` is the newest of all.
+    reports the first ones are there; `seen_id` is the newest of all `seen_count`.
     """
 
     event_key: bytes
     claim: Claim | None
     reports: Sequence[KeptReport]
     seen_id: int
+    seen_count: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

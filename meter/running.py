@@ -182,6 +182,7 @@ class Meter:
                 originals_before_ms=max(before_ms, self.upkeep.kept_from_ms()),
             )
             await asyncio.to_thread(self.energy.forget)
+            await asyncio.to_thread(self.engines.forget)
 
     async def _arbitrate(self) -> None:
         with _absent_store():

@@ -8,17 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine, text
 
 from meter.runtime.database_url import engine_url
 from migrations.ownership import hand_over
 from migrations.waiting import retry_while_locked
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 # A lock that is not there within half a second is asked for again after as long, for ten minutes:
 # traffic queues behind whoever waits for a lock, and a report that reads for minutes holds one.
@@ -80,7 +79,7 @@ def upgrade(
     wanted = standing.missing_pre if stage is Stage.PRE else standing.missing
     if wanted:
         retry_while_locked(
-            lambda: command.upgrade(_config(database_url), wanted[-1]),
+            lambda: _run(database_url, until=wanted[-1]),
             database_url=database_url,
             tries_max=_TRIES_MAX,
             on_wait=on_wait,
@@ -90,12 +89,11 @@ def upgrade(
 
 def look(database_url: str) -> Standing:
     """Return how the database's schema stands to this version's."""
-    script = ScriptDirectory.from_config(_config(database_url))
-    known = [each.revision for each in script.walk_revisions()][::-1]
+    known = _names()
     engine = create_engine(engine_url(database_url))
     try:
         with engine.connect() as connection:
-            current = MigrationContext.configure(connection).get_current_revision()
+            current = _find_current(connection)
             if current is None or current in known:
                 place = 0 if current is None else known.index(current) + 1
                 return Standing(missing=known[place:], newer=[])
@@ -111,9 +109,24 @@ def pending(database_url: str) -> list[str]:
 
 def newest() -> str:
     """Return the name of the newest migration."""
-    head = ScriptDirectory.from_config(_config("")).get_current_head()
-    assert head is not None
-    return head
+    return _names()[-1]
+
+
+def _names() -> list[str]:
+    """Return the names of this version's migrations, oldest first: those of their files."""
+    return sorted(it.stem for it in _versions().glob("[0-9]*.py"))
+
+
+def _versions() -> Path:
+    return Path(__file__).parent / "versions"
+
+
+def _find_current(connection: Connection) -> str | None:
+    """Return what Alembic has written down as applied last; None where it never ran."""
+    if connection.execute(text("SELECT to_regclass('alembic_version')")).scalar() is None:
+        return None
+    current = connection.execute(text("SELECT version_num FROM alembic_version"))
+    return current.scalar_one_or_none()
 
 
 def _find_newer(connection: Connection, current: str, *, known: Sequence[str]) -> list[str]:
@@ -129,10 +142,19 @@ def _count_to_newest_pre(names: Sequence[str]) -> int:
     return max(places, default=0)
 
 
-def _config(database_url: str) -> Config:
+def _run(database_url: str, *, until: str) -> None:
+    # Slow to load, and of all that looks at the schema only this changes it.
+    from alembic import command  # noqa: PLC0415
+
+    command.upgrade(_config(database_url), until)
+
+
+def _config(database_url: str) -> "Config":
+    from alembic.config import Config  # noqa: PLC0415 - as above
+
     config = Config()
     config.set_main_option("script_location", str(Path(__file__).parent))
-    config.set_main_option("version_locations", str(Path(__file__).parent / "versions"))
+    config.set_main_option("version_locations", str(_versions()))
     config.set_main_option("path_separator", "os")
     config.set_main_option("sqlalchemy.url", database_url.replace("%", "%%"))
     return config

@@ -1,4 +1,7 @@
-"""A real meter for the tests: `tokenworks serve` as a process of its own, on free ports."""
+"""A real meter for the tests: `tokenworks serve` as a process of its own, on free ports.
+
+It is forked off one that has imported all already; see `tests/forks.py`.
+"""
 
 import json
 import os
@@ -13,6 +16,7 @@ from pathlib import Path
 
 import meter.app
 from meter.domain.times import to_ms
+from tests import forks
 
 TOKENWORKS = Path(sys.executable).parent / "tokenworks"
 PEPPER = bytes(range(32))
@@ -43,7 +47,7 @@ class RunningMeter:
         self._pepper_file.touch(mode=0o600)
         self._pepper_file.write_text(PEPPER.hex(), "ascii")
         self._settings = settings
-        self._process: subprocess.Popen[str] | None = None
+        self._process: forks.Forked | subprocess.Popen[str] | None = None
         self._held = ExitStack()
 
     @property
@@ -65,13 +69,10 @@ class RunningMeter:
         }
         environment = {f"TOKENWORKS_{name.upper()}": value for name, value in given.items()}
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [TOKENWORKS, "serve", "--json"],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
+            self._process = forks.start(
+                [str(TOKENWORKS), "serve", "--json"],
+                environment=os.environ | environment,
                 stderr=log,
-                env=os.environ | environment,
-                text=True,
             )
         assert self._process.stdout is not None
         line = self._process.stdout.readline()

@@ -5,6 +5,7 @@ from itertools import groupby
 from typing import Final
 
 from cli.doctor.check import Check, Mark, format_age
+from cli.doctor.reports import check_reports
 from cli.doctor.shards import check_shards
 from meter.domain.outcome import Outcome
 from meter.domain.times import to_iso
@@ -95,6 +96,7 @@ def check_health(
     yield _cuts(health)
     yield _producers(health)
     yield _gaps(health)
+    yield from check_reports(health)
     yield _quarantine(health)
 
 

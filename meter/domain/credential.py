@@ -197,21 +197,6 @@ def hash_api_key(text: str, *, pepper: bytes) -> bytes:
     return hmac.digest(pepper, text.encode("ascii"), hashlib.sha256)
 
 
-def widen(scopes: tuple[Scope, ...]) -> tuple[Scope, ...]:
-    """Return scopes with what administering came to as long as it was not several roles.
-
-    Whoever administered an account operated it; and billed and priced, where it was everything.
-    """
-    more = [
-        Scope(role=role, account_id=scope.account_id)
-        for scope in scopes
-        if scope.role is Role.ADMIN
-        for role in (Role.OPERATOR, Role.BILLER, Role.PRICE_EDITOR)
-        if role is Role.OPERATOR or scope.account_id is None
-    ]
-    return tuple(sorted({*scopes, *more}, key=lambda it: (it.role, it.account_id or "")))
-
-
 def is_key_id(text: str) -> bool:
     """Tell whether this can be the name of a key."""
     return _KEY_ID.fullmatch(text) is not None

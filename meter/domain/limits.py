@@ -184,6 +184,8 @@ ENGINE_SETTLE_MS: Final = 10 * 60 * 1000
 # Time that one question about drift spans, and the rows of its answer.
 ENGINE_DRIFT_MS_MAX: Final = 400 * 24 * 3600 * 1000
 ENGINE_DRIFT_ROWS_MAX: Final = 10_000
+# How long what engines counted is kept: a day of a replica is some 200 rows, whoever reports.
+ENGINE_KEPT_MS: Final = ENGINE_DRIFT_MS_MAX
 # Readings of one RecordEnergy call: each locks a row, and the caller waits.
 RECORD_READINGS_MAX: Final = 1_000
 # An accelerator's name: NVIDIA's UUIDs have 40 characters, with the part of a board (MIG) 60.

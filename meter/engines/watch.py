@@ -5,9 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, Protocol
 
 from meter.domain.clock import Clock
+from meter.domain.interval import interval_start_ms
 from meter.domain.limits import (
     ENERGY_READ_SECONDS_MAX,
     ENERGY_READS_AT_ONCE_MAX,
+    ENGINE_KEPT_MS,
     ENGINE_SETTLE_MS,
 )
 from meter.energy.sources.page import fetch_page
@@ -31,6 +33,10 @@ class EngineStore(Protocol):
 
     def record(self, read: EngineRead, *, gap_ms: int) -> Counted | None:
         """Take a read and what it adds in one transaction; None when it is not newer."""
+        ...
+
+    def forget(self, *, before_ms: int) -> None:
+        """Delete what was counted before an edge."""
         ...
 
 
@@ -103,6 +109,11 @@ class EngineWatch:
         }
         self._show(found)
         self._looked = (ends, now_seconds)
+
+    def forget(self) -> None:
+        """Forget what was counted so long ago that nobody may ask for it; raises Unavailable."""
+        before_ms = interval_start_ms(self._clock.now_ms() - ENGINE_KEPT_MS)
+        self._store.forget(before_ms=before_ms)
 
     def stop(self) -> None:
         """Read nothing more; returns when the reads under way have ended."""

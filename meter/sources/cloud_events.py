@@ -16,9 +16,9 @@ from meter.domain.times import to_ms
 from meter.domain.tokens import TokenClass
 from meter.sources.observation import Observation, Unreadable
 from meter.sources.places import Places
-from meter.sources.usage_objects import kept
 from tokenworks.client.foreign import Unfit
 from tokenworks.client.profiles import PROFILES, read_usage
+from tokenworks.client.usage_objects import kept
 
 # Kept with the originals: what reads them, and how old that is.
 PROFILE: Final = "cloud_events/1"
@@ -121,6 +121,20 @@ def read(
                     yield observation
         except Unfit as error:
             yield Unreadable(reason=str(error))
+
+
+def reread(original: Mapping[str, object]) -> dict[int, int] | None:
+    """Return what today's tables make of counts without a convention; None where none are there.
+
+    Counts above 0 by the numbers of their classes.
+    """
+    tokens = original.get("tokens")
+    if isinstance(tokens, Mapping):
+        return _classes(tokens)
+    number = _KINDS.get(str(original.get("type")))
+    if number is None or not isinstance(tokens, int):
+        return None
+    return {number: tokens} if tokens else {}
 
 
 def _read_whole(event: CloudEvent, *, places: Places, received_ms: int) -> Observation:

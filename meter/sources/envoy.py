@@ -100,6 +100,17 @@ _ENDPOINTS: Final[Sequence[tuple[str, _Convention]]] = (
 )
 
 
+# Under which names the counts of an AI gateway are kept, whatever they are called there.
+_AI_GATEWAY: Final = "envoy_ai_gateway"
+_KEPT_PLACES: Final = AiGatewayPlaces(
+    input="input",
+    cached_input="cached_input",
+    cache_creation_input="cache_creation_input",
+    output="output",
+    reasoning="reasoning",
+)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Usage:
     """What an entry counts; `original` is what it was read from."""
@@ -129,6 +140,29 @@ def read(
                 yield _observe(entry, usage, node=node, places=places, received_ms=received_ms)
         except Unfit as error:
             yield Unreadable(reason=str(error))
+
+
+def reread(original: Mapping[str, Any]) -> dict[int, int] | None:
+    """Return what today's tables make of what was kept of an entry, None where they make nothing.
+
+    Counts above 0 by the numbers of their classes.
+    """
+    profile = original.get("convention")
+    if profile == _AI_GATEWAY:
+        usage = _of_ai_gateway(original, _KEPT_PLACES)
+        return dict(usage.tokens)
+    # One without an output is of an embedding: of all others such an entry was not readable.
+    conventions = (it for it in (_OPENAI, _RESPONSES, _ANTHROPIC) if it.profile == profile)
+    convention = next(conventions, None)
+    if convention is _OPENAI and _OPENAI.output not in original:
+        convention = _EMBEDDING
+    if convention is None:
+        return None
+    try:
+        reading = read_usage(_to_object(original, convention), profile=convention.profile)
+    except Unfit:
+        return None
+    return {int(number): count for number, count in reading.tokens.items() if count}
 
 
 def _is_over(common: Any) -> bool:  # noqa: ANN401
@@ -227,7 +261,8 @@ def _convention(request: Any) -> _Convention:  # noqa: ANN401
     return _OPENAI
 
 
-def _by_convention(counts: Mapping[str, int], convention: _Convention) -> _Usage:
+def _to_object(counts: Mapping[str, int], convention: _Convention) -> dict[str, Any]:
+    """Return counts as the usage object that they were taken from."""
     usage: dict[str, Any] = {}
     for name, (first, *rest) in convention.details.items():
         if name not in counts:
@@ -241,6 +276,11 @@ def _by_convention(counts: Mapping[str, int], convention: _Convention) -> _Usage
             usage[name] = counts[name]
     if not convention.output:
         usage["completion_tokens"] = 0
+    return usage
+
+
+def _by_convention(counts: Mapping[str, int], convention: _Convention) -> _Usage:
+    usage = _to_object(counts, convention)
     original = {"convention": convention.profile, **counts}
     try:
         reading = read_usage(usage, profile=convention.profile)
@@ -304,12 +344,12 @@ def _of_ai_gateway(counts: Mapping[str, int], keys: AiGatewayPlaces) -> _Usage:
         reported_input=total,
         reported_output=generated,
         original={
-            "convention": "envoy_ai_gateway",
-            "input": total,
-            "cached_input": cached,
-            "cache_creation_input": written,
-            "output": generated,
-            "reasoning": reasoning,
+            "convention": _AI_GATEWAY,
+            _KEPT_PLACES.input: total,
+            _KEPT_PLACES.cached_input: cached,
+            _KEPT_PLACES.cache_creation_input: written,
+            _KEPT_PLACES.output: generated,
+            _KEPT_PLACES.reasoning: reasoning,
         },
     )
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from meter.sources.observation import Observation, Unreadable
-from meter.sources.places import Places
-from meter.sources.usage_objects import kept
+from meter.sources.places import COUNT, Places
 from tokenworks.client.foreign import Unfit
 from tokenworks.client.litellm_payload import LiteLlmCall, find_call
+from tokenworks.client.usage_objects import kept
 
 # Kept with the originals: what reads them, and how old that is.
 PROFILE: Final = "litellm/1"
@@ -38,9 +38,11 @@ def read(
 ) -> Iterator[Observation | Unreadable]:
     """Yield what the records report; one without any usage yields nothing.
 
-    A record without a time ended when it was received.
+    A record without a time ended when it was received. Where LiteLLM's spans are counted, its
+    records are doubtful: of one call both are, and they share no id.
     """
     own, headers = places.litellm, places.headers
+    are_doubtful = places.otlp.litellm == COUNT
     names = {
         "account": headers.account,
         "tier": headers.tier,
@@ -55,7 +57,9 @@ def read(
             yield Unreadable(reason=str(error))
             continue
         if call is not None:
-            yield _observe(call, places=places, received_ms=received_ms)
+            observation = _observe(call, places=places, received_ms=received_ms)
+            observation.is_doubtful = are_doubtful
+            yield observation
 
 
 def _observe(call: LiteLlmCall, *, places: Places, received_ms: int) -> Observation:

@@ -31,6 +31,7 @@ class Observation:
     Reports with the same `request_id` and `attempt` are of one request; without a `request_id` a
     report stands alone. `tokens` maps class numbers to counts > 0; an absent class counts 0.
     `is_choice` tells that the report is of one of several answers to one prompt: those add up.
+    `is_doubtful` tells that another source may have reported the request under another id.
     `original` is the usage object as it came, JSON at heart, with neither prompt nor answer.
     """
 
@@ -46,6 +47,7 @@ class Observation:
     reported_input: int = -1
     reported_output: int = -1
     is_choice: bool = False
+    is_doubtful: bool = False
     original: Mapping[str, object] = field(default_factory=dict)
 
 

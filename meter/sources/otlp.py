@@ -7,7 +7,6 @@ table is never looked at: prompts and answers may be among them.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -16,8 +15,15 @@ from meter.domain.event import Dimensions
 from meter.domain.tokens import OUTPUT_CLASSES
 from meter.sources.observation import Observation, Source, Unreadable
 from meter.sources.otlp_messages import name_of, to_unread, value_of
-from meter.sources.otlp_profiles import CACHE_WRITE, CACHE_WRITES, SpanProfile, find_profile
-from meter.sources.places import Places
+from meter.sources.otlp_profiles import (
+    CACHE_WRITE,
+    CACHE_WRITES,
+    LITELLM,
+    SpanProfile,
+    find_profile,
+)
+from meter.sources.otlp_requests import Edge, cut_id, edge_of, is_own_id
+from meter.sources.places import COUNT, Places
 
 _NS_PER_MS: Final = 1_000_000
 # Some ten MiB: texts of the usual length, and those longer than this are not kept.
@@ -35,10 +41,6 @@ _FINISHES: Final[Mapping[str, int]] = {
     "error": _FAILED,
 }
 _WORD: Final = re.compile("[a-z_]+")
-# What engines put before the edge's id of a request, and whether each prompt's number follows it.
-_PREFIXES: Final = (("chatcmpl-", False), ("cmpl-", True), ("embd-", True))
-_ANY_PREFIX: Final = tuple(prefix for prefix, _ in _PREFIXES)
-_NUMBER: Final = re.compile(r"-\d{1,6}$")
 _NOTHING: Final[Mapping[str, Any]] = {}
 _NO_COUNT: Final = Unreadable(reason="a count of a span is no whole number")
 _NO_VALUE: Final = Unreadable(reason="an attribute of a span is damaged")
@@ -124,33 +126,6 @@ def count_of(value: Any) -> int | None:  # noqa: ANN401  an AnyValue
     return count if 0 <= count < 2**62 else None
 
 
-@lru_cache(maxsize=4_096)
-def tenant_of(trace_state: str, member: str) -> tuple[str, str]:
-    """Return the account and the tier that a member of `tracestate` names, empty where it does not.
-
-    The member is `NAME=ACCOUNT` or `NAME=ACCOUNT:TIER`.
-    """
-    for each in trace_state.split(","):
-        name, equals, value = each.strip().partition("=")
-        if equals and name == member:
-            account, _, tier = value.strip().partition(":")
-            return account, tier
-    return "", ""
-
-
-def cut_id(request_id: str) -> tuple[str, bool]:
-    """Return the edge's id of a request in the engine's, and whether a prompt's number was cut."""
-    if not request_id.startswith(_ANY_PREFIX):
-        return request_id, False
-    for prefix, is_numbered in _PREFIXES:
-        if request_id.startswith(prefix):
-            cut = request_id[len(prefix) :]
-            whole = _NUMBER.sub("", cut) if is_numbered else cut
-            # An id that is nothing but its number names no request.
-            return (whole, whole != cut) if whole else (request_id, False)
-    return request_id, False
-
-
 def finish_of(words: str) -> int:
     """Return how a request ended, by the first word that is known; completed where none is."""
     for word in _WORD.findall(words[:200].lower()):
@@ -194,8 +169,8 @@ class _Reader:
         self._unreadable: list[Unreadable] = []
         # A collector in between may have heard of a span twice, and say so in one export.
         self._seen: set[str] = set()
-        # By the engine's id of their prompt; those of numbered prompts by the request's id.
-        self._prompts: dict[str, Observation] = {}
+        # By the request's id and the engine's of their prompt; numbered ones by the request's id.
+        self._prompts: dict[tuple[str, str], Observation] = {}
         self._numbered: dict[str, list[Observation]] = {}
 
     def read(self, spans: Iterable[Any], resource: Mapping[str, str]) -> None:
@@ -260,22 +235,23 @@ class _Reader:
             self._unreadable.append(_NO_ID)
             return
         engine_id = text_of(found, profile.request_id)
+        edge = edge_of(span.trace_state, self._places.otlp.tracestate)
         # Mostly there is no other text than the id.
         others = found if not engine_id or len(found) > 1 else _NOTHING
         end_ms = span.end_time_unix_nano // _NS_PER_MS
         observation = Observation(
             report_id=f"otlp:{trace_id.hex()}:{span_id.hex()}",
             request_id=engine_id,
-            dimensions=self._dimensions_of(span.trace_state, others),
+            dimensions=self._dimensions_of(edge, others),
             end_ms=end_ms,
             duration_ms=max(0, end_ms - span.start_time_unix_nano // _NS_PER_MS),
             tokens=self._partition(counts, found, input_count or 0, output_count or 0),
             finish=_finish(span, text_of(others, profile.finish) if others else ""),
             reported_input=-1 if input_count is None else input_count,
             reported_output=-1 if output_count is None else output_count,
-            original={**counts, "request_id": engine_id} if engine_id else counts,
+            original=self._original(counts, found, engine_id),
         )
-        self._add(observation, engine_id)
+        self._add(observation, engine_id, edge_id=edge.request_id)
 
     def _partition(
         self, counts: Mapping[str, int], found: Mapping[str, Any], total: int, generated: int
@@ -294,48 +270,66 @@ class _Reader:
             reasoning=_pick(counts, profile.reasoning) or 0,
         )
 
-    def _dimensions_of(self, trace_state: str, found: Mapping[str, Any]) -> Dimensions:
+    def _original(
+        self, counts: Mapping[str, int], found: Mapping[str, Any], engine_id: str
+    ) -> Mapping[str, object]:
+        """Return what is kept: counts, the id, and whose cache it was where one was written to."""
+        original = {**counts, "request_id": engine_id} if engine_id else counts
+        if len(counts) <= _TOTALS or not _pick(counts, self._profile.cache_write):
+            return original
+        provider = text_of(found, self._profile.provider)
+        return {**original, "provider": provider if provider in CACHE_WRITES else ""}
+
+    def _dimensions_of(self, edge: Edge, found: Mapping[str, Any]) -> Dimensions:
         model = served_model = owner = ""
         if found:
             model, served_model, owner = [text_of(found, keys) for keys in self._texts]
-        key = (trace_state, model, served_model, owner, *self._resource_texts)
+        key = (edge.account, edge.tier, model, served_model, owner, *self._resource_texts)
         dimensions = self._memory.get(key)
         if dimensions is None:
             places, resource = self._places, self._resource
             own = places.otlp
-            account, tier = tenant_of(trace_state, own.tracestate)
             dimensions = places.to_dimensions(
-                account=account or owner or resource.get(own.account, ""),
+                account=edge.account or owner or resource.get(own.account, ""),
                 model=model or resource.get(own.model, ""),
                 served_model="" if served_model == model else served_model,
-                tier=tier or resource.get(own.tier, ""),
+                tier=edge.tier or resource.get(own.tier, ""),
                 pool=resource.get(own.pool, ""),
                 region=resource.get(own.region, ""),
             )
             self._memory.add(key, dimensions)
         return dimensions
 
-    def _add(self, observation: Observation, engine_id: str) -> None:
+    def _add(self, observation: Observation, engine_id: str, *, edge_id: str) -> None:
         """Add a report, to that of the same prompt, or of another prompt of one request."""
         profile = self._profile
         if observation.report_id in self._seen:
             return
         self._seen.add(observation.report_id)
+        if profile is LITELLM:
+            observation.is_doubtful = self._places.otlp.litellm != COUNT
         if not (profile.cuts_ids and engine_id):
             self._found.append(observation)
             return
-        observation.request_id, is_numbered = cut_id(engine_id)
-        if not profile.has_choices:
+        if profile.has_own_ids and is_own_id(engine_id):
+            # A turn of a response: only the edge can tell of which request it is.
+            request_id, is_numbered = edge_id, bool(edge_id)
+            observation.is_doubtful = not edge_id and self._places.otlp.unnamed != COUNT
+        else:
+            request_id, is_numbered = cut_id(engine_id)
+        observation.request_id = request_id
+        if not (profile.has_choices and request_id):
             self._found.append(observation)
             return
         observation.is_choice = True
-        known = self._prompts.get(engine_id)
+        prompt = (request_id, engine_id)
+        known = self._prompts.get(prompt)
         if known is not None:
             _join(known, observation, is_same_prompt=True)
             return
-        self._prompts[engine_id] = observation
+        self._prompts[prompt] = observation
         if is_numbered:
-            self._numbered.setdefault(observation.request_id, []).append(observation)
+            self._numbered.setdefault(request_id, []).append(observation)
         else:
             self._found.append(observation)
 

@@ -39,8 +39,9 @@ class SpanProfile:
     """Where spans of one software have what; of several attributes the first that is there counts.
 
     `cuts_ids` tells that the id of a request is the engine's, made of the edge's; `has_choices`
-    that each of several answers to a prompt has a span of its own. Spans of the `skipped`
-    operations sum up what others report, too.
+    that each of several answers to a prompt has a span of its own, `has_own_ids` that the engine
+    gives some requests an id in which the edge's is not. Spans of the `skipped` operations sum up
+    what others report, too.
     """
 
     name: str
@@ -60,6 +61,7 @@ class SpanProfile:
     skipped: frozenset[str] = frozenset()
     cuts_ids: bool = False
     has_choices: bool = False
+    has_own_ids: bool = False
 
     @property
     def counts(self) -> tuple[str, ...]:
@@ -97,6 +99,7 @@ VLLM: Final = SpanProfile(
     model=("gen_ai.response.model",),
     cuts_ids=True,
     has_choices=True,
+    has_own_ids=True,
 )
 # SGLang 0.5.23: a span for each engine request, several answers have ids of their own.
 SGLANG: Final = SpanProfile(

@@ -48,9 +48,23 @@ class HeaderPlaces:
     request_id: str = "x-request-id"
 
 
+SET_ASIDE: Final = "set_aside"
+COUNT: Final = "count"
+
+
+def verdict_fault(word: str) -> str | None:
+    """Return what is wrong with a word that says what becomes of reports, None where nothing is."""
+    return None if word in (SET_ASIDE, COUNT) else f"is neither {SET_ASIDE!r} nor {COUNT!r}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OtlpPlaces:
-    """A member of `tracestate`, `ACCOUNT` or `ACCOUNT:TIER`, and attributes of the resource."""
+    """A member of `tracestate`, `ACCOUNT:TIER:REQUEST`, and attributes of the resource.
+
+    `unnamed` says what becomes of spans that engines give an id of their own where the edge does
+    not name the request, and `litellm` what becomes of LiteLLM's: other reports of the same
+    requests cannot be told from them. Where its spans are counted, LiteLLM's records are not.
+    """
 
     tracestate: str = "tokenworks"
     account: str = "tokenworks.account"
@@ -58,6 +72,8 @@ class OtlpPlaces:
     pool: str = "tokenworks.pool"
     region: str = "tokenworks.region"
     model: str = "tokenworks.model"
+    unnamed: str = field(default=SET_ASIDE, metadata={"fault": verdict_fault})
+    litellm: str = field(default=SET_ASIDE, metadata={"fault": verdict_fault})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

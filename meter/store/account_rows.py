@@ -1,7 +1,6 @@
 """Accounts and API keys, from rows to the domain's words."""
 
 from collections.abc import Collection, Iterator
-from dataclasses import replace
 from typing import Any, Final
 
 from sqlalchemy import (
@@ -19,14 +18,12 @@ from sqlalchemy import (
     true,
 )
 
-from meter.domain.account import Account, ParentEdge, invalid_argument
-from meter.domain.credential import ApiKey, Credential, Role, Scope, widen
-from meter.store.tables import account_parents, accounts, api_key_scopes, api_keys, registry
+from meter.domain.account import Account, ParentEdge
+from meter.domain.credential import ApiKey, Credential, Role, Scope
+from meter.store.tables import account_parents, accounts, api_key_scopes, api_keys
 
 # Keys of one answer: of more than these only the newest are listed.
 KEYS_LISTED_MAX: Final = 10_000
-# What servers know that still go on beside these while an upgrade is on its way.
-_OLDER_ROLES: Final = frozenset({Role.PRODUCER, Role.READER, Role.ADMIN})
 
 
 def select_accounts(connection: Connection) -> Iterator[Account]:
@@ -122,21 +119,8 @@ def select_keys(connection: Connection, wanted: ColumnElement[bool]) -> list[Api
     ]
 
 
-def insert_scopes(connection: Connection, credential: Credential) -> Credential:
-    """Write a key's scopes, and return the credential with what they come to.
-
-    Raises InvalidArgument for a role that older servers do not know, as long as some may run.
-    """
-    are_apart = connection.execute(select(registry.c.roles_apart)).scalar_one()
-    scopes = credential.scopes
-    if not are_apart:
-        scopes = tuple(scope for scope in scopes if scope.role in _OLDER_ROLES)
-        if not scopes or not set(credential.scopes) <= set(widen(scopes)):
-            raise invalid_argument(
-                "scopes.role",
-                "producer, reader or admin until the upgrade is done:"
-                " tokenworks db upgrade --stage post",
-            )
+def insert_scopes(connection: Connection, credential: Credential) -> None:
+    """Write a key's scopes."""
     connection.execute(
         insert(api_key_scopes),
         [
@@ -145,10 +129,9 @@ def insert_scopes(connection: Connection, credential: Credential) -> Credential:
                 "permission": scope.role,
                 "account_id": scope.account_id,
             }
-            for scope in scopes
+            for scope in credential.scopes
         ],
     )
-    return credential if are_apart else replace(credential, scopes=widen(scopes))
 
 
 def _select_scopes(
@@ -158,20 +141,14 @@ def _select_scopes(
     scopes: dict[str, tuple[Scope, ...]] = {}
     columns = api_key_scopes.c
     rows = connection.execute(
-        select(
-            columns.key_id,
-            columns.permission,
-            columns.account_id,
-            select(registry.c.roles_apart).scalar_subquery(),
-        )
+        select(columns.key_id, columns.permission, columns.account_id)
         .where(wanted)
         .order_by(columns.key_id, columns.permission, columns.account_id.nulls_first())
     )
-    are_apart = True
-    for key_id, role, account_id, are_apart in rows:  # noqa: B007  the same in each
+    for key_id, role, account_id in rows:
         scope = Scope(role=Role(role), account_id=account_id)
         scopes[key_id] = (*scopes.get(key_id, ()), scope)
-    return scopes if are_apart else {it: widen(held) for it, held in scopes.items()}
+    return scopes
 
 
 def is_one_of(column: ColumnElement[str], values: Collection[str]) -> ColumnElement[bool]:

@@ -348,7 +348,7 @@ class _Change:
                 certificate_name=key.certificate_name,
             )
         )
-        credential = insert_scopes(self._connection, credential)
+        insert_scopes(self._connection, credential)
         self._put_credential(credential, secret_hash=secret_hash)
 
     def end_key(self, key: ApiKey, *, secret_hash: bytes, end_ms: int) -> ApiKey:

@@ -42,8 +42,9 @@ _CLAIMS: Final = text(
     " WHERE c.event_key = ANY(CAST(:keys AS uuid[])) AND c.source IS NOT NULL"
 )
 _REPORTS: Final = text("""
-SELECT o.*, n.seen_id FROM (
+SELECT o.*, n.seen_id, n.seen_count FROM (
     SELECT observation_id, max(observation_id) OVER (PARTITION BY event_key) AS seen_id,
+        count(*) OVER (PARTITION BY event_key) AS seen_count,
         row_number() OVER (PARTITION BY event_key ORDER BY observation_id) AS place
     FROM observations WHERE event_key = ANY(CAST(:keys AS uuid[]))
 ) AS n JOIN observations o USING (observation_id) WHERE n.place <= :limit ORDER BY observation_id
@@ -88,14 +89,20 @@ INSERT INTO observations (
 ) ON CONFLICT DO NOTHING
 """)
 # What came since it was looked at is looked at again, whatever was thought of it: it was compared
-# with what was counted then.
+# with what was counted then. Its number may be a low one: another server had it on its way.
 _UPDATE_REPORTS: Final = text("""
 UPDATE observations o SET state = CASE
     WHEN o.observation_id = ANY(CAST(:counted AS bigint[])) THEN 3
-    WHEN o.observation_id <= n.seen_id OR o.report_key = n.first_key THEN 2
+    WHEN o.observation_id <= n.seen_id AND n.seen_count = (
+        SELECT count(*) FROM observations s
+        WHERE s.event_key = n.event_key AND s.observation_id <= n.seen_id
+    ) THEN 2
+    WHEN o.report_key = n.first_key THEN 2
     ELSE 1 END
-FROM unnest(CAST(:keys AS uuid[]), CAST(:seen_ids AS bigint[]), CAST(:firsts AS uuid[]))
-    AS n (event_key, seen_id, first_key)
+FROM unnest(
+    CAST(:keys AS uuid[]), CAST(:seen_ids AS bigint[]), CAST(:seen_counts AS bigint[]),
+    CAST(:firsts AS uuid[])
+) AS n (event_key, seen_id, seen_count, first_key)
 WHERE o.event_key = n.event_key
 """)
 _SETTLE_ALL: Final = text("""
@@ -261,16 +268,17 @@ def _read_disputes(connection: Connection, keys: Sequence[bytes]) -> list[Disput
     # who saw fewer of them, and is found changed when it is written.
     claims = {row.event_key.bytes: _to_claim(row) for row in connection.execute(_CLAIMS, values)}
     reports: dict[bytes, list[KeptReport]] = {}
-    seen_ids: dict[bytes, int] = {}
+    seen: dict[bytes, tuple[int, int]] = {}
     for row in connection.execute(_REPORTS, {**values, "limit": REQUEST_REPORTS_MAX}):
         reports.setdefault(row.event_key.bytes, []).append(_to_report(row))
-        seen_ids[row.event_key.bytes] = row.seen_id
+        seen[row.event_key.bytes] = (row.seen_id, row.seen_count)
     return [
         Dispute(
             event_key=key,
             claim=claims.get(key),
             reports=reports.get(key, []),
-            seen_id=seen_ids.get(key, 0),
+            seen_id=seen.get(key, (0, 0))[0],
+            seen_count=seen.get(key, (0, 0))[1],
         )
         for key in keys
     ]
@@ -309,6 +317,7 @@ def _settle(connection: Connection, settlements: Sequence[Settlement]) -> None:
             "keys": after["keys"],
             "counted": [number for it in settlements for number in it.counted_ids],
             "seen_ids": [it.seen_id for it in settlements],
+            "seen_counts": [it.seen_count for it in settlements],
             "firsts": to_uuid_array(
                 [_NO_REPORT if it.first is None else it.first.report_key for it in settlements]
             ),

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Engine, delete, text
 
+from meter.domain.interval import is_on_edge
 from meter.domain.times import to_ms, to_time
 from meter.engine_drift import EngineDrift, TokenKind
 from meter.engines.comparing import (
@@ -51,6 +52,26 @@ ON CONFLICT (pool, interval_start, replica, model, kind) DO UPDATE
 SET tokens = i.tokens + EXCLUDED.tokens,
     gap_tokens = i.gap_tokens + EXCLUDED.gap_tokens,
     reset_count = i.reset_count + EXCLUDED.reset_count
+""")
+# What was known of an engine is known from then on: usage of before is compared with nothing.
+_FORGET_TIME: Final = text(
+    "UPDATE engine_replicas SET first_time = :before"
+    " WHERE first_time < :before AND read_time >= :before"
+)
+_FORGET_GONE: Final = text("""
+WITH gone AS (DELETE FROM engine_replicas WHERE read_time < :before RETURNING replica)
+DELETE FROM engine_counters c USING gone g WHERE c.replica = g.replica
+""")
+# By the pools that there are, each found by a step in the index: their times are next in it.
+_FORGET_TOKENS: Final = text("""
+WITH RECURSIVE pools (pool) AS (
+    SELECT min(pool) FROM engine_intervals
+    UNION ALL
+    SELECT (SELECT min(i.pool) FROM engine_intervals i WHERE i.pool > p.pool)
+    FROM pools p WHERE p.pool IS NOT NULL
+)
+DELETE FROM engine_intervals i USING pools p
+WHERE i.pool = p.pool AND i.interval_start < :before
 """)
 _REPLICAS: Final = text("""
 SELECT pool, first_time, read_time FROM engine_replicas
@@ -114,6 +135,18 @@ class EngineStore:
             _add(connection, read, counted)
             return counted
 
+    def forget(self, *, before_ms: int) -> None:
+        """Delete what engines counted before an edge, and those that were not read since.
+
+        Raises Unavailable.
+        """
+        assert is_on_edge(before_ms)
+        values = {"before": to_time(before_ms)}
+        with store_faults(), self._engine.begin() as connection:
+            # First the replicas: whoever records what one shows waits for it.
+            for statement in (_FORGET_TIME, _FORGET_GONE, _FORGET_TOKENS):
+                connection.execute(statement, values)
+
 
 class EngineDriftStore:
     """Compares what engines counted with usage; safe to share between threads."""
@@ -159,10 +192,13 @@ class EngineDriftStore:
 
 def _lock_replica(connection: Connection, read: EngineRead) -> KnownReplica | None:
     """Lock a replica and return how it stood; None where it is new."""
-    if connection.execute(_NEW_REPLICA, _replica_values(read)).rowcount:
-        return None
     values = {"replica": read.replica}
-    row = connection.execute(_LOCK_REPLICA, values).one()
+    row = None
+    while row is None:
+        if connection.execute(_NEW_REPLICA, _replica_values(read)).rowcount:
+            return None
+        # It may have been forgotten since.
+        row = connection.execute(_LOCK_REPLICA, values).one_or_none()
     standing = {it.series: it.tokens for it in connection.execute(_STANDING, values)}
     return KnownReplica(
         pool=row.pool, profile=row.profile, time_ms=to_ms(row.read_time), standing=standing

@@ -8,10 +8,12 @@ from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DBAPIError
 
 from meter.domain.errors import Reason, StoreRefusal
+from meter.domain.interval import INTERVAL_MS
 from meter.domain.limits import LATE_MS_MAX
 from meter.domain.times import to_ms, to_time
 from meter.health import (
     Connections,
+    EngineHealth,
     GapHealth,
     Health,
     Login,
@@ -24,6 +26,7 @@ from meter.runtime.engine import SERVICE_ROLE, store_faults
 from meter.store.rights import MIGRATOR, rights
 
 _LISTED_MAX: Final = 5
+_DAY_MS: Final = 24 * 3600 * 1000
 _RETIRED: Final = 3
 _SETTINGS: Final = (
     "fsync",
@@ -92,6 +95,20 @@ SELECT application_name AS name, coalesce(state, '') AS state, coalesce(sync_sta
             ELSE pg_wal_lsn_diff(pg_current_wal_flush_lsn(), flush_lsn)::bigint END AS lag
 FROM pg_stat_replication ORDER BY 1
 """)
+_ENGINES: Final = text("""
+SELECT pool, replica, read_time, count(*) OVER () AS total,
+       count(*) FILTER (WHERE read_time < :quarter) OVER () AS unread
+FROM engine_replicas WHERE read_time >= :day ORDER BY read_time, replica LIMIT :limit
+""")
+# Claims and reports of a day may be a hundred million, usage objects lie many in a row.
+_SOURCES: Final = text("""
+SELECT source, max(heard) AS heard FROM (
+    SELECT source, claim_time AS heard FROM event_claims
+    WHERE claim_time >= :quarter AND source IS NOT NULL
+    UNION ALL SELECT source, receive_time FROM observations WHERE receive_time >= :quarter
+    UNION ALL SELECT source, receive_time FROM usage_originals WHERE receive_time >= :day
+) s GROUP BY 1 ORDER BY 1
+""")
 _SIZE: Final = text("SELECT pg_database_size(current_database())::bigint")
 # Before Postgres 16 there is no second kind of reserve.
 _CONNECTIONS: Final = text("""
@@ -158,6 +175,8 @@ def _read(connection: Connection, *, silence_ms: int) -> Health:
     before = {"before": to_time(now_ms - silence_ms)}
     silent = [] if clock.driven else connection.execute(_SILENT, {**before, **limit}).all()
     gaps = connection.execute(_GAPS, {"since": to_time(now_ms - LATE_MS_MAX), **limit}).all()
+    ago = {"day": to_time(now_ms - _DAY_MS), "quarter": to_time(now_ms - INTERVAL_MS)}
+    engines = connection.execute(_ENGINES, {**ago, **limit}).all()
     shards = connection.execute(_SHARDS).all()
     cuts = connection.execute(_CUTS).one()
     wrong, lacking = _rights(connection)
@@ -207,6 +226,15 @@ def _read(connection: Connection, *, silence_ms: int) -> Health:
             for row in connection.execute(_STANDBYS)
         ],
         database_bytes=connection.execute(_SIZE).scalar_one(),
+        engine_count=engines[0].total if engines else 0,
+        unread_count=engines[0].unread if engines else 0,
+        engines=[
+            EngineHealth(pool=row.pool, replica=row.replica, read_ms=to_ms(row.read_time))
+            for row in engines
+        ],
+        sources_heard_ms={
+            row.source: to_ms(row.heard) for row in connection.execute(_SOURCES, ago)
+        },
     )
 
 

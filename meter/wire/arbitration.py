@@ -257,6 +257,7 @@ def _settlement(
         ),
         counted_ids=sorted(standing.report_ids - {FIRST}),
         seen_id=dispute.seen_id,
+        seen_count=dispute.seen_count,
         first=first,
     )
 
@@ -268,6 +269,7 @@ def _unchanged(dispute: Dispute, claim: Claim) -> Settlement:
         after=claim.claimed,
         counted_ids=[it.observation_id for it in dispute.reports if it.is_counted],
         seen_id=dispute.seen_id,
+        seen_count=dispute.seen_count,
     )
 
 

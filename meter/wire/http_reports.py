@@ -108,6 +108,8 @@ class Route:
     `answer` runs on the event loop, and returns once what it answers for is committed; what it
     raises of `MeterError` becomes a status. Of the `content_types` only those are taken, in small
     letters and without parameters. `body_bytes_max` holds for the body as it came and unpacked.
+    Who is sent away for a while is told for how long, unless `is_own_pace`: its senders wait
+    longer each time by themselves.
     """
 
     path: str
@@ -115,6 +117,7 @@ class Route:
     content_types: frozenset[str]
     body_bytes_max: int = limits.HTTP_BODY_BYTES_MAX
     format_error: FormatError = format_json_error
+    is_own_pace: bool = False
 
 
 class ReportDesk:
@@ -234,7 +237,8 @@ class ReportDesk:
         if known.reason is Reason.MESSAGE_TOO_LARGE:
             status = _TOO_LARGE
         answer = route.format_error(known, status=status, content_type=content_type)
-        return answer, known.retry_seconds if status in (429, 503) else None
+        asks_back = status in (429, 503) and not route.is_own_pace
+        return answer, known.retry_seconds if asks_back else None
 
     def _write(
         self,

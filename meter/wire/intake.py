@@ -35,6 +35,7 @@ from meter.wire.reported import (
     SOURCES,
     claim_stream,
     report_submission,
+    stream_originals,
 )
 from meter.wire.translate import Translator, id_bytes, to_event
 from tokenworks.meter.v1 import usage_pb2
@@ -52,7 +53,8 @@ class Intake:
         self._tiers = frozenset(tiers)
         self._translator = Translator()
         self._verdicts: dict[str, tuple[object, int, Verdicts]] = {}
-        self.read_stream_message = unread_message_class("StreamUsageRequest").FromString
+        self._message = unread_message_class("StreamUsageRequest")
+        self.read_stream_message = self._message.FromString
 
     @property
     def met_count(self) -> int:
@@ -77,13 +79,17 @@ class Intake:
         `source` and `first_index` are of an event that was released, of its own batch.
         """
         kind = message.WhichOneof("events")
+        form = getattr(message, kind)
+        usage = b"" if kind == "rows" else form.usage
+        if usage:
+            raw = self._without_usage(message)
         try:
             if kind == "rows":
-                batch, wrong = self._translator.from_rows(message.rows.events)
+                batch, wrong = self._translator.from_rows(form.events)
             elif kind == "columns":
-                batch, wrong = self._translator.from_columns(message.columns), None
+                batch, wrong = self._translator.from_columns(form), None
             else:
-                batch, wrong = self._translator.from_planes(message.planes), None
+                batch, wrong = self._translator.from_planes(form), None
         except (UnusableBatch, DecodeError) as error:
             # Refused, such a batch would come again without end: kept, the stream goes on.
             malformed = Outcome.BATCH_MALFORMED
@@ -91,7 +97,7 @@ class Intake:
             return self._kept_whole(origin, outcome, raw=raw)
         if message.is_doubtful and releases is None:
             return self._kept_whole(origin, Outcome.BATCH_DOUBTFUL, raw=raw)
-        source = source or getattr(message, kind).source
+        source = source or form.source
         if source not in SOURCES:
             return self._kept_whole(origin, Outcome.BATCH_MALFORMED, raw=raw)
         outcomes = self._check(
@@ -116,6 +122,9 @@ class Intake:
                 source=Source(source),
                 indexes=np.flatnonzero(keep).tolist(),
                 first_index=first_index,
+                originals=stream_originals(
+                    usage, batch=batch, origin=origin, source=Source(source)
+                ),
             )
         submission = Submission(
             origin=origin,
@@ -124,7 +133,7 @@ class Intake:
             claims=claims,
             whole=raw,
             releases=releases,
-            size_bytes=len(raw) + BYTES_PER_EVENT * len(batch),
+            size_bytes=len(raw) + len(usage) + BYTES_PER_EVENT * len(batch),
         )
         return submission, outcomes
 
@@ -218,6 +227,11 @@ class Intake:
             now_ms=origin.received_ms,
             any_age=False,
         )
+        doubtful = np.array([it.is_doubtful for it in observations], np.bool_)
+        if doubtful.any():
+            # Before all that a release checks again: a person has to decide about it first.
+            later = (outcomes < FIRST_QUARANTINED) | (outcomes > Outcome.REPORT_DOUBTFUL)
+            outcomes[doubtful & later] = Outcome.REPORT_DOUBTFUL
         choices = [it.is_choice for it in observations]
         submission = report_submission(
             origin,
@@ -260,6 +274,13 @@ class Intake:
             corrects=correction,
             size_bytes=BYTES_PER_EVENT * len(batch),
         )
+
+    def _without_usage(self, message: Any) -> bytes:  # noqa: ANN401
+        """Return a batch's message as it may be kept: in usage objects anything might stand."""
+        kept = self._message()
+        kept.batch.CopyFrom(message)
+        getattr(kept.batch, kept.batch.WhichOneof("events")).ClearField("usage")
+        return bytes(kept.SerializeToString())
 
     def _kept_whole(
         self, origin: Origin, outcome: Outcome, *, raw: bytes

@@ -12,11 +12,12 @@ from meter.domain.event import Claims, EventBatch, Origin, SetAside, Uint8Array
 from meter.domain.limits import EVENT_ID_BYTES
 from meter.domain.outcome import FIRST_QUARANTINED
 from meter.journal.commit import Release, Submission
-from meter.sources.identity import report_key
+from meter.sources.identity import report_key, request_event_id
 from meter.sources.observation import Source
 from meter.sources.originals import Original, pack
 from meter.wire.report_claims import claim_reports, with_request_ids
 from meter.wire.translate import to_event
+from tokenworks.client.usage_objects import unpack
 
 # By what table events are read that came as events.
 EVENTS_PROFILE: Final = "events/1"
@@ -93,11 +94,13 @@ def claim_stream(
     source: Source,
     indexes: Sequence[int],
     first_index: int = 0,
+    originals: Sequence[Original] = (),
 ) -> tuple[EventBatch, Claims]:
     """Return a stream's events with the ids of their requests, and what those claim.
 
     `indexes` are the places in the batch of those that are counted; its first event has the place
     `first_index` in the batch as it was sent. Events without a request id are counted as ever.
+    `originals` are of `stream_originals`.
     """
     named = with_request_ids(batch)
     rows = {index: row for row, index in enumerate(indexes)}
@@ -119,7 +122,38 @@ def claim_stream(
         payload=payload,
         claims_alone=False,
     )
+    if originals:
+        assert claims.reports is not None
+        body, count = pack(originals)
+        reports = replace(claims.reports, originals=body, original_count=count)
+        claims = replace(claims, reports=reports)
     return named, claims
+
+
+def stream_originals(
+    packed: bytes, *, batch: EventBatch, origin: Origin, source: Source
+) -> list[Original]:
+    """Return the usage objects of a stream's batch, those that are set aside included.
+
+    Without a request id nobody could ask for one: such are not kept, nor is what cannot be read.
+    """
+    texts = batch.request_ids
+    if not packed or texts is None:
+        return []
+    try:
+        usages = unpack(packed, count=len(batch))
+    except ValueError:
+        return []
+    attempts = batch.column("attempt")
+    return [
+        Original(
+            report_key(source, report_id=_place_id(origin, place)),
+            request_event_id(texts[place], attempt=int(attempts[place])),
+            usage,
+        )
+        for place, usage in usages.items()
+        if texts[place]
+    ]
 
 
 def _with_originals(

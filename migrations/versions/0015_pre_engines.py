@@ -38,8 +38,8 @@ CREATE TABLE IF NOT EXISTS engine_intervals (
 """
 
 _RIGHTS = """
-GRANT SELECT, INSERT, UPDATE ON engine_replicas, engine_intervals TO tokenworks_ingest;
-GRANT SELECT, INSERT, UPDATE, DELETE ON engine_counters TO tokenworks_ingest;
+GRANT SELECT, INSERT, UPDATE, DELETE ON engine_replicas, engine_intervals, engine_counters
+    TO tokenworks_ingest;
 GRANT SELECT ON engine_replicas, engine_intervals TO tokenworks_billing;
 """
 

@@ -23,9 +23,13 @@ def wait_until_counted(database_url: str) -> None:
         wait_until(is_counted, seconds_max=COUNTED_SECONDS_MAX, what="usage holds the journal")
 
 
-def wait_until(condition: Callable[[], bool], *, seconds_max: float, what: str) -> None:
+def wait_until(
+    condition: Callable[[], bool], *, seconds_max: float, what: str | Callable[[], str]
+) -> None:
     """Ask until the condition holds; fails after `seconds_max`, naming what did not happen."""
     end = time.monotonic() + seconds_max
     while not condition():
-        assert time.monotonic() < end, f"not within {seconds_max} s: {what}"
+        if time.monotonic() >= end:
+            told = what if isinstance(what, str) else what()
+            raise AssertionError(f"not within {seconds_max} s: {told}")
         time.sleep(_POLL_SECONDS)

@@ -17,12 +17,16 @@ from click.testing import CliRunner, Result
 from cli.main import tokenworks
 from tests.acceptance.counted import wait_until_counted
 from tests.cli.shell import shell_of
+from tests.engine_page import running_replica
+from tests.meter.store.recording import ask_one
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import Session, columns, event, opening, to_columns
+from tests.wire.talk import wait_until
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
+ENGINE_READ = "SELECT count(*) FROM engine_replicas"
 AUDITED = ("segments", "numbers", "sums", "totals", "event ids", "energy", "invoices")
 
 
@@ -85,6 +89,36 @@ def test_doctor__all_well(private_cluster: Cluster, tmp_path: Path) -> None:
     assert (told["ok"], told["audit"]["events"]) == (True, 1)
     assert told["audit"]["journal"] == told["audit"]["usage"]
     assert [it["mark"] for it in told["checks"]] == ["ok"] * 23
+
+
+def test_doctor__engines_and_sources(cluster: Cluster, tmp_path: Path) -> None:
+    """Where engines are read and sources report, it says when that was."""
+    with (
+        cluster.database() as url,
+        running_replica() as replica,
+        running_meter_on(url, folder=tmp_path, settings={"engines": f"h100={replica.url}"}) as it,
+    ):
+        session = Session(it)
+        session.create_account("acme")
+        request = meter_service_pb2.RecordUsageRequest(
+            events=[event(end_ms=time.time_ns() // 10**6, request_id="r-1")],
+            source=usage_pb2.SOURCE_PROXY,
+        )
+        session.call("RecordUsage", request)
+        wait_until(lambda: ask_one(url, ENGINE_READ) == 1)
+        found = marks(url=url)
+        execute(
+            url,
+            "UPDATE engine_replicas SET first_time = first_time - interval '9 days',"
+            " read_time = read_time - interval '20 minutes'",
+            "UPDATE event_claims SET claim_time = claim_time - interval '16 minutes'",
+        )
+        later = marks(url=url)
+    assert (found["engines"]["mark"], found["engines"]["facts"]["read"]) == ("ok", 1)
+    assert re.fullmatch(r"proxy \d+ s ago", found["sources"]["says"])
+    says = f"1 read; 1 not for 15 min, {replica.url} (h100) for 20 min; no whole day to compare yet"
+    assert (later["engines"]["mark"], later["engines"]["says"]) == ("warn", says)
+    assert "sources" not in later
 
 
 def test_doctor__unsafe_disk(database_url: str) -> None:

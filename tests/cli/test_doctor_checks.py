@@ -7,8 +7,10 @@ import pytest
 from cli.doctor.check import Check, Mark, format_age
 from cli.doctor.checks import check_health, check_login, check_role, check_schema
 from cli.doctor.page import write_checks, write_end
+from meter.engine_drift import EngineDrift, TokenKind
 from meter.health import (
     Connections,
+    EngineHealth,
     GapHealth,
     Health,
     Login,
@@ -94,6 +96,24 @@ SILENT = ProducerHealth(
     account_id="", producer="gpu-2", seen_ms=NOW_MS - 3 * HOUR_MS, backlog_count=12
 )
 
+DRIFT = EngineDrift(
+    pool="h100",
+    model="m",
+    kind=TokenKind.OUTPUT,
+    start_ms=NOW_MS - DAY_MS,
+    end_ms=NOW_MS,
+    compared_ms=DAY_MS,
+    engine_tokens=1_000_000,
+    metered_tokens=990_000,
+)
+READ = replace(
+    WELL,
+    engine_count=3,
+    engines=(EngineHealth(pool="h100", replica="http://e/metrics", read_ms=NOW_MS - HOUR_MS),),
+    drifts=(DRIFT,),
+)
+HEARD = replace(WELL, sources_heard_ms={3: NOW_MS - 901_000, 6: NOW_MS - 4_000})
+
 
 def test_check__all_well() -> None:
     """Where all is well each check says so, and none has anything to do."""
@@ -150,6 +170,34 @@ CASES = [
         Mark.WARN,
         "batches that never came: gpu-1 (acme) 7 to 9, found 2027-01-15T08:00:00Z",
     ),
+    (
+        READ,
+        "engines",
+        Mark.OK,
+        "3 read; yesterday they counted +10,000 output tokens (+1.00 %) of m",
+    ),
+    (
+        replace(READ, drifts=(replace(DRIFT, metered_tokens=1_020_410, model=""),)),
+        "engines",
+        Mark.WARN,
+        "yesterday they counted -20,410 output tokens (-2.00 %) of all models in h100",
+    ),
+    (
+        replace(READ, drifts=(replace(DRIFT, metered_tokens=0, compared_ms=DAY_MS // 2),)),
+        "engines",
+        Mark.OK,
+        "3 read; no whole day to compare yet",
+    ),
+    (
+        replace(READ, unread_count=1),
+        "engines",
+        Mark.WARN,
+        "3 read; 1 not for 15 min, http://e/metrics (h100) for 60 min",
+    ),
+    (HEARD, "sources", Mark.WARN, "envoy 15 min ago, span 4 s ago"),
+    (replace(HEARD, sources_heard_ms={99: NOW_MS}), "sources", Mark.OK, "99 0 s ago"),
+    (replace(HEARD, is_driven=True), "sources", Mark.OK, "envoy 15 min ago"),
+    (replace(HEARD, sources_heard_ms={3: NOW_MS - DAY_MS}), "sources", Mark.OK, "envoy 24 h ago"),
     (replace(WELL, missing_batches=3), "gaps", Mark.OK, "3 batches of long ago are missing"),
     (
         replace(WELL, held_by_outcome={12: 2, 10: 1, 250: 1}),

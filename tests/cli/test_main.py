@@ -27,6 +27,21 @@ def test_help__without_reading_commands() -> None:
     assert "read: []" in shown.stdout
 
 
+@pytest.mark.parametrize(
+    ("modules", "spared"),
+    [
+        ("cli.usage, cli.accounts, cli.keys, cli.invoices, cli.top", ("sqlalchemy", "psycopg")),
+        ("cli.serve, cli.up, cli.doctor, cli.billing.close", ("alembic", "mako", "pygments")),
+    ],
+    ids=["asks a server", "looks at the schema"],
+)
+def test_command__loads_only_what_it_needs(modules: str, spared: tuple[str, ...]) -> None:
+    """Who asks a server loads no database's driver, and who only looks at the schema no Alembic."""
+    code = f"import sys, {modules}; print([it for it in {spared} if it in sys.modules])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout == "[]\n"
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help__of_each_command(name: str) -> None:
     """Each line of the table leads to a command of that name, which can explain itself."""

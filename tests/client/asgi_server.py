@@ -36,7 +36,12 @@ class Engine:
     headers: Sequence[tuple[bytes, bytes]] = ()
     fault: Exception | None = None
     status: int = 200
-    request_ids: list[str] = field(default_factory=list)
+    headers_heard: list[dict[str, str]] = field(default_factory=list)
+
+    @property
+    def request_ids(self) -> list[str]:
+        """The ids of the requests that it heard of, empty for one without."""
+        return [each.get("x-request-id", "") for each in self.headers_heard]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -44,8 +49,9 @@ class Engine:
             await _live(receive, send)
             return
         body = await read_body(receive)
-        headers = {name.decode(): value.decode() for name, value in scope["headers"]}
-        self.request_ids.append(headers.get("x-request-id", ""))
+        self.headers_heard.append(
+            {name.decode(): value.decode() for name, value in scope["headers"]}
+        )
         plan = Plan.read(json.dumps(body))
         if body.get("stream"):
             await self._stream(plan, receive=receive, send=send)

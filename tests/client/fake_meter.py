@@ -13,6 +13,7 @@ from typing import Final, Never, cast
 
 import grpc
 
+from tokenworks.client.usage_objects import unpack
 from tokenworks.meter.v1 import usage_pb2 as pb
 from tokenworks.meter.v1.meter_service_pb2 import (
     BatchAck,
@@ -244,6 +245,8 @@ class FakeMeter:
 def events_from_columns(columns: pb.UsageColumns) -> Iterator[dict[str, object]]:
     """Yield one mapping for each event of a batch."""
     base_ms = columns.base_time.ToMilliseconds()
+    count = len(columns.dimensions_index)
+    usages = unpack(columns.usage, count=count) if columns.usage else {}
     for i, place in enumerate(columns.dimensions_index):
         dimensions = columns.dimensions[place]
         yield {
@@ -269,4 +272,5 @@ def events_from_columns(columns: pb.UsageColumns) -> Iterator[dict[str, object]]
             "reported_output_count": (
                 columns.reported_output_count[i] if columns.reported_output_count else -1
             ),
+            **({"usage": usages[i]} if i in usages else {}),
         }

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from pathlib import Path
@@ -171,6 +172,20 @@ def test_request_id__given_where_there_is_none(report: Report) -> None:
     event = report(engine, headers={})
     assert engine.request_ids == [event["request_id"]]
     assert len(str(event["request_id"])) == 32
+
+
+def test_response__is_named_for_the_engines_spans(stage: Stage, make_client: MakeClient) -> None:
+    """The engine hears in `tracestate` of which request a response is; nobody can forge it."""
+    callers = {hashlib.sha256(b"sk-1").hexdigest(): Caller(account="globex", tier="low")}
+    engine = Engine()
+    stage.app = UsageMiddleware(engine, meter=make_client(), callers=callers)
+    forged = {"Authorization": "Bearer sk-1", "tracestate": "a=b,tokenworks=acme:high:r-1"}
+    stage.ask(PLAN, path="/v1/responses", stream=False, headers=EDGE | forged)
+    heard = engine.headers_heard[-1]
+    assert heard["tracestate"] == f"tokenworks=globex:low:{heard['x-request-id']},a=b"
+    assert re.fullmatch("00-[0-9a-f]{32}-[0-9a-f]{16}-01", heard["traceparent"])
+    stage.ask(PLAN, stream=False, headers=EDGE)
+    assert "traceparent" not in engine.headers_heard[-1]
 
 
 def test_callers__are_known_by_their_keys(

@@ -327,6 +327,7 @@ def _raw(**arguments: object) -> RawEvent:
         "event_id": None,
         "reported_input_count": None,
         "reported_output_count": None,
+        "usage": None,
     }
     return tuple(Raw(**(defaults | arguments)))
 
@@ -351,6 +352,32 @@ def _parsed(payload: bytes) -> Sequence[dict[str, object]]:
 
 def _events(encoded: Encoded) -> list[dict[str, object]]:
     return [event for batch in encoded.batches for event in _parsed(batch.payload)]
+
+
+USAGE: Final = {"convention": "openai", "prompt_tokens": 10, "completion_tokens": 5}
+
+
+def test_encode__usage_objects_travel_where_others_report_too() -> None:
+    """A usage object comes to its event's place; a client without a source sends none."""
+    raws = [_raw(), _raw(usage=USAGE), _raw(tokens=((20, 3),), usage=USAGE)]
+    for some in (raws[:2], raws):
+        encoded = ColumnEncoder(defaults=DEFAULTS, source=Source.ASGI).encode(some)
+        (first, *others) = _events(encoded)
+        assert "usage" not in first
+        assert [each["usage"] for each in others] == [USAGE] * (len(some) - 1)
+        assert all("usage" not in each for each in _events(_encode(*some)))
+
+
+def test_encode__large_usage_objects_are_split() -> None:
+    """Batches are halved until their objects fit; one that fits nowhere goes without."""
+    large = {**USAGE, "iterations": [{"input_tokens": 10**17}] * 64}
+    too_large = {**USAGE, "iterations": [{"input_tokens": 10**17}] * 200_000}
+    encoder = ColumnEncoder(defaults=DEFAULTS, source=Source.ASGI)
+    encoded = encoder.encode([_raw(usage=large)] * 2_000 + [_raw(usage=too_large)])
+    assert len(encoded.batches) > 1
+    events = _events(encoded)
+    assert [each.get("usage") for each in events].count(large) == 2_000
+    assert len(events) == 2_001
 
 
 def test_encode__says_who_reports_where_one_is_named() -> None:

@@ -13,8 +13,20 @@ from tests.wire.marked import mark
 from tokenworks.client import Meter
 from tokenworks.client.asgi import Message, Receive, Scope, Send, UsageMiddleware
 from tokenworks.client.litellm import TokenworksLogger
+from tokenworks.client.profiles import PROFILES
 
-USAGE = {"prompt_tokens": 10, "completion_tokens": 4, "text": mark("usage"), mark("key"): 1}
+USAGE = {
+    "prompt_tokens": 10,
+    "completion_tokens": 4,
+    "input_tokens": 10,
+    "output_tokens": 4,
+    "prompt_tokens_details": {"cached_tokens": 1, "audio_tokens": None, "text": mark("details")},
+    "input_tokens_details": {"cached_tokens": 1, mark("deep"): {"text_tokens": mark("count")}},
+    "iterations": [{"type": mark("type"), "input_tokens": 1, "output_tokens": 1}, mark("part")],
+    "total_tokens": mark("total"),
+    "text": mark("usage"),
+    mark("key"): 1,
+}
 CHUNK = {"model": "m", "choices": [{"delta": {"content": mark("delta")}}], "usage": USAGE}
 ANSWER = {"model": "m", "choices": [{"message": {"content": mark("answer")}}], "usage": USAGE}
 JSON, EVENTS = b"application/json", b"text/event-stream"
@@ -39,17 +51,21 @@ def test_spool__has_no_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture)
     """Requests that a middleware and a logger saw are on the disk, without a word of theirs."""
     caplog.set_level(logging.DEBUG)
     spool = tmp_path / "spool"
-    meter = Meter("127.0.0.1:1", api_key="tw_x", spool=spool, source="asgi", fsync="event")
-    asyncio.run(serve_all(UsageMiddleware(answer, meter=meter)))
-    logger = TokenworksLogger(meter=meter)
+    client = Meter("127.0.0.1:1", api_key="tw_x", spool=spool, source="asgi", fsync="event")
+    asyncio.run(serve_all(UsageMiddleware(answer, meter=client)))
+    logger = TokenworksLogger(meter=client)
     for record in marked.litellm_records("1", "acme"):
         said = {"standard_logging_object": record}
         asyncio.run(logger.async_log_success_event(said, None, None, None))
     assert logger.counts.reported
     assert logger.counts.unreadable
-    assert meter.close(timeout_seconds=0)
-    kept = b"".join(path.read_bytes() for path in spool.rglob("*") if path.is_file())
-    assert b"acme" in kept
+    for profile in PROFILES:
+        client.record(usage=USAGE, profile=profile, account="acme", request_id=profile)
+    assert client.close(timeout_seconds=0)
+    files = [path.read_bytes() for path in spool.rglob("*") if path.is_file()]
+    kept = b"\n".join(map(marked.readable, files))
+    for named in (b"acme", b'"prompt_tokens"', *(f'"{it}"'.encode() for it in PROFILES)):
+        assert named in kept
     assert marked.MARK.encode() not in kept
     assert marked.MARK not in caplog.text
 

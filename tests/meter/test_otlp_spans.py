@@ -9,9 +9,10 @@ from hypothesis import strategies as st
 
 from meter.domain.tokens import TokenClass
 from meter.sources.observation import Observation, Source
-from meter.sources.otlp import cut_id, finish_of, read_spans, tenant_of
+from meter.sources.otlp import finish_of, read_spans
 from meter.sources.otlp_profiles import PROFILES
-from meter.sources.places import Defaults, Places
+from meter.sources.otlp_requests import Edge, cut_id, edge_of, is_own_id
+from meter.sources.places import Defaults, Places, read_places
 from tests.otlp import VLLM_RESOURCE, span, traces, vllm
 
 PLACES = Places()
@@ -180,6 +181,49 @@ def test_read_spans__prompts_of_one_request_add_up() -> None:
     assert (report.request_id, report.tokens) == ("a", {INPUT: 17, OUTPUT: 6})
 
 
+def test_read_spans__response_is_of_the_request_that_the_edge_names() -> None:
+    """Turns of a response are of one request, whatever id its caller chose; all of them count."""
+    state = "tokenworks=acme:low:edge-7"
+    spans = [
+        vllm("resp_8a1f_0", 10, 1, trace_state=state),
+        vllm("resp_8a1f_1", 13, 2, trace_state=state),
+        vllm("resp_8a1f_0", 10, 1, trace_state="tokenworks=acme:low:edge-8"),
+    ]
+    one, other = sorted(read(*spans), key=lambda report: report.request_id)
+    assert (one.request_id, one.tokens) == ("edge-7", {INPUT: 23, OUTPUT: 3})
+    assert (other.request_id, other.tokens) == ("edge-8", {INPUT: 10, OUTPUT: 1})
+    assert (one.dimensions.account, one.dimensions.tier) == ("acme", "low")
+    assert not one.is_doubtful
+
+
+def test_read_spans__response_of_which_the_edge_says_nothing() -> None:
+    """Its id may be its caller's choice: each span is a request of its own, and none is lost."""
+    reports = read(vllm("resp_8a1f_0", 10, 1), vllm("resp_8a1f_0", 20, 2))
+    assert [it.request_id for it in reports] == ["", ""]
+    assert not any(it.is_choice for it in reports)
+    # Whether the middleware or a gateway has reported it, nobody knows.
+    assert all(it.is_doubtful for it in reports)
+    assert [it.tokens for it in reports] == [{INPUT: 10, OUTPUT: 1}, {INPUT: 20, OUTPUT: 2}]
+
+
+def test_read_spans__of_which_the_operator_says_that_nobody_else_reports_them() -> None:
+    """Nothing is doubtful then: a response that nobody names, and what LiteLLM has traced."""
+    text = "[otlp]\nunnamed = 'count'\nlitellm = 'count'"
+    for places, is_doubtful in ((PLACES, True), (read_places(text), False)):
+        (response,) = read(vllm("resp_8a1f_0", 10, 1), places=places)
+        values = {"gen_ai.usage.input_tokens": 10, "litellm.call_id": "c-1"}
+        (call,) = read(span(values), scope="litellm", places=places)
+        assert (response.is_doubtful, call.is_doubtful) == (is_doubtful, is_doubtful)
+        (chat,) = read(vllm("chatcmpl-a", 10, 1), places=places)
+        assert not chat.is_doubtful
+
+
+def test_read_spans__edge_is_in_the_engines_id() -> None:
+    """Where the engine's id has the edge's in it, that one counts, and no other is looked at."""
+    (report,) = read(vllm("chatcmpl-edge-7", 10, 1, trace_state="tokenworks=acme:low:edge-8"))
+    assert report.request_id == "edge-7"
+
+
 def test_read_spans__twice_in_one_export() -> None:
     """A span that a collector heard of twice counts once, also where its answers add up."""
     each = vllm("chatcmpl-a", 10, 4)
@@ -244,19 +288,38 @@ def test_cut_id__of_engines(engine_id: str, found: tuple[str, bool]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("trace_state", "tenant"),
+    ("engine_id", "is_own"),
     [
-        ("tokenworks=acme", ("acme", "")),
-        ("tokenworks=acme:low", ("acme", "low")),
-        ("a=b,tokenworks=acme , c=d", ("acme", "")),
-        ("xtokenworks=acme", ("", "")),
-        ("tokenworks", ("", "")),
-        ("", ("", "")),
+        ("resp_8a1f_0", True),
+        # What a caller may have chosen.
+        ("7c1d2f0e-2b1a_12", True),
+        ("chatcmpl-7_0", False),
+        ("cmpl-7_0-0", False),
+        ("resp_8a1f", False),
+        ("", False),
     ],
 )
-def test_tenant_of__members(trace_state: str, tenant: tuple[str, str]) -> None:
+def test_is_own_id__of_a_response(engine_id: str, *, is_own: bool) -> None:
+    """Turns of a response have their number, and no beginning before the edge's id."""
+    assert is_own_id(engine_id) is is_own
+
+
+@pytest.mark.parametrize(
+    ("trace_state", "edge"),
+    [
+        ("tokenworks=acme", Edge("acme")),
+        ("tokenworks=acme:low", Edge("acme", "low")),
+        ("tokenworks=acme:low:7c1d-2f", Edge("acme", "low", "7c1d-2f")),
+        ("tokenworks=::7c1d:a%2Cb%3D", Edge("", "", "7c1d:a,b=")),
+        ("a=b,tokenworks=acme , c=d", Edge("acme")),
+        ("xtokenworks=acme", Edge()),
+        ("tokenworks", Edge()),
+        ("", Edge()),
+    ],
+)
+def test_edge_of__members(trace_state: str, edge: Edge) -> None:
     """The member of the name that is looked for, and no other."""
-    assert tenant_of(trace_state, "tokenworks") == tenant
+    assert edge_of(trace_state, "tokenworks") == edge
 
 
 def test_finish_of__unknown_words() -> None:

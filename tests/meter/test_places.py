@@ -59,6 +59,7 @@ def test_to_dimensions__translates_and_fills() -> None:
         ("[envoy]\naccount = 'x-tenant'", "2: envoy.account: is no place: header:NAME, tag:NAME,"),
         ("[envoy]\nmodel = 'header:X'", "2: envoy.model: names a header in capitals"),
         ("[envoy.ai_gateway]\nmodel = 'metadata:x'", "2: envoy.ai_gateway.model: has no key"),
+        ("[otlp]\nunnamed = 'drop'", "2: otlp.unnamed: is neither 'set_aside' nor 'count'"),
         ("[defaults", "1: no TOML"),
     ],
 )

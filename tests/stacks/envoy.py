@@ -21,6 +21,7 @@ CALLERS: Final[Mapping[str, str]] = {"acme": "sk-of-acme", "globex": "sk-of-glob
 _SECONDS_MAX: Final = 30
 _ADMIN: Final = "admin: { address: { socket_address: { address: 127.0.0.1, port_value: 0 } } }\n"
 _FIRST_LOG: Final = "                access_log:\n"
+_ROUTER: Final = "                  - name: envoy.filters.http.router\n"
 
 
 def shown_file(guide: Path, name: str) -> str:
@@ -46,6 +47,11 @@ class Envoy:
         found = _get(self.admin, f"/stats?format=json&filter=^{re.escape(name)}$")
         return sum(int(each.get("value", 0)) for each in found["stats"])
 
+    def counters(self, beginning: str) -> dict[str, int]:
+        """Return all of its counters whose names begin so."""
+        found = _get(self.admin, f"/stats?format=json&filter=^{re.escape(beginning)}")
+        return {each["name"]: int(each["value"]) for each in found["stats"] if "value" in each}
+
 
 @contextmanager
 def running_envoy(
@@ -55,12 +61,13 @@ def running_envoy(
     meter: str,
     api_key: str,
     with_otlp: bool = False,
+    with_spans: bool = False,
     edits: Mapping[str, str] | None = None,
 ) -> Iterator[Envoy]:
     """An Envoy as the guide has it, for the time of the block; nothing but addresses is changed.
 
-    `engines` and `meter` are host:port. `with_otlp` adds the guide's second log; `edits` are
-    texts that a case changes beside, each there once.
+    `engines` and `meter` are host:port. `with_otlp` adds the guide's second log, `with_spans` its
+    filter for engines' spans; `edits` are texts that a case changes beside, each there once.
     """
     folder.mkdir(exist_ok=True)
     key = folder / "tokenworks-key"
@@ -77,14 +84,21 @@ def running_envoy(
         assert text.count(shown) == 1, shown
         text = text.replace(shown, real)
     if with_otlp:
-        indent = " " * 18
-        second = shown_file(GUIDE, "otlp-log.yaml").replace("\n", f"\n{indent}").rstrip(" ")
         assert text.count(_FIRST_LOG) == 1
-        text = text.replace(_FIRST_LOG, f"{_FIRST_LOG}{indent}{second}")
+        text = text.replace(_FIRST_LOG, f"{_FIRST_LOG}{_shown_entry('otlp-log.yaml')}")
+    if with_spans:
+        assert text.count(_ROUTER) == 1
+        text = text.replace(_ROUTER, f"{_shown_entry('spans.yaml')}{_ROUTER}")
     config = folder / "envoy.yaml"
     config.write_text(text + _ADMIN, "utf-8")
     with running_envoy_on(config) as envoy:
         yield envoy
+
+
+def _shown_entry(name: str) -> str:
+    """Return a file of the guide as an entry of a list in its `envoy.yaml`."""
+    indent = " " * 18
+    return indent + shown_file(GUIDE, name).replace("\n", f"\n{indent}").rstrip(" ")
 
 
 @contextmanager

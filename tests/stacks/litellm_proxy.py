@@ -1,6 +1,8 @@
 """A real proxy of LiteLLM for the tests, with the configurations that the guide shows."""
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,7 @@ GUIDE: Final = Path(__file__).parents[2] / "docs" / "guides" / "litellm.md"
 # Keys that the proxy knows, and the teams they are of; what LiteLLM's database would say.
 KEYS: Final[Mapping[str, str]] = {"acme": "sk-of-acme", "globex": "sk-of-globex"}
 MASTER_KEY: Final = "sk-of-nobodys-team"
+_PORTS: Final = range(20_000, 30_000)
 _START_SECONDS_MAX: Final = 200
 _STOP_SECONDS_MAX: Final = 30
 _AUTH: Final = """
@@ -142,7 +145,12 @@ def _wait_until_ready(process: "subprocess.Popen[bytes]", litellm: LiteLlm) -> N
 
 
 def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    """Return a port for a server that takes half a minute until it listens.
+
+    It is none of those that the machine gives to whoever connects meanwhile.
+    """
+    for port in random.sample(_PORTS, len(_PORTS)):
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no port is free")

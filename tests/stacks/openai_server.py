@@ -17,7 +17,12 @@ from typing import Any, Final
 
 _WORD: Final = re.compile(r"\b([a-z]+)=([0-9]+)\b")
 _HOLD_SECONDS_MAX: Final = 60
-_PATHS: Final = {"/v1/chat/completions": "chatcmpl", "/v1/completions": "cmpl"}
+_RESPONSES: Final = "/v1/responses"
+_PATHS: Final = {
+    "/v1/chat/completions": "chatcmpl",
+    "/v1/completions": "cmpl",
+    _RESPONSES: "resp",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,6 +56,17 @@ class Plan:
     def generated_after(self, chunk_count: int) -> int:
         """Tokens that are generated when so many chunks are sent."""
         return self.completion * chunk_count // self.chunks
+
+    @property
+    def response_usage(self) -> dict[str, Any]:
+        """The usage object of a response."""
+        return {
+            "input_tokens": self.prompt,
+            "input_tokens_details": {"cached_tokens": self.cached},
+            "output_tokens": self.completion,
+            "output_tokens_details": {"reasoning_tokens": self.reasoning},
+            "total_tokens": self.prompt + self.completion,
+        }
 
     def usage(self, *, generated: int | None = None) -> dict[str, Any]:
         """The usage object: at the end with its details, under way (`generated`) without them."""
@@ -176,6 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self, asked: Asked, plan: Plan) -> None:
         state = self.server.state
+        if asked.path == _RESPONSES:
+            self._send_json(200, self._response(asked, plan, is_done=True))
+            return
         choice = {"index": 0, "finish_reason": "stop", **_part(asked.path, "word " * plan.chunks)}
         self._send_json(
             200,
@@ -192,13 +211,50 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Transfer-Encoding", "chunked")
         self.end_headers()
         try:
-            for chunk in self._chunks(asked, plan):
-                self._send_chunk(f"data: {chunk}\n\n")
-            self._send_chunk("data: [DONE]\n\n")
+            if asked.path == _RESPONSES:
+                self._send_events(asked, plan)
+            else:
+                for chunk in self._chunks(asked, plan):
+                    self._send_chunk(f"data: {chunk}\n\n")
+                self._send_chunk("data: [DONE]\n\n")
             self.wfile.write(b"0\r\n\r\n")
         except (_Gone, OSError):
             self.close_connection = True
             self.server.state.note(asked, is_aborted=True)
+
+    def _send_events(self, asked: Asked, plan: Plan) -> None:
+        """Stream a response, which has its usage in its last event alone."""
+        begun = self._response(asked, plan, is_done=False)
+        ended = self._response(asked, plan, is_done=True) | {"id": begun["id"]}
+        events = [
+            {"type": "response.created", "response": begun},
+            *[{"type": "response.output_text.delta", "delta": "word "}] * plan.chunks,
+            {"type": "response.completed", "response": ended},
+        ]
+        for place, event in enumerate(events):
+            self._send_chunk(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n")
+            if place == plan.hold > 0:
+                self._wait_until_gone()
+
+    def _response(self, asked: Asked, plan: Plan, *, is_done: bool) -> dict[str, Any]:
+        state = self.server.state
+        text = {"type": "output_text", "text": "word " * plan.chunks, "annotations": []}
+        message = {"id": "msg_1", "type": "message", "role": "assistant", "status": "completed"}
+        return {
+            # Of its own, or its caller's choice, whatever the edge calls the request.
+            "id": state.response_id
+            or asked.body.get("request_id")
+            or f"resp_{len(state.asked):032x}",
+            "object": "response",
+            "created_at": 1_790_000_000,
+            "model": asked.body.get("model", ""),
+            "status": "completed" if is_done else "in_progress",
+            "output": [{**message, "content": [text]}] if is_done else [],
+            "parallel_tool_calls": True,
+            "tool_choice": "auto",
+            "tools": [],
+            "usage": plan.response_usage if is_done else None,
+        }
 
     def _chunks(self, asked: Asked, plan: Plan) -> Iterator[str]:
         state = self.server.state
@@ -256,7 +312,7 @@ class _Gone(Exception):
 def _prompt_of(body: Mapping[str, Any]) -> str:
     messages = body.get("messages")
     if not messages:
-        return str(body.get("prompt", ""))
+        return str(body.get("prompt", body.get("input", "")))
     return " ".join(json.dumps(each.get("content")) for each in messages)
 
 

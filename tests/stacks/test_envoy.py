@@ -2,12 +2,19 @@
 
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import pytest
+from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import SpanKind
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from tests.acceptance.counted import wait_until
 from tests.postgres import Cluster
@@ -15,6 +22,7 @@ from tests.running_meter import RunningMeter, running_meter_on
 from tests.stacks.envoy import CALLERS, ENVOY, Envoy, running_envoy
 from tests.stacks.openai_server import OpenAiServer, Plan, running_openai_server
 from tests.stacks.recorded import Recorded, recorded_events
+from tests.stacks.reports import wait_for_event
 from tests.wire.session import Session
 from tests.wire.talk import read_metric
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
@@ -26,6 +34,7 @@ pytestmark = [
 SECONDS_MAX: Final = 30
 TIER: Final = "standard"
 CHAT: Final = "/v1/chat/completions"
+RESPONSES: Final = "/v1/responses"
 INPUT, CACHE_READ, OUTPUT, REASONING = 1, 2, 7, 8
 COMPLETED, CANCELLED, FAILED = 1, 3, 4
 FINAL, PARTIAL = 1, 2
@@ -72,10 +81,11 @@ class Gateway:
         path: str = CHAT,
     ) -> http.client.HTTPResponse:
         """Send a request; who calls lies about who pays."""
+        prompt = [{"role": "user", "content": plan.words}]
         body = {
             "model": "llama-70b",
             "stream": stream,
-            "messages": [{"role": "user", "content": plan.words}],
+            **({"input": plan.words} if path == RESPONSES else {"messages": prompt}),
         }
         headers = {
             "authorization": f"Bearer {CALLERS[account]}",
@@ -83,21 +93,19 @@ class Gateway:
             "x-request-id": "forged",
             "x-tokenworks-account": "globex" if account == "acme" else "acme",
             "x-tokenworks-tier": "free",
+            "tracestate": "tokenworks=globex:free:forged",
         }
         connection.request("POST", path, json.dumps(body), headers)
         return connection.getresponse()
 
     def event(self, request_id: str) -> Recorded:
         """Return what was recorded of a request, once it is there."""
-        found: list[Recorded] = []
-
-        def is_there() -> bool:
-            found[:] = recorded_events(self.meter.database_url).get(request_id, [])
-            return bool(found)
-
-        wait_until(is_there, seconds_max=SECONDS_MAX, what=f"{request_id} is recorded")
-        assert len(found) == 1
-        return found[0]
+        return wait_for_event(
+            self.meter.database_url,
+            request_id,
+            seconds_max=SECONDS_MAX,
+            told=lambda: self.envoy.counters("access_logs"),
+        )
 
 
 @pytest.fixture(scope="module")
@@ -213,6 +221,53 @@ def test_logs__of_one_request_are_counted_once(gateway: Gateway, tmp_path: Path)
     recorded = recorded_events(gateway.meter.database_url)
     events = [event for request_id in request_ids for event in recorded[request_id]]
     assert [(event.account, event.tokens) for event in events] == [("globex", COUNTED)] * 5
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+def test_request__is_counted_once_beside_its_span(
+    gateway: Gateway, tmp_path: Path, path: str, *, stream: bool
+) -> None:
+    """Envoy tells the engine's span of which request it is, whatever id the engine gives it."""
+    name = "tokenworks_observations_total"
+    known = read_metric(gateway.meter, name, source="span", result="observed")
+    with running_envoy(
+        folder=tmp_path,
+        engines=(gateway.engines[0].address, gateway.engines[1].address),
+        meter=gateway.meter.target,
+        api_key=gateway.meter.api_key,
+        with_spans=True,
+    ) as envoy:
+        request_id = replace(gateway, envoy=envoy).ask(PLAN, stream=stream, path=path)[1]
+        event = gateway.event(request_id)
+    (heard,) = [
+        asked.headers
+        for engine in gateway.engines
+        for asked in engine.asked
+        if asked.headers.get("x-request-id") == request_id
+    ]
+    _trace(gateway.meter, heard, f"chatcmpl-{request_id}" if path == CHAT else "resp_8a1f_0")
+    assert read_metric(gateway.meter, name, source="span", result="observed") == known + 1
+    assert (event.account, event.tier, event.tokens) == ("acme", TIER, COUNTED)
+
+
+def _trace(meter: RunningMeter, heard: Mapping[str, str], engine_id: str) -> None:
+    """Make the span of a request that an engine has heard, in vLLM's calls of the SDK."""
+    resource = {"vllm.instrumenting_module_name": "vllm.llm_engine", "tokenworks.model": "m"}
+    provider = TracerProvider(resource=Resource(resource), sampler=ALWAYS_ON)
+    exporter = OTLPSpanExporter(
+        endpoint=f"http://{meter.otlp_grpc}",
+        insecure=True,
+        headers=[("authorization", f"Bearer {meter.api_key}")],
+    )
+    provider.add_span_processor(SimpleSpanProcessor(exporter))
+    context = TraceContextTextMapPropagator().extract(heard)
+    tracer = provider.get_tracer("vllm.llm_engine")
+    with tracer.start_as_current_span("llm_request", context, SpanKind.SERVER) as span:
+        span.set_attribute("gen_ai.usage.prompt_tokens", PLAN.prompt)
+        span.set_attribute("gen_ai.usage.completion_tokens", PLAN.completion)
+        span.set_attribute("gen_ai.request.id", engine_id)
+    provider.shutdown()
 
 
 def test_caller__that_no_filter_names_speaks_for_nobody(gateway: Gateway, tmp_path: Path) -> None:

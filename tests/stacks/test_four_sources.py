@@ -29,16 +29,16 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import SpanKind
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
+from meter.sources.observation import Source
 from tests.acceptance import azure
-from tests.acceptance.counted import wait_until, wait_until_counted
 from tests.cli.shell import Shell
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.stacks.envoy import CALLERS, ENVOY, Envoy, running_envoy
 from tests.stacks.litellm_proxy import KEYS, LITELLM, LiteLlm, running_litellm_with_logger
 from tests.stacks.openai_server import Plan, running_openai_server
+from tests.stacks.reports import wait_until_decided, wait_until_reported
 from tests.wire.session import Session
-from tests.wire.talk import read_metric
 from tokenworks.client import Meter
 
 pytestmark = [
@@ -54,12 +54,13 @@ SEED: Final = 20_231_116
 SECONDS_MAX: Final = 120
 # Who observes a request; the first has its classes apart, and is to be the one that is billed.
 PAIRS: Final = (
-    ("envoy", "otlp"),
-    ("litellm", "otlp"),
-    ("proxy", "otlp"),
-    ("proxy", "envoy"),
-    ("proxy", "litellm"),
+    (Source.ENVOY, Source.SPAN),
+    (Source.LITELLM, Source.SPAN),
+    (Source.PROXY, Source.SPAN),
+    (Source.PROXY, Source.ENVOY),
+    (Source.PROXY, Source.LITELLM),
 )
+GATEWAYS: Final = (Source.ENVOY, Source.LITELLM)
 # Odd prices of a million: each token lost, doubled or in the wrong class shows in the money.
 PRICES: Final[Mapping[str, str]] = {
     "input": "3.17",
@@ -116,7 +117,7 @@ class Request:
     number: int
     account: str
     plan: Plan
-    observers: tuple[str, str]
+    observers: tuple[Source, Source]
 
     @property
     def is_span_first(self) -> bool:
@@ -199,20 +200,16 @@ def test_traffic__is_billed_once_whoever_reports_it(stage: Stage, tmp_path: Path
     )
     with ThreadPoolExecutor(8) as pool:
         # Whoever fails says so.
-        list(pool.map(lambda it: _serve(stage, it), requests))
-    assert stage.client.flush(SECONDS_MAX)
-    stage.spans.force_flush()
-    wait_until(
-        lambda: _reported(stage.meter) == 2 * REQUESTS,
+        request_ids = list(pool.map(lambda it: _serve(stage, it), requests))
+    assert stage.client.flush(SECONDS_MAX), stage.client.statistics
+    assert stage.spans.force_flush(SECONDS_MAX * 1_000)
+    wait_until_reported(
+        stage.meter.database_url,
+        dict(zip(request_ids, (it.observers for it in requests), strict=True)),
         seconds_max=SECONDS_MAX,
-        what="both reports of each request are there",
+        told=lambda: _told(stage),
     )
-    wait_until(
-        lambda: read_metric(stage.meter, "tokenworks_observations_waiting") == 0,
-        seconds_max=SECONDS_MAX,
-        what="all reports are decided upon",
-    )
-    wait_until_counted(stage.meter.database_url)
+    wait_until_decided(stage.meter.database_url, seconds_max=SECONDS_MAX)
     assert _billed(stage, tmp_path) == _owed(truth)
 
 
@@ -246,17 +243,20 @@ def _draw(count: int) -> list[Request]:
     ]
 
 
-def _serve(stage: Stage, request: Request) -> None:
-    """Send a request to the gateway that observes it, if one does, and report it otherwise too."""
+def _serve(stage: Stage, request: Request) -> str:
+    """Send a request to the gateway that observes it, if one does, and report it otherwise too.
+
+    Returns the id by which it is known.
+    """
     request_id = f"r-{request.number}"
     first, second = request.observers
-    gateway = next((it for it in request.observers if it in ("envoy", "litellm")), None)
-    if second == "otlp" and gateway != "envoy" and request.is_span_first:
+    gateway = next((it for it in request.observers if it in GATEWAYS), None)
+    if second is Source.SPAN and gateway is not Source.ENVOY and request.is_span_first:
         _span(stage.spans, request, request_id)
     if gateway is not None:
         # An Envoy gives each request an id of its own, and says which.
         request_id = _ask(stage, request, request_id, gateway=gateway)
-    if first == "proxy":
+    if first is Source.PROXY:
         classes = request.classes
         assert stage.client.record(
             request_id=request_id,
@@ -268,13 +268,15 @@ def _serve(stage: Stage, request: Request) -> None:
             output=classes["output"],
             reasoning=classes["reasoning"],
         )
-    if second == "otlp" and (gateway == "envoy" or not request.is_span_first):
+    if second is Source.SPAN and (gateway is Source.ENVOY or not request.is_span_first):
         _span(stage.spans, request, request_id)
+    return request_id
 
 
-def _ask(stage: Stage, request: Request, request_id: str, *, gateway: str) -> str:
-    address = stage.envoy.address if gateway == "envoy" else stage.litellm.address
-    key = (CALLERS if gateway == "envoy" else KEYS)[request.account]
+def _ask(stage: Stage, request: Request, request_id: str, *, gateway: Source) -> str:
+    is_envoy = gateway is Source.ENVOY
+    address = stage.envoy.address if is_envoy else stage.litellm.address
+    key = (CALLERS if is_envoy else KEYS)[request.account]
     connection = http.client.HTTPConnection(address, timeout=SECONDS_MAX)
     body = {
         "model": MODEL,
@@ -291,7 +293,7 @@ def _ask(stage: Stage, request: Request, request_id: str, *, gateway: str) -> st
         answer = connection.getresponse()
         content = answer.read()
         assert answer.status == 200, content
-        return answer.headers["x-request-id"] if gateway == "envoy" else request_id
+        return answer.headers["x-request-id"] if is_envoy else request_id
     finally:
         connection.close()
 
@@ -312,7 +314,11 @@ def _span(spans: TracerProvider, request: Request, request_id: str) -> None:
 
 def _spans_of(session: Session) -> TracerProvider:
     exporter = OTLPSpanExporter(
-        endpoint=f"http://{session.meter.otlp_grpc}", insecure=True, headers=session.metadata
+        endpoint=f"http://{session.meter.otlp_grpc}",
+        insecure=True,
+        headers=session.metadata,
+        # By itself it gives spans up after 10 seconds, however slow the machine is.
+        timeout=SECONDS_MAX,
     )
     provider = TracerProvider(
         resource=Resource(
@@ -323,18 +329,11 @@ def _spans_of(session: Session) -> TracerProvider:
     return provider
 
 
-def _reported(meter: RunningMeter) -> int:
-    """Return how many reports there are: those that claimed their request, and the others.
-
-    Where another one is counted by now, the one that claimed it lies among the others, too.
-    """
-    with psycopg.connect(meter.database_url) as connection:
-        row = connection.execute(
-            "SELECT (SELECT count(*) FROM event_claims)"
-            " + (SELECT count(*) FROM observations WHERE state <> 3)"
-        ).fetchone()
-    assert row is not None
-    return int(row[0])
+def _told(stage: Stage) -> str:
+    """Return what observers say of what they have lost."""
+    counters = stage.envoy.counters("access_logs")
+    log = stage.litellm.log.read_text("utf-8")[-2_000:]
+    return f"Envoy: {counters}; {stage.client.statistics}; LiteLLM's log ends: {log}"
 
 
 def _owed(truth: Path) -> dict[tuple[str, str], tuple[int, Fraction]]:

@@ -9,7 +9,6 @@ from typing import Final
 
 import pytest
 
-from tests.acceptance.counted import wait_until
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.stacks.litellm_proxy import (
@@ -22,6 +21,7 @@ from tests.stacks.litellm_proxy import (
 )
 from tests.stacks.openai_server import OpenAiServer, Plan, running_openai_server
 from tests.stacks.recorded import Recorded, recorded_events
+from tests.stacks.reports import wait_for_event
 from tests.wire.session import Session
 
 pytestmark = [
@@ -119,15 +119,12 @@ class Gateway:
 
     def event(self, request_id: str, *, seconds_max: float = SECONDS_MAX) -> Recorded:
         """Return what was recorded of a request, once it is there: it is there once."""
-        found: list[Recorded] = []
-
-        def is_there() -> bool:
-            found[:] = recorded_events(self.meter.database_url).get(request_id, [])
-            return bool(found)
-
-        wait_until(is_there, seconds_max=seconds_max, what=f"{request_id} is recorded")
-        assert len(found) == 1
-        return found[0]
+        return wait_for_event(
+            self.meter.database_url,
+            request_id,
+            seconds_max=seconds_max,
+            told=lambda: self.litellm.log.read_text("utf-8")[-2_000:],
+        )
 
 
 @pytest.fixture(scope="module", params=WAYS)

@@ -34,12 +34,18 @@ _SECONDS_MAX = 80
 def test_litellm__exports_its_spans(
     cluster: Cluster, tmp_path: Path, tracer: Mapping[str, str]
 ) -> None:
-    """An answer of LiteLLM is on the account that its resource names, once, without its words."""
+    """An answer of LiteLLM is on the account that its resource names, once, without its words.
+
+    Where the operator says that spans are counted, and no records.
+    """
     if not PYTHON.exists():
         pytest.skip("make stacks sets up LiteLLM")
+    sources = tmp_path / "sources.toml"
+    sources.write_text("[otlp]\nlitellm = 'count'\n", "utf-8")
+    settings = {"otlp": "true", "sources_file": str(sources)}
     with (
         cluster.database() as url,
-        running_meter_on(url, folder=tmp_path, settings={"otlp": "true"}) as running,
+        running_meter_on(url, folder=tmp_path, settings=settings) as running,
         (tmp_path / "litellm.log").open("wb") as log,
     ):
         session = Session(running)

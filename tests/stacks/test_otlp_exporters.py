@@ -127,6 +127,66 @@ def test_http_exporter__loses_an_answer(session: Session) -> None:
     assert session.counted() == _expected(_SPANS)
 
 
+class _Waits(threading.Event):
+    """Takes down for how long an exporter would wait, and has it wait no longer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seconds: list[float] = []
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Return at once."""
+        assert timeout is not None
+        self.seconds.append(timeout)
+        return False
+
+
+def _has_waited_by_itself(waits: _Waits) -> None:
+    """Hold that it tried six times, and waited twice as long each time, by a fifth."""
+    assert len(waits.seconds) == 5
+    for number, seconds in enumerate(waits.seconds):
+        assert 0.8 * 2**number <= seconds <= 1.2 * 2**number
+
+
+@pytest.mark.parametrize("protocol", ["grpc", "http"])
+def test_exporter__database_away(private_cluster: Cluster, tmp_path: Path, protocol: str) -> None:
+    """While the database is away nothing that we answer has an exporter give up early."""
+    http = pytest.importorskip(
+        "opentelemetry.exporter.otlp.proto.http.trace_exporter", reason="make stacks"
+    )
+    waits, kept = _Waits(), InMemorySpanExporter()
+    provider = _provider(kept)
+    _serve(provider)
+    provider.shutdown()
+    with (
+        private_cluster.database() as url,
+        running_meter_on(url, folder=tmp_path, settings=_SETTINGS) as meter,
+    ):
+        session = Session(meter)
+        session.create_account("acme")
+        exporter: Any
+        if protocol == "grpc":
+            exporter = OTLPSpanExporter(
+                endpoint=f"http://{meter.otlp_grpc}",
+                insecure=True,
+                headers=session.metadata,
+                timeout=60,
+            )
+            exporter._shutdown_in_progress = waits  # noqa: SLF001
+        else:
+            exporter = http.OTLPSpanExporter(
+                endpoint=f"http://{meter.otlp_http}/v1/traces",
+                headers=dict(session.metadata),
+                timeout=60,
+            )
+            exporter._client._shutdown_event = waits  # noqa: SLF001
+        private_cluster.stop()
+        assert exporter.export(kept.get_finished_spans()) is SpanExportResult.FAILURE
+        private_cluster.start()
+        exporter.shutdown()
+    _has_waited_by_itself(waits)
+
+
 def test_grpc_exporter__meter_killed_in_mid_stream(session: Session) -> None:
     """What is exported while the meter dies and comes back counts once, as often as it is sent."""
     meter = session.meter

@@ -110,6 +110,8 @@ ALERTS = [
     ("TokenworksSourceQuiet", r"max_over_time\((.*)\[1d\]\)\) >", r"\1) >"),
     ("TokenworksSourceQuiet", r"max by \(source\)", "min by (source)"),
     ("TokenworksSourceQuiet", r" and on \(\) .*", ""),
+    ("TokenworksReportsHeld", "> 1000", ">= 1000"),
+    ("TokenworksReportsHeld", r"max by \(source\)", "min by (source)"),
     ("TokenworksEngineDrift", r"abs\((\w+_ppm\S+?)\)", r"(\1)"),
     ("TokenworksEngineDrift", r'_ppm\{window="1d"\}', "_ppm"),
     ("TokenworksEngineDrift", "> 10000 and", ">= 10000 and"),

@@ -53,14 +53,16 @@ class Stage:
         )
         return exporter
 
-    def serve(self, headers: Mapping[str, str], *, protocol: str = "grpc") -> None:
+    def serve(
+        self, headers: Mapping[str, str], *, protocol: str = "grpc", engine_id: str = ""
+    ) -> None:
         """Trace a request that came with these headers, as vLLM does, and export it."""
         provider = TracerProvider(
             resource=Resource.create({"vllm.instrumenting_module_name": MODULE})
         )
         provider.add_span_processor(BatchSpanProcessor(self.exporter(protocol)))
         context = TraceContextTextMapPropagator().extract(headers)
-        request_id = f"chatcmpl-{self.headers['x-request-id']}"
+        request_id = engine_id or f"chatcmpl-{self.headers['x-request-id']}"
         span = provider.get_tracer(MODULE).start_span("llm_request", context, SpanKind.SERVER)
         span.set_attribute("gen_ai.usage.prompt_tokens", 812)
         span.set_attribute("gen_ai.usage.completion_tokens", 96)
@@ -95,6 +97,12 @@ def test_settings__as_shown(stage: Stage, protocol: str) -> None:
     (event,) = recorded_events(stage.meter.database_url)[stage.headers["x-request-id"]]
     assert (event.account, event.model, event.tier) == ("acme", "llama-70b", "standard")
     assert event.tokens == COUNTED
+
+
+def test_headers__name_a_response(stage: Stage) -> None:
+    """A request that vLLM calls by an id of its own is known by that of the edge."""
+    stage.serve(stage.headers, engine_id="resp_8a1f_0")
+    assert recorded_events(stage.meter.database_url).keys() == {stage.headers["x-request-id"]}
 
 
 def test_settings__without_always_on(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,8 +3,11 @@
 Only what is ours to keep has none: ids of requests, accounts, tiers, models, pools and regions.
 """
 
+import contextlib
 import json
+import re
 import uuid
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
@@ -19,6 +22,8 @@ from tokenworks.foreign.envoy.v1 import access_log_pb2
 
 MARK: Final = "xhushx"
 NOBODY: Final = "nobody"
+# How bytes of zlib begin, at any of its levels.
+_PACKED: Final = re.compile(rb"x[\x01\x5e\x9c\xda]")
 _PROMPTS: Final = (
     "gen_ai.prompt",
     "gen_ai.prompt.0.content",
@@ -66,6 +71,15 @@ _LONGEST: Final = 127
 def mark(place: str) -> str:
     """Return what must be found nowhere, and tells where it was put."""
     return f"{MARK}.{place}"
+
+
+def readable(content: bytes) -> bytes:
+    """Return bytes as they are, and what is packed in them."""
+    found = [content]
+    for begin in _PACKED.finditer(content):
+        with contextlib.suppress(zlib.error):
+            found.append(zlib.decompressobj().decompress(content[begin.start() :]))
+    return b"\n".join(found)
 
 
 def spans(request_id: str, account: str) -> Iterator[ExportTraceServiceRequest]:

@@ -70,7 +70,10 @@ class Session:
         return list(self.stream(messages))
 
     def counted(self) -> dict[tuple[str, str, int], int]:
-        """Return tokens by account, tier and class once all that was recorded is counted."""
+        """Return tokens by account, tier and class once all that was recorded is counted.
+
+        It asks again where the server says so, whose database was away or had no time for it.
+        """
         recorded_ns = time.time_ns()
         edge = 900 * 10**9
         now = recorded_ns - recorded_ns % edge
@@ -81,7 +84,15 @@ class Session:
         request.end_time.FromNanoseconds(now + 2 * edge)
         deadline = time.monotonic() + CALL_SECONDS_MAX
         while time.monotonic() < deadline:
-            response = self.call("QueryUsage", request)
+            try:
+                response = self.call("QueryUsage", request)
+            except grpc.RpcError as error:
+                failed: Any = error
+                told = dict(failed.trailing_metadata() or ())
+                if told.get("tokenworks-error-reason") != "STORE_UNAVAILABLE":
+                    raise
+                time.sleep(LOOK_SECONDS)
+                continue
             if response.counted_until.ToNanoseconds() >= recorded_ns:
                 return {
                     (row.account, row.tier, item.token_class): item.count

@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from tests.engine_page import MODEL, EngineProcess, Replica, running_replica
+from tests.meter.store.recording import administrator, ask_one
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.session import CALL_SECONDS_MAX, Session, event
@@ -21,6 +22,12 @@ CACHED = usage_pb2.TOKEN_CLASS_CACHE_READ
 EDGE_MS = 900_000
 HOUR_MS = 4 * EDGE_MS
 BEGIN_MS = 1_790_812_800_000
+# An interval that is a moment too old when the world begins, and the one after it.
+OF_LONG_AGO = """
+INSERT INTO engine_intervals
+SELECT 'old', start, 'http://gone/metrics', 'm', 'output', 1, 0, 0
+FROM unnest(ARRAY['2025-08-26 23:45Z', '2025-08-27 00:00Z']::timestamptz[]) AS start
+"""
 PPM, TOKENS = "tokenworks_engine_drift_ppm", "tokenworks_engine_drift_tokens"
 
 
@@ -86,6 +93,8 @@ def world(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         settings = {"sandbox_clock": "2026-10-01T00:00:00Z", "engines": places}
         folder = tmp_path_factory.mktemp("engines")
         url = stack.enter_context(cluster.database())
+        with administrator(url) as connection:
+            connection.execute(OF_LONG_AGO)
         meter = stack.enter_context(running_meter_on(url, folder=folder, settings=settings))
         Session(meter).create_account("acme")
         failed = "tokenworks_engine_reads_failed_total"
@@ -139,6 +148,12 @@ def test_engines__late_report_takes_the_drift_away(world: World) -> None:
     assert world.drift("prompt", pool="late", name=PPM) == 1_000_000
     world.meter_tokens(edge=0, pool="late", input=100, output=50)
     wait_until(lambda: world.drift("output", pool="late") == 0)
+
+
+def test_engines__what_is_old_is_forgotten(world: World) -> None:
+    """A server deletes what engines counted more than 400 days ago."""
+    old = "SELECT count(*) FROM engine_intervals WHERE pool = 'old'"
+    wait_until(lambda: ask_one(world.meter.database_url, old) == 1)
 
 
 @pytest.mark.parametrize(("start", "end", "field"), [(1, 0, "end_time"), (0.5, 1, "start_time")])

@@ -1,6 +1,5 @@
 """Prompts and answers stand nowhere, whatever field of whichever source they come in."""
 
-import contextlib
 import json
 import re
 import zlib
@@ -15,17 +14,16 @@ from meter.sources.originals import Original, pack
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire import marked
+from tests.wire.marked import readable
 from tests.wire.posting import post
-from tests.wire.session import CALL_SECONDS_MAX, Session
+from tests.wire.session import CALL_SECONDS_MAX, Session, columns, event, opening, to_columns
 from tests.wire.talk import read_http, read_metric, wait_until
-from tokenworks.meter.v1 import meter_service_pb2
+from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 OTLP = "/opentelemetry.proto.collector.{0}.v1.{1}Service/Export"
 EXPORT_TRACES, EXPORT_LOGS = OTLP.format("trace", "Trace"), OTLP.format("logs", "Logs")
 ENVOY = "/envoy.service.accesslog.v3.AccessLogService/StreamAccessLogs"
 TABLES = "SELECT tablename FROM pg_tables WHERE schemaname = 'public' ORDER BY 1"
-# How bytes of zlib begin, at any of its levels.
-_PACKED = re.compile(rb"x[\x01\x5e\x9c\xda]")
 # Where what was reported comes to lie; none may be empty, lest the test proves nothing.
 KEPT = ("event_claims", "journal", "observations", "quarantine", "usage_originals")
 
@@ -72,6 +70,7 @@ def test_prompts__stand_nowhere(talkative: RunningMeter) -> None:
     export_all(session, heard)
     stream_envoy(session, heard)
     post_all(session, heard)
+    stream_batches(session, heard)
     wait_until(lambda: read_metric(talkative, "tokenworks_observations_waiting") == 0)
     ask(session, heard)
     for path in ("/metrics", "/readyz"):
@@ -157,6 +156,51 @@ def post_all(session: Session, heard: Heard) -> None:
         heard.add(f"answers of {path[:15]}", answer.body + str(answer.headers).encode())
 
 
+def marked_usage() -> bytes:
+    """Return a usage object, packed as clients do it, with a mark in all that is no count."""
+    inner = {"cached_tokens": 1, marked.mark("name"): 2, "audio_tokens": marked.mark("count")}
+    part = {"type": marked.mark("type"), "modality": marked.mark("kind"), "input_tokens": 1}
+    usage: dict[str, object] = {
+        "convention": "openai",
+        "prompt_tokens": 3,
+        "completion_tokens": marked.mark("count"),
+        "prompt_tokens_details": {**inner, "cached_tokens_details": marked.mark("deep")},
+        "completion_tokens_details": marked.mark("part"),
+        "iterations": [part, marked.mark("element")],
+        "cacheDetails": marked.mark("list"),
+        "text": marked.mark("text"),
+        marked.mark("member"): 1,
+    }
+    packed = [[list(usage), [0], [[value] for value in usage.values()]]]
+    return zlib.compress(json.dumps(packed).encode())
+
+
+def stream_batches(session: Session, heard: Heard) -> None:
+    """Stream usage objects: counted, set aside, in batches kept whole, and under a number twice."""
+    messages = [opening("marked")]
+    sequence = 0
+    torn = marked.mark("torn").encode()
+    for number, usage in enumerate((marked_usage(), torn, zlib.compress(torn))):
+        for account in ("acme", marked.NOBODY):
+            said = event(account, event_id="", request_id=f"usage-{number}")
+            for kind in ("plain", "doubtful", "newer", "changed"):
+                sequence += kind != "changed"
+                message = columns(sequence, to_columns([said]))
+                message.batch.is_doubtful = kind == "doubtful"
+                source = 99 if kind == "newer" else usage_pb2.SOURCE_ASGI
+                message.batch.columns.source = source  # type: ignore[assignment]
+                message.batch.columns.usage = usage
+                if kind == "changed":
+                    message.batch.columns.salt = b"other"
+                messages.append(message)
+    for answer in session.exchange(*messages):
+        heard.add("StreamUsage", answer.SerializeToString())
+    request = meter_service_pb2.ListObservationsRequest(request_id="usage-0")
+    (shown,) = session.call("ListObservations", request).observations
+    assert '"prompt_tokens": 3' in shown.raw
+    heard.add("ListObservations", shown.SerializeToString())
+
+
 def ask(session: Session, heard: Heard) -> None:
     """Ask for what was set aside and who reported a request, as an operator does."""
     held = session.call("ListQuarantine", meter_service_pb2.ListQuarantineRequest(page_size=1_000))
@@ -165,15 +209,6 @@ def ask(session: Session, heard: Heard) -> None:
     request = meter_service_pb2.ListObservationsRequest(request_id="1")
     told = session.call("ListObservations", request)
     heard.add("ListObservations", told.SerializeToString())
-
-
-def readable(content: bytes) -> bytes:
-    """Return bytes as they are, and what is packed in them."""
-    found = [content]
-    for begin in _PACKED.finditer(content):
-        with contextlib.suppress(zlib.error):
-            found.append(zlib.decompressobj().decompress(content[begin.start() :]))
-    return b"\n".join(found)
 
 
 def dump(database_url: str) -> Mapping[str, bytes]:

@@ -1,13 +1,15 @@
 """Requests that several report, over the wire: counted once, whoever comes first."""
 
+import json
 import uuid
 from pathlib import Path
 
 import grpc
 import pytest
 
+from meter.sources.rereading import find_reread
 from tests.wire.apart import Apart
-from tests.wire.session import reason_of, rows
+from tests.wire.session import columns, reason_of, rows, to_columns
 from tokenworks.client import Meter
 from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
@@ -113,6 +115,51 @@ def test_client__source_is_kept_in_its_spool(session: Apart, tmp_path: Path) -> 
     ) as client:
         assert client.flush()
     assert session.counted() == {("acme", "high", INPUT): 3 + 7}
+
+
+def test_client__usage_object_is_kept(session: Apart, tmp_path: Path) -> None:
+    """What a provider said comes through a client's spool, its counts alone, and is read again."""
+    known, new = str(uuid.uuid4()), str(uuid.uuid4())
+    report(session, session.event(request_id=known))
+    usage = {
+        "prompt_tokens": 10,
+        "completion_tokens": 5,
+        "prompt_tokens_details": {"cached_tokens": 4},
+    }
+    with Meter(
+        session.meter.target,
+        api_key=session.meter.api_key,
+        producer=session.own("p"),
+        account=session.own("acme"),
+        model="m",
+        tier="high",
+        spool=tmp_path,
+        source="asgi",
+    ) as client:
+        for request_id in (known, new, ""):
+            said = {**usage, "prompt": "a secret"}
+            assert client.record_usage(said, profile="openai", request_id=request_id)
+        assert client.flush()
+    for request_id, is_counted in ((known, False), (new, True)):
+        request = meter_service_pb2.ListObservationsRequest(request_id=request_id)
+        shown = session.call("ListObservations", request).observations[-1]
+        assert (shown.is_counted, shown.profile) == (is_counted, "events/1")
+        original = json.loads(shown.raw)
+        assert original == {"convention": "openai", **usage}
+        assert find_reread(shown.profile, original) == {1: 6, 2: 4, 7: 5}
+
+
+def test_stream__usage_that_cannot_be_read(session: Apart) -> None:
+    """Events are counted whatever stands where their usage objects should, which is not kept."""
+    request_id = str(uuid.uuid4())
+    message = columns(1, to_columns([session.event(event_id="", request_id=request_id)]))
+    message.batch.columns.source = usage_pb2.SOURCE_ASGI
+    message.batch.columns.usage = b"a secret"
+    answers = session.exchange(session.opening(), message)
+    assert not answers[-1].ack.set_aside_count
+    assert session.counted() == {("acme", "high", INPUT): 3}
+    request = meter_service_pb2.ListObservationsRequest(request_id=request_id)
+    assert session.call("ListObservations", request).observations[-1].raw == ""
 
 
 def test_release__is_a_report_of_its_source(session: Apart) -> None:

@@ -30,7 +30,8 @@ from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.wire.apart import Apart
 from tests.wire.session import CALL_SECONDS_MAX, LOOK_SECONDS
-from tokenworks.meter.v1 import usage_pb2
+from tests.wire.talk import wait_until
+from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
 INPUT, OUTPUT = usage_pb2.TOKEN_CLASS_INPUT, usage_pb2.TOKEN_CLASS_OUTPUT
 EXPORT_TRACES = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -232,6 +233,47 @@ def test_export__same_request_by_span_and_log(session: Apart) -> None:
     assert session.counted() == {("acme", "high", INPUT): 10, ("acme", "high", OUTPUT): 4}
 
 
+def test_export__response_that_a_gateway_reports_too(session: Apart) -> None:
+    """A span has an id of the engine's own; by the edge's, both reports are of one request."""
+    request_id = session.own("response")
+    record = {
+        "access_log_type": "DownstreamEnd",
+        "header:x-request-id": request_id,
+        "header:x-tokenworks-account": session.own("acme"),
+        "header:x-tokenworks-tier": "high",
+        "path": "/v1/responses",
+        "response_code": "200",
+        "response_flags": "-",
+        "duration_ms": "2000",
+        "metadata:tokenworks": json.dumps({"model": "m", "input_tokens": 10, "output_tokens": 4}),
+    }
+    each = vllm("resp_8a1f_0", 10, 4, trace_state=f"{state(session)}:{request_id}")
+    assert export(session, traces(each)) == b""
+    request = logs(record, resource={"log_name": "tokenworks", "node_name": "edge-1"})
+    assert export(session, request, method=EXPORT_LOGS) == b""
+    assert session.counted() == {("acme", "high", INPUT): 10, ("acme", "high", OUTPUT): 4}
+    assert not session.quarantine()
+
+
+def test_export__what_others_may_have_reported_by_another_id(session: Apart) -> None:
+    """It is set aside, since nobody can tell; a person who knows has it counted, once."""
+    values = {
+        "gen_ai.usage.input_tokens": 7,
+        "litellm.call_id": session.own("call"),
+        "litellm.team.id": session.own("acme"),
+    }
+    export(session, traces(vllm("resp_8a1f_0", 10, 4, trace_state=state(session))))
+    export(session, traces(span(values, trace_state=""), scope="litellm"))
+    assert not session.counted()
+    entries = session.quarantine()
+    doubtful = outcome_pb2.OUTCOME_REPORT_DOUBTFUL
+    assert [each.outcome for each in entries] == [doubtful, doubtful]
+    release = meter_service_pb2.ReleaseQuarantineRequest
+    for each in entries:
+        session.call("ReleaseQuarantine", release(quarantine_id=each.quarantine_id))
+    assert session.counted() == {("acme", "high", INPUT): 17, ("acme", "high", OUTPUT): 4}
+
+
 @pytest.mark.parametrize("content_type", [PROTOBUF, JSON])
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_post__both_forms(session: Apart, content_type: str, is_packed: bool) -> None:  # noqa: FBT001
@@ -281,17 +323,21 @@ def test_export__database_away(private_cluster: Cluster, tmp_path: Any) -> None:
             export(session, request)
         status, _, told = post(running, request.SerializeToString())
         private_cluster.start()
-        assert (status, told["retry-after"]) == (503, "1")
+        # Who is told a delay waits no longer each time, and has soon tried six times.
+        assert (status, told["retry-after"]) == (503, None)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         told_by: Any = refused.value.trailing_metadata()
         details = dict(told_by)["grpc-status-details-bin"]
         assert b"google.rpc.RetryInfo" in details
-        while True:
+
+        def is_recorded() -> bool:
             try:
                 export(session, request)
             except grpc.RpcError:
-                continue
-            break
+                return False
+            return True
+
+        wait_until(is_recorded)
         assert session.counted() == {("acme", "high", INPUT): 10, ("acme", "high", OUTPUT): 4}
 
 

@@ -25,6 +25,7 @@ from tokenworks.client.clock import monotonic, new_request_id
 from tokenworks.client.foreign import Unfit, guarded
 from tokenworks.client.meter import Meter
 from tokenworks.client.report import Details
+from tokenworks.client.trace_context import named
 from tokenworks.client.vocabulary import Finish, Quality
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -184,6 +185,8 @@ class UsageMiddleware:
         headers = scope["headers"] = list(scope["headers"])
         attributed = self._attribution.attribute(headers, new_id=new_request_id)
         _tell_request_id(scope, attributed.request_id)
+        if profile == "openai_responses":
+            scope["headers"] = named(scope["headers"], attributed, new_id=new_request_id)
         # Made before the app copies the scope, so that what the engine leaves in it is seen here.
         scope.setdefault("state", {})
         return _Exchange(scope, profile=profile, attributed=attributed)

@@ -25,6 +25,7 @@ from tokenworks.client.events import (
     read,
 )
 from tokenworks.client.foreign import Unfit, guarded
+from tokenworks.client.usage_objects import UsageObject, pack
 from tokenworks.client.vocabulary import Finish, Mode, Quality, Source, TokenClass
 from tokenworks.meter.v1 import usage_pb2 as pb
 
@@ -64,6 +65,7 @@ class _Columns:
     event_ids: bytes = b""
     reported_input_count: Sequence[int] = ()
     reported_output_count: Sequence[int] = ()
+    usage: Sequence[UsageObject | None] = ()
 
 
 class ColumnEncoder:
@@ -102,8 +104,12 @@ class ColumnEncoder:
         return Encoded(batches=batches, unfit=unfit)
 
     def _seal(self, events: Sequence[Event]) -> Iterable[SealedBatch]:
-        payload = self._serialise(_columns_from_events(events))
-        if len(payload) <= limits.BATCH_BYTES_MAX:
+        try:
+            payload = self._serialise(_columns_from_events(events))
+        except ValueError:
+            # The values fit: it is the usage objects that are too large together.
+            payload = None
+        if payload is not None and len(payload) <= limits.BATCH_BYTES_MAX:
             return [SealedBatch(payload=payload, event_count=len(events))]
         assert len(events) > 1, "one event of bounded strings fits"
         middle = len(events) // 2
@@ -128,6 +134,7 @@ class ColumnEncoder:
             reported_input_count=columns.reported_input_count,
             reported_output_count=columns.reported_output_count,
             source=self._source,
+            usage=pack(columns.usage) if columns.usage and self._source else b"",
         )
         text_counts = zip(TEXT_CLASSES, columns.counts, strict=True)
         for token_class, counts in chain(text_counts, columns.other_counts.items()):
@@ -190,6 +197,7 @@ _PLAIN_TYPES: Final = (
     frozenset({type(None), bytes, UUID}),  # event_id
     _INTEGER_OR_NOTHING,  # reported_input_count
     _INTEGER_OR_NOTHING,  # reported_output_count
+    frozenset({type(None), dict}),  # usage, as it is kept
 )
 _PLAIN_DIMENSION_TYPES: Final = frozenset({str, type(None), int, Mode})
 _COUNTS: Final = slice(2, 2 + len(TEXT_CLASSES))
@@ -210,7 +218,9 @@ def _plain_columns(raws: Sequence[RawEvent]) -> _Columns | None:
     dimensions = cast("Sequence[DimensionKey]", columns[1])
     if not _PLAIN_DIMENSION_TYPES.issuperset(map(type, chain.from_iterable(dimensions))):
         return None
-    ends, durations, finish, quality, request_ids, attempts, ids, inputs, outputs = columns[_REST]
+    ends, durations, finish, quality, request_ids, attempts, ids, inputs, outputs, usages = columns[
+        _REST
+    ]
     event_ids = _joined_ids(ids)
     end_ms = _joined_ends(ends, recorded_ns=recorded_ns)
     texts = cast("Sequence[str]", request_ids)
@@ -229,6 +239,7 @@ def _plain_columns(raws: Sequence[RawEvent]) -> _Columns | None:
         event_ids=event_ids,
         reported_input_count=_stated(cast("Sequence[int | None]", inputs)),
         reported_output_count=_stated(cast("Sequence[int | None]", outputs)),
+        usage=_unless_nothing(cast("Sequence[UsageObject | None]", usages)),
     )
 
 
@@ -266,6 +277,10 @@ def _unless_all(default: int, column: Sequence[int]) -> Sequence[int]:
     return () if column.count(default) == len(column) else column
 
 
+def _unless_nothing(usages: Sequence[UsageObject | None]) -> Sequence[UsageObject | None]:
+    return () if usages.count(None) == len(usages) else usages
+
+
 def _group(event: Event) -> tuple[int, bool, bool]:
     """Events of one group can share a batch.
 
@@ -299,4 +314,5 @@ def _columns_from_events(events: Sequence[Event]) -> _Columns:
         event_ids=b"".join(cast("Sequence[bytes]", by_name["event_id"])),
         reported_input_count=_unless_all(NOT_STATED, reported_inputs),
         reported_output_count=_unless_all(NOT_STATED, reported_outputs),
+        usage=_unless_nothing(cast("Sequence[UsageObject | None]", by_name["usage"])),
     )

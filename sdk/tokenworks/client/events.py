@@ -3,11 +3,12 @@
 import math
 import operator
 from datetime import UTC, datetime, timedelta
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, TypeAlias, cast
 from uuid import UUID
 
 from tokenworks.client import limits
 from tokenworks.client.foreign import Unfit
+from tokenworks.client.usage_objects import UsageObject
 from tokenworks.client.vocabulary import TokenClass
 
 RawEvent: TypeAlias = tuple[object, ...]
@@ -61,6 +62,7 @@ class Raw(NamedTuple):
     event_id: object
     reported_input_count: object
     reported_output_count: object
+    usage: object
 
 
 class Event(NamedTuple):
@@ -83,6 +85,8 @@ class Event(NamedTuple):
     reported_input_count: int
     """`NOT_STATED` where absent."""
     reported_output_count: int
+    usage: UsageObject | None
+    """What is kept of the provider's usage object."""
 
 
 def read(raw: RawEvent) -> Event:
@@ -107,6 +111,8 @@ def read(raw: RawEvent) -> Event:
         event_id=_event_id(event.event_id),
         reported_input_count=_int32(event.reported_input_count, absent=NOT_STATED),
         reported_output_count=_int32(event.reported_output_count, absent=NOT_STATED),
+        # Made by `keep_usage` when it was recorded, and by nobody else.
+        usage=cast("UsageObject | None", event.usage),
     )
 
 

@@ -84,6 +84,10 @@ ANSWER_BYTES_MAX: Final = 1024**2
 ANSWER_END_BYTES: Final = 8 * 1024
 ANSWER_BEGIN_BYTES: Final = 4 * 1024
 
+# The usage objects of one batch, as JSON: 400 bytes each of as many events as a batch may have. A
+# batch whose objects are larger is sent in parts.
+USAGE_OBJECTS_BYTES_MAX: Final = 4 * 1024**2
+
 # A day of an outage at 1,000 events a second and some 15 bytes each; and some minutes of what is
 # durable, for a meter that comes back from a backup without its latest log.
 SPOOL_BYTES_MAX_DEFAULT: Final = 1024**3

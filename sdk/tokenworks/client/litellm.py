@@ -138,6 +138,8 @@ class TokenworksLogger(CustomLogger):
             request_id=call.request_id,
             reported_input_count=_told(call.reported_input_count),
             reported_output_count=_told(call.reported_output_count),
+            usage={**call.usage, "cache_hit": True} if call.is_cache_hit else call.usage,
+            profile=call.profile,
         ):
             self._count("reported")
 

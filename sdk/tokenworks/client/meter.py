@@ -25,6 +25,7 @@ from tokenworks.client.session import Pace
 from tokenworks.client.spool import Fsync, WhenFull
 from tokenworks.client.spooling import SpoolPlan
 from tokenworks.client.usage_counts import Reading
+from tokenworks.client.usage_objects import find_usage
 from tokenworks.client.vocabulary import Finish, Mode, Quality, Source, TokenClass
 
 
@@ -104,6 +105,7 @@ class Meter:
             pace=Pace(flush_interval=flush_interval_seconds), buffer_events_max=buffer_events_max,
         )  # fmt: skip
         self._waits_for_disk = set_up.waits_for_disk
+        self._keeps_usage = set_up.source is not None
         self._report_through(Reporter(set_up, place=None if plan is None else plan.open()))
         _follow_forks(self)
 
@@ -148,6 +150,8 @@ class Meter:
         region: str | None = None,
         reported_input_count: int | None = None,
         reported_output_count: int | None = None,
+        usage: object = None,
+        profile: str = "",
         **unknown: Never,
     ) -> bool:
         """Take down one request that ended; returns at once, True when it was taken.
@@ -162,6 +166,8 @@ class Meter:
         carries the classes without an argument of their own. `end_time`: seconds since 1970 or an
         aware datetime, None is now. `event_id`: 16 bytes. The reported counts are the engine's
         own totals, which the classes must sum to. Ranges are those of the protocol's UsageEvent.
+        `usage`: the provider's own object, of which the counts are kept beside these, by a client
+        with a source; `profile` says whose it is, see `record_usage`.
         """
         intake = self._intake
         if unexpected or unknown:
@@ -175,6 +181,7 @@ class Meter:
             output, reasoning, None if tokens is None else items_of(tokens),
             end_time, duration_ms, finish, quality, request_id, attempt, event_id,
             reported_input_count, reported_output_count,
+            None if usage is None or not self._keeps_usage else find_usage(usage, profile=profile),
         ))  # fmt: skip
         return self._reporter.wait_for_disk() if self._waits_for_disk else True
 
@@ -197,7 +204,9 @@ class Meter:
             return self._reporter.refuse(str(error))
         if unexpected or not details.keys() <= Details.__optional_keys__:
             return self._reporter.refuse("unknown_argument")
-        return self.record(**details, **_arguments(reading))
+        counts = _arguments(reading)
+        counts["usage"], counts["profile"] = usage, profile
+        return self.record(**details, **counts)
 
     def begin(self, /, *unexpected: Never, **said: Unpack[Report]) -> RunningReport:
         """Begin to report a request that lasts; returns at once and never raises.

@@ -42,6 +42,8 @@ class Counts(TypedDict, total=False):
     tokens: Mapping[TokenClass, int]
     reported_input_count: int | None
     reported_output_count: int | None
+    usage: object
+    profile: str
 
 
 class Report(Details, Counts, total=False):

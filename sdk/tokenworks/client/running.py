@@ -14,6 +14,7 @@ from tokenworks.client.events import TEXT_CLASSES, RawEvent
 from tokenworks.client.foreign import items_of
 from tokenworks.client.intake import Intake
 from tokenworks.client.report import Report
+from tokenworks.client.usage_objects import find_usage
 from tokenworks.client.vocabulary import Finish, Quality
 
 Said: TypeAlias = dict[str, object]
@@ -138,6 +139,9 @@ class RunningReports:
         new: Said = dict(said)
         if said.get("tokens") is not None:
             new["tokens"] = items_of(said["tokens"])
+        if said.get("usage") is not None:
+            profile = str((known | new).get("profile"))
+            new["usage"] = find_usage(said["usage"], profile=profile)
         return known | new
 
     def update(self, key: int, said: Said) -> bool:
@@ -209,4 +213,5 @@ _REST: Final[Said] = {
     "event_id": None,
     "reported_input_count": None,
     "reported_output_count": None,
+    "usage": None,
 }

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from meter.domain.interval import INTERVAL_MS
-from meter.domain.limits import ENGINE_SETTLE_MS
+from meter.domain.limits import ENGINE_KEPT_MS, ENGINE_SETTLE_MS
 from meter.engine_drift import EngineDrift, TokenKind
 from meter.engine_metrics import EngineMetrics
 from meter.engines.counting import Counted, EngineRead, EngineTokens
@@ -32,6 +32,7 @@ class Kept:
         self.reads: list[EngineRead] = []
         self.drifts: list[EngineDrift] = []
         self.asked: list[tuple[int, int]] = []
+        self.kept_from_ms = 0
 
     def record(self, read: EngineRead, *, gap_ms: int) -> Counted:
         """Keep a read, of which each adds 5 tokens."""
@@ -39,6 +40,10 @@ class Kept:
         self.reads.append(read)
         key = ("m", TokenKind.OUTPUT, BEGIN_MS)
         return Counted(tokens={key: EngineTokens(tokens=5)})
+
+    def forget(self, *, before_ms: int) -> None:
+        """Note from when on a test's reads are kept."""
+        self.kept_from_ms = before_ms
 
     def compare(self, *, start_ms: int, end_ms: int) -> Sequence[EngineDrift]:
         """Return what a test said."""
@@ -154,3 +159,10 @@ def test_look__what_was_read_in_part_is_not_shown(room: Room) -> None:
         room.watch.look()
         assert room.metric(name, **labels, window="1h") == hour
         assert room.metric(name, **labels, window="1d") == day
+
+
+def test_forget__what_nobody_may_ask_for(room: Room) -> None:
+    """What is older than a question may reach back is forgotten, by whole intervals."""
+    room.clock.now += INTERVAL_MS + 1
+    room.watch.forget()
+    assert room.kept.kept_from_ms == BEGIN_MS + INTERVAL_MS - ENGINE_KEPT_MS

@@ -114,6 +114,12 @@ def test_read__without_a_request_id() -> None:
     assert found.request_id == RECORD["litellm_call_id"]
 
 
+def test_read__where_spans_are_counted() -> None:
+    """Of a call its span is counted then: the record is set aside, since they share no id."""
+    assert not observed(record()).is_doubtful
+    assert observed(record(), "[otlp]\nlitellm = 'count'").is_doubtful
+
+
 def test_read__who_pays() -> None:
     """The team of the key pays, else its organisation, else whom the caller names."""
     nobody = {"user_api_key_team_id": None}

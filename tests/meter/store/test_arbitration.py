@@ -2,11 +2,14 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event, current_thread
 from typing import Final
 
 import pytest
 from sqlalchemy import Engine
 
+from meter.arbiter import Settlement
 from meter.domain.errors import Unavailable
 from meter.journal.commit import Submission
 from meter.sources.observation import Observation, Source, rank
@@ -14,7 +17,15 @@ from meter.store.journal import JournalStore, JournalTransaction
 from meter.store.usage import UsageStore
 from tests.meter.arbitrating import Settling
 from tests.meter.observing import INPUT, OUTPUT, Reporting, seen
-from tests.meter.store.recording import ask, ask_one, commit, counting_of, follow, owner
+from tests.meter.store.recording import (
+    WAIT_SECONDS_MAX,
+    ask,
+    ask_one,
+    commit,
+    counting_of,
+    follow,
+    owner,
+)
 
 WAITING: Final = "SELECT count(*) FROM observations WHERE state = 1"
 CORRECTIONS: Final = "SELECT count(*) FROM corrections"
@@ -140,6 +151,54 @@ def test_arbitrate__report_between_the_look_and_the_correction(
     settle()
     settle()
     assert sums(usage, database_url) == (10, 6, 1)
+
+
+@pytest.mark.parametrize("is_billed_alike", [True, False])
+def test_arbitrate__report_on_its_way_with_an_earlier_number(
+    engine: Engine,
+    journal: JournalStore,
+    settle: Settling,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    database_url: str,
+    is_billed_alike: bool,
+) -> None:
+    """What another server is writing has its number already, and is decided upon all the same."""
+    report, other = Reporting(), owner(engine, shard=1)
+    usage = counting_of(engine)
+    numbered, looked = Event(), Event()
+
+    def wait(*_: object, **__: object) -> None:
+        if current_thread().name.startswith("other"):
+            numbered.set()
+            assert looked.wait(WAIT_SECONDS_MAX)
+
+    monkeypatch.setattr(JournalTransaction, "save_producers", wait)
+    commit(journal, report(seen("s"), source=Source.SPAN))
+    with ThreadPoolExecutor(1, thread_name_prefix="other") as pool:
+        late = report(seen("p", tokens=tokens(9)), source=Source.PROXY)
+        writing = pool.submit(commit, other, late)
+        assert numbered.wait(WAIT_SECONDS_MAX)
+        later = tokens(5 if is_billed_alike else 7)
+        commit(journal, report(seen("e", tokens=later), source=Source.ENVOY))
+
+        def come(*_: object) -> None:
+            looked.set()
+            writing.result(WAIT_SECONDS_MAX)
+
+        settle.before_append = come
+        confirm = settle.store.confirm
+
+        def come_and_confirm(settlements: Sequence[Settlement]) -> None:
+            come()
+            confirm(settlements)
+
+        with monkeypatch.context() as patched:
+            patched.setattr(settle.store, "confirm", come_and_confirm)
+            settle()
+    settle.before_append = lambda: None
+    settle()
+    assert sums(usage, database_url) == (10, 9, 1)
 
 
 def test_arbitrate__two_at_the_same_time(

@@ -46,6 +46,10 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """The producer cannot tell whether the batch was reported before; concerns the whole batch. Release it when it was
     not.
     """
+    OUTCOME_REPORT_DOUBTFUL: _Outcome.ValueType  # 15
+    """Another source may have reported the same request, and nothing tells whether it has. Release it when none did; the
+    file of sources can say that none ever does.
+    """
     OUTCOME_ACCOUNT_UNKNOWN: _Outcome.ValueType  # 20
     """No account has this id."""
     OUTCOME_ACCOUNT_OUT_OF_SCOPE: _Outcome.ValueType  # 21
@@ -103,6 +107,10 @@ out of its range; or a row names a token class twice.
 OUTCOME_BATCH_DOUBTFUL: Outcome.ValueType  # 14
 """The producer cannot tell whether the batch was reported before; concerns the whole batch. Release it when it was
 not.
+"""
+OUTCOME_REPORT_DOUBTFUL: Outcome.ValueType  # 15
+"""Another source may have reported the same request, and nothing tells whether it has. Release it when none did; the
+file of sources can say that none ever does.
 """
 OUTCOME_ACCOUNT_UNKNOWN: Outcome.ValueType  # 20
 """No account has this id."""

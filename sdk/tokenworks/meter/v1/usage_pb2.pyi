@@ -466,12 +466,19 @@ class UsageColumns(_message.Message):
     REPORTED_OUTPUT_COUNT_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     event_ids: _builtins.bytes
     """16 bytes for each event; or empty."""
     salt: _builtins.bytes
     """Tells this batch from another one with the same events, such as that of a copied spool; not looked at."""
     source: Global___Source.ValueType
     """Who reports them all."""
+    usage: _builtins.bytes
+    """Usage objects as providers gave them, kept beside reports that have a source and a request id: JSON packed by zlib,
+    at most 4 MiB unpacked, a list of [names, places, columns] in which each event at one of the places has an object
+    with these names, and each column the values of one name. "convention" names the rules of the object, "openai". Of
+    an object only counts are kept. What cannot be read is not kept, and the events count all the same.
+    """
     @_builtins.property
     def base_time(self) -> _timestamp_pb2.Timestamp:
         """What the offsets count from. Whole milliseconds; finer parts are dropped."""
@@ -538,10 +545,11 @@ class UsageColumns(_message.Message):
         reported_output_count: _abc.Iterable[_builtins.int] | None = ...,
         salt: _builtins.bytes = ...,
         source: Global___Source.ValueType = ...,
+        usage: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["base_time", b"base_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_time", b"base_time", "dimensions", b"dimensions", "dimensions_index", b"dimensions_index", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "event_ids", b"event_ids", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "request_id", b"request_id", "salt", b"salt", "source", b"source", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "base_time", b"base_time", "dimensions", b"dimensions", "dimensions_index", b"dimensions_index", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "event_ids", b"event_ids", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "request_id", b"request_id", "salt", b"salt", "source", b"source", "tokens", b"tokens", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -635,6 +643,7 @@ class UsagePlanes(_message.Message):
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SALT_FIELD_NUMBER: _builtins.int
     SOURCE_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     event_count: _builtins.int
     """How many events there are, n; at most 10,000."""
     event_ids: _builtins.bytes
@@ -643,6 +652,12 @@ class UsagePlanes(_message.Message):
     """Tells this batch from another one with the same events; not looked at."""
     source: Global___Source.ValueType
     """Who reports them all."""
+    usage: _builtins.bytes
+    """Usage objects as providers gave them, kept beside reports that have a source and a request id: JSON packed by zlib,
+    at most 4 MiB unpacked, a list of [names, places, columns] in which each event at one of the places has an object
+    with these names, and each column the values of one name. "convention" names the rules of the object, "openai". Of
+    an object only counts are kept. What cannot be read is not kept, and the events count all the same.
+    """
     @_builtins.property
     def base_time(self) -> _timestamp_pb2.Timestamp:
         """What the offsets count from. Whole milliseconds; finer parts are dropped."""
@@ -720,10 +735,11 @@ class UsagePlanes(_message.Message):
         request_id: _abc.Iterable[_builtins.str] | None = ...,
         salt: _builtins.bytes = ...,
         source: Global___Source.ValueType = ...,
+        usage: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["account_index", b"account_index", "attempt", b"attempt", "base_time", b"base_time", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "service_index", b"service_index"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_index", b"account_index", "accounts", b"accounts", "attempt", b"attempt", "base_time", b"base_time", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "event_count", b"event_count", "event_ids", b"event_ids", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "request_id", b"request_id", "salt", b"salt", "service_index", b"service_index", "services", b"services", "source", b"source", "tokens", b"tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account_index", b"account_index", "accounts", b"accounts", "attempt", b"attempt", "base_time", b"base_time", "duration_ms", b"duration_ms", "end_offset_ms", b"end_offset_ms", "event_count", b"event_count", "event_ids", b"event_ids", "finish", b"finish", "quality", b"quality", "reported_input_count", b"reported_input_count", "reported_output_count", b"reported_output_count", "request_id", b"request_id", "salt", b"salt", "service_index", b"service_index", "services", b"services", "source", b"source", "tokens", b"tokens", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
