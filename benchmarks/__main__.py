@@ -12,6 +12,11 @@ from typing import Any
 from benchmarks.asgi import measure_overhead
 from benchmarks.billing import measure_close
 from benchmarks.client import measure_record
+from benchmarks.designs import (
+    measure_insert_unique,
+    measure_redis_counter,
+    measure_upsert_counter,
+)
 from benchmarks.energy import measure_attribution
 from benchmarks.explain import measure_explain
 from benchmarks.ingest import measure_events, measure_stream, measure_unary
@@ -40,6 +45,10 @@ ROWS: dict[str, tuple[Callable[[float], Measurement], str, Callable[[float, floa
     ),
     "ingest.events": (measure_events, "events/s", lambda value, _: value >= 100_000),
     "ingest.unary": (measure_unary, "calls/s", lambda value, bound: value >= 0.8 * bound),
+    # What one would otherwise write: no goal.
+    "design.insert_unique": (measure_insert_unique, "events/s", lambda *_: True),
+    "design.upsert_counter": (measure_upsert_counter, "events/s", lambda *_: True),
+    "design.redis_counter": (measure_redis_counter, "events/s", lambda *_: True),
     "client.record": (measure_record, "µs p99", lambda value, _: value <= 5),
     "client.asgi_overhead": (measure_overhead, "ms p50", lambda value, _: value <= 0.2),
     "query.account_month": (measure_account_month, "ms p95", lambda value, _: value <= 50),

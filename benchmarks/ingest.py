@@ -58,8 +58,9 @@ def measure_stream(
         value=report["events"] / report["seconds"],
         bound=bound,
         bound_of="binary COPY of the journal's own bytes, a commit each segment, events/s",
-        workload=f"{seconds:g} s, {_PRODUCERS} producers, batches of {batch_events} events in planes"
-        f"{' with ids' if has_ids else ''}, {ACCOUNTS} accounts × {len(MODELS)} models × {len(TIERS)} tiers, {source}; {_MACHINE}",
+        workload=f"{seconds:g} s, {_PRODUCERS} producers, batches of {batch_events} events in"
+        f" planes{' with ids' if has_ids else ''}, {ACCOUNTS} accounts × {len(MODELS)} models ×"
+        f" {len(TIERS)} tiers, {source}; {_MACHINE}",
         notes={
             "counted_behind_seconds": round(lag_seconds, 2),
             "stored_bytes_per_event": round(int(journal_bytes) / report["events"], 2),

@@ -65,16 +65,23 @@ class Plant:
 
 
 @contextmanager
+def running_postgres(folder: Path) -> Iterator[str]:
+    """Start Postgres in a folder, durable (fsync on), and return its URL."""
+    postgres = Postgres(folder / "pg" / "postgres", programs=find_programs(None), durable=True)
+    try:
+        postgres.start(password="bench")
+        yield postgres.url()
+    finally:
+        postgres.stop()
+
+
+@contextmanager
 def running_plant(settings: Mapping[str, str] | None = None) -> Iterator[Plant]:
     """Start Postgres (fsync on) and `tokenworks serve`, with the workload's accounts.
 
     `settings` are further ones of the meter, by their names in the environment.
     """
-    folder = Path(tempfile.mkdtemp(prefix="tokenworks-bench-"))
-    postgres = Postgres(folder / "pg" / "postgres", programs=find_programs(None), durable=True)
-    try:
-        postgres.start(password="bench")
-        url = postgres.url()
+    with bench_folder() as folder, running_postgres(folder) as url:
         migrations.upgrade(url)
         key = create_installation_key(url, key_pepper=_PEPPER, description="bench")
         pepper = folder / "pepper"
@@ -85,8 +92,15 @@ def running_plant(settings: Mapping[str, str] | None = None) -> Iterator[Plant]:
             plant = Plant(target, key, url, process.pid)
             _create_accounts(plant)
             yield plant
+
+
+@contextmanager
+def bench_folder() -> Iterator[Path]:
+    """Make a folder for one run."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenworks-bench-"))
+    try:
+        yield folder
     finally:
-        postgres.stop()
         shutil.rmtree(folder, ignore_errors=True)
 
 
