@@ -19,7 +19,12 @@ from benchmarks.designs import (
 )
 from benchmarks.energy import measure_attribution
 from benchmarks.explain import measure_explain
-from benchmarks.ingest import measure_events, measure_stream, measure_unary
+from benchmarks.ingest import (
+    measure_events,
+    measure_producers,
+    measure_stream,
+    measure_unary,
+)
 from benchmarks.measurement import Measurement
 from benchmarks.queries import measure_account_month, measure_preview
 from benchmarks.sources import measure_otlp
@@ -43,6 +48,7 @@ ROWS: dict[str, tuple[Callable[[float], Measurement], str, Callable[[float, floa
         "events/s",
         lambda value, _: value >= 3_500_000,
     ),
+    "ingest.producers_2000": (measure_producers, "ms p99", lambda value, _: value <= 250),
     "ingest.events": (measure_events, "events/s", lambda value, _: value >= 100_000),
     "ingest.unary": (measure_unary, "calls/s", lambda value, bound: value >= 0.8 * bound),
     # What one would otherwise write: no goal.

@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import grpc
@@ -13,13 +14,14 @@ import psycopg
 
 from benchmarks.measurement import Measurement, check_answer
 from benchmarks.plant import Plant, running_plant
-from benchmarks.processor import main_thread_seconds, processor_seconds
+from benchmarks.processor import main_thread_seconds, peak_memory_bytes, processor_seconds
 from benchmarks.workload import ACCOUNTS, MODELS, TIERS, account_name, lengths
 from tokenworks.meter.v1 import meter_service_pb2, meter_service_pb2_grpc, usage_pb2
 
 _PRODUCERS = 8
 _BATCH_EVENTS = 10_000
 _CALL_EVENTS = 1_000
+_SMALL_EVENTS = 40
 _BOUND_SECONDS_MAX = 5.0
 _WAL = "SELECT pg_current_wal_insert_lsn() - '0/0'"
 # The months of a partitioned table count each for itself.
@@ -90,6 +92,48 @@ def _processor_seconds(plant: Plant) -> dict[str, float]:
     }
 
 
+def measure_producers(seconds: float, *, producers: int = 2_000) -> Measurement:
+    """Record forty events a second from each of very many streams; the value is the acks' p99."""
+    _, source = lengths()
+    with running_plant() as plant:
+        before = _processor_seconds(plant)
+        orders = {
+            "target": plant.target,
+            "api_key": plant.api_key,
+            "events": _SMALL_EVENTS,
+            "producers": producers,
+            "seconds": seconds,
+        }
+        report = _run_load("benchmarks.producers_load", orders)
+        plant.wait_until_counted(seconds=60)
+        after = _processor_seconds(plant)
+        rss_bytes = peak_memory_bytes(plant.meter_pid)
+        counted = plant.query(
+            "SELECT sum(input + cache_read + output), sum(request_count) FROM usage"
+        )
+        check_answer(counted=tuple(counted), sent=(report["tokens"], report["events"]))
+    return Measurement(
+        value=report["ack_ms"]["p99"],
+        bound=1_000.0,
+        bound_of="the second in which the next batch is sent, ms",
+        workload=f"{seconds:g} s, {producers} producers, a batch of {_SMALL_EVENTS} events each"
+        f" second in planes, {ACCOUNTS} accounts × {len(MODELS)} models × {len(TIERS)} tiers,"
+        f" {source}; {_MACHINE}",
+        notes={
+            "ack_ms_p50": round(report["ack_ms"]["p50"], 1),
+            "ack_ms_p999": round(report["ack_ms"]["p999"], 1),
+            "events_per_second": round(report["events"] / report["seconds"]),
+            "memory_mebibytes": round(rss_bytes / 2**20),
+            **{
+                f"processor_seconds_per_second_{name}": round(
+                    (after[name] - before[name]) / report["seconds"], 3
+                )
+                for name in after
+            },
+        },
+    )
+
+
 def measure_events(seconds: float) -> Measurement:
     """Record calls of 1,000 events by id, beside bare INSERT … ON CONFLICT of as many ids."""
     with running_plant() as plant:
@@ -137,11 +181,13 @@ def _run_stream_load(
         "producers": _PRODUCERS,
         "seconds": seconds,
     }
+    return _run_load("benchmarks.stream_load", orders)
+
+
+def _run_load(module: str, orders: Mapping[str, Any]) -> dict[str, Any]:
+    """Run a load as a process of its own, from when it is ready on; return what it reports."""
     with subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.stream_load"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-m", module], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as load:
         assert load.stdin is not None
         assert load.stdout is not None

@@ -27,6 +27,13 @@ def main_thread_seconds(pid: int) -> float:
     return sum(map(int, fields[_USER_TICKS : _SYSTEM_TICKS + 1])) / _TICKS
 
 
+def peak_memory_bytes(pid: int) -> int:
+    """Return the most memory that a process has had at a time."""
+    status = Path(f"/proc/{pid}/status").read_text("utf-8")
+    line = next(it for it in status.splitlines() if it.startswith("VmHWM:"))
+    return 1024 * int(line.split()[1])
+
+
 def _children(pid: int) -> list[int]:
     return [
         int(path.name)
