@@ -36,7 +36,7 @@ _ROOT = Path(__file__).parents[2]
 
 def seeds() -> Iterator[tuple[str, str, bytes]]:
     """Yield target, name and bytes of each."""
-    for name, raw in zip(("columns", "rows"), MESSAGES, strict=True):
+    for name, raw in zip(("columns", "rows", "planes"), MESSAGES, strict=True):
         submission = take(raw)
         assert submission is not None
         yield "stream", name, raw

@@ -16,7 +16,7 @@ from meter.registry import Registry
 from meter.wire.intake import Intake
 from tests.clock import FakeClock
 from tests.meter.plain_events import BEGIN_MS
-from tests.wire.session import columns, event, rows, to_columns
+from tests.wire.session import columns, event, planes, rows, to_columns, to_planes
 from tokenworks.meter.v1 import usage_pb2
 
 CREDENTIAL: Final = Credential(
@@ -70,6 +70,7 @@ EVENTS: Final = [
 MESSAGES: Final = [
     columns(1, to_columns(EVENTS)).SerializeToString(),
     rows(1, *EVENTS).SerializeToString(),
+    planes(1, to_planes(EVENTS)).SerializeToString(),
 ]
 
 
@@ -165,3 +166,31 @@ def test_from_events__is_known_again_after_an_upgrade() -> None:
     assert submission.claims is not None
     assert submission.claims.keys[0].hex() == "1509620385e8f970661da5582f7b91ea"
     assert submission.claims.hashes[0].hex() == "800403025dd9415eb0b96045fad78c89"
+
+
+PLANES: Final = st.builds(
+    usage_pb2.PlaneColumn,
+    half_bytes=st.integers(-1, 17),
+    base=NUMBERS,
+    planes=st.binary(max_size=24),
+)
+FITTING: Final = st.integers(0, 14).flatmap(
+    lambda half_bytes: st.builds(
+        usage_pb2.PlaneColumn,
+        half_bytes=st.just(half_bytes),
+        base=st.integers(-(2**60), 2**60),
+        planes=st.binary(min_size=half_bytes, max_size=half_bytes),
+    )
+)
+
+
+@given(data=st.data(), name=st.sampled_from(["duration_ms", "finish", "quality", "attempt"]))
+def test_take__planes_of_any_numbers(data: st.DataObject, name: str) -> None:
+    """Planes of any width above any base lead to an answer, whether they fit or not."""
+    form = to_planes(EVENTS[:2])
+    getattr(form, name).CopyFrom(data.draw(st.one_of(PLANES, FITTING)))
+    form.tokens[0].counts.CopyFrom(data.draw(st.one_of(PLANES, FITTING)))
+    form.base_time.seconds = data.draw(NUMBERS)
+    submission = take(planes(1, form).SerializeToString())
+    assert submission is not None
+    assert_usable(submission)
