@@ -22,7 +22,7 @@ from meter.sources.otlp_profiles import (
     SpanProfile,
     find_profile,
 )
-from meter.sources.otlp_requests import Edge, cut_id, edge_of, is_own_id
+from meter.sources.otlp_requests import Edge, cut_id, edge_of, is_own_id, turn_of
 from meter.sources.places import COUNT, Places
 
 _NS_PER_MS: Final = 1_000_000
@@ -169,9 +169,10 @@ class _Reader:
         self._unreadable: list[Unreadable] = []
         # A collector in between may have heard of a span twice, and say so in one export.
         self._seen: set[str] = set()
-        # By the request's id and the engine's of their prompt; numbered ones by the request's id.
-        self._prompts: dict[tuple[str, str], Observation] = {}
-        self._numbered: dict[str, list[Observation]] = {}
+        # By the request's id, the engine's of their prompt and when it arrived; numbered ones by
+        # the request's id and what they have in common.
+        self._prompts: dict[tuple[str, str, int], Observation] = {}
+        self._numbered: dict[tuple[str, str | int], list[Observation]] = {}
 
     def read(self, spans: Iterable[Any], resource: Mapping[str, str]) -> None:
         """Read spans of one resource."""
@@ -203,7 +204,9 @@ class _Reader:
 
     def reports(self) -> Reports:
         """Return what was read; the prompts of one request are one report."""
-        for first, *others in self._numbered.values():
+        for found in self._numbered.values():
+            # Known by its first turn, as the first turn of a further call of it is.
+            first, *others = sorted(found, key=lambda it: it.turn)
             for other in others:
                 join(first, other, is_same_prompt=False)
             self._found.append(first)
@@ -252,6 +255,7 @@ class _Reader:
             reported_input=-1 if input_count is None else input_count,
             reported_output=-1 if output_count is None else output_count,
             original=self._original(counts, found, engine_id),
+            arrival_ns=span.start_time_unix_nano,
         )
         self._add(observation, engine_id, edge_id=edge.request_id)
 
@@ -310,6 +314,8 @@ class _Reader:
     def _add(self, observation: Observation, engine_id: str, *, edge_id: str) -> None:
         """Add a report, to that of the same prompt, or of another prompt of one request."""
         profile = self._profile
+        # All prompts and answers of one call arrive together.
+        call: str | int = observation.arrival_ns
         if observation.report_id in self._seen:
             return
         self._seen.add(observation.report_id)
@@ -324,6 +330,7 @@ class _Reader:
         if profile.has_own_ids and is_own_id(engine_id):
             # A turn of a response: only the edge can tell of which request it is.
             request_id, is_numbered = edge_id, bool(edge_id)
+            call, observation.turn = turn_of(engine_id)
             observation.is_doubtful = not edge_id and self._places.otlp.unnamed != COUNT
         else:
             request_id, is_numbered = cut_id(engine_id)
@@ -332,14 +339,14 @@ class _Reader:
             self._found.append(observation)
             return
         observation.is_choice = True
-        prompt = (request_id, engine_id)
+        prompt = (request_id, engine_id, observation.arrival_ns)
         known = self._prompts.get(prompt)
         if known is not None:
             join(known, observation, is_same_prompt=True)
             return
         self._prompts[prompt] = observation
         if is_numbered:
-            self._numbered.setdefault(request_id, []).append(observation)
+            self._numbered.setdefault((request_id, call), []).append(observation)
         else:
             self._found.append(observation)
 

@@ -34,6 +34,8 @@ from meter.wire.reported import (
     EVENTS_PROFILE,
     SOURCES,
     claim_stream,
+    event_report_key,
+    observation_keys,
     report_submission,
     stream_originals,
 )
@@ -170,7 +172,12 @@ class Intake:
                 outcomes=outcomes,
                 source=Source(source),
                 profile=EVENTS_PROFILE,
-                report_ids=[id_bytes(event.event_id) for event in events],
+                report_keys=[
+                    event_report_key(
+                        Source(source), event_id=id_bytes(event.event_id), is_kept=bool(releases)
+                    )
+                    for event in events
+                ],
                 choices=choices or [False] * len(events),
                 releases=releases,
             )
@@ -216,7 +223,8 @@ class Intake:
 
         At most `BATCH_EVENTS_MAX`.
         """
-        batch, reports = self._translator.from_observations(observations)
+        keys = observation_keys(observations, source=source, profile=profile)
+        batch = self._translator.from_observations(observations, keys=keys)
         outcomes = self._check(
             batch,
             credential,
@@ -236,7 +244,7 @@ class Intake:
             outcomes=outcomes,
             source=source,
             profile=profile,
-            report_ids=reports,
+            report_keys=keys,
             choices=choices,
             originals=[it.original for it in observations],
         )

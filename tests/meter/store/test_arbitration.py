@@ -29,7 +29,10 @@ from tests.meter.store.recording import (
 
 WAITING: Final = "SELECT count(*) FROM observations WHERE state = 1"
 CORRECTIONS: Final = "SELECT count(*) FROM corrections"
-CLAIMS: Final = "SELECT source, report_rank, token_count, correction_id FROM event_claims"
+CLAIMS: Final = (
+    "SELECT source, report_rank, token_count, correction_id FROM event_claims"
+    " WHERE source IS NOT NULL"
+)
 STATES: Final = "SELECT source, token_count, state FROM observations ORDER BY observation_id"
 SUMS: Final = "SELECT sum(input)::int, sum(output)::int, sum(request_count)::int FROM usage"
 
@@ -264,12 +267,27 @@ def draw(random_: random.Random, number: int) -> tuple[Source, Observation]:
         tokens=tokens(random_.randint(1, 4), random_.choice([10, 20])),
         quality=random_.randint(1, 3),
         is_choice=is_choice,
+        arrival_ns=random_.randrange(4) // 3,
     )
     return source, observation
 
 
+def call_of(it: Observation) -> object:
+    """Return what the reports of one call have in common."""
+    return it.arrival_ns if it.is_choice else it.report_id
+
+
 def oracle(reports: Sequence[tuple[Source, Observation]]) -> tuple[int, int]:
-    """Return the prompt and the answer that are to be counted of one request's reports."""
+    """Return the prompt and the answer that are to be counted of one request's reports.
+
+    Of each source's calls the first is looked at.
+    """
+    calls: dict[Source, object] = {}
+    reports = [
+        (source, it)
+        for source, it in reports
+        if calls.setdefault(source, call_of(it)) == call_of(it)
+    ]
     ranked = [(rank(source, quality=it.quality), source, it) for source, it in reports]
     top = max(value for value, _, _ in ranked)
     _, source, best = next(each for each in ranked if each[0] == top)

@@ -78,6 +78,10 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """The classes do not sum to the reported count."""
     OUTCOME_CONFLICT: _Outcome.ValueType  # 60
     """This id was recorded before with other content."""
+    OUTCOME_REQUEST_ID_REUSED: _Outcome.ValueType  # 61
+    """The same source has reported another request of this id: a caller who sends one id again, or a
+    retry. It is kept under an id of its own, by which it is counted if it is released.
+    """
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """What the meter did with an event. Numbers are never reused. Where several apply, the one that is written first below
@@ -140,4 +144,8 @@ OUTCOME_COUNT_MISMATCH: Outcome.ValueType  # 52
 """The classes do not sum to the reported count."""
 OUTCOME_CONFLICT: Outcome.ValueType  # 60
 """This id was recorded before with other content."""
+OUTCOME_REQUEST_ID_REUSED: Outcome.ValueType  # 61
+"""The same source has reported another request of this id: a caller who sends one id again, or a
+retry. It is kept under an id of its own, by which it is counted if it is released.
+"""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
