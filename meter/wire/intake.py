@@ -11,7 +11,6 @@ from google.protobuf.message import DecodeError
 from meter.corrections import NewCorrection
 from meter.domain import limits
 from meter.domain.credential import Credential, Role, Scope
-from meter.domain.errors import InvalidArgument, Reason
 from meter.domain.event import (
     REPORTED,
     BoolArray,
@@ -39,6 +38,7 @@ from meter.wire.reported import (
     report_submission,
     stream_originals,
 )
+from meter.wire.status import invalid
 from meter.wire.translate import Translator, UnusableBatch, id_bytes, to_event
 from tokenworks.meter.v1 import usage_pb2
 
@@ -103,15 +103,7 @@ class Intake:
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
         )
         keep = outcomes == Outcome.RECORDED
-        aside = [
-            SetAside(
-                index=int(place),
-                outcome=int(outcomes[place]),
-                payload=to_event(batch, int(place)).SerializeToString(),
-                source=source,
-            )
-            for place in np.flatnonzero(~keep)
-        ]
+        aside = _set_aside(batch, outcomes, source=source)
         kept = batch.take(keep) if aside else batch
         claims = None
         if source and kept.request_ids is not None:
@@ -158,15 +150,13 @@ class Intake:
             batch, wrong = self._translator.from_rows(events)
         except UnusableBatch as error:
             rule = f"of at most {limits.BATCH_CLASSES_MAX} token classes in one call"
-            raise InvalidArgument(
-                Reason.ARGUMENT_INVALID, f"events must be {rule}.", field="events", rule=rule
-            ) from error
+            raise invalid("events", rule) from error
         wrong |= np.array([not event.event_id for event in events], np.bool_)
         outcomes = self._check(
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
         )
         if source:
-            submission = report_submission(
+            reported = report_submission(
                 origin,
                 batch=batch,
                 outcomes=outcomes,
@@ -181,9 +171,9 @@ class Intake:
                 choices=choices or [False] * len(events),
                 releases=releases,
             )
-            return submission, outcomes
+            return reported, outcomes
         keep = outcomes < FIRST_QUARANTINED
-        indexes = [int(place) for place in np.flatnonzero(keep)]
+        indexes = np.flatnonzero(keep).tolist()
 
         def payload(index: int) -> bytes:
             return events[index].SerializeToString()
@@ -193,8 +183,8 @@ class Intake:
             origin=origin,
             batch=kept,
             set_aside=[
-                SetAside(index=int(i), outcome=int(outcomes[i]), payload=payload(int(i)))
-                for i in np.flatnonzero(~keep)
+                SetAside(index=i, outcome=int(outcomes[i]), payload=payload(i))
+                for i in np.flatnonzero(~keep).tolist()
             ],
             claims=Claims(
                 keys=[
@@ -327,6 +317,19 @@ class Intake:
         verdicts = Verdicts(batch.table, credential, snapshot.tree, self._tiers)
         self._verdicts[credential.key_id] = (snapshot, interval_ms, verdicts)
         return verdicts
+
+
+def _set_aside(batch: EventBatch, outcomes: Uint8Array, *, source: int) -> list[SetAside]:
+    """Return a stream's events that are not to be counted."""
+    return [
+        SetAside(
+            index=place,
+            outcome=int(outcomes[place]),
+            payload=to_event(batch, place).SerializeToString(),
+            source=source,
+        )
+        for place in np.flatnonzero(outcomes != Outcome.RECORDED).tolist()
+    ]
 
 
 def _content_hashes(batch: EventBatch) -> list[bytes]:
