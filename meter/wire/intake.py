@@ -156,18 +156,15 @@ class Intake:
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
         )
         if source:
+            who, is_kept = Source(source), bool(releases)
+            ids = [id_bytes(event.event_id) for event in events]
             reported = report_submission(
                 origin,
                 batch=batch,
                 outcomes=outcomes,
-                source=Source(source),
+                source=who,
                 profile=EVENTS_PROFILE,
-                report_keys=[
-                    event_report_key(
-                        Source(source), event_id=id_bytes(event.event_id), is_kept=bool(releases)
-                    )
-                    for event in events
-                ],
+                report_keys=[event_report_key(who, event_id=it, is_kept=is_kept) for it in ids],
                 choices=choices or [False] * len(events),
                 releases=releases,
             )
