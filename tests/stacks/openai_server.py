@@ -226,7 +226,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Stream a response, which has its usage in its last event alone."""
         begun = self._response(asked, plan, is_done=False)
         ended = self._response(asked, plan, is_done=True) | {"id": begun["id"]}
-        events = [
+        events: list[dict[str, Any]] = [
             {"type": "response.created", "response": begun},
             *[{"type": "response.output_text.delta", "delta": "word "}] * plan.chunks,
             {"type": "response.completed", "response": ended},
