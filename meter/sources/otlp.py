@@ -211,6 +211,9 @@ class _Reader:
                 join(first, other, is_same_prompt=False)
             self._found.append(first)
         self._numbered.clear()
+        if not self._profile.was_seen and self._places.otlp.unseen != COUNT:
+            for each in self._found:
+                each.is_doubtful = True
         return Reports(
             source=self._profile.source,
             profile=self._profile.name,

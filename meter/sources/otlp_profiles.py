@@ -43,7 +43,7 @@ class SpanProfile:
     gives some requests an id in which the edge's is not, `has_only_own_ids` that it gives all of
     them such ones. Where `answer_count` is above 1, a span that has generated nothing tells the
     prompt, and the others their answer and that prompt again. Spans of the `skipped` operations sum
-    up what others report, too.
+    up what others report, too. `was_seen` tells that the software itself has reported to a meter.
     """
 
     name: str
@@ -66,6 +66,7 @@ class SpanProfile:
     has_own_ids: bool = False
     has_only_own_ids: bool = False
     answer_count: tuple[str, ...] = ()
+    was_seen: bool = True
 
     @property
     def counts(self) -> tuple[str, ...]:
@@ -117,8 +118,10 @@ SGLANG: Final = SpanProfile(
     has_only_own_ids=True,
     answer_count=("gen_ai.request.n",),
 )
+# Made of TensorRT-LLM's sources: it runs on GPUs alone, and was not seen.
 TRTLLM: Final = SpanProfile(
     name="trtllm_span/1",
+    was_seen=False,
     input=("gen_ai.usage.prompt_tokens",),
     output=("gen_ai.usage.completion_tokens",),
     model=("gen_ai.response.model", "gen_ai.request.model"),

@@ -65,6 +65,7 @@ class OtlpPlaces:
     `unnamed` says what becomes of spans that engines give an id of their own where the edge does
     not name the request, and `litellm` what becomes of LiteLLM's: other reports of the same
     requests cannot be told from them. Where its spans are counted, LiteLLM's records are not.
+    `unseen` says what becomes of spans that are read by a table which was never seen to be right.
     """
 
     tracestate: str = "tokenworks"
@@ -75,6 +76,7 @@ class OtlpPlaces:
     model: str = "tokenworks.model"
     unnamed: str = field(default=SET_ASIDE, metadata={"fault": verdict_fault})
     litellm: str = field(default=SET_ASIDE, metadata={"fault": verdict_fault})
+    unseen: str = field(default=SET_ASIDE, metadata={"fault": verdict_fault})
 
 
 def _session_fault(place: str) -> str | None:

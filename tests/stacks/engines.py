@@ -65,7 +65,7 @@ CASES: Final[Mapping[str, Case]] = {
     "chat-left": Case(
         path=_CHATS,
         body={**_CHAT, "stream": True, "max_tokens": 1500, "ignore_eos": True},
-        leave_after=3,
+        leave_after=1,
     ),
     "warm": Case(path="/v1/completions", body={"prompt": _LONG, "max_tokens": 3}),
     "cached": Case(path="/v1/completions", body={"prompt": _LONG, "max_tokens": 3}),

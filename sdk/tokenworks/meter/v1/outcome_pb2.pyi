@@ -47,8 +47,9 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     not.
     """
     OUTCOME_REPORT_DOUBTFUL: _Outcome.ValueType  # 15
-    """Another source may have reported the same request, and nothing tells whether it has. Release it when none did; the
-    file of sources can say that none ever does.
+    """Another source may have reported the same request, and nothing tells whether it has; or it was read by a table that
+    was never seen to be right. Release it when none did and its counts are right; the file of sources can say that they
+    always are.
     """
     OUTCOME_ACCOUNT_UNKNOWN: _Outcome.ValueType  # 20
     """No account has this id."""
@@ -113,8 +114,9 @@ OUTCOME_BATCH_DOUBTFUL: Outcome.ValueType  # 14
 not.
 """
 OUTCOME_REPORT_DOUBTFUL: Outcome.ValueType  # 15
-"""Another source may have reported the same request, and nothing tells whether it has. Release it when none did; the
-file of sources can say that none ever does.
+"""Another source may have reported the same request, and nothing tells whether it has; or it was read by a table that
+was never seen to be right. Release it when none did and its counts are right; the file of sources can say that they
+always are.
 """
 OUTCOME_ACCOUNT_UNKNOWN: Outcome.ValueType  # 20
 """No account has this id."""
