@@ -28,6 +28,7 @@ _FINAL: Final = 1
 _PARTIAL: Final = 2
 # Each of several prompts to one request is a request of its own here: an UUID, and its number.
 _PROMPT: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}-\d{1,6}")
+_CALL_CHARS: Final = 8
 _NO_JSON: Final = Unreadable(reason="a payload of Dynamo is no JSON of its schema")
 _HALF: Final = Unreadable(reason="a record of Dynamo has only one of input and output")
 
@@ -39,14 +40,14 @@ def read(
 
     Records of other kinds, which may hold prompts, are passed over.
     """
-    prompts: dict[str, Observation] = {}
+    prompts: dict[tuple[str, int], Observation] = {}
     for record in records:
         found = _read_record(record, places, resource)
         if not isinstance(found, Observation) or not found.is_choice:
             if found is not None:
                 yield found
             continue
-        known = prompts.setdefault(found.request_id, found)
+        known = prompts.setdefault((found.request_id, found.arrival_ns), found)
         if known is not found:
             join(known, found, is_same_prompt=False)
     yield from prompts.values()
@@ -100,12 +101,12 @@ def _to_observation(
     places: Places,
     resource: Mapping[str, str],
 ) -> Observation:
-    ended, took = payload.get("event_time_unix_ms"), request.get("total_time_ms")
     edge_id = _text(request.get("x_request_id"))
     session = payload.get("agent_context")
     account, _, tier = _named_by(session, places.dynamo.account).partition(":")
     own = places.otlp
     finish, quality = _finish(request, is_told=isinstance(session, dict))
+    is_prompt = bool(edge_id) and _PROMPT.fullmatch(own_id) is not None
     return Observation(
         report_id=f"dynamo:{own_id}:{_END}",
         request_id=edge_id or own_id,
@@ -116,8 +117,8 @@ def _to_observation(
             pool=resource.get(own.pool, ""),
             region=resource.get(own.region, ""),
         ),
-        end_ms=ended if _is_count(ended) else end_ms,
-        duration_ms=_duration_ms(took),
+        end_ms=_ended_ms(payload, end_ms),
+        duration_ms=_duration_ms(request.get("total_time_ms")),
         tokens=partition(
             counts["input_tokens"],
             counts["output_tokens"],
@@ -130,7 +131,9 @@ def _to_observation(
         quality=quality,
         reported_input=counts["input_tokens"],
         reported_output=counts["output_tokens"],
-        is_choice=bool(edge_id) and _PROMPT.fullmatch(own_id) is not None,
+        is_choice=is_prompt,
+        # When each prompt came differs by some ms; that they came in one call is told by the UUID.
+        arrival_ns=int(own_id[:_CALL_CHARS], 16) if is_prompt else 0,
         original={**counts, "request_id": own_id},
     )
 
@@ -151,6 +154,11 @@ def _finish(request: Mapping[str, Any], *, is_told: bool) -> tuple[int, int]:
     if is_told and not words:
         return _CANCELLED, _PARTIAL
     return finish_of(words) if words else _COMPLETED, _FINAL
+
+
+def _ended_ms(payload: Mapping[str, Any], otherwise: int) -> int:
+    ended = payload.get("event_time_unix_ms")
+    return ended if isinstance(ended, int) and _is_count(ended) else otherwise
 
 
 def _duration_ms(took: object) -> int:

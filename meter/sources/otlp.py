@@ -361,7 +361,7 @@ class _Reader:
             self._found.append(observation)
             return
         observation.is_choice = True
-        self._numbered.setdefault(edge_id, []).append(observation)
+        self._numbered.setdefault((edge_id, observation.arrival_ns), []).append(observation)
 
 
 def _finish(span: Any, words: str) -> int:  # noqa: ANN401

@@ -227,7 +227,7 @@ def _running_meter(folder: Path) -> Iterator[tuple[RunningMeter, str]]:
 @contextmanager
 def _running(engine: Engine, *, folder: Path, port: int) -> Iterator[None]:
     log = folder / "engine.log"
-    environment = os.environ | {"HF_HUB_OFFLINE": "1"} | engine.environment
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", **engine.environment}
     with ExitStack() as running, log.open("wb") as output:
         processes = []
         for program in engine.programs:

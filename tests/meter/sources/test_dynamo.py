@@ -94,4 +94,19 @@ def test_read__prompts_apart() -> None:
     assert first.is_choice
     assert (first.request_id, second.request_id) == ("edge-1", "edge-1")
     assert first.report_id != second.report_id
+    assert first.arrival_ns == second.arrival_ns
+
+
+def test_read__prompts_of_another_call() -> None:
+    """A caller who sends one id for two calls has not sent one call of more prompts."""
+    own, other = "3b779df2-3b40-445e-91a7-06c4c986d883", "4b779df2-3b40-445e-91a7-06c4c986d883"
+    records = [dynamo(request_id=f"{each}-{i}") for each in (own, other) for i in range(2)]
+    (found,) = read(*records, scope=DYNAMO)
+    assert [it.request_id for it in found.observations] == ["edge-1", "edge-1"]
+    assert len({it.arrival_ns for it in found.observations}) == len(found.observations)
+
+
+def test_read__one_prompt() -> None:
+    """A request for one prompt is no part of another one."""
+    own = "3b779df2-3b40-445e-91a7-06c4c986d883"
     assert not only(read(dynamo(request_id=own), scope=DYNAMO)).is_choice
