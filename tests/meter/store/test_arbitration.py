@@ -11,12 +11,13 @@ from sqlalchemy import Engine
 
 from meter.arbiter import Settlement
 from meter.domain.errors import Unavailable
+from meter.domain.outcome import Outcome
 from meter.journal.commit import Submission
 from meter.sources.observation import Observation, Source, rank
 from meter.store.journal import JournalStore, JournalTransaction
 from meter.store.usage import UsageStore
 from tests.meter.arbitrating import Settling
-from tests.meter.observing import INPUT, OUTPUT, Reporting, seen
+from tests.meter.observing import INPUT, OUTPUT, Reporting, outcomes_of, seen
 from tests.meter.store.recording import (
     WAIT_SECONDS_MAX,
     ask,
@@ -105,6 +106,24 @@ def test_arbitrate__choices_add_up(
     settle()
     assert sums(usage, database_url) == (10, 11, 1)
     assert {state for _, _, state in ask(database_url, STATES)} == {2, 3}
+
+
+def test_arbitrate__id_that_is_used_again(
+    journal: JournalStore, usage: UsageStore, report: Reporting, settle: Settling, database_url: str
+) -> None:
+    """A later call waits whichever source told of it, and whoever's report is counted by then."""
+    first, again = seen("c1", tokens=tokens(5), is_choice=True, arrival_ns=1), seen("e2")
+    later = seen("c2", tokens=tokens(9), is_choice=True, arrival_ns=2)
+    commit(journal, report(first))
+    commit(journal, report(seen("e1", tokens=tokens(7)), source=Source.ENVOY))
+    settle()
+    for _ in range(2):
+        (envoy,) = commit(journal, report(again, source=Source.ENVOY))
+        (span,) = commit(journal, report(later))
+        settle()
+        assert sums(usage, database_url) == (10, 7, 1)
+        assert ask_one(database_url, "SELECT count(*) FROM quarantine WHERE outcome = 61") == 2
+    assert [*outcomes_of(envoy), *outcomes_of(span)] == [Outcome.DUPLICATE] * 2
 
 
 def test_arbitrate__killed_between_the_correction_and_its_settlement(
