@@ -279,9 +279,10 @@ def _running_vllm(
 
 def _wait_for_reports(url: str, *, is_envoy: bool) -> None:
     """Wait until each case has been reported, and those that others report by a span, too."""
-    # vLLM makes no span of a request whose caller went away; the guide's Envoy reads no messages.
-    unseen = "/v1/messages" if is_envoy else ""
-    span_count = sum(not case.leave_after and case.path != unseen for case in CASES.values())
+    # vLLM makes no span of a request whose caller went away; the guide's Envoy reads no messages
+    # that come as a stream.
+    unseen = "messages-stream" if is_envoy else ""
+    span_count = sum(not case.leave_after and name != unseen for name, case in CASES.items())
     try:
         wait_until(
             lambda: len(recorded_events(url)) >= len(CASES) and _span_count(url) >= span_count,
