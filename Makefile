@@ -13,9 +13,10 @@ LITELLM := .venv-litellm
 LITELLM_INSTALLED := $(LITELLM)/installed
 # More words for pytest: make test ARGS="-k accounts"
 ARGS ?=
-# Processes that share the tests of `make test`, a file's tests in one; 0 for none beside pytest, as
-# a debugger needs it.
+# Processes that share the tests, a file's tests in one; 0 for none beside pytest, as a debugger
+# needs it.
 JOBS ?= 2
+SHARED := -n $(JOBS) --dist loadfile
 
 # Empty, whatever it was: modules are compiled once, not by each of the hundreds of processes that
 # the tests start.
@@ -49,12 +50,13 @@ demo: $(INSTALLED) ## Live through a month of a simulated factory, and check eve
 
 .PHONY: test
 test: $(INSTALLED) ## Run the tests that need nothing but .venv (Postgres comes with it)
-	$(BIN)/pytest -m "not stacks" -n $(JOBS) --dist loadfile $(ARGS)
+	$(BIN)/pytest -m "not stacks" $(SHARED) $(ARGS)
 
 .PHONY: test-stacks
 test-stacks: stacks ## Run the tests against heavy real components, and install those
 	$(BIN)/pytest -m stacks $(ARGS)
-	TOKENWORKS_TEST_PG_BIN=$(PG_OLDEST) $(BIN)/pytest -m "not stacks" $(TOUCHING_SQL) $(ARGS)
+	TOKENWORKS_TEST_PG_BIN=$(PG_OLDEST) \
+	  $(BIN)/pytest -m "not stacks" $(SHARED) $(TOUCHING_SQL) $(ARGS)
 
 .PHONY: stacks
 stacks: $(STACKS_INSTALLED) $(LITELLM_INSTALLED) ## Set up what test-stacks needs beside .venv; as root, with apt

@@ -2,7 +2,8 @@
 
 Every instant at which a contract is in force belongs to one period. The times of a closed period
 never move, and those of one that has ended only where a later version of the contract cuts it:
-whatever an edition of the time zones says afterwards, the next one begins where it ends.
+whatever an edition of the time zones says afterwards, the next one begins where it ends. An open
+one that begins when no version is in force any more holds nothing of the next version's time.
 """
 
 from collections.abc import Sequence
@@ -56,6 +57,8 @@ def lay_out(
             later = walk.next_begin_ms(at_ms)
             if later is None:
                 break
+            if kept is not None and later < kept.span.end_ms:
+                changed.append(replace(kept, span=Span(start_ms=at_ms, end_ms=later)))
             at_ms = later
             continue
         period = walk.make(version, at_ms, kept)

@@ -36,10 +36,12 @@ def judge(
     """Return what becomes of a period; see `holds_of`.
 
     `is_last`: its contract ends with it. Not `is_in_force`: it ends before it, by now, and nothing
-    comes of a period that was open when its contract was set to end before.
+    comes of a period that was open when its contract was set to end before. What a version that
+    begins within it has used, or an earlier document has billed for it, is left to the next one.
     """
     if not is_in_force:
-        return Verdict(outcome=Outcome.NO_USAGE, is_settled=True)
+        is_settled = _is_nothing(draft) and not (_is_left(draft) or draft.unpriced)
+        return Verdict(outcome=Outcome.NO_USAGE, is_settled=is_settled)
     holds = holds_of(
         draft,
         last_net=last_net,

@@ -3,6 +3,7 @@
 from datetime import UTC, datetime
 
 from cli.top.counters import Rates, Report
+from cli.top.reports import find_ages
 from cli.top.watch import Frame
 
 
@@ -28,6 +29,10 @@ def to_json(frame: Frame, report: Report, *, url: str) -> dict[str, object]:
         "unpriced_tokens_per_second": report.unpriced_tokens_per_second,
         "counting_behind_seconds": latest.behind_seconds,
         "quarantine_held": latest.quarantine_held,
+        "sources_heard_seconds_ago": find_ages(latest, now_ms=frame.time_ms),
+        "engine_drifts": [
+            {**drift._asdict(), "ppm": ppm} for drift, ppm in sorted(latest.drifts_ppm.items())
+        ],
     }
 
 

@@ -49,13 +49,23 @@ class Series(NamedTuple):
     currency: str = ""
 
 
+class Drift(NamedTuple):
+    """What engines counted of a model: its pool, the engines' name of it, and the kind."""
+
+    pool: str
+    model: str
+    kind: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sample:
     """One answer of a meter.
 
     `read_seconds` is when, on a clock that never goes back. `started` is the same as long as one
     server process answers (seconds since 1970; None where it does not say). `power_valid` has the
-    pools whose power is measured, `sampled` up to when (seconds since 1970).
+    pools whose power is measured, `sampled` up to when (seconds since 1970). `sources_heard` says
+    when this server heard of each source last (seconds since 1970), `drifts_ppm` by how many
+    millionths what engines counted yesterday is above what was metered.
     """
 
     read_seconds: float
@@ -66,6 +76,8 @@ class Sample:
     sampled: Mapping[str, float] = field(default_factory=dict)
     behind_seconds: float | None
     quarantine_held: int | None
+    sources_heard: Mapping[str, float] = field(default_factory=dict)
+    drifts_ppm: Mapping[Drift, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,10 +127,12 @@ def parse_page(text: str, *, read_seconds: float) -> Sample:
     gauges: dict[str, float] = {}
     power_valid: dict[str, bool] = {}
     sampled: dict[str, float] = {}
+    heard: dict[str, float] = {}
+    drifts: dict[Drift, float] = {}
     for name, labels, value in _read_lines(text):
         tier, pool = labels.get("tier", ""), labels.get("pool", "")
-        # Boards are within hosts: energy of both would be counted twice.
-        if labels.get("boundary", _BOARD) != _BOARD:
+        # Boards are within hosts, hours within days: what is of both would be there twice.
+        if any(labels.get(label, wanted) != wanted for label, wanted in _ONE_OF.items()):
             continue
         if name in _COUNTERS:
             found = [_COUNTERS[name]]
@@ -131,6 +145,10 @@ def parse_page(text: str, *, read_seconds: float) -> Sample:
             power_valid[pool] = value == 1
         elif name == _SAMPLED:
             sampled[pool] = max(value, sampled.get(pool, 0.0))
+        elif name == _HEARD:
+            heard[labels.get("source", "")] = value
+        elif name == _DRIFT:
+            drifts[Drift(pool, labels.get("model", ""), labels.get("kind", ""))] = value
         else:
             gauges[name] = value
     held = gauges.get(_HELD)
@@ -143,6 +161,8 @@ def parse_page(text: str, *, read_seconds: float) -> Sample:
         sampled=sampled,
         behind_seconds=gauges.get(_BEHIND),
         quarantine_held=None if held is None else int(held),
+        sources_heard=heard,
+        drifts_ppm=drifts,
     )
 
 
@@ -201,15 +221,32 @@ _COUNTERS: Final = {
     "tokenworks_energy_attributed_joules_total": Counter.ATTRIBUTED,
 }
 _ENERGY: Final = frozenset({Counter.MEASURED, Counter.ATTRIBUTED})
-_BOARD: Final = "board"
+# Labels of what is there several times, and the value that is read.
+_ONE_OF: Final = {"boundary": "board", "window": "1d"}
 _POWER_VALID: Final = "tokenworks_power_valid"
 _SAMPLED: Final = "tokenworks_energy_last_sample_timestamp_seconds"
 _SANDBOX: Final = "tokenworks_sandbox"
 _BEHIND: Final = "tokenworks_counting_behind_seconds"
 _HELD: Final = "tokenworks_quarantine_held"
+_HEARD: Final = "tokenworks_source_heard_timestamp_seconds"
+_DRIFT: Final = "tokenworks_engine_drift_ppm"
+# Below 0 where more was metered than engines counted.
+_VALUES_MIN: Final = {_DRIFT: -1e6}
 # Of a metric that is made when the server starts, by the library that writes the page.
 _STARTED: Final = "tokenworks_commit_seconds_created"
-_WANTED: Final = frozenset({*_COUNTERS, _POWER_VALID, _SAMPLED, _SANDBOX, _BEHIND, _HELD, _STARTED})
+_WANTED: Final = frozenset(
+    {
+        *_COUNTERS,
+        _POWER_VALID,
+        _SAMPLED,
+        _SANDBOX,
+        _BEHIND,
+        _HELD,
+        _HEARD,
+        _DRIFT,
+        _STARTED,
+    }
+)
 _WANTED_BEGINS: Final = tuple(_WANTED)
 
 
@@ -224,7 +261,8 @@ def _read_lines(text: str) -> Iterator[tuple[str, Mapping[str, str], float]]:
         raise PageUnreadable("its page is not in the Prometheus text form") from error
     for each in chain.from_iterable(family.samples for family in families):
         if each.name in _WANTED:
-            if not isfinite(each.value) or not 0 <= each.value <= VALUE_MAX:
+            lowest = _VALUES_MIN.get(each.name, 0)
+            if not isfinite(each.value) or not lowest <= each.value <= VALUE_MAX:
                 raise PageUnreadable(f"its page says that {each.name} is {each.value}")
             yield each.name, each.labels, each.value
 

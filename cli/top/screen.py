@@ -18,6 +18,7 @@ from rich.text import Text
 
 from cli.top.counters import Rates, Report
 from cli.top.numbers import write_number, write_percent
+from cli.top.reports import write_reports
 from cli.top.tables import DOLLAR, lay_out, pool_table, printable, tier_table
 from cli.top.watch import Frame, Silence
 
@@ -118,7 +119,9 @@ def _page(frame: Frame, report: Report, *, place: Place, rows: _Rows) -> Group:
     ]
     if rows.pools is not None:
         parts += [Text(""), pool_table(report, layout=layout, rows=rows.pools)]
-    body = Group(*parts, Text(""), Padding(_quality(frame, report), (0, 1), expand=False))
+    below = [_quality(frame, report), *_reports(frame)]
+    parts += [Text(""), *(Padding(line, (0, 1), expand=False) for line in below)]
+    body = Group(*parts)
     shown = body if frame.silence is None else Styled(body, "dim")
     return Group(*_head(frame, place=place), Text(""), shown)
 
@@ -216,6 +219,15 @@ def _quality(frame: Frame, report: Report) -> Text:
         unpriced = write_number(report.unpriced_tokens_per_second)
         parts.append((f"{unpriced} tokens/s without a price", "bold yellow"))
     return Text(" · ", style="dim").join([Text(text, style) for text, style in parts])
+
+
+def _reports(frame: Frame) -> list[Text]:
+    """Return the line about engines and sources, if there are any; what is worst comes first."""
+    parts = write_reports(frame.samples[-1], now_ms=frame.time_ms)
+    if not parts:
+        return []
+    line = Text(" · ", style="dim", no_wrap=True, overflow="ellipsis")
+    return [line.join([Text(printable(it), style) for it, style in parts])]
 
 
 def _line(*parts: tuple[str, str]) -> Text:

@@ -6,11 +6,11 @@ from typing import Final
 
 import click
 
-from cli.accounts import format_time, print_table, resolve
-from cli.connection import Client, client_command, find_now_ms
+from cli.accounts import format_time, print_table
+from cli.connection import Client, client_command
 from cli.usage.event import event_to_json, printable, summarise_event
 from cli.usage.query import QUALITIES, class_name
-from cli.usage.span import check_order, check_time, to_ms
+from cli.usage.search import SEARCH_SECONDS_MAX, Search, search_options
 from meter.domain.tokens import TokenClass
 from meter.sources.rereading import find_reread
 from tokenworks.meter.v1 import meter_service_pb2 as pb
@@ -20,8 +20,6 @@ _SOURCES: Final = {
     number: name.removeprefix("SOURCE_").lower() for name, number in usage_pb2.Source.items()
 }
 _NOT_KNOWN: Final = "-"
-# The search reads the journal where the request's claim is forgotten.
-_SEARCH_SECONDS_MAX: Final = 600.0
 
 
 @click.command("observed", short_help="Who reported a request, and whose report counts.")
@@ -34,18 +32,7 @@ _SEARCH_SECONDS_MAX: Final = 600.0
     metavar="N",
     help="Which try of it.",
 )
-@click.option(
-    "--reporter",
-    metavar="ACCOUNT",
-    help="Whose API keys reported it; without it, the installation's own.",
-)
-@click.option(
-    "--since",
-    callback=check_time,
-    metavar="TIME",
-    help="It ended then or later; without it, 36 days ago.",
-)
-@click.option("--until", callback=check_time, metavar="TIME", help="It ended before then.")
+@search_options(reporter_help="Whose API keys reported it; without it, the installation's own.")
 @click.option(
     "--reread",
     is_flag=True,
@@ -57,10 +44,8 @@ def observed(
     *,
     request_id: str,
     attempt: int,
-    reporter: str | None,
-    since: str | None,
-    until: str | None,
     reread: bool,
+    **where: str | None,
 ) -> None:
     """Show all reports of the request REQUEST, in the order in which they came.
 
@@ -69,16 +54,8 @@ def observed(
     that is an operator of the whole installation.
     """
     request = pb.ListObservationsRequest(request_id=request_id, attempt=attempt)
-    if reporter is not None:
-        request.account = resolve(client.accounts, reporter)
-    if since is not None:
-        check_order(since, until)
-    now_ms = find_now_ms(client) if since or until else 0
-    if since is not None:
-        request.start_time.FromMilliseconds(to_ms(since, now_ms=now_ms))
-    if until is not None:
-        request.end_time.FromMilliseconds(to_ms(until, now_ms=now_ms))
-    found = client.meter.ListObservations(request, timeout=_SEARCH_SECONDS_MAX).observations
+    Search(**where).apply(client, request)
+    found = client.meter.ListObservations(request, timeout=SEARCH_SECONDS_MAX).observations
     if client.as_json:
         click.echo(json.dumps([observation_to_json(it, reread=reread) for it in found], indent=2))
         return

@@ -8,7 +8,8 @@ import click
 
 from cli.accounts import format_time, print_table
 from cli.connection import Client, client_command
-from cli.usage.event import event_to_json, summarise_event
+from cli.usage.event import event_to_json, printable, summarise_event
+from cli.usage.query import SOURCES
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 from tokenworks.meter.v1 import outcome_pb2
 
@@ -126,7 +127,14 @@ def _summary(entry: pb.QuarantineEntry) -> str:
     """Return the entry in a line, safe to print whatever was reported."""
     if not entry.HasField("event"):
         return f"batch {entry.sequence} of {entry.producer}, {entry.size_bytes:,} bytes"
-    return summarise_event(entry.event)
+    event = summarise_event(entry.event)
+    if not entry.source:
+        return event
+    return f"{event}, by {_source(entry)}, request {printable(entry.event.request_id)}"
+
+
+def _source(entry: pb.QuarantineEntry) -> str:
+    return SOURCES.get(entry.source, str(entry.source))
 
 
 def _outcome(entry: pb.QuarantineEntry) -> str:
@@ -141,6 +149,7 @@ def _to_json(entry: pb.QuarantineEntry) -> dict[str, object]:
         "outcome": _outcome(entry),
         "state": _STATES.get(entry.state, str(entry.state)),
         "received_time": entry.received_time.ToJsonString(),
+        "source": _source(entry) if entry.source else None,
         "producer": entry.producer,
         "sequence": entry.sequence,
         "index": entry.index,

@@ -28,6 +28,11 @@ QUALITIES: Final = {
     for name, number in usage_pb2.Quality.items()
     if number
 }
+SOURCES: Final = {
+    number: name.removeprefix("SOURCE_").lower()
+    for name, number in usage_pb2.Source.items()
+    if number
+}
 GROUPS: Final = {
     name.removeprefix("GROUP_BY_").lower(): number for name, number in pb.GroupBy.items() if number
 }

@@ -9,19 +9,17 @@ import click
 import grpc
 
 from cli.accounts import resolve
-from cli.connection import Client, client_command, find_now_ms
+from cli.connection import Client, client_command
 from cli.process import report_progress
 from cli.usage.corrections import correction_to_json, describe_correction
 from cli.usage.event import FIELDS, WrongEvent, event_from_json
-from cli.usage.span import check_order, check_time, to_ms
+from cli.usage.search import SEARCH_SECONDS_MAX, Search, search_options
 from tokenworks.billing.v1 import billing_service_pb2
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
 
 _PLACE = re.compile(r"([A-Za-z0-9._-]{1,64}):(\d{1,18}):(\d{1,9})")
 _INVOICES_AT_ONCE = 1_000
-# The search reads the journal of the time in question: some 15 GB a minute.
-_SEARCH_SECONDS_MAX = 600.0
 
 
 def _read_place(
@@ -55,18 +53,9 @@ def _read_place(
     metavar="FILE",
     help="Count the event of this JSON file in its place; - for stdin.",
 )
-@click.option(
-    "--reporter",
-    metavar="ACCOUNT",
-    help="Whose API key reported it; without it, one of the installation's own.",
+@search_options(
+    reporter_help="Whose API key reported it; without it, one of the installation's own."
 )
-@click.option(
-    "--since",
-    callback=check_time,
-    metavar="TIME",
-    help="It ended then or later; without it, 36 days ago.",
-)
-@click.option("--until", callback=check_time, metavar="TIME", help="It ended before then.")
 @client_command
 def void(
     client: Client,
@@ -75,9 +64,7 @@ def void(
     place: pb.EventPlace | None,
     reason: str,
     replacement: TextIO | None,
-    reporter: str | None,
-    since: str | None,
-    until: str | None,
+    **where: str | None,
 ) -> None:
     """Take the recorded event EVENT back: it counts nothing any more.
 
@@ -87,17 +74,14 @@ def void(
     """
     if (event_id is None) is (place is None):
         raise click.UsageError("name the event by its id or by --place, one of both")
-    if since is not None:
-        check_order(since, until)
+    search = Search(**where)
     request = pb.CorrectUsageRequest(place=place, reason=reason)
     if event_id is not None:
         request.event_id = event_id
     if replacement is not None:
         request.replacement.CopyFrom(_read_event(client, replacement))
-    if reporter is not None:
-        request.account = resolve(client.accounts, reporter)
-    _set_times(client, request, since=since, until=until)
-    correction = client.meter.CorrectUsage(request, timeout=_SEARCH_SECONDS_MAX).correction
+    search.apply(client, request)
+    correction = client.meter.CorrectUsage(request, timeout=SEARCH_SECONDS_MAX).correction
     if client.as_json:
         click.echo(json.dumps(correction_to_json(correction), indent=2))
     else:
@@ -105,16 +89,6 @@ def void(
             click.echo(f"{name:<10} {value}")
     for line in _tell_of_invoices(client, correction):
         report_progress(line)
-
-
-def _set_times(
-    client: Client, request: pb.CorrectUsageRequest, *, since: str | None, until: str | None
-) -> None:
-    now_ms = find_now_ms(client) if since or until else 0
-    if since is not None:
-        request.start_time.FromMilliseconds(to_ms(since, now_ms=now_ms))
-    if until is not None:
-        request.end_time.FromMilliseconds(to_ms(until, now_ms=now_ms))
 
 
 def _read_event(client: Client, file: TextIO) -> usage_pb2.UsageEvent:

@@ -4,6 +4,7 @@ from typing import Final
 
 from helm.dashboards.dashboard import Dashboard, Row
 from helm.dashboards.health_power import POWER
+from helm.dashboards.health_sources import SOURCES
 from helm.dashboards.panels import BAD_ABOVE_ZERO, GOOD, Step, series, stat
 from helm.dashboards.questions import Asked
 from helm.dashboards.variables import PROMETHEUS, choice
@@ -231,5 +232,5 @@ DASHBOARD: Final = Dashboard(
         PROMETHEUS,
         choice("span", label="Rare events over", values=("1h", "6h", "1d")),
     ),
-    rows=(_AT_A_GLANCE, _REPORTS, _PRODUCERS, POWER),
+    rows=(_AT_A_GLANCE, _REPORTS, _PRODUCERS, SOURCES, POWER),
 )

@@ -189,14 +189,16 @@ class Reports:
     """Who reported a batch's events, where others may report the same requests.
 
     `claims` has one for each event; `choices` tells, for each, whether it is of one of several
-    answers to one prompt. `originals` are the usage objects as they came, packed; `original_count`
-    is of how many events.
+    answers to one prompt. `apart` returns the bytes of an event that is of a further call of its
+    request, as they are kept. `originals` are the usage objects as they came, packed;
+    `original_count` is of how many events.
     """
 
     source: int
     profile: str
     claims: Sequence[Claim]
     choices: Sequence[bool]
+    apart: Callable[[int], bytes]
     originals: bytes = b""
     original_count: int = 0
 

@@ -30,6 +30,7 @@ class Outcome(IntEnum):
     COUNT_ABOVE_LIMIT = 51
     COUNT_MISMATCH = 52
     CONFLICT = 60
+    REQUEST_ID_REUSED = 61
 
     @property
     def is_quarantined(self) -> bool:

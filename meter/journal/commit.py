@@ -21,7 +21,7 @@ from meter.domain.event import (
     Reports,
     SetAside,
 )
-from meter.domain.outcome import Outcome
+from meter.domain.outcome import FIRST_QUARANTINED, Outcome
 from meter.journal.observing import Observing
 from meter.journal.protocol import ProducerState, Verdict
 
@@ -242,9 +242,9 @@ class _Group:
                     outcomes = _outcomes(item.claims, known=contents, taken=taken)
                 result.outcomes = outcomes
                 result.set_aside += [
-                    (_conflict(item.claims, place), 0)
+                    (_kept_aside(item.claims, place, outcome=outcome), 0)
                     for place, outcome in enumerate(outcomes)
-                    if outcome == Outcome.CONFLICT
+                    if outcome >= FIRST_QUARANTINED
                 ]
                 keep = np.array(outcomes, np.int64) == Outcome.RECORDED
                 if not keep.all():
@@ -323,12 +323,16 @@ def _leaving_out(origin: Origin, claims: Claims, outcomes: Sequence[int]) -> Ori
     return replace(origin, left_out=tuple(left_out))
 
 
-def _conflict(claims: Claims, place: int) -> SetAside:
+def _kept_aside(claims: Claims, place: int, *, outcome: int) -> SetAside:
     index, reports = claims.indexes[place], claims.reports
+    payload = claims.payload
+    if outcome == Outcome.REQUEST_ID_REUSED:
+        assert reports is not None
+        payload = reports.apart
     return SetAside(
         index=index,
-        outcome=Outcome.CONFLICT,
-        payload=claims.payload(index),
+        outcome=outcome,
+        payload=payload(index),
         source=0 if reports is None else reports.source,
         is_choice=reports is not None and reports.choices[place],
     )

@@ -6,11 +6,16 @@ from typing import Protocol
 from meter.domain.event import Claim, Claims, EventBatch, Evidence, Origin, Reports
 from meter.domain.outcome import Outcome
 from meter.domain.tokens import Quality
+from meter.sources.identity import call_key, call_of, is_same_observer, reused_key
 from meter.sources.observation import Source, rank
 
 
 class Observed(Protocol):
     """What a group's transaction does with requests that are observed."""
+
+    def claim_events(self, claims: dict[bytes, bytes], *, now_ms: int) -> dict[bytes, bytes]:
+        """Claim keys; return the hashes of those claimed before."""
+        ...
 
     def claim_requests(self, claims: dict[bytes, Claim], *, now_ms: int) -> dict[bytes, Claim]:
         """Claim requests; return how those are counted that were claimed before."""
@@ -34,8 +39,10 @@ class Observing:
         self._now_ms = now_ms
         # By event key: which report is counted. Another of the same key is a repetition.
         self._counted: dict[bytes, Claim] = {}
-        # By event and report: the hash of one that was kept as evidence before.
+        # By event and report: the hash of one that was kept before, as evidence or set aside.
         self._kept: dict[bytes, bytes] = {}
+        # By event and report: of another call than what its source has said before.
+        self._reused: set[bytes] = set()
         self._seen: set[bytes] = set()
         self._first: set[bytes] = set()
 
@@ -54,13 +61,21 @@ class Observing:
         known = self._transaction.claim_requests(wanted, now_ms=self._now_ms) if wanted else {}
         self._counted = {**wanted, **known}
         self._first = wanted.keys() - known.keys()
+        others = [
+            (key, claim)
+            for claims, reports, _, _ in observed
+            for key, claim in zip(claims.keys, reports.claims, strict=True)
+            if key and claim.report_key != self._counted[key].report_key
+        ]
+        if others:
+            self._find_reused(others)
         evidence = [
             each
             for claims, reports, origin, _ in observed
             for each in self._evidence(claims, reports, key_id=origin.key_id)
         ]
         if evidence:
-            self._kept = self._transaction.observe(evidence, now_ms=self._now_ms)
+            self._kept |= self._transaction.observe(evidence, now_ms=self._now_ms)
         for claims, reports, origin, batch in observed:
             if reports.originals and self._is_news(claims, reports):
                 times = (origin.received_ms, *batch.end_ms.tolist())
@@ -94,9 +109,46 @@ class Observing:
                 outcomes.append(_repeated(claim, before))
                 continue
             self._kept[name] = claim.billed_hash
+            if name in self._reused:
+                outcomes.append(Outcome.REQUEST_ID_REUSED)
+                continue
             outcomes.append(Outcome.OBSERVED)
             differing_count += claim.token_count != counted.token_count
         return outcomes, differing_count
+
+    def _find_reused(self, others: Sequence[tuple[bytes, Claim]]) -> None:
+        """Find reports of calls whose source has reported another call of the same request.
+
+        The first report of a request says by its key who made it and of which call. Each other
+        source claims the request for the call that it reports first, so that two servers agree.
+        """
+        calls: dict[bytes, bytes] = {}
+        places: list[tuple[bytes, Claim, bytes]] = []
+        for key, claim in others:
+            place = b""
+            first = self._counted[key].report_key
+            if not is_same_observer(claim.report_key, first):
+                place = call_key(key, report=claim.report_key)
+                calls.setdefault(place, call_of(claim.report_key))
+            elif call_of(claim.report_key) != call_of(first):
+                self._reused.add(key + claim.report_key)
+            places.append((key, claim, place))
+        if calls:
+            calls |= self._transaction.claim_events(calls, now_ms=self._now_ms)
+        named: dict[bytes, tuple[bytes, bytes]] = {}
+        for key, claim, place in places:
+            name = key + claim.report_key
+            if place and calls[place] != call_of(claim.report_key):
+                self._reused.add(name)
+            if name in self._reused:
+                kept = reused_key(key, report=claim.report_key)
+                named.setdefault(kept, (name, claim.billed_hash))
+        if named:
+            claimed = self._transaction.claim_events(
+                {kept: billed_hash for kept, (_, billed_hash) in named.items()},
+                now_ms=self._now_ms,
+            )
+            self._kept |= {named[kept][0]: before for kept, before in claimed.items()}
 
     def _evidence(self, claims: Claims, reports: Reports, *, key_id: str) -> Iterable[Evidence]:
         """Yield the reports that are not the counted ones, each once in the group."""
@@ -104,7 +156,7 @@ class Observing:
             if not key or claim.report_key == self._counted[key].report_key:
                 continue
             name = key + claim.report_key
-            if name in self._seen:
+            if name in self._seen or name in self._reused:
                 continue
             self._seen.add(name)
             yield Evidence(

@@ -30,7 +30,8 @@ class Observation:
     `report_id` names the report among all of its source, and is the same when it is sent again.
     Reports with the same `request_id` and `attempt` are of one request; without a `request_id` a
     report stands alone. `tokens` maps class numbers to counts > 0; an absent class counts 0.
-    `is_choice` tells that the report is of one of several answers to one prompt: those add up.
+    `is_choice` tells that the report is of one of several answers to one prompt: those add up that
+    came to the engine at the same `arrival_ns`, ns since 1970, of each `turn` that a request has.
     `is_doubtful` tells that another source may have reported the request under another id.
     `original` is the usage object as it came, JSON at heart, with neither prompt nor answer.
     """
@@ -47,6 +48,8 @@ class Observation:
     reported_input: int = -1
     reported_output: int = -1
     is_choice: bool = False
+    arrival_ns: int = 0
+    turn: int = 0
     is_doubtful: bool = False
     original: Mapping[str, object] = field(default_factory=dict)
 

@@ -12,7 +12,7 @@ from typing import Any, Final
 from google.protobuf.message import DecodeError
 
 from meter.domain.event import Dimensions
-from meter.domain.tokens import OUTPUT_CLASSES
+from meter.sources.joining import join
 from meter.sources.observation import Observation, Source, Unreadable
 from meter.sources.otlp_messages import name_of, to_unread, value_of
 from meter.sources.otlp_profiles import (
@@ -22,7 +22,7 @@ from meter.sources.otlp_profiles import (
     SpanProfile,
     find_profile,
 )
-from meter.sources.otlp_requests import Edge, cut_id, edge_of, is_own_id
+from meter.sources.otlp_requests import Edge, cut_id, edge_of, is_own_id, turn_of
 from meter.sources.places import COUNT, Places
 
 _NS_PER_MS: Final = 1_000_000
@@ -169,9 +169,10 @@ class _Reader:
         self._unreadable: list[Unreadable] = []
         # A collector in between may have heard of a span twice, and say so in one export.
         self._seen: set[str] = set()
-        # By the request's id and the engine's of their prompt; numbered ones by the request's id.
-        self._prompts: dict[tuple[str, str], Observation] = {}
-        self._numbered: dict[str, list[Observation]] = {}
+        # By the request's id, the engine's of their prompt and when it arrived; numbered ones by
+        # the request's id and what they have in common.
+        self._prompts: dict[tuple[str, str, int], Observation] = {}
+        self._numbered: dict[tuple[str, str | int], list[Observation]] = {}
 
     def read(self, spans: Iterable[Any], resource: Mapping[str, str]) -> None:
         """Read spans of one resource."""
@@ -203,11 +204,16 @@ class _Reader:
 
     def reports(self) -> Reports:
         """Return what was read; the prompts of one request are one report."""
-        for first, *others in self._numbered.values():
+        for found in self._numbered.values():
+            # Known by its first turn, as the first turn of a further call of it is.
+            first, *others = sorted(found, key=lambda it: it.turn)
             for other in others:
-                _join(first, other, is_same_prompt=False)
+                join(first, other, is_same_prompt=False)
             self._found.append(first)
         self._numbered.clear()
+        if not self._profile.was_seen and self._places.otlp.unseen != COUNT:
+            for each in self._found:
+                each.is_doubtful = True
         return Reports(
             source=self._profile.source,
             profile=self._profile.name,
@@ -239,6 +245,8 @@ class _Reader:
         # Mostly there is no other text than the id.
         others = found if not engine_id or len(found) > 1 else _NOTHING
         end_ms = span.end_time_unix_nano // _NS_PER_MS
+        if output_count and profile.answer_count and self._is_one_of_several(found):
+            counts, input_count = {key: counts[key] for key in profile.output}, None
         observation = Observation(
             report_id=f"otlp:{trace_id.hex()}:{span_id.hex()}",
             request_id=engine_id,
@@ -250,8 +258,14 @@ class _Reader:
             reported_input=-1 if input_count is None else input_count,
             reported_output=-1 if output_count is None else output_count,
             original=self._original(counts, found, engine_id),
+            arrival_ns=span.start_time_unix_nano,
         )
         self._add(observation, engine_id, edge_id=edge.request_id)
+
+    def _is_one_of_several(self, found: Mapping[str, Any]) -> bool:
+        """Tell whether a span is of one of several answers, whose prompt another span tells."""
+        values = (found[key] for key in self._profile.answer_count if key in found)
+        return any((count_of(value) or 0) > 1 for value in values)
 
     def _partition(
         self, counts: Mapping[str, int], found: Mapping[str, Any], total: int, generated: int
@@ -303,17 +317,23 @@ class _Reader:
     def _add(self, observation: Observation, engine_id: str, *, edge_id: str) -> None:
         """Add a report, to that of the same prompt, or of another prompt of one request."""
         profile = self._profile
+        # All prompts and answers of one call arrive together.
+        call: str | int = observation.arrival_ns
         if observation.report_id in self._seen:
             return
         self._seen.add(observation.report_id)
         if profile is LITELLM:
             observation.is_doubtful = self._places.otlp.litellm != COUNT
+        if profile.has_only_own_ids:
+            self._add_unnamed(observation, edge_id)
+            return
         if not (profile.cuts_ids and engine_id):
             self._found.append(observation)
             return
         if profile.has_own_ids and is_own_id(engine_id):
             # A turn of a response: only the edge can tell of which request it is.
             request_id, is_numbered = edge_id, bool(edge_id)
+            call, observation.turn = turn_of(engine_id)
             observation.is_doubtful = not edge_id and self._places.otlp.unnamed != COUNT
         else:
             request_id, is_numbered = cut_id(engine_id)
@@ -322,52 +342,32 @@ class _Reader:
             self._found.append(observation)
             return
         observation.is_choice = True
-        prompt = (request_id, engine_id)
+        prompt = (request_id, engine_id, observation.arrival_ns)
         known = self._prompts.get(prompt)
         if known is not None:
-            _join(known, observation, is_same_prompt=True)
+            join(known, observation, is_same_prompt=True)
             return
         self._prompts[prompt] = observation
         if is_numbered:
-            self._numbered.setdefault(request_id, []).append(observation)
+            self._numbered.setdefault((request_id, call), []).append(observation)
         else:
             self._found.append(observation)
+
+    def _add_unnamed(self, observation: Observation, edge_id: str) -> None:
+        """Add a report of which only the edge can tell the request; that may have several."""
+        observation.request_id = edge_id
+        if not edge_id:
+            observation.is_doubtful = self._places.otlp.unnamed != COUNT
+            self._found.append(observation)
+            return
+        observation.is_choice = True
+        self._numbered.setdefault((edge_id, observation.arrival_ns), []).append(observation)
 
 
 def _finish(span: Any, words: str) -> int:  # noqa: ANN401
     if span.status.code == _STATUS_ERROR:
         return _FAILED
     return finish_of(words) if words else _COMPLETED
-
-
-def _join(whole: Observation, more: Observation, *, is_same_prompt: bool) -> None:
-    """Add a report to another one of its request; named is the whole by the lesser of both ids."""
-    tokens = dict(whole.tokens)
-    for number, count in more.tokens.items():
-        known = tokens.get(number, 0)
-        is_once = is_same_prompt and number not in OUTPUT_CLASSES
-        tokens[number] = max(known, count) if is_once else known + count
-    whole.tokens = tokens
-    whole.report_id = min(whole.report_id, more.report_id)
-    whole.end_ms = max(whole.end_ms, more.end_ms)
-    whole.duration_ms = max(whole.duration_ms, more.duration_ms)
-    whole.finish = max(whole.finish, more.finish)
-    inputs, outputs = (
-        (whole.reported_input, more.reported_input),
-        (
-            whole.reported_output,
-            more.reported_output,
-        ),
-    )
-    whole.reported_input = max(inputs) if is_same_prompt else _sum(inputs)
-    whole.reported_output = _sum(outputs)
-    originals = whole.original.get("spans") or [whole.original]
-    assert isinstance(originals, list)
-    whole.original = {"spans": [*originals, *(more.original.get("spans") or [more.original])]}  # type: ignore[misc]
-
-
-def _sum(stated: Sequence[int]) -> int:
-    return -1 if min(stated) < 0 else sum(stated)
 
 
 def _pick(counts: Mapping[str, int], keys: Sequence[str]) -> int | None:

@@ -9,18 +9,13 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from meter.sources import envoy
+from meter.sources import dynamo, envoy
 from meter.sources.observation import Observation, Source, Unreadable
-from meter.sources.otlp import Reports, finish_of, partition, texts_of
-from meter.sources.otlp_profiles import CACHE_WRITE
+from meter.sources.otlp import Reports, texts_of
 from meter.sources.places import Places
 from tokenworks.foreign.envoy.v1 import access_log_pb2
 
-DYNAMO_PROFILE: Final = "dynamo_log/1"
 ENVOY_PROFILE: Final = "envoy_log/1"
-_DYNAMO_SCOPE: Final = "dynamo.request_trace"
-_DYNAMO_SCHEMA: Final = "dynamo.request.trace.v1"
-_DYNAMO_END: Final = "request_end"
 _NS_PER_MS: Final = 1_000_000
 # What Envoy writes where there is nothing.
 _MISSING: Final = "-"
@@ -55,7 +50,6 @@ _FLAGS: Final[Mapping[str, str]] = {
     "OM": "overload_manager",
     "DR": "downstream_remote_reset",
 }
-_NO_JSON: Final = Unreadable(reason="a payload of Dynamo is no JSON of its schema")
 _NO_METADATA: Final = Unreadable(reason="dynamic metadata in Envoy's log is no JSON")
 
 
@@ -64,95 +58,27 @@ def read_logs(request: Any, places: Places, *, received_ms: int) -> list[Reports
 
     `received_ms` is ms since 1970, UTC: an Envoy's record without a time ended then.
     """
-    dynamo = Reports(source=Source.LOG, profile=DYNAMO_PROFILE)
+    engine = Reports(source=Source.LOG, profile=dynamo.PROFILE)
     gateway = Reports(source=Source.ENVOY, profile=ENVOY_PROFILE)
     for group in request.resource_logs:
         resource = texts_of(group.resource.attributes)
         for scoped in group.scope_logs:
-            if scoped.scope.name == _DYNAMO_SCOPE:
-                for record in scoped.log_records:
-                    _sort(_read_dynamo(record, places, resource), dynamo)
+            if scoped.scope.name == dynamo.SCOPE:
+                for found in dynamo.read(scoped.log_records, places, resource):
+                    _sort(found, engine)
             elif _ENVOY_LOG in resource and not scoped.scope.name:
                 for found in _read_envoy(
                     scoped.log_records, places, resource, received_ms=received_ms
                 ):
                     _sort(found, gateway)
-    return [reports for reports in (dynamo, gateway) if reports.observations or reports.unreadable]
+    return [reports for reports in (engine, gateway) if reports.observations or reports.unreadable]
 
 
-def _sort(found: Observation | Unreadable | None, reports: Reports) -> None:
+def _sort(found: Observation | Unreadable, reports: Reports) -> None:
     if isinstance(found, Observation):
         reports.observations.append(found)
-    elif found is not None:
+    else:
         reports.unreadable.append(found)
-
-
-def _read_dynamo(
-    record: Any,  # noqa: ANN401
-    places: Places,
-    resource: Mapping[str, str],
-) -> Observation | Unreadable | None:
-    attributes = texts_of(record.attributes)
-    if attributes.get("event_type") != _DYNAMO_END:
-        return None
-    try:
-        payload = json.loads(attributes.get("payload", ""))
-    except (ValueError, RecursionError):
-        return _NO_JSON
-    request = payload.get("request") if isinstance(payload, dict) else None
-    if not isinstance(request, dict) or payload.get("schema") != _DYNAMO_SCHEMA:
-        return _NO_JSON
-    counts = {
-        name: request[name]
-        for name in ("input_tokens", "output_tokens", "cached_tokens")
-        if request.get(name) is not None
-    }
-    if not all(_is_count(count) for count in counts.values()):
-        return _NO_JSON
-    own_id, edge_id = (_text(request.get(name)) for name in ("request_id", "x_request_id"))
-    if not counts or not own_id:
-        return None if not counts else _NO_JSON
-    ended = payload.get("event_time_unix_ms")
-    took = request.get("total_time_ms")
-    ended_ms = record.time_unix_nano // _NS_PER_MS
-    return Observation(
-        report_id=f"dynamo:{own_id}:{_DYNAMO_END}",
-        request_id=edge_id or own_id,
-        dimensions=places.to_dimensions(
-            model=_text(request.get("model")) or resource.get(places.otlp.model, ""),
-            account=resource.get(places.otlp.account, ""),
-            tier=resource.get(places.otlp.tier, ""),
-            pool=resource.get(places.otlp.pool, ""),
-            region=resource.get(places.otlp.region, ""),
-        ),
-        end_ms=ended if _is_count(ended) else ended_ms,
-        duration_ms=int(took) if isinstance(took, int | float) and 0 <= took < 2**40 else 0,
-        tokens=partition(
-            counts.get("input_tokens", 0),
-            counts.get("output_tokens", 0),
-            cached=counts.get("cached_tokens", 0),
-            written=0,
-            written_class=CACHE_WRITE,
-            reasoning=0,
-        ),
-        finish=_dynamo_finish(request),
-        reported_input=counts.get("input_tokens", -1),
-        reported_output=counts.get("output_tokens", -1),
-        original={**counts, "request_id": own_id},
-    )
-
-
-def _dynamo_finish(request: Mapping[str, object]) -> int:
-    told = request.get("finish_reason_metadata")
-    return finish_of(_text(told.get("finish_reason"))) if isinstance(told, dict) else finish_of("")
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**62
-
-
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
 
 
 def _read_envoy(

@@ -40,8 +40,10 @@ class SpanProfile:
 
     `cuts_ids` tells that the id of a request is the engine's, made of the edge's; `has_choices`
     that each of several answers to a prompt has a span of its own, `has_own_ids` that the engine
-    gives some requests an id in which the edge's is not. Spans of the `skipped` operations sum up
-    what others report, too.
+    gives some requests an id in which the edge's is not, `has_only_own_ids` that it gives all of
+    them such ones. Where `answer_count` is above 1, a span that has generated nothing tells the
+    prompt, and the others their answer and that prompt again. Spans of the `skipped` operations sum
+    up what others report, too. `was_seen` tells that the software itself has reported to a meter.
     """
 
     name: str
@@ -62,6 +64,9 @@ class SpanProfile:
     cuts_ids: bool = False
     has_choices: bool = False
     has_own_ids: bool = False
+    has_only_own_ids: bool = False
+    answer_count: tuple[str, ...] = ()
+    was_seen: bool = True
 
     @property
     def counts(self) -> tuple[str, ...]:
@@ -87,6 +92,7 @@ class SpanProfile:
                 *self.account,
                 *self.finish,
                 *self.operation,
+                *self.answer_count,
             )
         )
 
@@ -101,17 +107,21 @@ VLLM: Final = SpanProfile(
     has_choices=True,
     has_own_ids=True,
 )
-# SGLang 0.5.23: a span for each engine request, several answers have ids of their own.
+# SGLang 0.5.23: a span for each engine request, all with ids that it draws itself. It reads the
+# prompt of several answers once for itself, then generates each of them.
 SGLANG: Final = SpanProfile(
     name="sglang_span/1",
     input=("gen_ai.usage.prompt_tokens",),
     output=("gen_ai.usage.completion_tokens",),
     cache_read=("gen_ai.usage.cached_tokens",),
     model=("gen_ai.response.model",),
-    cuts_ids=True,
+    has_only_own_ids=True,
+    answer_count=("gen_ai.request.n",),
 )
+# Made of TensorRT-LLM's sources: it runs on GPUs alone, and was not seen.
 TRTLLM: Final = SpanProfile(
     name="trtllm_span/1",
+    was_seen=False,
     input=("gen_ai.usage.prompt_tokens",),
     output=("gen_ai.usage.completion_tokens",),
     model=("gen_ai.response.model", "gen_ai.request.model"),

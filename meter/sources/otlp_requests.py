@@ -57,6 +57,12 @@ def cut_id(request_id: str) -> tuple[str, bool]:
     return request_id, False
 
 
+def turn_of(request_id: str) -> tuple[str, int]:
+    """Return the response of which an id of vLLM's own is, and which turn of it, the first is 0."""
+    response, _, turn = request_id.rpartition("_")
+    return response, int(turn)
+
+
 def is_own_id(request_id: str) -> bool:
     """Tell whether vLLM's id of a request has nothing of the edge's in it: that of a response.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _ONLINE: Final = 1
+_SESSION_IDS: Final = ("none", "session_id", "parent_session_id")
 _Kind = TypeVar("_Kind", bound="DataclassInstance")
 
 
@@ -64,6 +65,7 @@ class OtlpPlaces:
     `unnamed` says what becomes of spans that engines give an id of their own where the edge does
     not name the request, and `litellm` what becomes of LiteLLM's: other reports of the same
     requests cannot be told from them. Where its spans are counted, LiteLLM's records are not.
+    `unseen` says what becomes of spans that are read by a table which was never seen to be right.
     """
 
     tracestate: str = "tokenworks"
@@ -74,6 +76,21 @@ class OtlpPlaces:
     model: str = "tokenworks.model"
     unnamed: str = field(default=SET_ASIDE, metadata={"fault": verdict_fault})
     litellm: str = field(default=SET_ASIDE, metadata={"fault": verdict_fault})
+    unseen: str = field(default=SET_ASIDE, metadata={"fault": verdict_fault})
+
+
+def _session_fault(place: str) -> str | None:
+    return None if place in _SESSION_IDS else f"is none of {', '.join(_SESSION_IDS)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DynamoPlaces:
+    """Which of Dynamo's ids of a session the edge writes `ACCOUNT` or `ACCOUNT:TIER` into.
+
+    Dynamo has no other place for it. Without one, an account comes from the defaults alone.
+    """
+
+    account: str = field(default="none", metadata={"fault": _session_fault})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +122,7 @@ class Places:
     defaults: Defaults = field(default_factory=Defaults)
     headers: HeaderPlaces = field(default_factory=HeaderPlaces)
     otlp: OtlpPlaces = field(default_factory=OtlpPlaces)
+    dynamo: DynamoPlaces = field(default_factory=DynamoPlaces)
     cloud_events: CloudEventPlaces = field(default_factory=CloudEventPlaces)
     envoy: EnvoyPlaces = field(default_factory=EnvoyPlaces)
     litellm: LiteLlmPlaces = field(default_factory=LiteLlmPlaces)

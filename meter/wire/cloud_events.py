@@ -1,13 +1,10 @@
 """CloudEvents by HTTP, as OpenMeter takes them: 204 once all that was read is recorded."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from typing import Final
 
 from meter.domain.clock import Clock
-from meter.domain.errors import Overloaded, Reason
-from meter.domain.limits import BATCH_EVENTS_MAX
 from meter.domain.outcome import Outcome
 from meter.sources.cloud_events import (
     PROFILE,
@@ -19,6 +16,7 @@ from meter.sources.cloud_events import (
 )
 from meter.sources.observation import Observation, Source, Unreadable, sort_out
 from meter.sources.places import Places
+from meter.wire.http_bodies import check_count, make_sense
 from meter.wire.http_reports import HttpAnswer, HttpReport, Route
 from meter.wire.observed import ObservedIntake
 from meter.wire.status import invalid
@@ -32,8 +30,6 @@ _PLAIN: Final = "application/json"
 _TYPES: Final = frozenset(
     {_PLAIN, "application/cloudevents+json", "application/cloudevents-batch+json"}
 )
-# More is read on a thread: the loop serves others meanwhile.
-_BODY_BYTES_SMALL: Final = 64 * 1024
 
 
 class CloudEventDesk:
@@ -53,10 +49,9 @@ class CloudEventDesk:
         return Route(path=PATH, answer=self._answer, content_types=_TYPES)
 
     async def _answer(self, report: HttpReport) -> HttpAnswer:
-        if len(report.body) > _BODY_BYTES_SMALL:
-            observations, faults = await asyncio.to_thread(self._read, report)
-        else:
-            observations, faults = self._read(report)
+        observations, faults = await make_sense(
+            lambda: self._read(report), size_bytes=len(report.body)
+        )
         self._faults.note(Source.CLOUD_EVENTS, faults)
         if faults and not observations:
             # Of a batch that others read the rest is recorded: who sends it has no use for a no.
@@ -77,11 +72,7 @@ class CloudEventDesk:
             events = _parse(report)
         except NoCloudEvents as error:
             raise invalid(error.field, error.rule) from error
-        if len(events) > BATCH_EVENTS_MAX:
-            raise Overloaded(
-                Reason.MESSAGE_TOO_LARGE,
-                f"The call has {len(events)} events. Send at most {BATCH_EVENTS_MAX}.",
-            )
+        check_count(len(events), noun="events")
         received_ms = self._clock.now_ms()
         return sort_out(read(events, places=self._places, received_ms=received_ms))
 

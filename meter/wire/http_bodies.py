@@ -1,14 +1,18 @@
-"""The body of a report by HTTP: read whole, unpacked, and never larger than its bound."""
+"""The body of a report by HTTP: read whole, unpacked, and never larger than its bounds."""
 
+import asyncio
 import zlib
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from meter.domain import limits
 from meter.domain.errors import MeterError, Overloaded, Reason
 from meter.wire.status import invalid, unreadable
 
+_Read = TypeVar("_Read")
 _PIECE_BYTES: Final = 64 * 1024
+# What is larger is made sense of on a thread: the loop serves others meanwhile.
+_SMALL_BYTES_MAX: Final = 64 * 1024
 # What zlib takes for gzip with its head and its sum.
 _GZIP: Final = 16 + zlib.MAX_WBITS
 
@@ -88,6 +92,20 @@ def unpack(packed: bytes, *, bytes_max: int) -> bytes:
     if not reader.eof or reader.unused_data:
         raise unreadable()
     return body
+
+
+async def make_sense(read: Callable[[], _Read], *, size_bytes: int) -> _Read:
+    """Return what is read of a body of so many bytes; runs on the event loop."""
+    return read() if size_bytes <= _SMALL_BYTES_MAX else await asyncio.to_thread(read)
+
+
+def check_count(count: int, *, noun: str) -> None:
+    """Raise Overloaded where a body has more of what is named than one call may bring."""
+    if count > limits.BATCH_EVENTS_MAX:
+        raise Overloaded(
+            Reason.MESSAGE_TOO_LARGE,
+            f"The call has {count} {noun}. Send at most {limits.BATCH_EVENTS_MAX}.",
+        )
 
 
 def _length(environ: Mapping[str, Any]) -> int:

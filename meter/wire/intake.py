@@ -11,7 +11,6 @@ from google.protobuf.message import DecodeError
 from meter.corrections import NewCorrection
 from meter.domain import limits
 from meter.domain.credential import Credential, Role, Scope
-from meter.domain.errors import InvalidArgument, Reason
 from meter.domain.event import (
     REPORTED,
     BoolArray,
@@ -34,9 +33,12 @@ from meter.wire.reported import (
     EVENTS_PROFILE,
     SOURCES,
     claim_stream,
+    event_report_key,
+    observation_keys,
     report_submission,
     stream_originals,
 )
+from meter.wire.status import invalid
 from meter.wire.translate import Translator, id_bytes, to_event
 from tokenworks.meter.v1 import usage_pb2
 
@@ -104,15 +106,7 @@ class Intake:
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
         )
         keep = outcomes == Outcome.RECORDED
-        aside = [
-            SetAside(
-                index=int(place),
-                outcome=int(outcomes[place]),
-                payload=to_event(batch, int(place)).SerializeToString(),
-                source=source,
-            )
-            for place in np.flatnonzero(~keep)
-        ]
+        aside = _set_aside(batch, outcomes, source=source)
         kept = batch.take(keep) if aside else batch
         claims = None
         if source and kept.request_ids is not None:
@@ -159,27 +153,27 @@ class Intake:
             batch, wrong = self._translator.from_rows(events)
         except UnusableBatch as error:
             rule = f"of at most {limits.BATCH_CLASSES_MAX} token classes in one call"
-            raise InvalidArgument(
-                Reason.ARGUMENT_INVALID, f"events must be {rule}.", field="events", rule=rule
-            ) from error
+            raise invalid("events", rule) from error
         wrong |= np.array([not event.event_id for event in events], np.bool_)
         outcomes = self._check(
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
         )
         if source:
-            submission = report_submission(
+            who, is_kept = Source(source), bool(releases)
+            ids = [id_bytes(event.event_id) for event in events]
+            reported = report_submission(
                 origin,
                 batch=batch,
                 outcomes=outcomes,
-                source=Source(source),
+                source=who,
                 profile=EVENTS_PROFILE,
-                report_ids=[id_bytes(event.event_id) for event in events],
+                report_keys=[event_report_key(who, event_id=it, is_kept=is_kept) for it in ids],
                 choices=choices or [False] * len(events),
                 releases=releases,
             )
-            return submission, outcomes
+            return reported, outcomes
         keep = outcomes < FIRST_QUARANTINED
-        indexes = [int(place) for place in np.flatnonzero(keep)]
+        indexes = np.flatnonzero(keep).tolist()
 
         def payload(index: int) -> bytes:
             return events[index].SerializeToString()
@@ -189,8 +183,8 @@ class Intake:
             origin=origin,
             batch=kept,
             set_aside=[
-                SetAside(index=int(i), outcome=int(outcomes[i]), payload=payload(int(i)))
-                for i in np.flatnonzero(~keep)
+                SetAside(index=i, outcome=int(outcomes[i]), payload=payload(i))
+                for i in np.flatnonzero(~keep).tolist()
             ],
             claims=Claims(
                 keys=[
@@ -219,7 +213,8 @@ class Intake:
 
         At most `BATCH_EVENTS_MAX`.
         """
-        batch, reports = self._translator.from_observations(observations)
+        keys = observation_keys(observations, source=source, profile=profile)
+        batch = self._translator.from_observations(observations, keys=keys)
         outcomes = self._check(
             batch,
             credential,
@@ -239,7 +234,7 @@ class Intake:
             outcomes=outcomes,
             source=source,
             profile=profile,
-            report_ids=reports,
+            report_keys=keys,
             choices=choices,
             originals=[it.original for it in observations],
         )
@@ -322,6 +317,19 @@ class Intake:
         verdicts = Verdicts(batch.table, credential, snapshot.tree, self._tiers)
         self._verdicts[credential.key_id] = (snapshot, interval_ms, verdicts)
         return verdicts
+
+
+def _set_aside(batch: EventBatch, outcomes: Uint8Array, *, source: int) -> list[SetAside]:
+    """Return a stream's events that are not to be counted."""
+    return [
+        SetAside(
+            index=place,
+            outcome=int(outcomes[place]),
+            payload=to_event(batch, place).SerializeToString(),
+            source=source,
+        )
+        for place in np.flatnonzero(outcomes != Outcome.RECORDED).tolist()
+    ]
 
 
 def _content_hashes(batch: EventBatch) -> list[bytes]:

@@ -1,14 +1,14 @@
 """LiteLLM's records by HTTP: what its callback `generic_api` sends."""
 
-import asyncio
 from typing import Final
 
 from meter.domain.clock import Clock
-from meter.domain.errors import MeterError, Overloaded, Reason
-from meter.domain.limits import BATCH_EVENTS_MAX, LITELLM_BODY_BYTES_MAX
+from meter.domain.errors import MeterError
+from meter.domain.limits import LITELLM_BODY_BYTES_MAX
 from meter.sources.litellm import PROFILE, NoRecords, parse, read
 from meter.sources.observation import Observation, Source, Unreadable, sort_out
 from meter.sources.places import Places
+from meter.wire.http_bodies import check_count, make_sense
 from meter.wire.http_reports import HttpAnswer, HttpReport, Route, format_json_error
 from meter.wire.observed import ObservedIntake
 from meter.wire.status import invalid
@@ -16,8 +16,6 @@ from meter.wire.unreadable import UnreadableReports
 
 PATH: Final = "/v1/litellm"
 _TYPES: Final = frozenset({"application/json", "application/x-ndjson"})
-# More is read on a thread: the loop serves others meanwhile.
-_BODY_BYTES_SMALL: Final = 64 * 1024
 _TOO_MANY: Final = 429
 _UNAVAILABLE: Final = 503
 
@@ -45,10 +43,9 @@ class LiteLlmDesk:
         )
 
     async def _answer(self, report: HttpReport) -> HttpAnswer:
-        if len(report.body) > _BODY_BYTES_SMALL:
-            observations, faults = await asyncio.to_thread(self._read, report.body)
-        else:
-            observations, faults = self._read(report.body)
+        observations, faults = await make_sense(
+            lambda: self._read(report.body), size_bytes=len(report.body)
+        )
         self._faults.note(Source.LITELLM, faults)
         await self._intake.take(
             observations, credential=report.credential, source=Source.LITELLM, profile=PROFILE
@@ -60,11 +57,7 @@ class LiteLlmDesk:
             records = parse(body)
         except NoRecords as error:
             raise invalid("the body", "records of LiteLLM, as JSON") from error
-        if len(records) > BATCH_EVENTS_MAX:
-            raise Overloaded(
-                Reason.MESSAGE_TOO_LARGE,
-                f"The call has {len(records)} records. Send at most {BATCH_EVENTS_MAX}.",
-            )
+        check_count(len(records), noun="records")
         received_ms = self._clock.now_ms()
         return sort_out(read(records, places=self._places, received_ms=received_ms))
 

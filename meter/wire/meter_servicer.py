@@ -349,6 +349,7 @@ def _to_entry(entry: QuarantineEntry) -> pb.QuarantineEntry:
     )
     message.outcome = entry.outcome  # type: ignore[assignment]
     message.state = int(entry.state)  # type: ignore[assignment]
+    message.source = entry.source  # type: ignore[assignment]
     message.received_time.FromMilliseconds(entry.received_ms)
     if entry.index >= 0:
         message.event.ParseFromString(entry.payload)

@@ -40,12 +40,14 @@ def claim_reports(
     choices: Sequence[bool],
     indexes: Sequence[int],
     payload: Callable[[int], bytes],
+    apart: Callable[[int], bytes],
     claims_alone: bool,
 ) -> Claims:
     """Return the claims of a batch's events, which have their ids of `with_request_ids`.
 
     `report_keys`, `choices` and `indexes` have an entry for each event. `claims_alone` lets events
-    without a request id claim their own id; else they claim nothing and are counted.
+    without a request id claim their own id; else they claim nothing and are counted. `apart` is
+    that of `Reports`.
     """
     ids = b"" if batch.event_ids is None else batch.event_ids.tobytes()
     texts = batch.request_ids or [""] * len(batch)
@@ -73,7 +75,9 @@ def claim_reports(
         hashes=(),
         indexes=indexes,
         payload=payload,
-        reports=Reports(source=source, profile=profile, claims=claims, choices=choices),
+        reports=Reports(
+            source=source, profile=profile, claims=claims, choices=choices, apart=apart
+        ),
     )
 
 

@@ -1,7 +1,5 @@
 """Events of a source as submissions: by call, and by a stream's batches."""
 
-import hashlib
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final
@@ -9,11 +7,18 @@ from typing import Final
 import numpy as np
 
 from meter.domain.event import Claims, EventBatch, Origin, SetAside, Uint8Array
-from meter.domain.limits import EVENT_ID_BYTES
+from meter.domain.limits import EVENT_ID_BYTES, REQUEST_ID_CHARS_MAX
 from meter.domain.outcome import FIRST_QUARANTINED
 from meter.journal.commit import Release, Submission
-from meter.sources.identity import report_key, request_event_id
-from meter.sources.observation import Source
+from meter.sources.identity import (
+    choice_key,
+    distinct_id,
+    is_report_key,
+    observer_of,
+    report_key,
+    request_event_id,
+)
+from meter.sources.observation import Observation, Source
 from meter.sources.originals import Original, pack
 from meter.wire.report_claims import claim_reports, with_request_ids
 from meter.wire.translate import to_event
@@ -33,7 +38,7 @@ def report_submission(
     outcomes: Uint8Array,
     source: Source,
     profile: str,
-    report_ids: Sequence[bytes],
+    report_keys: Sequence[bytes],
     choices: Sequence[bool],
     originals: Sequence[Mapping[str, object]] = (),
     releases: Release | None = None,
@@ -47,36 +52,36 @@ def report_submission(
     def payload(index: int) -> bytes:
         return to_event(named, index).SerializeToString()
 
-    aside = []
-    for index in np.flatnonzero(~keep).tolist():
-        event = to_event(batch, index)
-        # Released, it is the same report as ever.
-        event.event_id = str(uuid.UUID(bytes=report_ids[index]))
-        aside.append(
-            SetAside(
-                index=index,
-                outcome=int(outcomes[index]),
-                payload=event.SerializeToString(),
-                source=source,
-                is_choice=choices[index],
-            )
+    def apart(index: int) -> bytes:
+        return _apart(batch, index, report_key=report_keys[index])
+
+    # With its own id: released, it is the same report as ever.
+    aside = [
+        SetAside(
+            index=index,
+            outcome=int(outcomes[index]),
+            payload=to_event(batch, index).SerializeToString(),
+            source=source,
+            is_choice=choices[index],
         )
-    keys = [report_key(source, report_id=it) for it in report_ids]
+        for index in np.flatnonzero(~keep).tolist()
+    ]
     claims = claim_reports(
         kept,
         account_id=origin.account_id,
         source=source,
         profile=profile,
-        report_keys=[keys[index] for index in indexes],
+        report_keys=[report_keys[index] for index in indexes],
         choices=[choices[index] for index in indexes],
         indexes=indexes,
         payload=payload,
+        apart=apart,
         claims_alone=True,
     )
     body = b""
     if originals:
         # Of what is set aside as well: it may be released.
-        claims, body = _with_originals(claims, named, keys, originals=originals)
+        claims, body = _with_originals(claims, named, report_keys, originals=originals)
     return Submission(
         origin=origin,
         batch=kept,
@@ -85,6 +90,39 @@ def report_submission(
         releases=releases,
         size_bytes=4 * BYTES_PER_EVENT * len(batch) + len(body),
     )
+
+
+def observation_keys(
+    observations: Sequence[Observation], *, source: Source, profile: str
+) -> list[bytes]:
+    """Return the keys of what a source saw, read by a profile."""
+    observer = observer_of(source, profile=profile)
+    return [
+        choice_key(
+            observer_of(source, profile=profile, turn=it.turn) if it.turn else observer,
+            report_id=it.report_id.encode(errors="replace"),
+            arrival_ns=it.arrival_ns,
+        )
+        if it.is_choice
+        else report_key(observer, report_id=it.report_id.encode(errors="replace"))
+        for it in observations
+    ]
+
+
+def event_report_key(source: Source, *, event_id: bytes, is_kept: bool) -> bytes:
+    """Return the key of an event that a source reports by a call; `is_kept` if it was set aside.
+
+    What a source saw has been kept with its key for an id.
+    """
+    if is_kept and is_report_key(event_id):
+        return event_id
+    return report_key(observer_of(source, profile=EVENTS_PROFILE), report_id=event_id)
+
+
+def place_key(source: Source, *, origin: Origin, index: int) -> bytes:
+    """Return the key of a report that has no id but its place in what its producer sends."""
+    place = f"{origin.account_id}\0{origin.producer}\0{origin.sequence}\0{index}"
+    return report_key(observer_of(source, profile=EVENTS_PROFILE), report_id=place.encode())
 
 
 def claim_stream(
@@ -104,22 +142,24 @@ def claim_stream(
     """
     named = with_request_ids(batch)
     rows = {index: row for row, index in enumerate(indexes)}
+    keys = [place_key(source, origin=origin, index=first_index + index) for index in indexes]
 
     def payload(index: int) -> bytes:
         return to_event(named, rows[index]).SerializeToString()
+
+    def apart(index: int) -> bytes:
+        return _apart(batch, rows[index], report_key=keys[rows[index]])
 
     claims = claim_reports(
         named,
         account_id=origin.account_id,
         source=source,
         profile=EVENTS_PROFILE,
-        report_keys=[
-            report_key(source, report_id=_place_id(origin, first_index + index))
-            for index in indexes
-        ],
+        report_keys=keys,
         choices=[False] * len(named),
         indexes=indexes,
         payload=payload,
+        apart=apart,
         claims_alone=False,
     )
     if originals:
@@ -147,7 +187,7 @@ def stream_originals(
     attempts = batch.column("attempt")
     return [
         Original(
-            report_key(source, report_id=_place_id(origin, place)),
+            place_key(source, origin=origin, index=place),
             request_event_id(texts[place], attempt=int(attempts[place])),
             usage,
         )
@@ -180,7 +220,10 @@ def _with_originals(
     return replace(claims, reports=replace(reports, originals=body, original_count=count)), body
 
 
-def _place_id(origin: Origin, index: int) -> bytes:
-    """Return what stands for a report's id: its place in what its producer sends."""
-    place = f"{origin.account_id}\0{origin.producer}\0{origin.sequence}\0{index}"
-    return hashlib.blake2b(place.encode(), digest_size=EVENT_ID_BYTES).digest()
+def _apart(batch: EventBatch, place: int, *, report_key: bytes) -> bytes:
+    """Return an event of a further call of its request, as it is kept: of a request of its own."""
+    event = to_event(batch, place)
+    event.request_id = distinct_id(
+        event.request_id, report=report_key, chars_max=REQUEST_ID_CHARS_MAX
+    )
+    return event.SerializeToString()

@@ -134,11 +134,11 @@ class Translator:
         return batch, wrong
 
     def from_observations(
-        self, observations: Sequence[Observation]
-    ) -> tuple[EventBatch, list[bytes]]:
-        """Read what a source saw; also return the 16 bytes that stand for each one's report id.
+        self, observations: Sequence[Observation], *, keys: Sequence[bytes]
+    ) -> EventBatch:
+        """Read what a source saw; the keys of the reports are the event ids.
 
-        These are the event ids, too. Numbers that no column holds become the nearest that one does.
+        Numbers that no column holds become the nearest that one does.
         """
         count = len(observations)
         tokens: dict[int, list[int]] = {}
@@ -157,9 +157,8 @@ class Translator:
             "reported_input": [it.reported_input for it in observations],
             "reported_output": [it.reported_output for it in observations],
         }
-        reports = [id_bytes(it.report_id) for it in observations]
         request_ids = [_utf8(it.request_id) for it in observations]
-        batch = EventBatch(
+        return EventBatch(
             table=table,
             dimension=np.array(
                 [self._intern_observed(it.dimensions) for it in observations], np.int64
@@ -171,10 +170,9 @@ class Translator:
                 for name, values in extra.items()
                 if values.count(DEFAULTS[name]) < count
             },
-            event_ids=np.frombuffer(b"".join(reports), np.uint8).reshape(-1, limits.EVENT_ID_BYTES),
+            event_ids=np.frombuffer(b"".join(keys), np.uint8).reshape(-1, limits.EVENT_ID_BYTES),
             request_ids=request_ids if any(request_ids) else None,
         )
-        return batch, reports
 
     def _room(self) -> DimensionTable:
         most = max(len(self._table), len(self._handles), len(self._seen))

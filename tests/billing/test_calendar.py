@@ -1,7 +1,7 @@
 """The periods of contracts: each instant in one, whatever versions and time zones do later."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import pairwise
 from zoneinfo import ZoneInfo
@@ -54,9 +54,16 @@ def go_on(
     now_ms: int,
     *,
     tzdata: str = OLD,
+    newest_only: bool = False,
 ) -> list[StoredPeriod]:
     """The periods after a layout, in order."""
-    layout = lay_out(ended(versions), stored, now_ms=now_ms, tzdata=tzdata)
+    layout = lay_out(
+        ended(versions),
+        stored[-1:] if newest_only else stored,
+        now_ms=now_ms,
+        tzdata=tzdata,
+        newest_only=newest_only,
+    )
     kept = {it.span.start_ms: it for it in stored}
     for period in layout.opened:
         assert period.span.start_ms not in kept
@@ -198,73 +205,153 @@ def test_lay_out__a_version_that_ends_later_than_was_said() -> None:
     assert found[1].span.end_ms == at("2026-10-31T23:00")
 
 
+def test_lay_out__a_version_begins_in_a_month_that_no_version_is_in_force_in() -> None:
+    """A month that was open when its contract was set to end before is cut by the next version."""
+    first = version_from(at("2026-01-01"), zone="UTC")
+    kept = go_on([], [first], at("2026-02-01"))
+    first = replace(first, end_ms=at("2026-01-01T00:15"))
+    kept = go_on(kept, [first], at("2026-02-01T00:15"))
+    later = version_from(at("2026-02-01T00:15"), zone="UTC")
+    assert told(go_on(kept, [first, later], at("2026-02-01T00:30"))) == [
+        ("2026-01", at("2026-01-01"), at("2026-01-01T00:15")),
+        ("2026-02", at("2026-02-01"), at("2026-02-01T00:15")),
+        ("2026-02", at("2026-02-01T00:15"), at("2026-03-01")),
+    ]
+
+
+def test_lay_out__a_version_that_is_to_come_cuts_such_a_month_at_once() -> None:
+    """Whoever opens the version's period later knows the newest period alone, and cuts nothing."""
+    first = version_from(at("2026-01-01"), zone="UTC")
+    kept = go_on([], [first], at("2026-02-05"))
+    versions = [replace(first, end_ms=at("2026-01-10")), version_from(at("2026-02-20"), zone="UTC")]
+    kept = go_on(kept, versions, at("2026-02-05"))
+    assert kept[-1].span.end_ms == at("2026-02-20")
+    again = go_on(kept, versions, at("2026-02-20"), newest_only=True)
+    assert told(again)[-2:] == [
+        ("2026-02", at("2026-02-01"), at("2026-02-20")),
+        ("2026-02", at("2026-02-20"), at("2026-03-01")),
+    ]
+
+
 _EDGES = st.integers(0, 400 * 96)
 _BASE = at("2026-01-01")
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """At an instant a version is set, or (None) what has ended is closed; first some open again.
+
+    `reopened` says which, by their places among those that are closed, modulo how many there are.
+    """
+
+    now_ms: int
+    version: ContractVersion | None
+    reopened: tuple[int, ...]
+
+
 @st.composite
-def _histories(draw: st.DrawFn) -> tuple[list[tuple[int, ContractVersion]], list[int]]:
-    """Versions with the instants at which they are set, and instants at which all is closed."""
-    sets = []
-    for _ in range(draw(st.integers(1, 4))):
-        start = _BASE + draw(_EDGES) * INTERVAL_MS
-        until = draw(st.none() | st.integers(1, 200 * 96))
-        version = version_from(
-            start,
-            zone=draw(st.sampled_from(ZONES)),
-            end_ms=None if until is None else start + until * INTERVAL_MS,
-        )
-        sets.append((_BASE + draw(_EDGES) * INTERVAL_MS, version))
-    closes = [_BASE + it * INTERVAL_MS for it in draw(st.lists(_EDGES, max_size=6))]
-    return sorted(sets, key=lambda it: it[0]), sorted(closes)
+def _histories(draw: st.DrawFn) -> list[Step]:
+    """Versions that are set, and set again with another end or zone, and closes in between.
+
+    Few instants are drawn, and all happens at one of them: so that one often meets another.
+    """
+    edges = sorted(draw(st.sets(_EDGES, min_size=3, max_size=8)))
+    zones = draw(st.lists(st.sampled_from(ZONES), min_size=1, max_size=2))
+    starts = draw(st.permutations(edges[:-1]))[:3]
+    steps = []
+    for place in range(draw(st.integers(1, 12))):
+        version = None
+        if place == 0 or draw(st.sampled_from(["set", "set", "close"])) == "set":
+            start = draw(st.sampled_from(starts))
+            until = draw(st.none() | st.sampled_from([it for it in edges if it > start]))
+            version = version_from(
+                _BASE + start * INTERVAL_MS,
+                zone=draw(st.sampled_from(zones)),
+                end_ms=None if until is None else _BASE + until * INTERVAL_MS,
+            )
+        now_ms = _BASE + draw(st.sampled_from(edges)) * INTERVAL_MS
+        reopened = tuple(draw(st.lists(st.integers(0, 20), max_size=2)))
+        steps.append(Step(now_ms=now_ms, version=version, reopened=reopened))
+    return sorted(steps, key=lambda it: it.now_ms)
 
 
-def _live(sets: list[tuple[int, ContractVersion]], closes: list[int]) -> None:
+def _live(steps: Sequence[Step]) -> None:
     """Live through a history: after each step, all that has begun is in one period."""
     stored: list[StoredPeriod] = []
     known: dict[int, ContractVersion] = {}
-    steps = sorted([*((it, None) for it in closes), *sets], key=lambda it: it[0])
-    for now_ms, version in steps:
-        if version is not None:
-            known[version.start_ms] = version
+    for step in steps:
+        stored = _reopen(stored, step.reopened)
         before = {it.span.start_ms: it for it in stored}
-        stored = go_on(stored, list(known.values()), now_ms)
+        if step.version is not None:
+            known[step.version.start_ms] = step.version
         versions = ended(list(known.values()))
-        for first, second in pairwise(stored):
-            assert first.span.end_ms <= second.span.start_ms
+        stored = go_on(stored, list(known.values()), step.now_ms, newest_only=step.version is None)
+        _check(stored, versions, now_ms=step.now_ms)
         for period in stored:
-            assert period.span.start_ms <= now_ms
             if period.state is PeriodState.CLOSED:
                 assert before[period.span.start_ms] == period
-        for it in versions:
-            # Wherever a version is in force, up to now, there is a period.
-            for at_ms in (it.start_ms, (it.end_ms or now_ms) - 1, (it.start_ms + now_ms) // 2):
-                if it.holds_at(at_ms) and at_ms <= now_ms:
-                    assert sum(period.span.holds(at_ms) for period in stored) == 1
-        if version is None:
+            elif step.version is not None:
+                _check_one_version(period, versions)
+        if step.version is None:
             stored = [
-                closed(it) if it.state is PeriodState.OPEN and it.span.end_ms <= now_ms else it
+                closed(it) if it.state is PeriodState.OPEN and it.span.end_ms <= step.now_ms else it
                 for it in stored
             ]
+
+
+def _reopen(stored: Sequence[StoredPeriod], places: Sequence[int]) -> list[StoredPeriod]:
+    """Return periods, some of the closed ones open again, as after a void."""
+    starts = [it.span.start_ms for it in stored if it.state is PeriodState.CLOSED]
+    chosen = {starts[it % len(starts)] for it in places if starts}
+    return [
+        replace(it, state=PeriodState.OPEN, outcome="", close_ms=None, cut_id=None)
+        if it.span.start_ms in chosen
+        else it
+        for it in stored
+    ]
+
+
+def _check(
+    stored: Sequence[StoredPeriod], versions: Sequence[ContractVersion], *, now_ms: int
+) -> None:
+    """See that no two periods meet, and that there is one wherever a version is in force by now."""
+    for first, second in pairwise(stored):
+        assert first.span.end_ms <= second.span.start_ms
+    for period in stored:
+        assert period.span.start_ms <= now_ms
+    for it in versions:
+        for at_ms in (it.start_ms, (it.end_ms or now_ms) - 1, (it.start_ms + now_ms) // 2):
+            if it.holds_at(at_ms) and at_ms <= now_ms:
+                assert sum(period.span.holds(at_ms) for period in stored) == 1
+
+
+def _check_one_version(period: StoredPeriod, versions: Sequence[ContractVersion]) -> None:
+    """See that one version is in force all through an open period, or none at all."""
+    span = period.span
+    meeting = [it for it in versions if span.meet(it.start_ms, it.end_ms) is not None]
+    if meeting:
+        (version,) = meeting
+        assert span.meet(version.start_ms, version.end_ms) == span
+        assert period.version_start_ms == version.start_ms
 
 
 @given(_histories())
 @settings(max_examples=300)
 def test_lay_out__every_instant_in_one_period(
-    history: tuple[list[tuple[int, ContractVersion]], list[int]],
+    history: list[Step],
 ) -> None:
-    """Through any order of new versions and closes, no instant is in two periods or in none."""
-    _live(*history)
+    """Through any order of terms, closes and voids, no instant is in two periods or in none."""
+    _live(history)
 
 
 @pytest.mark.stacks
 @given(_histories())
 @settings(max_examples=5_000, deadline=None)
 def test_lay_out__every_instant_in_one_period_far(
-    history: tuple[list[tuple[int, ContractVersion]], list[int]],
+    history: list[Step],
 ) -> None:
     """The same for many more histories."""
-    _live(*history)
+    _live(history)
 
 
 def _check_zone(name: str, *, years: range) -> None:

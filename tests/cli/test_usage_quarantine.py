@@ -65,6 +65,27 @@ def test_list__limited(shell: Shell) -> None:
     assert "more than" not in shell.run("usage", "quarantine", "list", "--limit", "3").stderr
 
 
+def test_list__of_a_request_id_that_was_used_again(
+    shell: Shell, running_meter: RunningMeter
+) -> None:
+    """Who reported it is said, and under which id it would be counted."""
+    shell.run("accounts", "create", "payer", "--id", "payer")
+    request = meter_service_pb2.RecordUsageRequest(source=usage_pb2.SOURCE_ENVOY)
+    for count in (1, 2):
+        event = request.events.add(event_id=f"e{count}", request_id="again")
+        event.dimensions.account, event.dimensions.tier = "payer", "high"
+        event.dimensions.model = "m"
+        event.end_time.FromMilliseconds(time_ns() // 1_000_000)
+        event.tokens.add(count=count, token_class=usage_pb2.TOKEN_CLASS_INPUT)
+    with grpc.insecure_channel(running_meter.target) as channel:
+        metadata = (("authorization", f"Bearer {running_meter.api_key}"),)
+        MeterServiceStub(channel).RecordUsage(request, metadata=metadata)
+    shown = " ".join(shell.run("usage", "quarantine", "list").stdout.split())
+    assert "payer m high, 2 input, by envoy, request again~" in shown
+    (entry,) = shell.run_json("usage", "quarantine", "list")
+    assert (entry["outcome"], entry["source"]) == ("REQUEST_ID_REUSED", "envoy")
+
+
 def test_list__of_hostile_text(shell: Shell, running_meter: RunningMeter) -> None:
     """What was reported cannot steer the terminal of whoever looks at it, nor end the command."""
     event = usage_pb2.UsageEvent(event_id="e")

@@ -67,6 +67,9 @@ def test_answer__is_reported(report: Report, *, stream: bool) -> None:
     assert event["finish"] == (Finish.TRUNCATED if stream else Finish.COMPLETED)
     assert event["quality"] == Quality.FINAL
     assert (event["reported_input_count"], event["reported_output_count"]) == (100, 40)
+    usage: Any = event["usage"]
+    assert (usage["convention"], usage["prompt_tokens"]) == ("openai", 100)
+    assert usage["prompt_tokens_details"] == {"cached_tokens": 60}
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -57,7 +57,19 @@ def test_call__is_reported(fake_meter: FakeMeter, make_client: MakeClient) -> No
         TokenClass.OUTPUT: 7,
     }
     assert (event["end_ms"], event["duration_ms"]) == (1_789_990_402_500, 500)
+    assert event["usage"] == {"convention": "litellm", **RECORD["metadata"]["usage_object"]}
     assert logger.counts == RecordCounts(reported=1)
+
+
+def test_call__answered_from_a_cache(fake_meter: FakeMeter, make_client: MakeClient) -> None:
+    """What LiteLLM's own cache answered took no tokens, and what is kept of it says why."""
+    logger = TokenworksLogger(meter=make_client(source="litellm"))
+    log(logger, {**RECORD, "cache_hit": True})
+    assert fake_meter.wait_for_events(1)
+    (event,) = fake_meter.events
+    assert event["tokens"] == {}
+    usage: Any = event["usage"]
+    assert (usage["cache_hit"], usage["prompt_tokens"]) == (True, 100)
 
 
 def test_call__that_was_broken_off(fake_meter: FakeMeter, make_client: MakeClient) -> None:

@@ -110,6 +110,28 @@ def test_record_usage__reports_classes_and_totals(
     assert (event["account"], event["attempt"]) == ("acme", 2)
 
 
+class Hostile:
+    """An object whose own code fails."""
+
+    def __getattr__(self, name: str) -> object:
+        raise LookupError(name)
+
+
+@pytest.mark.parametrize("source", [None, "proxy"])
+def test_record__usage_object(
+    fake_meter: FakeMeter, make_client: MakeClient, source: str | None
+) -> None:
+    """A client with a source sends it beside the counts, whose event it never costs."""
+    client = make_client(source=source)
+    usage = {"prompt_tokens": 10, "completion_tokens": 5}
+    for said in (usage, Hostile(), "a text"):
+        assert client.record(input=10, output=5, usage=said, profile="openai", request_id="r")
+    assert client.flush(WAIT_SECONDS)
+    first, *others = fake_meter.events
+    assert first.get("usage") == (source and {"convention": "openai", **usage})
+    assert all("usage" not in event and event["tokens"] == {1: 10, 7: 5} for event in others)
+
+
 def test_record__threads_lose_nothing(fake_meter: FakeMeter, make_client: MakeClient) -> None:
     """Events of many threads all arrive, each once, while batches are sent."""
     client = make_client()

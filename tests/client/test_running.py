@@ -99,6 +99,20 @@ def test_report__counts_once(fake_meter: FakeMeter, client: Meter, case: str) ->
     assert client.statistics.recorded == client.statistics.acknowledged == 1
 
 
+def test_finish__usage_object_goes_along(
+    fake_meter: FakeMeter, make_client: MakeClient, tmp_path: Path
+) -> None:
+    """What a provider said at the end travels with the report, as it was at that moment."""
+    client = make_client(spool=tmp_path, source="proxy")
+    report = client.begin(input=10, profile="openai", request_id="r")
+    usage = {"prompt_tokens": 10, "text": "a secret"}
+    assert report.finish(output=5, usage=usage)
+    usage["prompt_tokens"] = 11
+    assert fake_meter.wait_for_events(1)
+    (event,) = fake_meter.events
+    assert event["usage"] == {"convention": "openai", "prompt_tokens": 10}
+
+
 def test_close__ends_running_reports(fake_meter: FakeMeter, client: Meter) -> None:
     """Closing counts what still runs, as partial; what comes for it later counts no more."""
     report = client.begin(input=1)

@@ -53,7 +53,7 @@ def test_named__is_heard_by_spans(state: str, others: Mapping[str, str]) -> None
 )
 def test_named__begins_a_trace_where_there_is_none(parent: str | None) -> None:
     """Without a parent that is one, nobody looks at the state; the trace is sampled."""
-    span = span_of(heard(**({} if parent is None else {"traceparent": parent})))
+    span = span_of(heard() if parent is None else heard(traceparent=parent))
     assert dict(span.trace_state) == {MEMBER: "acme:high:r-1"}
     assert span.is_valid
     assert span.trace_flags.sampled

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from meter.sources.otlp_logs import DYNAMO_PROFILE, ENVOY_PROFILE
+from meter.sources.dynamo import PROFILE as DYNAMO_PROFILE
+from meter.sources.otlp_logs import ENVOY_PROFILE
 from meter.sources.otlp_profiles import PROFILES
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "otlp.md"

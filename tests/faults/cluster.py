@@ -6,7 +6,6 @@ import pwd
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import urllib.error
@@ -21,6 +20,7 @@ import psycopg
 
 from tests.faults.row import Skipped
 from tests.faults.waiting import wait_until
+from tests.ports import find_free_ports
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "operating" / "postgres-ha.md"
 DATABASE: Final = "tokenworks"
@@ -64,7 +64,7 @@ class Cluster:
         self._user = pwd.getpwnam(_USER)
         self._folder = Path(tempfile.mkdtemp(prefix="tokenworks-patroni-"))
         os.chown(self._folder, self._user.pw_uid, self._user.pw_gid)
-        ports = iter(_free_ports(4 * _NODES))
+        ports = iter(find_free_ports(4 * _NODES))
         self.nodes = [
             Node(
                 name=f"node{number + 1}",
@@ -295,12 +295,3 @@ def _postgres_pids(data: Path) -> list[int]:
             except OSError:
                 continue
     return sorted(found)
-
-
-def _free_ports(count: int) -> list[int]:
-    """Find ports that nobody has, all at once so that they differ."""
-    probes = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports

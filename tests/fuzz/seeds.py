@@ -5,6 +5,7 @@ python -m tests.fuzz.seeds
 
 import json
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from meter import segment
 from meter.wire.account_messages import place_to_token
 from tests.billing.factory.test_plan_file import WHOLE as PLAN
 from tests.client.spool.disk import Disk
+from tests.client.usage_cases import READ
 from tests.fuzz.__main__ import CORPUS
 from tests.meter.energy.test_factory_file import WHOLE as FACTORY
 from tests.meter.sources.test_envoy import GATEWAY, GATEWAY_COUNTS, entry
@@ -28,9 +30,12 @@ from tests.otlp import logs, to_json, traces, vllm
 from tokenworks.client.columns import SealedBatch
 from tokenworks.client.spool import records
 from tokenworks.client.spool.manifest import MANIFEST_NAMES, Manifest, write_manifest
+from tokenworks.client.usage_objects import keep_usage, pack
 from tokenworks.foreign.envoy.v1 import access_log_pb2
 from tokenworks.meter.v1 import meter_service_pb2
 
+# Of several providers, those with parts in lists and in objects among them.
+USAGES = [keep_usage(usage, profile=profile) for profile, usage, *_ in READ.values()]
 _ROOT = Path(__file__).parents[2]
 
 
@@ -52,6 +57,7 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
     )
     yield "spool", "segment", _spooled()
     yield "columns", "three", bytes([3, 1, 2, 3, 2, 0x80, 1, 1, 7])
+    yield "usage", "providers", zlib.decompress(pack(USAGES))
     yield "digests", "repeated", bytes([2, 2]) + b"12345678" + b"0000000012345678"
     yield from (("answer", name, data) for name, data in _answers())
     for place, name in enumerate(("book", "contract")):

@@ -1,6 +1,7 @@
 """What is fed with bytes. A target returns where a decoder reads or refuses; all else is a find."""
 
 import contextlib
+import zlib
 from collections.abc import Callable, Mapping
 from typing import Final, cast
 
@@ -55,6 +56,8 @@ from tokenworks.client.foreign import Unfit
 from tokenworks.client.spool import records
 from tokenworks.client.spool.files import Files, SpoolUnusable
 from tokenworks.client.spool.manifest import MANIFEST_NAMES, read_manifest
+from tokenworks.client.usage_objects import pack as pack_usage
+from tokenworks.client.usage_objects import unpack as unpack_usage
 from tokenworks.foreign.envoy.v1 import access_log_pb2
 from tokenworks.meter.v1 import meter_service_pb2
 
@@ -144,6 +147,16 @@ def columns(data: bytes) -> None:
     with contextlib.suppress(UnreadableColumn):
         if chunks:
             assert len(read_columns([[chunk] for chunk in chunks])) == len(chunks)
+
+
+def usage(data: bytes) -> None:
+    """The usage objects of a batch, as JSON and as they come: of three events, counts alone."""
+    for packed in (data, zlib.compress(data)):
+        with contextlib.suppress(ValueError):
+            found = unpack_usage(packed, count=3)
+            assert found.keys() <= {0, 1, 2}
+            again = pack_usage([found.get(place) for place in range(3)])
+            assert not again or unpack_usage(again, count=3) == found
 
 
 def digests(data: bytes) -> None:
@@ -287,7 +300,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     target.__name__: target
     for target in (
         journal, spool, manifest, stream, call, columns, digests, files, page, tokens, otlp,
-        envoy, cloud_events, litellm, answer,
+        envoy, cloud_events, litellm, answer, usage,
     )
 }  # fmt: skip
 """By the names of their corpora."""

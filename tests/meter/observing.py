@@ -27,6 +27,7 @@ def seen(
     model: str = "m",
     tier: str = "high",
     is_choice: bool = False,
+    arrival_ns: int = 0,
     original: Mapping[str, object] | None = None,
 ) -> Observation:
     """Return a report."""
@@ -39,6 +40,7 @@ def seen(
         tokens={INPUT: 10, OUTPUT: 5} if tokens is None else tokens,
         quality=quality,
         is_choice=is_choice,
+        arrival_ns=arrival_ns,
         original=original or {},
     )
 

@@ -174,6 +174,21 @@ def test_read_spans__answers_to_one_prompt_are_one_report() -> None:
     assert len(one.original["spans"]) == 4  # type: ignore[arg-type]
 
 
+def test_read_spans__answers_of_a_later_call_are_its_own() -> None:
+    """An id that is used again joins nothing: who arrives later is another call."""
+    end_ns = 1_900_000_000_000_000_000
+    first, later = (
+        [
+            vllm(engine_id, 10, count, ended_ns=end_ns, took_ns=took_ns)
+            for engine_id, count in (("cmpl-a-0", 1), ("cmpl-a-0", 2), ("cmpl-a-1", 4))
+        ]
+        for took_ns in (3_000_000_000, 2_999_999_999)
+    )
+    reports = read(*first, *later)
+    assert [(it.request_id, it.tokens) for it in reports] == [("a", {INPUT: 20, OUTPUT: 7})] * 2
+    assert reports[0].arrival_ns + 1 == reports[1].arrival_ns
+
+
 def test_read_spans__prompts_of_one_request_add_up() -> None:
     """A request for several completions has a span for each prompt, and all of it counts."""
     spans = [vllm("cmpl-a-0", 10, 1), vllm("cmpl-a-0", 10, 2), vllm("cmpl-a-1", 7, 3)]

@@ -18,10 +18,12 @@ from typing import Any, Final
 _WORD: Final = re.compile(r"\b([a-z]+)=([0-9]+)\b")
 _HOLD_SECONDS_MAX: Final = 60
 _RESPONSES: Final = "/v1/responses"
+_MESSAGES: Final = "/v1/messages"
 _PATHS: Final = {
     "/v1/chat/completions": "chatcmpl",
     "/v1/completions": "cmpl",
     _RESPONSES: "resp",
+    _MESSAGES: "msg",
 }
 
 
@@ -195,6 +197,9 @@ class _Handler(BaseHTTPRequestHandler):
         if asked.path == _RESPONSES:
             self._send_json(200, self._response(asked, plan, is_done=True))
             return
+        if asked.path == _MESSAGES:
+            self._send_json(200, _message(asked, plan))
+            return
         choice = {"index": 0, "finish_reason": "stop", **_part(asked.path, "word " * plan.chunks)}
         self._send_json(
             200,
@@ -226,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Stream a response, which has its usage in its last event alone."""
         begun = self._response(asked, plan, is_done=False)
         ended = self._response(asked, plan, is_done=True) | {"id": begun["id"]}
-        events = [
+        events: list[dict[str, Any]] = [
             {"type": "response.created", "response": begun},
             *[{"type": "response.output_text.delta", "delta": "word "}] * plan.chunks,
             {"type": "response.completed", "response": ended},
@@ -307,6 +312,24 @@ class _Handler(BaseHTTPRequestHandler):
 
 class _Gone(Exception):
     """The caller has left."""
+
+
+def _message(asked: Asked, plan: Plan) -> dict[str, Any]:
+    """Return a message in one piece, whose input has no cached tokens in it."""
+    return {
+        "id": f"chatcmpl-{asked.headers.get('x-request-id', 'none')}",
+        "type": "message",
+        "role": "assistant",
+        "model": asked.body.get("model", ""),
+        "content": [{"type": "text", "text": "word " * plan.chunks}],
+        "stop_reason": "end_turn",
+        "usage": {
+            "input_tokens": plan.prompt - plan.cached,
+            "cache_read_input_tokens": plan.cached,
+            "cache_creation_input_tokens": None,
+            "output_tokens": plan.completion,
+        },
+    }
 
 
 def _prompt_of(body: Mapping[str, Any]) -> str:

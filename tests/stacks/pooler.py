@@ -13,6 +13,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import pytest
 
+from tests.ports import find_free_ports
 from tests.wire.talk import wait_until
 
 PAGE = Path(__file__).parents[2] / "docs" / "operating" / "postgres-ha.md"
@@ -31,8 +32,7 @@ def pooling(database_url: str, *, mode: str) -> Iterator[str]:
     user = pwd.getpwnam("postgres")
     folder = Path(tempfile.mkdtemp(prefix="tokenworks-pooler-"))
     place = urlsplit(database_url)
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    (port,) = find_free_ports(1)
     settings = page_settings() | {
         "listen_port": str(port),
         "pool_mode": mode,

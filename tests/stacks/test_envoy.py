@@ -148,6 +148,12 @@ def test_request__is_counted_for_whose_key_it_is(gateway: Gateway, *, stream: bo
     assert (event.tokens, event.finish, event.quality) == (COUNTED, COMPLETED, FINAL)
 
 
+def test_message__has_its_cached_tokens_beside_its_input(gateway: Gateway) -> None:
+    """An answer by Anthropic's convention is read by it, whole; reasoning lies in its output."""
+    _, request_id, _ = gateway.ask(PLAN, stream=False, path="/v1/messages")
+    assert gateway.event(request_id).tokens == {INPUT: 800, CACHE_READ: 200, OUTPUT: 40}
+
+
 def test_disconnect__is_counted_as_far_as_it_came(gateway: Gateway) -> None:
     """With usage in each chunk, who hangs up has what was generated until then counted."""
     plan = Plan(prompt=1_000, cached=200, completion=40, hold=3)

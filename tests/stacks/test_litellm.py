@@ -35,6 +35,7 @@ SECONDS_MAX: Final = 30
 RETRIES_SECONDS_MAX: Final = 100
 TIER: Final = "standard"
 CHAT: Final = "/v1/chat/completions"
+RESPONSES: Final = "/v1/responses"
 INPUT, CACHE_READ, OUTPUT, REASONING = 1, 2, 7, 8
 COMPLETED, CANCELLED = 1, 3
 FINAL, ESTIMATED = 1, 3
@@ -102,11 +103,13 @@ class Gateway:
         path: str = CHAT,
         **parameters: int,
     ) -> http.client.HTTPResponse:
+        words = f"a secret {plan.words}"
+        prompt = [{"role": "user", "content": words}]
         body = {
             **parameters,
             "model": "llama-70b",
             "stream": stream,
-            "messages": [{"role": "user", "content": f"a secret {plan.words}"}],
+            **({"input": words} if path == RESPONSES else {"messages": prompt}),
         }
         sent = {
             "authorization": f"Bearer {KEYS.get(account, MASTER_KEY)}",
@@ -213,10 +216,15 @@ def test_calls__whose_answers_have_one_id(gateway: Gateway) -> None:
         assert gateway.event(f"r-same-{place}").tokens == COUNTED
 
 
-def test_call__has_its_id_at_the_engine(gateway: Gateway) -> None:
+@pytest.mark.parametrize("path", [CHAT, RESPONSES])
+@pytest.mark.parametrize("stream", [False, True])
+def test_call__has_its_id_at_the_engine(gateway: Gateway, path: str, *, stream: bool) -> None:
     """The engine sees the id of the edge: what it reports is of the same request."""
-    gateway.ask(PLAN, "r-forwarded")
-    assert any(it.headers.get("x-request-id") == "r-forwarded" for it in gateway.engine.asked)
+    request_id = f"r-forwarded-{path[4:8]}-{stream}"
+    gateway.ask(PLAN, request_id, path=path, stream=stream)
+    (asked,) = [it for it in gateway.engine.asked if it.headers.get("x-request-id") == request_id]
+    assert asked.path == path
+    assert gateway.event(request_id).tokens == COUNTED
 
 
 @pytest.mark.parametrize("is_continuous", [True, False])

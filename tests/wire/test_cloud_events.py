@@ -83,10 +83,12 @@ def test_events__in_binary_mode(apart: Apart) -> None:
 
 
 def test_events__of_one_request(apart: Apart) -> None:
-    """Two events that name the same request are two reports of it, and it is counted once."""
+    """Two events that name the same request are two requests to whoever sent both: one waits."""
     data = event(apart)["data"] | {"request_id": uuid.uuid4().hex}
     assert send(apart, event(apart, data=data)).headers["tokenworks-outcomes"] == "RECORDED=1"
-    assert send(apart, event(apart, data=data)).headers["tokenworks-outcomes"] == "OBSERVED=1"
+    assert (
+        send(apart, event(apart, data=data)).headers["tokenworks-outcomes"] == "REQUEST_ID_REUSED=1"
+    )
     assert apart.counted()["acme", "high", INPUT] == 100
 
 

@@ -16,6 +16,7 @@ from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 INPUT = usage_pb2.TOKEN_CLASS_INPUT
 RECORDED = outcome_pb2.OUTCOME_RECORDED
 DUPLICATE = outcome_pb2.OUTCOME_DUPLICATE
+REUSED = outcome_pb2.OUTCOME_REQUEST_ID_REUSED
 OBSERVED = outcome_pb2.OUTCOME_OBSERVED
 HELD = meter_service_pb2.QUARANTINE_STATE_HELD
 
@@ -175,6 +176,52 @@ def test_release__is_a_report_of_its_source(session: Apart) -> None:
         session.call("ReleaseQuarantine", request)
     assert report(session, called) == [DUPLICATE]
     assert session.counted() == {("acme", "high", INPUT): 3, ("late", "high", INPUT): 7}
+
+
+def test_record_usage__request_id_sent_again_is_no_request_for_nothing(session: Apart) -> None:
+    """Another request under an id is set aside, once; released, it is a request of its own."""
+    request_id = str(uuid.uuid4())
+    first, again = (
+        session.event(event_id=str(uuid.uuid4()), request_id=request_id, tokens={INPUT: count})
+        for count in (3, 7)
+    )
+    span = session.event(event_id=str(uuid.uuid4()), request_id=request_id, tokens={INPUT: 7})
+    assert report(session, first, again) == [RECORDED, REUSED]
+    assert report(session, again, first) == [DUPLICATE, DUPLICATE]
+    assert report(session, span, source=usage_pb2.SOURCE_SPAN) == [OBSERVED]
+    assert session.counted() == {("acme", "high", INPUT): 3}
+    (entry,) = session.quarantine()
+    assert (entry.outcome, entry.source) == (REUSED, usage_pb2.SOURCE_PROXY)
+    assert entry.event.event_id == again.event_id
+    assert entry.event.request_id.startswith(f"{request_id}~")
+    request = meter_service_pb2.ReleaseQuarantineRequest(quarantine_id=entry.quarantine_id)
+    session.call("ReleaseQuarantine", request)
+    assert session.counted() == {("acme", "high", INPUT): 10}
+    assert report(session, again) == [DUPLICATE]
+    assert session.quarantine(state=HELD) == []
+    assert session.counted() == {("acme", "high", INPUT): 10}
+
+
+def test_stream__request_id_sent_again_is_no_request_for_nothing(session: Apart) -> None:
+    """In a stream, too; what is set aside is named by its place, and released from there."""
+    request_id = str(uuid.uuid4())
+    events = [
+        session.event(event_id="", request_id=request_id, tokens={INPUT: count}) for count in (3, 7)
+    ]
+    later = session.event(event_id="", request_id=request_id, tokens={INPUT: 20})
+    answers = session.exchange(session.opening(), batch(1, *events), batch(2, later))
+    asides = [list(answer.ack.set_aside) for answer in answers[1:]]
+    assert [[(it.index, it.outcome) for it in each] for each in asides] == [
+        [(1, REUSED)],
+        [(0, REUSED)],
+    ]
+    assert session.counted() == {("acme", "high", INPUT): 3}
+    held = session.quarantine(state=HELD)
+    assert len({it.event.request_id for it in held}) == 2
+    for entry in held:
+        request = meter_service_pb2.ReleaseQuarantineRequest(quarantine_id=entry.quarantine_id)
+        session.call("ReleaseQuarantine", request)
+    assert session.counted() == {("acme", "high", INPUT): 30}
 
 
 def test_record_usage__of_an_unknown_source(session: Apart) -> None:

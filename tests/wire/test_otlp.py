@@ -18,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExportResult
@@ -165,11 +166,45 @@ def test_export__answers_one_by_one(session: Apart) -> None:
         each = vllm(f"chatcmpl-{session.own('apart')}", 10, generated, trace_state=state(session))
         for _ in range(2):
             export(session, traces(each))
-    expected = {("acme", "high", INPUT): 10, ("acme", "high", OUTPUT): 10}
+    wait_until_counted(session, {("acme", "high", INPUT): 10, ("acme", "high", OUTPUT): 10})
+
+
+def wait_until_counted(session: Apart, expected: dict[tuple[str, str, int], int]) -> None:
+    """Return when so much is counted: what comes later is added within seconds."""
     deadline = time.monotonic() + CALL_SECONDS_MAX
     while session.counted() != expected:
         assert time.monotonic() < deadline, session.counted()
         time.sleep(LOOK_SECONDS)
+
+
+def test_export__id_of_another_call(session: Apart) -> None:
+    """Answers of a later call are not added to a request: they wait, and are released as one."""
+    end_ns = time.time_ns()
+
+    def answer(count: int, *, arrived_ns: int) -> Span:
+        return vllm(
+            f"chatcmpl-{session.own('again')}",
+            10,
+            count,
+            trace_state=state(session),
+            ended_ns=end_ns,
+            took_ns=end_ns - arrived_ns,
+        )
+
+    export(session, traces(answer(1, arrived_ns=end_ns - 9_000)))
+    for count in (2, 3):
+        later = traces(answer(count, arrived_ns=end_ns - 5_000))
+        for _ in range(2):
+            export(session, later)
+    expected = {("acme", "high", INPUT): 10, ("acme", "high", OUTPUT): 1}
+    assert session.counted() == expected
+    held = session.quarantine()
+    assert [it.outcome for it in held] == [outcome_pb2.OUTCOME_REQUEST_ID_REUSED] * 2
+    assert len({it.event.request_id for it in held}) == 1
+    for entry in held:
+        request = meter_service_pb2.ReleaseQuarantineRequest(quarantine_id=entry.quarantine_id)
+        session.call("ReleaseQuarantine", request)
+    wait_until_counted(session, {("acme", "high", INPUT): 20, ("acme", "high", OUTPUT): 1 + 2 + 3})
 
 
 def test_export__empty_and_without_usage(session: Apart) -> None:

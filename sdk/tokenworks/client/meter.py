@@ -104,8 +104,7 @@ class Meter:
             producer=name, address=address, defaults=defaults, plan=plan, source=_to_source(source),
             pace=Pace(flush_interval=flush_interval_seconds), buffer_events_max=buffer_events_max,
         )  # fmt: skip
-        self._waits_for_disk = set_up.waits_for_disk
-        self._keeps_usage = set_up.source is not None
+        self._waits_for_disk, self._keeps_usage = set_up.waits_for_disk, source is not None
         self._report_through(Reporter(set_up, place=None if plan is None else plan.open()))
         _follow_forks(self)
 

@@ -116,6 +116,28 @@ def test_list_periods__by_pages(office: Office) -> None:
     assert second.periods[0].tzdata
 
 
+def test_close__of_a_month_between_two_versions(office: Office) -> None:
+    """Set to end before a month that is open, and set on within it, a contract bills all once."""
+    begin, again = "2026-09-01T00:00:00", "2026-10-05T00:00:00"
+    office.session.create_account("between")
+    for start, until in ((begin, ""), (begin, "2026-09-20T00:00:00"), (again, "")):
+        toml = contract_toml("between", covers="between", series="BT", start=start, until=until)
+        office.call("SetContract", pb.SetContractRequest(toml=toml))
+    for at in ("2026-10-02T00:00:00Z", BEGIN):
+        office.use("between", at=at, input=1_000_000)
+    request = pb.CloseMonthRequest(month=OCTOBER, account="between", early=True)
+    closed = office.call("CloseMonth", request).periods
+    assert [(it.outcome, it.invoice.total) for it in closed] == [
+        (pb.CLOSE_OUTCOME_NO_USAGE, "0.00"),
+        (pb.CLOSE_OUTCOME_ISSUED, "3.00"),
+    ]
+    assert closed[0].invoice.end_time == closed[1].invoice.start_time
+    office.use("between", input=1_000_000)
+    late = pb.CorrectPeriodRequest(contract="between", month=OCTOBER, reason="late")
+    (document,) = office.call("CorrectPeriod", late).documents
+    assert document.total == "3.00"
+
+
 def test_close__comes_too_late(office: Office) -> None:
     """Usage that comes after a contract's last invoice is named by the next close."""
     set_up(office, "over", until="2026-10-20T00:00:00")

@@ -36,6 +36,7 @@ def test_once__as_json() -> None:
         assert fake.asked == 2
     assert found["metrics"] == fake.url
     assert (found["sandbox"], found["quarantine_held"]) == (False, 0)
+    assert (found["sources_heard_seconds_ago"], found["engine_drifts"]) == ({}, [])
     assert found["seconds"] >= 0.1
     tiers = {row["tier"]: row for row in found["tiers"]}
     pools = {row["pool"]: row for row in found["pools"]}

@@ -12,6 +12,7 @@ from billing.metrics import BillingMetrics
 from cli.top.counters import (
     OUTPUT_CLASSES,
     Counter,
+    Drift,
     PageUnreadable,
     Report,
     Sample,
@@ -62,6 +63,9 @@ tokenworks_power_valid{pool="b"} 0.0
 tokenworks_sandbox 1.0
 tokenworks_counting_behind_seconds 0.25
 tokenworks_quarantine_held 3.0
+tokenworks_source_heard_timestamp_seconds{source="envoy"} 1.7956e+09
+tokenworks_engine_drift_ppm{kind="output",model="m",pool="a",window="1d"} -250.0
+tokenworks_engine_drift_ppm{kind="output",model="m",pool="a",window="1h"} 9.0
 process_open_fds NaN
 """,
         read_seconds=4.0,
@@ -79,6 +83,8 @@ process_open_fds NaN
         power_valid={"a": True, "b": False},
         behind_seconds=0.25,
         quarantine_held=3,
+        sources_heard={"envoy": 1.7956e9},
+        drifts_ppm={Drift("a", "m", "output"): -250.0},
     )
 
 
@@ -99,6 +105,8 @@ def test_parse__page_of_the_meter() -> None:
     metrics.sandbox.set(1)
     metrics.quarantine_held.set(3)
     metrics.counting_behind.set(0.5)
+    metrics.source_heard.labels("span").set(1.5e9)
+    metrics.engines.drift_ppm.labels("a", "m", "output", "1d").set(-7)
     sample = parse_page(generate_latest(metrics.registry).decode(), read_seconds=0.0)
     assert sample.started is not None
     assert sample == Sample(
@@ -116,6 +124,8 @@ def test_parse__page_of_the_meter() -> None:
         power_valid={"a": True},
         behind_seconds=0.5,
         quarantine_held=3,
+        sources_heard={"span": 1.5e9},
+        drifts_ppm={Drift("a", "m", "output"): -7.0},
     )
 
 

@@ -13,6 +13,9 @@ from cli.top.watch import Frame, Silence
 from tests.cli.top.fake_metrics import FACTORY, Flow, write_page
 
 SILENT = Silence(since_ms=1_790_000_000_000, reason="connection refused")
+DRIFT = 'tokenworks_engine_drift_ppm{pool="%s",model="%s",kind="output",window="1d"} %d'
+HEARD = 'tokenworks_source_heard_timestamp_seconds{source="%s"} %d'
+SOURCES = ("proxy", "litellm", "envoy", "cloud_events", "asgi", "span", "log")
 OTHER_MONEY = 'tokenworks_revenue_total{tier="%s",pool="rubin",currency="%s"} %f'
 
 
@@ -66,6 +69,7 @@ FRAMES = {
     ),
     "invalid": _frame(invalid=("b200",)),
     "unpriced": _frame(further=('tokenworks_unpriced_tokens_total{tier="free"} 900',)),
+    "sources": _frame(further=(*(HEARD % (name, 1) for name in SOURCES), DRIFT % ("a", "m", -9))),
     "measuring": _frame(count=1),
     "no power": _frame(flows={("high", ""): (10, 20, 0.0, 0.0)}, invalid=("",)),
     "many": _frame(flows={(f"tier-{n:03}", f"pool-{n:03}"): (n, n, n, n) for n in range(90)}),
@@ -221,6 +225,23 @@ def test_screen__quality() -> None:
     shown = "\n".join(_lines(_frame(further=late), columns=100))
     assert "counting 4,200 s behind · 1,200 held in quarantine" in shown
     assert "15.0 tokens/s without a price" in "\n".join(_lines(FRAMES["unpriced"], columns=140))
+
+
+def test_screen__engines_and_sources() -> None:
+    """The drift that is furthest from 0, and when each source was heard, stand below it."""
+    now = FRAMES["plain"].time_ms // 1000
+    further = (
+        DRIFT % ("h100", "m", 900),
+        DRIFT % ("h200", "", -20_400),
+        HEARD % ("envoy", now - 3),
+        HEARD % ("span", now - 1_234),
+    )
+    shown = _lines(_frame(further=further), columns=140)
+    said = "engines -2.04 % yesterday, output of all in h200 · span heard 1,234 s ago"
+    assert f"{said} · envoy heard 3 s ago" in "\n".join(shown)
+    assert "engines" not in "\n".join(_lines(FRAMES["plain"]))
+    sandbox = _lines(_frame(further=(*further[2:], "tokenworks_sandbox 1")), columns=140)
+    assert "heard" not in "\n".join(sandbox)
 
 
 @pytest.mark.parametrize(

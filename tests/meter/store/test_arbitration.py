@@ -11,12 +11,13 @@ from sqlalchemy import Engine
 
 from meter.arbiter import Settlement
 from meter.domain.errors import Unavailable
+from meter.domain.outcome import Outcome
 from meter.journal.commit import Submission
 from meter.sources.observation import Observation, Source, rank
 from meter.store.journal import JournalStore, JournalTransaction
 from meter.store.usage import UsageStore
 from tests.meter.arbitrating import Settling
-from tests.meter.observing import INPUT, OUTPUT, Reporting, seen
+from tests.meter.observing import INPUT, OUTPUT, Reporting, outcomes_of, seen
 from tests.meter.store.recording import (
     WAIT_SECONDS_MAX,
     ask,
@@ -29,7 +30,10 @@ from tests.meter.store.recording import (
 
 WAITING: Final = "SELECT count(*) FROM observations WHERE state = 1"
 CORRECTIONS: Final = "SELECT count(*) FROM corrections"
-CLAIMS: Final = "SELECT source, report_rank, token_count, correction_id FROM event_claims"
+CLAIMS: Final = (
+    "SELECT source, report_rank, token_count, correction_id FROM event_claims"
+    " WHERE source IS NOT NULL"
+)
 STATES: Final = "SELECT source, token_count, state FROM observations ORDER BY observation_id"
 SUMS: Final = "SELECT sum(input)::int, sum(output)::int, sum(request_count)::int FROM usage"
 
@@ -102,6 +106,24 @@ def test_arbitrate__choices_add_up(
     settle()
     assert sums(usage, database_url) == (10, 11, 1)
     assert {state for _, _, state in ask(database_url, STATES)} == {2, 3}
+
+
+def test_arbitrate__id_that_is_used_again(
+    journal: JournalStore, usage: UsageStore, report: Reporting, settle: Settling, database_url: str
+) -> None:
+    """A later call waits whichever source told of it, and whoever's report is counted by then."""
+    first, again = seen("c1", tokens=tokens(5), is_choice=True, arrival_ns=1), seen("e2")
+    later = seen("c2", tokens=tokens(9), is_choice=True, arrival_ns=2)
+    commit(journal, report(first))
+    commit(journal, report(seen("e1", tokens=tokens(7)), source=Source.ENVOY))
+    settle()
+    for _ in range(2):
+        (envoy,) = commit(journal, report(again, source=Source.ENVOY))
+        (span,) = commit(journal, report(later))
+        settle()
+        assert sums(usage, database_url) == (10, 7, 1)
+        assert ask_one(database_url, "SELECT count(*) FROM quarantine WHERE outcome = 61") == 2
+    assert [*outcomes_of(envoy), *outcomes_of(span)] == [Outcome.DUPLICATE] * 2
 
 
 def test_arbitrate__killed_between_the_correction_and_its_settlement(
@@ -264,12 +286,27 @@ def draw(random_: random.Random, number: int) -> tuple[Source, Observation]:
         tokens=tokens(random_.randint(1, 4), random_.choice([10, 20])),
         quality=random_.randint(1, 3),
         is_choice=is_choice,
+        arrival_ns=random_.randrange(4) // 3,
     )
     return source, observation
 
 
+def call_of(it: Observation) -> object:
+    """Return what the reports of one call have in common."""
+    return it.arrival_ns if it.is_choice else it.report_id
+
+
 def oracle(reports: Sequence[tuple[Source, Observation]]) -> tuple[int, int]:
-    """Return the prompt and the answer that are to be counted of one request's reports."""
+    """Return the prompt and the answer that are to be counted of one request's reports.
+
+    Of each source's calls the first is looked at.
+    """
+    calls: dict[Source, object] = {}
+    reports = [
+        (source, it)
+        for source, it in reports
+        if calls.setdefault(source, call_of(it)) == call_of(it)
+    ]
     ranked = [(rank(source, quality=it.quality), source, it) for source, it in reports]
     top = max(value for value, _, _ in ranked)
     _, source, best = next(each for each in ranked if each[0] == top)

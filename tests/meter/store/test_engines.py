@@ -93,7 +93,9 @@ def test_forget__what_is_old(engine: Engine, database_url: str) -> None:
     assert ask_one(database_url, "SELECT count(*) FROM engine_intervals") == 4
     assert ask_one(database_url, "SELECT count(*) FROM engine_counters") == 2
     assert ask(database_url, "SELECT replica FROM engine_replicas WHERE replica ~ '3:'") == []
-    assert store.record(read(edge_ms, node=3, a=9), gap_ms=GAP_MS).is_new
+    again = store.record(read(edge_ms, node=3, a=9), gap_ms=GAP_MS)
+    assert again is not None
+    assert again.is_new
 
 
 def test_forget__is_no_drift(engine: Engine) -> None:

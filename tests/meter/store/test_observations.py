@@ -8,12 +8,11 @@ from meter.domain.event import Origin
 from meter.domain.outcome import Outcome
 from meter.domain.times import to_time
 from meter.journal.commit import Submission
-from meter.sources.identity import report_key, request_event_id
+from meter.sources.identity import observer_of, report_key, request_event_id
 from meter.sources.observation import Source
 from meter.sources.originals import unpack
 from meter.store.journal import JournalStore
-from meter.wire.translate import id_bytes
-from tests.meter.observing import INPUT, OUTPUT, Reporting, outcomes_of, seen
+from tests.meter.observing import INPUT, OUTPUT, PROFILE, Reporting, outcomes_of, seen
 from tests.meter.plain_events import BEGIN_MS
 from tests.meter.store.recording import ask, ask_one, commit, tokens_in_journal
 
@@ -103,7 +102,7 @@ def test_observed__event_is_found_by_its_request(report: Reporting) -> None:
     assert submission.batch.event_ids is not None
     assert [row.tobytes() for row in submission.batch.event_ids] == [
         request_event_id("q", attempt=2),
-        id_bytes("t"),
+        report_key(observer_of(Source.SPAN, profile=PROFILE), report_id=b"t"),
     ]
 
 
@@ -124,7 +123,8 @@ def test_observed__originals_are_kept_with_what_is_new(
     (original,) = unpack(body)
     assert original.usage == usage
     assert original.event_id == request_event_id("q1", attempt=0)
-    assert original.report_key == report_key(Source.SPAN, report_id=id_bytes("s"))
+    observer = observer_of(Source.SPAN, profile="vllm_span/1")
+    assert original.report_key == report_key(observer, report_id=b"s")
 
 
 def test_observed__originals_of_what_is_set_aside_are_kept(

@@ -1,5 +1,6 @@
 """Whatever order reports come in: each request once, the rest beside it; held against an oracle."""
 
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -18,24 +19,35 @@ from meter.domain.errors import StoreRefusal
 from meter.domain.event import SetAside
 from meter.domain.outcome import Outcome
 from meter.journal.commit import Submission, commit_group
-from meter.sources.identity import event_key, report_key, request_event_id
+from meter.sources.identity import distinct_id, event_key, request_event_id
 from meter.sources.observation import Source
 from meter.store.journal import JournalStore
-from meter.wire.translate import id_bytes
-from tests.meter.observing import INPUT, Reporting, outcomes_of, seen
+from meter.wire.reported import observation_keys
+from tests.meter.observing import INPUT, PROFILE, Reporting, outcomes_of, seen
 from tests.meter.store.recording import WAIT_SECONDS_MAX, ask, commit, now_ms, origin_of, owner
+from tokenworks.meter.v1 import usage_pb2
 
 _SOURCES: Final = (Source.PROXY, Source.ENVOY, Source.SPAN)
+# The first number that is a choice, and how many of them are of one call.
+_CHOICES: Final = 2
 _EXAMPLES: Final = count()
 REPORTING: Final = Reporting()
 
 
 class Said(NamedTuple):
-    """One report: of which request, by whom, and which of theirs."""
+    """One report: of which request, by whom, and which of theirs; 0 and 1 are no choices.
+
+    The others are choices, two and two of one call.
+    """
 
     request: int
     source: Source
     number: int
+
+    @property
+    def call(self) -> int:
+        """Which of the source's calls of the request it is of."""
+        return self.number if self.number < _CHOICES else _CHOICES + self.number // _CHOICES
 
     @property
     def tokens(self) -> int:
@@ -49,23 +61,32 @@ class Said(NamedTuple):
 
 @dataclass
 class Oracle:
-    """The rule in plain words: the first report counts, each other one is kept once."""
+    """The rule in plain words: the first report counts, each other one is kept once.
+
+    Of each source the first call is of the request; reports of its others are set aside.
+    """
 
     counted: dict[int, Said] = field(default_factory=dict)
+    calls: dict[tuple[int, Source], int] = field(default_factory=dict)
     evidence: set[Said] = field(default_factory=set)
+    reused: set[Said] = field(default_factory=set)
 
     def take(self, said: Said) -> Outcome:
         """Return what becomes of a report."""
+        call = self.calls.setdefault((said.request, said.source), said.call)
         if said.request not in self.counted:
             self.counted[said.request] = said
             return Outcome.RECORDED
-        if said == self.counted[said.request] or said in self.evidence:
+        if said == self.counted[said.request] or said in self.evidence | self.reused:
             return Outcome.DUPLICATE
+        if said.call != call:
+            self.reused.add(said)
+            return Outcome.REQUEST_ID_REUSED
         self.evidence.add(said)
         return Outcome.OBSERVED
 
 
-_SAID: Final = st.builds(Said, st.integers(0, 3), st.sampled_from(_SOURCES), st.integers(0, 1))
+_SAID: Final = st.builds(Said, st.integers(0, 3), st.sampled_from(_SOURCES), st.integers(0, 5))
 
 
 @st.composite
@@ -96,6 +117,8 @@ def submission_of(source: Source, found: Sequence[Said], *, example: int) -> Sub
                 said.report_id(example),
                 request_id=f"{example}:{said.request}",
                 tokens={INPUT: said.tokens},
+                is_choice=said.number >= _CHOICES,
+                arrival_ns=said.call,
             )
             for said in found
         ),
@@ -147,13 +170,51 @@ def check_database(database_url: str, *, example: int, oracle: Oracle) -> None:
     expected = {
         (
             event_key("", event_id=ids[said.request]),
-            report_key(said.source, report_id=id_bytes(said.report_id(example))),
+            key_of(said, example=example),
             said.tokens,
         )
         for said in oracle.evidence
     }
     keys = {event_key("", event_id=each) for each in ids.values()}
     assert {row: n for row, n in kept.items() if row[0] in keys} == dict.fromkeys(expected, 1)
+    aside = Counter(
+        (source, event.event_id, event.request_id, event.tokens[0].count)
+        for source, event in set_aside(database_url)
+        if event.request_id.startswith(f"{example}:")
+    )
+    assert aside == Counter(
+        (
+            said.source,
+            str(uuid.UUID(bytes=(key := key_of(said, example=example)))),
+            distinct_id(f"{example}:{said.request}", report=key, chars_max=256),
+            said.tokens,
+        )
+        for said in oracle.reused
+    )
+
+
+def key_of(said: Said, *, example: int) -> bytes:
+    """Return the key of a report."""
+    (key,) = observation_keys(
+        [
+            seen(
+                said.report_id(example),
+                is_choice=said.number >= _CHOICES,
+                arrival_ns=said.call,
+            )
+        ],
+        source=said.source,
+        profile=PROFILE,
+    )
+    return key
+
+
+def set_aside(database_url: str) -> Iterator[tuple[int, usage_pb2.UsageEvent]]:
+    """Yield who reported what is in quarantine, and the event as it is kept."""
+    for source, payload in ask(
+        database_url, "SELECT source, payload FROM quarantine WHERE outcome = 61"
+    ):
+        yield source, usage_pb2.UsageEvent.FromString(payload)
 
 
 def recorded(database_url: str) -> Iterator[tuple[bytes, int]]:
@@ -167,7 +228,7 @@ def recorded(database_url: str) -> Iterator[tuple[bytes, int]]:
 def test_observed__two_servers_at_once(servers: list[JournalStore], database_url: str) -> None:
     """Both take every report at the same time: each request is counted by one of its reports."""
     example, random = next(_EXAMPLES), Random(8)
-    everything = [Said(r, s, n) for r in range(4) for s in _SOURCES for n in range(2)]
+    everything = [Said(r, s, n) for r in range(4) for s in _SOURCES for n in range(6)]
 
     def work(server: int, order: list[Said]) -> list[tuple[Said, int]]:
         done: list[tuple[Said, int]] = []
@@ -182,11 +243,20 @@ def test_observed__two_servers_at_once(servers: list[JournalStore], database_url
         orders = [random.sample(everything, len(everything)) for _ in servers]
         running = [pool.submit(work, server, order) for server, order in enumerate(orders)]
         outcomes = [pair for it in running for pair in it.result(WAIT_SECONDS_MAX)]
-    first = {said.request: said for said, outcome in outcomes if outcome == Outcome.RECORDED}
-    oracle = Oracle(counted=first, evidence=set(everything) - set(first.values()))
-    assert Counter(outcome for _, outcome in outcomes) == {
-        Outcome.RECORDED: 4,
-        Outcome.OBSERVED: len(oracle.evidence),
-        Outcome.DUPLICATE: len(everything),
+    new = {said: outcome for said, outcome in outcomes if outcome != Outcome.DUPLICATE}
+    assert Counter(said for said, _ in outcomes) == Counter([*everything, *everything])
+    assert Counter(new.keys()) == Counter(everything)
+    oracle = Oracle(
+        counted={said.request: said for said, it in new.items() if it == Outcome.RECORDED},
+        evidence={said for said, it in new.items() if it == Outcome.OBSERVED},
+        reused={said for said, it in new.items() if it == Outcome.REQUEST_ID_REUSED},
+    )
+    of_requests = {
+        (it.request, it.source, it.call) for it in {*oracle.counted.values(), *oracle.evidence}
+    }
+    assert len(oracle.counted) == 4
+    assert len(of_requests) == 4 * len(_SOURCES), "of each source one call is of a request"
+    assert oracle.reused == {
+        it for it in everything if (it.request, it.source, it.call) not in of_requests
     }
     check_database(database_url, example=example, oracle=oracle)

@@ -9,6 +9,7 @@ import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +35,14 @@ from tokenworks.meter.v1.energy_service_pb2 import (
     SetFactoryRequest,
 )
 from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
+from tokenworks.meter.v1.meter_service_pb2 import RecordUsageRequest
 from tokenworks.meter.v1.meter_service_pb2_grpc import MeterServiceStub
 
 MINUTE = timedelta(minutes=1)
 DAY = timedelta(days=1)
 STREAM_SECONDS_MAX = 900
+# Requests of a minute that several report.
+OBSERVED_COUNT = 30
 # The site that has a meter of its own.
 METERED_SITE = "oslo"
 
@@ -155,6 +159,7 @@ class Life:
                 self._advance()
                 self._mishap(minute)
                 self._stream(talks, served=served, sequence=minute)
+                self._observe(served)
                 self._read_energy(skipped=down)
                 self._wait_until_settled()
                 self._scrape()
@@ -177,6 +182,16 @@ class Life:
         for talk in talks.values():
             talk.hear()
         self._wait_until_counted(sum(each.request_count for each in served))
+
+    def _observe(self, served: Sequence[Served]) -> None:
+        """Some more requests, each reported by its engine and by the gateway before it."""
+        events = list(islice(self._events(served), OBSERVED_COUNT))
+        for each in events:
+            each.request_id = each.event_id
+        for source in (usage_pb2.SOURCE_SPAN, usage_pb2.SOURCE_ENVOY):
+            request = RecordUsageRequest(events=events, source=source)
+            self.session.call("RecordUsage", request)
+        self._wait_until_counted(len(events))
 
     def _events(self, served: Sequence[Served]) -> Iterator[usage_pb2.UsageEvent]:
         drawn = random.Random(self.world.now.timestamp())

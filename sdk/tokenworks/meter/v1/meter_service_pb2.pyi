@@ -585,6 +585,7 @@ class QuarantineEntry(_message.Message):
     KEY_ID_FIELD_NUMBER: _builtins.int
     EVENT_FIELD_NUMBER: _builtins.int
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SOURCE_FIELD_NUMBER: _builtins.int
     quarantine_id: _builtins.int
     """Name of the entry."""
     outcome: _outcome_pb2.Outcome.ValueType
@@ -601,6 +602,8 @@ class QuarantineEntry(_message.Message):
     """Id of the API key that brought it."""
     size_bytes: _builtins.int
     """Size of the kept bytes."""
+    source: _usage_pb2.Source.ValueType
+    """Who reported the event, where several may; else unspecified."""
     @_builtins.property
     def received_time(self) -> _timestamp_pb2.Timestamp:
         """When it was received."""
@@ -622,10 +625,11 @@ class QuarantineEntry(_message.Message):
         key_id: _builtins.str = ...,
         event: _usage_pb2.UsageEvent | None = ...,
         size_bytes: _builtins.int = ...,
+        source: _usage_pb2.Source.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "received_time", b"received_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "index", b"index", "key_id", b"key_id", "outcome", b"outcome", "producer", b"producer", "quarantine_id", b"quarantine_id", "received_time", b"received_time", "sequence", b"sequence", "size_bytes", b"size_bytes", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "index", b"index", "key_id", b"key_id", "outcome", b"outcome", "producer", b"producer", "quarantine_id", b"quarantine_id", "received_time", b"received_time", "sequence", b"sequence", "size_bytes", b"size_bytes", "source", b"source", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

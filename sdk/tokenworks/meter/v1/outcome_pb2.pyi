@@ -47,8 +47,9 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     not.
     """
     OUTCOME_REPORT_DOUBTFUL: _Outcome.ValueType  # 15
-    """Another source may have reported the same request, and nothing tells whether it has. Release it when none did; the
-    file of sources can say that none ever does.
+    """Another source may have reported the same request, and nothing tells whether it has; or it was read by a table that
+    was never seen to be right. Release it when none did and its counts are right; the file of sources can say that they
+    always are.
     """
     OUTCOME_ACCOUNT_UNKNOWN: _Outcome.ValueType  # 20
     """No account has this id."""
@@ -78,6 +79,10 @@ class _OutcomeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Outcome.Value
     """The classes do not sum to the reported count."""
     OUTCOME_CONFLICT: _Outcome.ValueType  # 60
     """This id was recorded before with other content."""
+    OUTCOME_REQUEST_ID_REUSED: _Outcome.ValueType  # 61
+    """The same source has reported another request of this id: a caller who sends one id again, or a
+    retry. It is kept under an id of its own, by which it is counted if it is released.
+    """
 
 class Outcome(_Outcome, metaclass=_OutcomeEnumTypeWrapper):
     """What the meter did with an event. Numbers are never reused. Where several apply, the one that is written first below
@@ -109,8 +114,9 @@ OUTCOME_BATCH_DOUBTFUL: Outcome.ValueType  # 14
 not.
 """
 OUTCOME_REPORT_DOUBTFUL: Outcome.ValueType  # 15
-"""Another source may have reported the same request, and nothing tells whether it has. Release it when none did; the
-file of sources can say that none ever does.
+"""Another source may have reported the same request, and nothing tells whether it has; or it was read by a table that
+was never seen to be right. Release it when none did and its counts are right; the file of sources can say that they
+always are.
 """
 OUTCOME_ACCOUNT_UNKNOWN: Outcome.ValueType  # 20
 """No account has this id."""
@@ -140,4 +146,8 @@ OUTCOME_COUNT_MISMATCH: Outcome.ValueType  # 52
 """The classes do not sum to the reported count."""
 OUTCOME_CONFLICT: Outcome.ValueType  # 60
 """This id was recorded before with other content."""
+OUTCOME_REQUEST_ID_REUSED: Outcome.ValueType  # 61
+"""The same source has reported another request of this id: a caller who sends one id again, or a
+retry. It is kept under an id of its own, by which it is counted if it is released.
+"""
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
