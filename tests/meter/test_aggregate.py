@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meter import segment
-from meter.counting.aggregate import UsageDelta, aggregate
+from meter.counting.aggregate import UsageDelta, aggregate, merge
 from meter.domain.event import Origin
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.tokens import BAND_EDGES
@@ -103,7 +103,11 @@ def test_aggregate__split_and_order_do_not_matter(
     parts = [shuffled[a:b] for a, b in zip(starts, ends, strict=True) if a < b]
     whole = without_zeros(to_sums(aggregate([to_segment(events)])))
     assert without_zeros(to_sums(aggregate([to_segment(part) for part in parts]))) == whole
-    assert without_zeros(to_sums(*(aggregate([to_segment(part)]) for part in parts))) == whole
+    deltas = [aggregate([to_segment(part)]) for part in parts]
+    assert without_zeros(to_sums(*deltas)) == whole
+    merged = merge(deltas)
+    assert without_zeros(to_sums(merged)) == whole
+    assert len(merged) == len(add_slowly(events)), "each key comes once"
 
 
 @given(

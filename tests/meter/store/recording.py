@@ -3,7 +3,7 @@
 import contextlib
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final
 
 import psycopg
@@ -219,12 +219,17 @@ class Heard:
             self.tokens[int(number)] += int(counts.sum())
 
 
-def follow(usage: UsageStore, *, heard: Heard | None = None) -> Follower:
+def follow(
+    usage: UsageStore,
+    *,
+    heard: Heard | None = None,
+    monotonic_seconds: Callable[[], float] = lambda: 0.0,
+) -> Follower:
     """Return a follower that was not started."""
     return Follower(
         usage,
         now_ms=now_ms,
-        monotonic_seconds=lambda: 0.0,
+        monotonic_seconds=monotonic_seconds,
         on_counted=(heard or Heard()).hear,
     )
 

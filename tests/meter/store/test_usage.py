@@ -1,5 +1,6 @@
 """Counting on a real Postgres: usage is the journal's sum, and a cut never changes."""
 
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
@@ -61,6 +62,32 @@ def test_count__usage_is_the_journal(
     assert heard.tokens == {INPUT: 40_022}
     assert ask_one(database_url, WATERMARK) == 4
     assert usage.lag() == (0, None)
+
+
+def test_count__a_round_has_many_parts(
+    usage: UsageStore, journal: JournalStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All that is there is one transaction's, however many parts it is read in."""
+    monkeypatch.setattr("meter.counting.follower.GROUP_EVENTS_MAX", 2)
+    for count in (1, 2, 5, 1, 1):
+        record(journal, *[1] * count)
+    heard = Heard()
+    assert follow(usage, heard=heard).count_once() == 10
+    assert ask(database_url, "SELECT sum(input), sum(request_count) FROM usage") == [(10, 10)]
+    assert heard.tokens == {INPUT: 10}
+    assert ask_one(database_url, WATERMARK) == 5
+
+
+def test_count__a_round_ends_in_time(
+    usage: UsageStore, journal: JournalStore, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After its two seconds a round counts what it has, and the next one goes on behind it."""
+    monkeypatch.setattr("meter.counting.follower.GROUP_EVENTS_MAX", 1)
+    for count in (1, 2, 3):
+        record(journal, *[1] * count)
+    follower = follow(usage, monotonic_seconds=itertools.count(step=2.0).__next__)
+    assert [follower.count_once() for _ in range(4)] == [1, 2, 3, 0]
+    assert ask(database_url, "SELECT sum(input), sum(request_count) FROM usage") == [(6, 6)]
 
 
 def test_count__goes_in_order_and_in_portions(
