@@ -110,13 +110,6 @@ def test_record_usage__reports_classes_and_totals(
     assert (event["account"], event["attempt"]) == ("acme", 2)
 
 
-class Untold:
-    """An object that tells nothing of itself."""
-
-    def __getattr__(self, name: str) -> object:
-        raise LookupError(name)
-
-
 @pytest.mark.parametrize("source", [None, "proxy"])
 def test_record__usage_object(
     fake_meter: FakeMeter, make_client: MakeClient, source: str | None
@@ -124,7 +117,7 @@ def test_record__usage_object(
     """A client with a source sends it beside the counts, whose event it never costs."""
     client = make_client(source=source)
     usage = {"prompt_tokens": 10, "completion_tokens": 5}
-    for said in (usage, Untold(), "a text"):
+    for said in (usage, Hostile(), "a text"):
         assert client.record(input=10, output=5, usage=said, profile="openai", request_id="r")
     assert client.flush(WAIT_SECONDS)
     first, *others = fake_meter.events
