@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 from meter import energy_metrics, engine_metrics
 from meter.domain.limits import LAG_SAMPLES_MAX
 from meter.domain.metric import Entry
+from meter.domain.outcome import Outcome
 from meter.energy_metrics import EnergyMetrics
 from meter.engine_metrics import EngineMetrics
 from meter.series import TRUNCATED, Exposition
@@ -318,6 +319,9 @@ class Metrics:
         self.requests = page.counter(REQUESTS)
         self.report_lag = page.counted_histogram(REPORT_LAG, buckets=LAG_SECONDS)
         self.events = page.counter(REPORTS)
+        # Of a series that begins with its first event, Prometheus sees no increase, and no alert
+        # would tell of that one.
+        self.events.labels(Outcome.REQUEST_ID_REUSED.name)
         self.observations = page.counter(OBSERVATIONS)
         self.observation_conflicts = page.counter(CONFLICTS)
         self.observations_waiting = page.plain_gauge(WAITING)

