@@ -3,7 +3,7 @@
 import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import grpc
 from google.rpc import error_details_pb2, status_pb2
@@ -203,9 +203,11 @@ def to_planes(events: Sequence[usage_pb2.UsageEvent]) -> usage_pb2.UsagePlanes:
     form.end_offset_ms.CopyFrom(to_plane([end - ends[0] for end in ends]))
     for name in ("duration_ms", "finish", "quality", "attempt"):
         getattr(form, name).CopyFrom(to_plane([getattr(item, name) for item in events]))
-    for name in ("reported_input_count", "reported_output_count"):
-        said = [getattr(item, name) if item.HasField(name) else -1 for item in events]
-        getattr(form, name).CopyFrom(to_plane(said))
+    names: tuple[Literal["reported_input_count", "reported_output_count"], ...]
+    names = ("reported_input_count", "reported_output_count")
+    for reported in names:
+        said = [getattr(item, reported) if item.HasField(reported) else -1 for item in events]
+        getattr(form, reported).CopyFrom(to_plane(said))
     form.request_id.extend(item.request_id for item in events)
     for number in sorted({count.token_class for item in events for count in item.tokens}):
         counts = [
