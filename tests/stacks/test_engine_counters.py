@@ -1,19 +1,19 @@
 """llama.cpp's own counters, on the page of its own server, beside what was metered of it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
 
+from meter.engines.page import read_page
 from tests.acceptance.counted import wait_until
 from tests.client.asgi_server import serving
 from tests.postgres import Cluster
 from tests.running_meter import RunningMeter, running_meter_on
 from tests.stacks.drifting import Quarters, settings_before
 from tests.stacks.gguf import write_gguf
-from tests.stacks.recorded import recorded_events
 from tests.stacks.test_llama_cpp import LlamaServer, ask
 from tests.wire.session import Session
 from tokenworks.client import Meter
@@ -66,35 +66,41 @@ def test_drift__of_a_real_engine(
     ) as client:
         server = LlamaServer(engine)
         with serving(UsageMiddleware(server, meter=client)) as port:
-            shown = {
-                "cold": ask(port, "cold", _LONG),
-                "cached": ask(port, "cached", _LONG),
-                "stream": ask(port, "stream", "hello", stream=True),
-            }
-            # The end of a stream is reported after its caller has it.
-            wait_until(
-                lambda: recorded_events(meter.database_url).keys() == shown.keys(),
-                seconds_max=60,
-                what="each request is reported",
-            )
-            found = quarters.read()
-            assert all(engines == metered for engines, metered in found.values()), found
-            made = {
-                "uncached_prompt": sum(_uncached(usage) for usage in shown.values()),
-                "output": sum(usage["completion_tokens"] for usage in shown.values() if usage),
-            }
-            assert {kind: engines for kind, (engines, _) in found.items()} == made
+            shown = [
+                ask(port, "cold", _LONG),
+                ask(port, "cached", _LONG),
+                ask(port, "stream", "hello", stream=True),
+            ]
+            made = _sum(shown)
+            _wait_until_shown(engine, made)
+            quarters.pass_on()
+            quarters.wait_for(made, metered=made)
         with serving(server) as port:
-            kept = ask(port, "kept", "a story, of which nobody is told")
-        found = quarters.read()
-        assert kept is not None
-        assert {kind: engines - metered for kind, (engines, metered) in found.items()} == {
-            "uncached_prompt": _uncached(kept),
-            "output": kept["completion_tokens"],
-        }
+            kept = _sum([ask(port, "kept", "a story, of which nobody is told")])
+        all_made = {kind: count + kept[kind] for kind, count in made.items()}
+        _wait_until_shown(engine, all_made)
+        quarters.pass_on()
+        quarters.wait_for(all_made, metered=made)
 
 
-def _uncached(usage: Any) -> int:  # noqa: ANN401 - as it came
-    cached: int = usage["prompt_tokens_details"]["cached_tokens"]
-    prompt: int = usage["prompt_tokens"]
-    return prompt - cached
+def _wait_until_shown(
+    engine: Any,  # noqa: ANN401 - it has no types
+    tokens: Mapping[str, int],
+) -> None:
+    """Wait until the page is as far as the engine's answers are."""
+
+    def is_shown() -> bool:
+        found = read_page(engine.handle_metrics()).counters.values()
+        return {it.kind.value: it.tokens for it in found} == tokens
+
+    wait_until(is_shown, seconds_max=60, what=f"the page shows {tokens}")
+
+
+def _sum(shown: Sequence[Mapping[str, Any] | None]) -> Mapping[str, int]:
+    """Return what an engine's counters gained by the usage that callers were shown."""
+    told = [usage for usage in shown if usage is not None]
+    cached = sum(usage["prompt_tokens_details"]["cached_tokens"] for usage in told)
+    return {
+        "uncached_prompt": sum(usage["prompt_tokens"] for usage in told) - cached,
+        "output": sum(usage["completion_tokens"] for usage in told),
+    }
