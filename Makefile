@@ -54,7 +54,7 @@ test: $(INSTALLED) ## Run the tests that need nothing but .venv (Postgres comes 
 
 .PHONY: test-stacks
 test-stacks: stacks ## Run the tests against heavy real components, and install those
-	$(BIN)/pytest -m stacks $(ARGS)
+	$(BIN)/pytest -m stacks $(SHARED) $(ARGS)
 	TOKENWORKS_TEST_PG_BIN=$(PG_OLDEST) \
 	  $(BIN)/pytest -m "not stacks" $(SHARED) $(TOUCHING_SQL) $(ARGS)
 

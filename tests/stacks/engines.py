@@ -95,12 +95,12 @@ def main() -> int:
     wanted = parser.parse_args()
     with tempfile.TemporaryDirectory() as name, _running_meter(Path(name)) as (meter, url):
         Session(meter).create_account("acme")
-        port, folder = _free_port(), Path(name)
+        port, folder = free_port(), Path(name)
         write_model(folder / "tiny")
-        make = _dynamo if wanted.engine == "dynamo" else _sglang
+        make = _dynamo if wanted.engine == "dynamo" else sglang
         engine = make(str(wanted.python), meter=meter, folder=folder, port=port)
-        with _running(engine, folder=folder, port=port):
-            told = {each: _ask(port, each, CASES[each]) for each in CASES}
+        with running(engine, folder=folder, port=port):
+            told = {each: ask(port, each, CASES[each]) for each in CASES}
             seen = {each: it for each, it in told.items() if each not in engine.unseen}
             try:
                 wait_until(
@@ -135,15 +135,18 @@ def _check(name: str, told: Mapping[str, int], events: Sequence[Recorded]) -> It
         yield f"{name}: {prompt} and {generated} instead of {dict(told)}"
 
 
-def _ask(port: int, name: str, case: Case) -> Mapping[str, int]:
-    """Return the counts of which the caller was told, none where it has left."""
+def ask(port: int, name: str, case: Case, *, is_sampled: bool = False) -> Mapping[str, int]:
+    """Return the counts of which the caller was told, none where it has left.
+
+    Not sampled is what no span is made of, unless the engine's sampler says `always_on`.
+    """
     connection = HTTPConnection("127.0.0.1", port, timeout=180)
     trace = name.encode().hex()[:32].ljust(32, "0")
     connection.request("POST", case.path, json.dumps({"model": "tiny", **case.body}), headers={
         "Content-Type": "application/json", "X-Request-Id": name,
         "X-Dynamo-Session-Id": f"one-{name}", "X-Dynamo-Parent-Session-Id": "acme",
         "Tracestate": f"tokenworks=acme:high:{name}",
-        "Traceparent": f"00-{trace}-{trace[:15]}1-00",
+        "Traceparent": f"00-{trace}-{trace[:15]}1-0{is_sampled:d}",
     })  # fmt: skip
     answer = connection.getresponse()
     assert answer.status == 200, answer.read()
@@ -188,7 +191,10 @@ def _dynamo(python: str, *, meter: RunningMeter, folder: Path, port: int) -> Eng
     )
 
 
-def _sglang(python: str, *, meter: RunningMeter, folder: Path, port: int) -> Engine:
+def sglang(
+    python: str, *, meter: RunningMeter, folder: Path, port: int, sampler: str = "always_on"
+) -> Engine:
+    """An SGLang with the model in the folder, which shows its counters and reports by spans."""
     return Engine(
         programs=[
             (
@@ -198,13 +204,13 @@ def _sglang(python: str, *, meter: RunningMeter, folder: Path, port: int) -> Eng
                 "--attention-backend", "torch_native", "--sampling-backend", "pytorch",
                 "--grammar-backend", "none", "--context-length", "2048",
                 "--max-total-tokens", "8192", "--disable-overlap-schedule",
-                "--skip-server-warmup", "--enable-cache-report",
+                "--skip-server-warmup", "--enable-cache-report", "--enable-metrics",
                 "--enable-trace", "--otlp-traces-endpoint", meter.otlp_grpc,
             )
         ],
         environment={
             "SGLANG_USE_CPU_ENGINE": "1",
-            "OTEL_TRACES_SAMPLER": "always_on",
+            "OTEL_TRACES_SAMPLER": sampler,
             "OTEL_EXPORTER_OTLP_HEADERS": f"authorization=Bearer%20{meter.api_key}",
         },
     )  # fmt: skip
@@ -225,7 +231,8 @@ def _running_meter(folder: Path) -> Iterator[tuple[RunningMeter, str]]:
 
 
 @contextmanager
-def _running(engine: Engine, *, folder: Path, port: int) -> Iterator[None]:
+def running(engine: Engine, *, folder: Path, port: int) -> Iterator[None]:
+    """The engine for the time of the block, from when it serves; its log stays in `build`."""
     log = folder / "engine.log"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **engine.environment}
     with ExitStack() as running, log.open("wb") as output:
@@ -263,7 +270,8 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
     process.wait(timeout=60)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port on which nobody listens just now."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port: int = free.getsockname()[1]
     return port

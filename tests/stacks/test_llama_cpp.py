@@ -95,11 +95,11 @@ def test_answers__of_a_real_engine(
     middleware = UsageMiddleware(LlamaServer(engine), meter=meter)
     with serving(middleware) as port:
         shown = {
-            "body": _ask(port, "body", _LONG),
-            "body-again": _ask(port, "body-again", _LONG),
-            "stream": _ask(port, "stream", "hello", stream=True),
+            "body": ask(port, "body", _LONG),
+            "body-again": ask(port, "body-again", _LONG),
+            "stream": ask(port, "stream", "hello", stream=True),
         }
-        without = _ask(port, "not-asked", "hello", stream=True, options={})
+        without = ask(port, "not-asked", "hello", stream=True, options={})
     assert without is None
     assert middleware.counts == AnswerCounts(reported=3, without_usage=1)
     assert meter.flush(30)
@@ -111,7 +111,7 @@ def test_answers__of_a_real_engine(
     assert events["stream"][0].model == "tiny"
 
 
-def _ask(
+def ask(
     port: int,
     name: str,
     prompt: str,

@@ -42,6 +42,7 @@ import psycopg
 from tests.acceptance.counted import wait_until
 from tests.postgres import running_cluster
 from tests.running_meter import RunningMeter, running_meter_on
+from tests.stacks.engines import free_port
 from tests.stacks.envoy import CALLERS, running_envoy
 from tests.stacks.recorded import Recorded, recorded_events
 from tests.stacks.tiny_model import write_model
@@ -140,7 +141,9 @@ def main() -> int:
     ):
         Session(meter).create_account("acme")
         with (
-            _running_vllm(given.vllm, meter=meter, folder=Path(name), flags=flags) as engine,
+            running_vllm(
+                given.vllm, meter=meter, folder=Path(name), port=free_port(), flags=flags
+            ) as engine,
             _edge(engine, meter=meter, folder=Path(name), is_envoy=given.envoy) as address,
         ):
             asked = {case_name: _ask(address, case_name, CASES[case_name]) for case_name in CASES}
@@ -236,19 +239,24 @@ def _edge(engine: str, *, meter: RunningMeter, folder: Path, is_envoy: bool) -> 
 
 
 @contextmanager
-def _running_vllm(
-    program: Path, *, meter: RunningMeter, folder: Path, flags: Sequence[str]
+def running_vllm(
+    program: Path,
+    *,
+    meter: RunningMeter,
+    folder: Path,
+    port: int,
+    flags: Sequence[str] = (),
+    sampler: str = "always_on",
 ) -> Iterator[str]:
+    """A vLLM that reports by its spans, from when it serves; its log stays in `build`."""
     write_model(folder / "tiny")
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
     own = {
         "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_NO_USAGE_STATS": "1", "HF_HUB_OFFLINE": "1",
         "TOKENWORKS_SERVER": meter.target, "TOKENWORKS_API_KEY": meter.api_key,
         "TOKENWORKS_PRODUCER": "vllm", "TOKENWORKS_TIER": "high",
         "OTEL_EXPORTER_OTLP_TRACES_HEADERS": f"authorization=Bearer%20{meter.api_key}",
         "OTEL_RESOURCE_ATTRIBUTES": "tokenworks.tier=high,tokenworks.model=tiny",
-        "OTEL_TRACES_SAMPLER": "always_on",
+        "OTEL_TRACES_SAMPLER": sampler,
     }  # fmt: skip
     command = [
         str(program), "serve", str(folder / "tiny"), "--served-model-name", "tiny",

@@ -65,6 +65,7 @@ def test_read_spans__of_several_answers(request_id: str, prompt: int, generated:
     """SGLang tells a prompt again with each answer: it counts once, as its caller was told."""
     parts = [it for it in _seen() if it.request_id == request_id]
     assert all(it.is_choice for it in parts)
+    assert len({it.arrival_ns for it in parts}) == 1, "else they would be taken for several calls"
     sums = {number: sum(it.tokens.get(number, 0) for it in parts) for number in TokenClass}
     assert sums[INPUT] + sums[CACHE_READ] == prompt
     assert sums[OUTPUT] == generated
