@@ -35,7 +35,8 @@ PROFILES: Final = (
         },
         model_label="model_name",
     ),
-    # Both grow when a request ends, also one that is given up.
+    # Both grow when a request ends, also one that is given up, and are not there before the first.
+    # A request for n answers counts its prompt n + 1 times: it is read once ahead of them.
     EngineProfile(
         name="sglang/1",
         prefix="sglang:",
@@ -54,7 +55,7 @@ PROFILES: Final = (
         },
         model_label="model_name",
     ),
-    # What it took from its cache was not processed, and is in no counter.
+    # What it took from its cache was not processed, and is counted apart, or by older ones nowhere.
     EngineProfile(
         name="llamacpp/1",
         prefix="llamacpp:",

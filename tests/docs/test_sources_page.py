@@ -33,7 +33,6 @@ VERSIONS: Final = {
     r"`xllamacpp` ([\d.]+)\)": "xllamacpp",
     r"uvicorn ([\d.]+);": "uvicorn",
     r"(?:OpenTelemetry|exporters) ([\d.]+)[, ]": "opentelemetry-sdk",
-    r"`prometheus_client` ([\d.]+),": "prometheus-client",
 }
 
 

@@ -55,10 +55,8 @@ def test_drift__of_a_real_engine(
     engine: Any,  # noqa: ANN401 - it has no types
     meter: RunningMeter,
 ) -> None:
-    """Where all is reported nothing drifts; what is kept from the meter is missing, to the token.
-
-    What came from the engine's cache is on neither side.
-    """
+    """Where all is reported nothing drifts; what is kept back is missing, to the token."""
+    # What came from the engine's cache is on neither side.
     Session(meter).create_account("acme")
     quarters = Quarters(meter)
     with Meter(

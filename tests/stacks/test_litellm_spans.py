@@ -39,10 +39,8 @@ _STOP_SECONDS_MAX = 60
 def test_litellm__exports_its_spans(
     cluster: Cluster, tmp_path: Path, tracer: Mapping[str, str]
 ) -> None:
-    """An answer of LiteLLM is on the account that its resource names, once, without its words.
-
-    Where the operator says that spans are counted, and no records.
-    """
+    """Where spans are to be counted, an answer is on its resource's account, once and wordless."""
+    # Records are set aside then.
     if not PYTHON.exists():
         pytest.skip("make stacks sets up LiteLLM")
     sources = tmp_path / "sources.toml"
