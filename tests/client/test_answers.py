@@ -15,6 +15,7 @@ from tokenworks.client.foreign import Unfit
 from tokenworks.client.vocabulary import Finish
 
 CHAT: Final = {"prompt_tokens": 9, "completion_tokens": 4}
+EMBEDDED: Final = {"prompt_tokens": 8, "total_tokens": 8}
 RESPONSES: Final = {"input_tokens": 9, "output_tokens": 4}
 FORGED: Final = {"input_tokens": 0, "output_tokens": 0}
 
@@ -128,7 +129,7 @@ BODIES: Final[Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, object] | 
              Finish.COMPLETED),
     "cut": ("openai", {"choices": [{"finish_reason": "length"}], "usage": CHAT}, CHAT,
             Finish.TRUNCATED),
-    "embeddings": ("openai", {"data": [], "usage": CHAT}, CHAT, Finish.COMPLETED),
+    "embeddings": ("openai", {"data": [], "usage": EMBEDDED}, EMBEDDED, Finish.COMPLETED),
     "no usage": ("openai", {"choices": []}, None, Finish.COMPLETED),
     "messages": ("anthropic", {"stop_reason": "max_tokens", "usage": RESPONSES}, RESPONSES,
                  Finish.TRUNCATED),
@@ -164,6 +165,13 @@ def test_body__longer_than_is_kept() -> None:
         reader.feed(raw[begin : begin + 65_536])
         assert len(reader.kept) <= limits.ANSWER_BYTES_MAX
     assert reader.read() == Answer(usage=CHAT, model="m", finish=Finish.TRUNCATED, is_whole=True)
+
+
+def test_body__longer_than_is_kept_of_embeddings() -> None:
+    """The model of many vectors is named after them, and read from the end."""
+    body = {"data": [{"embedding": [0.125] * 500_000}], "model": "m", "usage": EMBEDDED}
+    answer = _read_body("openai", [json.dumps(body).encode()])
+    assert answer == Answer(usage=EMBEDDED, model="m", finish=Finish.COMPLETED, is_whole=True)
 
 
 def test_body__longer_than_is_kept_with_a_callers_json() -> None:

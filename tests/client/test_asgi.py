@@ -11,7 +11,7 @@ from typing import Any, Final, TypeAlias
 
 import pytest
 
-from tests.client.asgi_server import Engine, Stage, ask, serving
+from tests.client.asgi_server import Engine, Stage, ask, read_body, serving
 from tests.client.conftest import MakeClient
 from tests.client.fake_meter import API_KEY, FakeMeter
 from tests.stacks.openai_server import Plan
@@ -23,6 +23,9 @@ TOKENS: Final = {
     TokenClass.INPUT: 40, TokenClass.CACHE_READ: 60, TokenClass.OUTPUT: 30, TokenClass.REASONING: 10
 }  # fmt: skip
 EDGE: Final = {"x-tokenworks-account": "acme", "x-tokenworks-tier": "high", "x-request-id": "r-1"}
+EMBEDDING: Final = (
+    Path(__file__).parents[1] / "fixtures/seen/llama-cpp-python-0.3.36-embedding.json"
+)
 FIRST_CHUNK: Final = b'"finish_reason"'
 Report: TypeAlias = Callable[..., Mapping[str, object]]
 
@@ -46,10 +49,11 @@ def report(stage: Stage, fake_meter: FakeMeter, make_client: MakeClient) -> Repo
         stream: bool = True,
         headers: Mapping[str, str] = EDGE,
         leave_after: bytes = b"",
+        path: str = "/v1/chat/completions",
         **arguments: Any,  # noqa: ANN401 - as the middleware has them
     ) -> Mapping[str, object]:
         stage.app = UsageMiddleware(app, meter=make_client(source="asgi"), **arguments)
-        stage.ask(plan, stream=stream, headers=headers, leave_after=leave_after)
+        stage.ask(plan, stream=stream, headers=headers, leave_after=leave_after, path=path)
         assert fake_meter.wait_for_events(1)
         (event,) = fake_meter.events
         return event
@@ -121,6 +125,22 @@ def test_answer__that_nobody_asked_to_count(report: Report, *, stream: bool) -> 
     event = report(Engine(continuous=False, asked=False, knows_usage=True), stream=stream)
     assert event["tokens"] == {TokenClass.INPUT: 100, TokenClass.OUTPUT: 40}
     assert event["quality"] == Quality.FINAL
+
+
+def test_answer__of_an_embedding(report: Report) -> None:
+    """What llama-cpp-python answered, whose usage has no total of what was generated, counts."""
+
+    async def embed(scope: Any, receive: Any, send: Any) -> None:  # noqa: ANN401 - ASGI's own
+        assert scope["type"] == "http"
+        await read_body(receive)
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": EMBEDDING.read_bytes()})
+
+    event = report(embed, stream=False, path="/v1/embeddings")
+    assert event["tokens"] == {TokenClass.INPUT: 2}
+    assert (event["reported_input_count"], event["reported_output_count"]) == (2, 0)
+    assert event["model"] == "tiny"
 
 
 UNREPORTED: Final[Mapping[str, tuple[Engine, Plan, bool, AnswerCounts]]] = {

@@ -24,6 +24,9 @@ PROFILES_BY_PATH: Final[Mapping[str, str]] = {
 }
 """Who made the usage object of an answer, by the path that was asked."""
 
+EMBEDDINGS: Final = "/v1/embeddings"
+"""The path whose answers generate nothing."""
+
 UNREADABLE: Final = ("unreadable_answer", "answer_too_long")
 """What an answer that cannot be read raises, as `Unfit`."""
 
@@ -106,7 +109,8 @@ class AnswerReader:
             usage, _ = json.JSONDecoder().raw_decode(text)
         except (ValueError, RecursionError) as error:
             raise Unfit(UNREADABLE[0]) from error
-        model = _MODEL.search(self._head)
+        # After an embedding's vectors the model comes, too.
+        model = _MODEL.search(self._head) or _MODEL.search(self.kept)
         return Answer(
             usage=usage,
             model="" if model is None else model[1].decode("utf-8", "replace"),
@@ -145,6 +149,13 @@ _FINISH: Final = re.compile(rb'"finish_reason"\s*:\s*"(\w+)"')
 _MODEL: Final = re.compile(rb'"model"\s*:\s*"([^"\\]{1,256})"')
 # What says that no more will come; never a text, in which the begin of a line would be escaped.
 _MARK: Final = re.compile(rb'\n(?:data: ?\[DONE\]|data: ?\{"error"|event: ?(?:error|message_stop))')
+
+
+def with_no_output(usage: Mapping[str, object]) -> Mapping[str, object]:
+    """Return the usage of an embedding with the total that OpenAI's has not: nothing generated."""
+    if usage.get("completion_tokens") is not None:
+        return usage
+    return {**usage, "completion_tokens": 0}
 
 
 def _first_with_usage(lines: bytes) -> Mapping[str, Any] | None:

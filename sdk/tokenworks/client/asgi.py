@@ -14,10 +14,12 @@ from typing import Any, Final, TypeAlias
 
 from tokenworks.client import limits
 from tokenworks.client.answers import (
+    EMBEDDINGS,
     PROFILES_BY_PATH,
     UNREADABLE,
     Answer,
     AnswerReader,
+    with_no_output,
 )
 from tokenworks.client.asgi_settings import read_callers, read_environment
 from tokenworks.client.attribution import REQUEST_ID, Attributed, Attribution, Caller
@@ -178,7 +180,8 @@ class UsageMiddleware:
             return None
         path = scope["path"]
         # Wherever it is mounted.
-        profile = PROFILES_BY_PATH.get(path[path.rfind("/v1/") :])
+        path = path[path.rfind("/v1/") :]
+        profile = PROFILES_BY_PATH.get(path)
         if profile is None:
             return None
         # What they are for us and for the app; some servers hand over what is read but once.
@@ -189,7 +192,9 @@ class UsageMiddleware:
             scope["headers"] = named(scope["headers"], attributed, new_id=new_request_id)
         # Made before the app copies the scope, so that what the engine leaves in it is seen here.
         scope.setdefault("state", {})
-        return _Exchange(scope, profile=profile, attributed=attributed)
+        exchange = _Exchange(scope, profile=profile, attributed=attributed)
+        exchange.is_embedding = path == EMBEDDINGS
+        return exchange
 
     def _look(self, exchange: "_Exchange", message: Message) -> None:
         try:
@@ -225,6 +230,8 @@ class UsageMiddleware:
         if answer is None:
             return exchange.why_unread
         usage: object = answer.usage
+        if answer.usage is not None and exchange.is_embedding:
+            usage = with_no_output(answer.usage)
         profile = exchange.profile
         if usage is None:
             usage, profile = _engine_usage(exchange.scope), "openai"
@@ -252,8 +259,8 @@ class _Exchange:
     """One request and its answer."""
 
     __slots__ = (
-        "_attributed", "_begin_time", "_is_sent", "is_left", "is_open", "profile", "reader",
-        "scope", "why_unread",
+        "_attributed", "_begin_time", "_is_sent", "is_embedding", "is_left", "is_open", "profile",
+        "reader", "scope", "why_unread",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, *, profile: str, attributed: Attributed) -> None:
@@ -263,6 +270,8 @@ class _Exchange:
         """Takes the answer, where it can be read."""
         self.why_unread = "without_usage"
         """What the exchange counts as where there is nothing to read, empty for nothing."""
+        self.is_embedding = False
+        """Whether the answer generates nothing, and says nothing of that."""
         self.is_left = False
         """Whether the caller is known to be gone."""
         self.is_open = True
