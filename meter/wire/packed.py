@@ -19,32 +19,6 @@ from meter.domain.event import Int64Array, Uint8Array
 from meter.domain.outcome import Outcome
 from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
-# What is left unread, by message: every column of numbers; and what is looked up by its bytes.
-_UNREAD: Final = {
-    "UsageColumns": (
-        "dimensions",
-        "dimensions_index",
-        "end_offset_ms",
-        "duration_ms",
-        "finish",
-        "quality",
-        "attempt",
-        "reported_input_count",
-        "reported_output_count",
-    ),
-    "TokenColumn": ("counts",),
-    "UsagePlanes": ("accounts", "services"),
-}
-_COLUMNS: Final = (
-    "dimensions_index",
-    "end_offset_ms",
-    "duration_ms",
-    "finish",
-    "quality",
-    "attempt",
-    "reported_input_count",
-    "reported_output_count",
-)
 # Optional columns by their names on the wire, and in the journal.
 EXTRA: Final = {
     "duration_ms": "duration_ms",
@@ -53,6 +27,13 @@ EXTRA: Final = {
     "attempt": "attempt",
     "reported_input_count": "reported_input",
     "reported_output_count": "reported_output",
+}
+_COLUMNS: Final = ("dimensions_index", "end_offset_ms", *EXTRA)
+# What is left unread, by message: every column of numbers; and what is looked up by its bytes.
+_UNREAD: Final = {
+    "UsageColumns": ("dimensions", *_COLUMNS),
+    "TokenColumn": ("counts",),
+    "UsagePlanes": ("accounts", "services"),
 }
 _VARINT_BYTES_MAX: Final = 10
 _NARROW_BYTES: Final = 4
