@@ -119,7 +119,7 @@ def test_secrets__stand_nowhere(talkative: RunningMeter, database_url: str, seen
             )
             try:
                 # Fails on a connection that was ended, if it is given one.
-                session.record(session.event())
+                session.record(event())
             except grpc.RpcError as error:
                 seen.texts["answer without a database"] = repr(error)
     for path in ("/metrics", "/readyz", "/healthz"):
