@@ -22,7 +22,7 @@ MakeSender: TypeAlias = Callable[[Pace], tuple[Intake, Sender]]
 
 EVENT: Final[RawEvent] = (
     0, (None,) * 7, *(1 for _ in TEXT_CLASSES), None, None, 0, Finish.COMPLETED, Quality.FINAL,
-    "", 0, None, None, None,
+    "", 0, None, None, None, None,
 )  # fmt: skip
 
 

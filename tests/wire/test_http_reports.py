@@ -7,7 +7,7 @@ import io
 import socket
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from typing import Any
 
 import pytest
@@ -127,11 +127,14 @@ def test_report__too_large(shared_meter: RunningMeter) -> None:
 
 def test_report__of_unknown_length(shared_meter: RunningMeter) -> None:
     """How long a body is has to be said before it comes."""
-    connection = http.client.HTTPConnection(shared_meter.http, timeout=20)
-    headers = {"Authorization": f"Bearer {shared_meter.api_key}", "Content-Type": BATCH}
-    connection.request("POST", PATH, body=iter([b"[]"]), headers=headers, encode_chunked=True)
-    assert connection.getresponse().status == 411
-    connection.close()
+    with closing(http.client.HTTPConnection(shared_meter.http, timeout=20)) as connection:
+        connection.putrequest("POST", PATH)
+        connection.putheader("Authorization", f"Bearer {shared_meter.api_key}")
+        connection.putheader("Content-Type", BATCH)
+        connection.putheader("Transfer-Encoding", "chunked")
+        # The answer does not wait for a body.
+        connection.endheaders()
+        assert connection.getresponse().status == 411
 
 
 def test_report__that_breaks_off(shared_meter: RunningMeter) -> None:
