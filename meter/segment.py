@@ -21,7 +21,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from meter.domain.event import DEFAULTS, SIGN, EventBatch, Int64Array, Origin
-from meter.domain.limits import COUNT_EVENTS_MAX, EVENT_ID_BYTES
+from meter.domain.limits import EVENT_ID_BYTES, SEGMENT_EVENTS_MAX
 from meter.planes import Packed, from_planes, half_bytes_of, planes_size, to_planes
 
 VERSION: Final = 1
@@ -268,7 +268,7 @@ def take(data: Packed, column: Column, *, count: int, rows: Int64Array) -> Int64
 def _count(batches: Sequence[Sequence[Any]]) -> int:
     """Return how many events there are; no more than can be, or a damaged head takes all memory."""
     count = sum(batch[-1] for batch in batches)
-    if not isinstance(count, int) or not 0 <= count <= COUNT_EVENTS_MAX:
+    if not isinstance(count, int) or not 0 <= count <= SEGMENT_EVENTS_MAX:
         raise ValueError(f"a segment of {count!r:.40} events; it is damaged")
     return count
 

@@ -129,8 +129,8 @@ GROUP_EVENTS_MAX: Final = 400_000
 GROUP_SUBMISSIONS_MAX: Final = 4_096
 # The buffer's last part, one of so many, is kept for senders that hold less than such a part of it.
 BUFFER_KEPT_PARTS: Final = 8
-# Events that the follower adds up in one transaction; bounds its memory to some hundred MiB.
-COUNT_EVENTS_MAX: Final = 2_000_000
+# Events of one segment; a head that tells of more is damaged, and would take all memory.
+SEGMENT_EVENTS_MAX: Final = 2_000_000
 # How long a server holds its shard of the journal without renewing, which it does twice a second.
 LEASE_SECONDS: Final = 4
 # Shards that there may be: as many as ever were servers at a time, and those of who died just then.
@@ -268,7 +268,7 @@ assert BATCH_DIMENSIONS_MAX <= BATCH_EVENTS_MAX
 assert DIGESTS_KEPT >= 2 * BATCHES_IN_FLIGHT_MAX, "a go-back may repeat all that is in flight"
 assert CLAIM_KEPT_MS > LATE_MS_MAX + FUTURE_MS_MAX
 assert GROUP_EVENTS_MAX >= BATCH_EVENTS_MAX
-assert COUNT_EVENTS_MAX >= GROUP_EVENTS_MAX
+assert SEGMENT_EVENTS_MAX >= GROUP_EVENTS_MAX
 assert KEY_EVENTS_AT_ONCE_MAX >= RECORD_EVENTS_MAX, "a call has a turn"
-assert COUNT_EVENTS_MAX * TOKEN_COUNT_MAX < 2**63, "a sum of one count fits 64 bits"
+assert SEGMENT_EVENTS_MAX * TOKEN_COUNT_MAX < 2**63, "a sum of one segment fits 64 bits"
 assert COUNTER_KEPT_MS > DEVICE_KNOWN_MS, "a device that is known has its counter"
