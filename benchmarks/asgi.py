@@ -5,6 +5,7 @@ cost a hundred times as much, and their spread would hide it.
 """
 
 import asyncio
+import itertools
 import json
 import statistics
 import time
@@ -17,11 +18,11 @@ from benchmarks.workload import MODELS, TIERS, account_name
 from tokenworks.client import Meter
 from tokenworks.client.asgi import AnswerCounts, App, Message, Receive, Scope, Send, UsageMiddleware
 
+_NUMBERS = itertools.count()
 _PROMPT_TOKENS, _GENERATED_TOKENS = 1_020, 211
 _HEADERS = [
     (b"host", b"engine"),
     (b"content-type", b"application/json"),
-    (b"x-request-id", b"2f1d7e0a-6f2c-4c56-9a6e-6f0f8e0f1f3a"),
     (b"x-tokenworks-account", account_name(0).encode()),
     (b"x-tokenworks-tier", TIERS[0].encode()),
 ]
@@ -35,8 +36,8 @@ def measure_overhead(seconds: float) -> Measurement:
         bodies = asyncio.run(_pairs(_body, meter, seconds=0.3 * seconds))
         assert meter.close(60)
         plant.wait_until_counted(seconds=60)
-        # All have one request id, as a report that is sent again has: one of them counts.
-        check_answer(counted=plant.query("SELECT sum(request_count) FROM usage")[0], sent=1)
+        counted = plant.query("SELECT sum(request_count) FROM usage")[0]
+        check_answer(counted=counted, sent=len(streams) + len(bodies))
     added = sorted(wrapped - bare for bare, wrapped in streams)
     added_to_bodies = [wrapped - bare for bare, wrapped in bodies]
     return Measurement(
@@ -65,7 +66,8 @@ async def _pairs(app: App, meter: Meter, *, seconds: float) -> Sequence[tuple[in
 
 
 async def _timed(app: App) -> int:
-    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": _HEADERS}
+    headers = [*_HEADERS, (b"x-request-id", b"bench-%d" % next(_NUMBERS))]
+    scope = {"type": "http", "method": "POST", "path": "/v1/chat/completions", "headers": headers}
     before = time.perf_counter_ns()
     await app(scope, _receive, _send)
     return time.perf_counter_ns() - before
