@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from benchmarks.measurement import Measurement, check_answer
 from benchmarks.plant import Plant, running_plant
+from benchmarks.processor import processor_seconds
 from benchmarks.workload import ACCOUNTS, MODELS, TIERS, account_name, lengths
 
 _EXPORT = "/opentelemetry.proto.collector.trace.v1.TraceService/Export"
@@ -61,10 +62,10 @@ def measure_otlp(seconds: float) -> Measurement:
     exports = _Exports()
     with running_plant(_SETTINGS) as plant:
         _pin(plant.meter_pid)
-        busy_seconds = _busy_seconds(plant.meter_pid)
+        busy_seconds = processor_seconds(plant.meter_pid)
         sent, took = _send(plant, exports, seconds=seconds)
         plant.wait_until_counted(seconds=120)
-        busy_seconds = _busy_seconds(plant.meter_pid) - busy_seconds
+        busy_seconds = processor_seconds(plant.meter_pid) - busy_seconds
         counted = plant.query(
             "SELECT sum(input + cache_read + output), sum(request_count) FROM usage"
         )
@@ -88,12 +89,6 @@ def _pin(pid: int) -> None:
     core = min(os.sched_getaffinity(0))
     for thread in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(thread.name), {core})
-
-
-def _busy_seconds(pid: int) -> float:
-    """Return how long a process has had a core, in seconds."""
-    fields = Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _send(plant: Plant, exports: _Exports, *, seconds: float) -> tuple[int, float]:

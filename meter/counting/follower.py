@@ -136,7 +136,7 @@ class Follower:
         """
         return self._count_round(shard).event_count
 
-    def _count_round(self, shard: int | None = None) -> "_Round":
+    def _count_round(self, shard: int | None = None) -> _Round:
         with self._store.counting(shard) as transaction:
             round_ = self._read_round(transaction)
             if round_.deltas:
@@ -147,11 +147,11 @@ class Follower:
             self._on_counted(merge(round_.reported))
         return round_
 
-    def _read_round(self, transaction: CountingTransaction) -> "_Round":
+    def _read_round(self, transaction: CountingTransaction) -> _Round:
         """Read what there is, a part at a time, as long as a round may take."""
         begin = self._monotonic_seconds()
         round_ = _Round()
-        while bodies := transaction.read(events_max=GROUP_EVENTS_MAX):
+        while not round_.has_more and (bodies := transaction.read(events_max=GROUP_EVENTS_MAX)):
             segments = [segment.decode(body) for body in bodies]
             transaction.note_reports(segments)
             round_.take(segments)
@@ -159,8 +159,6 @@ class Follower:
                 self._monotonic_seconds() - begin >= _READ_SECONDS_MAX
                 or round_.row_count >= _ROWS_HELD_MAX
             )
-            if round_.has_more:
-                break
         return round_
 
     def count_orphans(self) -> int:

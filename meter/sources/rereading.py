@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from meter.domain.tokens import OUTPUT_CLASSES
-from meter.sources import cloud_events, envoy
+from meter.sources import cloud_events, dynamo, envoy
 from meter.sources.otlp import partition
 from meter.sources.otlp_profiles import CACHE_WRITE, CACHE_WRITES, SpanProfile
 from meter.sources.otlp_profiles import PROFILES as SPAN_PROFILES
@@ -15,7 +15,7 @@ from tokenworks.client.foreign import Unfit
 from tokenworks.client.profiles import PROFILES, read_usage
 
 _SPANS: Final = {it.name.partition("/")[0]: it for it in SPAN_PROFILES}
-_DYNAMO: Final = "dynamo_log"
+_DYNAMO: Final = dynamo.PROFILE.partition("/")[0]
 # By its log service, and over OpenTelemetry.
 _ENVOY: Final = frozenset({"envoy", "envoy_log"})
 # Their originals are usage objects of providers, with the convention by which each was read.

@@ -42,7 +42,7 @@ import psycopg
 from tests.acceptance.counted import wait_until
 from tests.postgres import running_cluster
 from tests.running_meter import RunningMeter, running_meter_on
-from tests.stacks.engines import free_port
+from tests.stacks.engines import Case, free_port
 from tests.stacks.envoy import CALLERS, running_envoy
 from tests.stacks.recorded import Recorded, recorded_events
 from tests.stacks.tiny_model import write_model
@@ -60,15 +60,6 @@ _MIDDLEWARE: Final = ("--middleware", "tokenworks.client.asgi.UsageMiddleware")
 _LONG: Final = "once upon a time " * 40
 _RESPONSE: Final = {"input": "hello", "max_output_tokens": 5}
 _CHAT: Final = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 7}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """What is asked; `leave_after` events the caller hangs up."""
-
-    path: str
-    body: Mapping[str, Any]
-    leave_after: int = 0
 
 
 CASES: Final[Mapping[str, Case]] = {
