@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,6 +50,15 @@ class Plant:
         data = self.query("SHOW data_directory")[0]
         return int((Path(data) / "postmaster.pid").read_text("ascii").split()[0])
 
+    def counted_behind_seconds(self) -> float:
+        """Return how long ago the oldest segment was recorded that is not counted; 0 if none."""
+        return float(
+            self.query(
+                "SELECT coalesce(extract(epoch FROM clock_timestamp() - min(j.commit_time)), 0)"
+                " FROM journal j JOIN counting c USING (shard) WHERE j.position > c.position"
+            )[0]
+        )
+
     def wait_until_counted(self, *, seconds: float) -> float:
         """Return how long counting took to reach the journal's end; raises after `seconds`."""
         begin = time.monotonic()
@@ -76,13 +85,20 @@ def running_postgres(folder: Path) -> Iterator[str]:
 
 
 @contextmanager
-def running_plant(settings: Mapping[str, str] | None = None) -> Iterator[Plant]:
+def running_plant(
+    settings: Mapping[str, str] | None = None,
+    *,
+    prepare: Callable[[str], None] | None = None,
+) -> Iterator[Plant]:
     """Start Postgres (fsync on) and `tokenworks serve`, with the workload's accounts.
 
-    `settings` are further ones of the meter, by their names in the environment.
+    `settings` are further ones of the meter, by their names in the environment. `prepare` is handed
+    the database before the meter starts, and makes accounts in the workload's stead.
     """
     with bench_folder() as folder, running_postgres(folder) as url:
         migrations.upgrade(url)
+        if prepare is not None:
+            prepare(url)
         key = create_installation_key(url, key_pepper=_PEPPER, description="bench")
         pepper = folder / "pepper"
         pepper.touch(mode=0o600)
@@ -90,7 +106,8 @@ def running_plant(settings: Mapping[str, str] | None = None) -> Iterator[Plant]:
         log = folder / "meter.log"
         with _meter(url, pepper=pepper, log=log, settings=settings or {}) as (process, target):
             plant = Plant(target, key, url, process.pid)
-            _create_accounts(plant)
+            if prepare is None:
+                _create_accounts(plant)
             yield plant
 
 

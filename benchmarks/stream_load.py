@@ -1,29 +1,52 @@
-"""The load of ingest.stream, as a process of its own: eight streams of numbered batches.
-
-Reads its orders as JSON from stdin, builds the batches, prints `ready`, begins at the next line of
-stdin, and prints what was acknowledged as JSON.
-"""
+"""The load of ingest.stream, a process of its own (see `load.py`): streams of numbered batches."""
 
 import json
 import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grpc
 
-from benchmarks.workload import MODELS, Batches, lengths
+from benchmarks.workload import ACCOUNTS, DISTINCT_EVENTS, MODELS, Batches, Form, lengths
 from tokenworks.meter.v1 import meter_service_pb2
 
 _IN_FLIGHT = 16
 
 
-class Producer(threading.Thread):
-    """One stream that sends as fast as it is acknowledged, until the deadline."""
+def stream_orders(
+    *,
+    seconds: float,
+    events: int = 10_000,
+    producers: int = 8,
+    form: Form = Form.PLANES,
+    has_ids: bool = False,
+    accounts: int = ACCOUNTS,
+    distinct_events: int = DISTINCT_EVENTS,
+    events_per_second: float | None = None,
+) -> dict[str, Any]:
+    """Return orders: streams that send batches of so many events.
 
-    def __init__(self, orders: dict[str, Any], number: int) -> None:
+    `events_per_second` is of all of them together; None is as fast as they are acknowledged.
+    """
+    return {
+        "seconds": seconds,
+        "events": events,
+        "producers": producers,
+        "form": form,
+        "has_ids": has_ids,
+        "accounts": accounts,
+        "distinct_events": distinct_events,
+        "batches_per_second": events_per_second and events_per_second / events / producers,
+    }
+
+
+class Producer(threading.Thread):
+    """One stream that sends at its pace, or as fast as it is acknowledged, until the end."""
+
+    def __init__(self, orders: Mapping[str, Any], number: int, *, ended: threading.Event) -> None:
         """Build the batches."""
         super().__init__(daemon=True)
         pairs, _ = lengths()
@@ -32,18 +55,21 @@ class Producer(threading.Thread):
             events=orders["events"],
             model=MODELS[number % len(MODELS)],
             pairs=pairs,
-            count=min(max(2, 60_000 // orders["events"]), 64),
             has_ids=orders["has_ids"],
+            form=Form(orders["form"]),
+            accounts=orders["accounts"],
+            distinct_events=orders["distinct_events"],
         )
         self._name = f"bench-{orders['events']}-{number}"
         self._orders = orders
+        self._ended = ended
         self._window = threading.Semaphore(_IN_FLIGHT)
         self._first = 1
         self._opened = threading.Event()
         self.sent = self.acknowledged = self.tokens = self.sent_bytes = 0
 
     def run(self) -> None:
-        """Send until the deadline and wait for the last ack."""
+        """Send until the end and wait for the last ack."""
         channel = grpc.insecure_channel(
             self._orders["target"], options=[("grpc.use_local_subchannel_pool", 1)]
         )
@@ -66,9 +92,12 @@ class Producer(threading.Thread):
         opening = meter_service_pb2.OpenStream(producer=self._name, instance=os.urandom(16))
         yield meter_service_pb2.StreamUsageRequest(open=opening).SerializeToString()
         self._opened.wait()
-        deadline = time.monotonic() + self._orders["seconds"]
-        while time.monotonic() < deadline:
+        begin = time.monotonic()
+        while time.monotonic() < begin + self._orders["seconds"] and not self._ended.is_set():
             self._window.acquire()
+            if self._orders["batches_per_second"]:
+                due = begin + self.sent / self._orders["batches_per_second"]
+                self._ended.wait(max(0.0, due - time.monotonic()))
             sequence = self._first + self.sent
             self.tokens += self._batches.tokens_of(sequence)
             self.sent += 1
@@ -80,9 +109,11 @@ class Producer(threading.Thread):
 def main() -> None:
     """Run all producers and report."""
     orders = json.loads(sys.stdin.readline())
-    producers = [Producer(orders, number) for number in range(orders["producers"])]
+    ended = threading.Event()
+    producers = [Producer(orders, number, ended=ended) for number in range(orders["producers"])]
     print("ready", flush=True)
     sys.stdin.readline()
+    threading.Thread(target=_end_at_next_line, args=(ended,), daemon=True).start()
     begin, processor_begin = time.monotonic(), time.process_time()
     for producer in producers:
         producer.start()
@@ -98,6 +129,12 @@ def main() -> None:
         "bytes": sum(producer.sent_bytes for producer in producers),
     }
     print(json.dumps(report), flush=True)
+
+
+def _end_at_next_line(ended: threading.Event) -> None:
+    # Whoever measures has heard enough, or is gone.
+    sys.stdin.readline()
+    ended.set()
 
 
 if __name__ == "__main__":

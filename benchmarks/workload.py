@@ -4,6 +4,8 @@ import csv
 import random
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +17,15 @@ from tokenworks.meter.v1 import usage_pb2
 ACCOUNTS: Final = 1_000
 MODELS: Final = ("kimi-k2.6", "glm-5.1-fp8", "llama-405b", "qwen3-coder")
 TIERS: Final = ("free", "medium", "high", "premium", "ultra")
+# Events of which a producer's batches are built, unless it is told another number.
+DISTINCT_EVENTS: Final = 60_000
+_BATCHES_MAX: Final = 64
+_CLASSES: Final = (
+    usage_pb2.TOKEN_CLASS_INPUT,
+    usage_pb2.TOKEN_CLASS_CACHE_READ,
+    usage_pb2.TOKEN_CLASS_OUTPUT,
+)
+_Numbers = np.ndarray[tuple[int], np.dtype[np.int64]]
 _TRACES: Final = Path(__file__).parents[2] / "shared" / "data" / "azure-llm-2023"
 
 
@@ -40,6 +51,17 @@ def lengths() -> tuple[list[tuple[int, int]], str]:
     return drawn, "generated lengths of the Azure 2023 shape"
 
 
+class Form(StrEnum):
+    """The form of a batch's events."""
+
+    ROWS = "rows"
+    PLANES = "planes"
+
+
+# The field of a batch that holds them, as its tag is on the wire.
+_TAGS: Final = {Form.ROWS: b"\x12", Form.PLANES: b"\x2a"}
+
+
 class Batches:
     """Batches of one producer, built before the clock starts; the sequence is put in at the end."""
 
@@ -50,70 +72,117 @@ class Batches:
         events: int,
         model: str,
         pairs: Sequence[tuple[int, int]],
-        count: int,
+        count: int | None = None,
         has_ids: bool = False,
+        form: Form = Form.PLANES,
+        accounts: int = ACCOUNTS,
+        distinct_events: int = DISTINCT_EVENTS,
     ) -> None:
-        """Build `count` different batches of `events` events each; `has_ids` gives each an id."""
+        """Build `count` different batches of `events` events each.
+
+        Without a count it is as many as `distinct_events` make up, from 2 to 64. `has_ids` gives
+        each event in planes an id of 16 bytes; accounts are drawn evenly from so many.
+        """
         self.events = events
         random_numbers = np.random.default_rng(seed)
         table = np.array(pairs, np.int64)
-        self._planes: list[bytes] = []
+        self._tag = _TAGS[form]
+        self._payloads: list[bytes] = []
         self.tokens: list[int] = []
-        for _ in range(count):
-            form, tokens = _planes(random_numbers, events=events, model=model, table=table)
-            if has_ids:
-                form.event_ids = random_numbers.bytes(16 * events)
-            self._planes.append(form.SerializeToString())
-            self.tokens.append(tokens)
+        for _ in range(count or min(max(2, distinct_events // events), _BATCHES_MAX)):
+            drawn = _draw(random_numbers, events=events, accounts=accounts, table=table)
+            ids = random_numbers.bytes(16 * events) if has_ids else b""
+            make = _rows if form is Form.ROWS else _planes
+            self._payloads.append(make(drawn, model=model, ids=ids).SerializeToString())
+            self.tokens.append(sum(int(counts.sum()) for counts in drawn.counts))
 
     @property
     def payloads(self) -> list[bytes]:
-        """The batches as UsagePlanes."""
-        return self._planes
+        """The batches as messages of their form."""
+        return self._payloads
 
     def message(self, sequence: int) -> bytes:
         """Return the StreamUsageRequest of a number; batch contents repeat in turn."""
-        planes = self._planes[sequence % len(self._planes)]
-        # The fields `sequence` and `planes` of a batch.
-        head = b"\x08" + _varint(sequence) + b"\x2a" + _varint(len(planes))
-        return b"\x12" + _varint(len(head) + len(planes)) + head + planes
+        payload = self._payloads[sequence % len(self._payloads)]
+        # The fields `sequence` and that of the form of a batch.
+        head = b"\x08" + _varint(sequence) + self._tag + _varint(len(payload))
+        return b"\x12" + _varint(len(head) + len(payload)) + head + payload
 
     def tokens_of(self, sequence: int) -> int:
         """Return the tokens in the batch of a number."""
-        return self.tokens[sequence % len(self._planes)]
+        return self.tokens[sequence % len(self._payloads)]
 
 
-def _planes(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Drawn:
+    """The events of a batch, each array of as many entries; `counts` as `_CLASSES` has them."""
+
+    base_ms: int
+    account: _Numbers
+    tier: _Numbers
+    end_offset_ms: _Numbers
+    duration_ms: _Numbers
+    counts: tuple[_Numbers, ...]
+
+
+def _draw(
     random_numbers: np.random.Generator,
     *,
     events: int,
-    model: str,
+    accounts: int,
     table: np.ndarray[tuple[int, int], np.dtype[np.int64]],
-) -> tuple[usage_pb2.UsagePlanes, int]:
-    accounts, account = np.unique(random_numbers.integers(0, ACCOUNTS, events), return_inverse=True)
+) -> _Drawn:
+    account = random_numbers.integers(0, accounts, events)
     drawn = table[random_numbers.integers(0, len(table), events)]
     cached = (drawn[:, 0] * random_numbers.random(events) * 0.5).astype(np.int64)
+    return _Drawn(
+        base_ms=time.time_ns() // 10**6 - 1_000,
+        account=account,
+        tier=random_numbers.integers(0, len(TIERS), events),
+        end_offset_ms=np.sort(random_numbers.integers(0, 200, events)),
+        duration_ms=20 * drawn[:, 1] + 200,
+        counts=(drawn[:, 0] - cached, cached, drawn[:, 1]),
+    )
+
+
+def _planes(drawn: _Drawn, *, model: str, ids: bytes) -> usage_pb2.UsagePlanes:
+    accounts, account = np.unique(drawn.account, return_inverse=True)
     form = usage_pb2.UsagePlanes(
-        event_count=events,
+        event_count=len(drawn.account),
         accounts=[account_name(number) for number in accounts.tolist()],
         services=[usage_pb2.Dimensions(model=model, tier=tier, pool="h200-a") for tier in TIERS],
         account_index=_column(account),
-        service_index=_column(random_numbers.integers(0, len(TIERS), events)),
-        end_offset_ms=_column(np.sort(random_numbers.integers(0, 200, events))),
-        duration_ms=_column(20 * drawn[:, 1] + 200),
+        service_index=_column(drawn.tier),
+        end_offset_ms=_column(drawn.end_offset_ms),
+        duration_ms=_column(drawn.duration_ms),
+        event_ids=ids,
     )
-    form.base_time.FromMilliseconds(time.time_ns() // 10**6 - 1_000)
-    classes = (
-        (usage_pb2.TOKEN_CLASS_INPUT, drawn[:, 0] - cached),
-        (usage_pb2.TOKEN_CLASS_CACHE_READ, cached),
-        (usage_pb2.TOKEN_CLASS_OUTPUT, drawn[:, 1]),
-    )
-    for token_class, counts in classes:
+    form.base_time.FromMilliseconds(drawn.base_ms)
+    for token_class, counts in zip(_CLASSES, drawn.counts, strict=True):
         form.tokens.add(token_class=token_class, counts=_column(counts))
-    return form, int(drawn.sum())
+    return form
 
 
-def _column(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> usage_pb2.PlaneColumn:
+def _rows(drawn: _Drawn, *, model: str, ids: bytes) -> usage_pb2.UsageRows:
+    assert not ids, "no row of the benchmark is of rows with ids"
+    form = usage_pb2.UsageRows()
+    for place, account in enumerate(drawn.account.tolist()):
+        event = form.events.add(
+            dimensions=usage_pb2.Dimensions(
+                account=account_name(account),
+                model=model,
+                tier=TIERS[drawn.tier[place]],
+                pool="h200-a",
+            ),
+            duration_ms=int(drawn.duration_ms[place]),
+        )
+        event.end_time.FromMilliseconds(drawn.base_ms + int(drawn.end_offset_ms[place]))
+        for token_class, counts in zip(_CLASSES, drawn.counts, strict=True):
+            event.tokens.add(token_class=token_class, count=int(counts[place]))
+    return form
+
+
+def _column(values: _Numbers) -> usage_pb2.PlaneColumn:
     base = int(values.min())
     half_bytes = half_bytes_of(int(values.max()) - base)
     planes = to_planes(values - base, half_bytes)
