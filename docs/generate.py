@@ -69,7 +69,7 @@ def make_metrics_page() -> str:
             metric.kind,
             metric.unit,
             codes(metric.labels),
-            _over_servers(metric.name, kind=metric.kind),
+            metric.over_servers,
             metric.meaning,
         )
         for metric in (*meter.metrics.CATALOGUE, *billing.metrics.CATALOGUE)
@@ -85,21 +85,6 @@ def make_metrics_page() -> str:
             _OTHER_NAMES,
         ],
     )
-
-
-# Gauges that each server has for itself, and those of which the lowest counts.
-_OWN_GAUGES = {"tokenworks_buffer_bytes", "tokenworks_streams_open"}
-_LOWEST_GAUGES = {
-    "tokenworks_certificate_expiry_timestamp_seconds",
-    "tokenworks_power_valid",
-}
-
-
-def _over_servers(name: str, *, kind: str) -> str:
-    """How the values of several servers make one."""
-    if kind != "gauge" or name in _OWN_GAUGES:
-        return "sum"
-    return "min" if name in _LOWEST_GAUGES else "max"
 
 
 _SERVED = """\

@@ -25,7 +25,7 @@ from meter.hosting import Host
 from meter.journal.writer import JournalWriter
 from meter.leases import Leases
 from meter.metrics import Metrics
-from meter.options import MeterOptions
+from meter.options import EnergySource, MeterOptions
 from meter.presence import Roster, ShownProducers
 from meter.registry import Registry
 from meter.runtime.clock import SystemClock
@@ -55,7 +55,7 @@ from meter.store.producers import ProducerStore
 from meter.store.quarantine import QuarantineStore
 from meter.store.replication import ReplicationStore
 from meter.store.usage import UsageStore
-from meter.tasks import ARBITER, energy_task, engines_task, tasks_of
+from meter.tasks import ARBITER, energy_task, engines_task, machine_task, tasks_of
 from meter.upkeep import Upkeep
 from meter.wire.account_servicer import AccountServicer
 from meter.wire.arbitration import Arbiter
@@ -70,8 +70,6 @@ from meter.wire.meter_servicer import MeterServicer
 from meter.wire.observation_desk import ObservationDesk
 from meter.wire.software_marks import SoftwareMarkDesk
 from meter.wire.stream import StreamParts
-
-# What one of all servers does: to compare reports.
 
 
 def make_described(
@@ -257,6 +255,12 @@ def make_energy(
         cadence_ms=INTERVAL_MS if is_driven else options.energy_scrape_seconds * 1000,
         collect_ms=options.energy_collect_seconds * 1000,
     )
+
+    def is_reader(source: EnergySource) -> bool:
+        task = machine_task(options) if source.is_nvml else energy_task(options)
+        # In a sandbox whoever moves the clock reads, at each edge.
+        return is_driven or not task or leases.has_task(task)
+
     return EnergyRecorder(
         EnergyStore(engine, factories=factories),
         attribution=AttributionStore(engine, factories=factories),
@@ -267,8 +271,7 @@ def make_energy(
         counted=FactStore(engine),
         clock=clock,
         pause_times=0 if is_driven else ATTRIBUTE_PAUSE_TIMES,
-        # In a sandbox whoever moves the clock reads, at each edge.
-        is_reader=lambda: is_driven or leases.has_task(energy_task(options)),
+        is_reader=is_reader,
         served=FleetServed(
             PoolServedStore(engine), now_ms=clock.now_ms, is_alone=lambda: leases.is_alone
         ).look,

@@ -7,7 +7,7 @@ intervals, and invoices and ratios of months come from there.
 
 from typing import Final
 
-from meter.domain.metric import Entry
+from meter.domain.metric import Entry, Joining
 from meter.series import Exposition
 
 # 1 to a million joules, two for each factor of ten.
@@ -53,6 +53,7 @@ ATTRIBUTION_RESIDUAL: Final = Entry(
     kind="gauge",
     unit="joules",
     labels=("pool", "boundary"),
+    joining=Joining.SUM,
     meaning="Energy that is neither attributed, nor unattributed, nor waits to be. Always 0; else"
     " the meter errs, and no ratio of it is to be believed.",
 )
@@ -94,6 +95,7 @@ POWER_VALID: Final = Entry(
     kind="gauge",
     unit="pools",
     labels=("pool",),
+    joining=Joining.MIN,
     meaning="1 while the power of the pool is valid, else 0: ratios of its energy are not to be"
     " believed, and the recording rules leave it out. tokenworks_power_fault says why.",
 )

@@ -6,7 +6,7 @@ from prometheus_client import CollectorRegistry
 
 from meter import energy_metrics, engine_metrics
 from meter.domain.limits import LAG_SAMPLES_MAX
-from meter.domain.metric import Entry
+from meter.domain.metric import Entry, Joining
 from meter.domain.outcome import Outcome
 from meter.energy_metrics import EnergyMetrics
 from meter.engine_metrics import EngineMetrics
@@ -84,6 +84,7 @@ REPORTS_HELD: Final = Entry(
     kind="gauge",
     unit="reports",
     labels=("source",),
+    joining=Joining.SUM,
     meaning="Reports held in memory until they are recorded, of sources that hear no answer and"
     " send none again. What is held when the process dies is lost.",
 )
@@ -143,6 +144,7 @@ BUFFER: Final = Entry(
     kind="gauge",
     unit="bytes",
     labels=(),
+    joining=Joining.SUM,
     meaning="Bytes that wait for their commit. At its bound, calls are refused as OVERLOADED.",
 )
 QUARANTINE: Final = Entry(
@@ -164,6 +166,7 @@ STREAMS: Final = Entry(
     kind="gauge",
     unit="streams",
     labels=(),
+    joining=Joining.SUM,
     meaning="Producers connected now.",
 )
 MISSING: Final = Entry(
@@ -258,6 +261,7 @@ CERTIFICATE_EXPIRY: Final = Entry(
     kind="gauge",
     unit="seconds",
     labels=("certificate",),
+    joining=Joining.MIN,
     meaning="When a certificate in use expires, in seconds since 1970: the first of the server's"
     " chain (server), the last of the clients' authorities (client_ca). A new one on disk that"
     " cannot be used leaves it as it is.",

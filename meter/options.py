@@ -65,7 +65,8 @@ class MeterOptions:
     `otlp` the services of OTLP stand at two further addresses, and at both of the others. `places`
     say where each source has the account and the rest. The `engines` are read as often as the
     energy sources; from `engine_drift_hold_ppm` on, what they counted and was not metered holds
-    invoices, None: nothing does.
+    invoices, None: nothing does. `crew` names the workers of one machine that share their ports
+    and what is read of the machine itself; None is a meter that is all of them.
     """
 
     database_url: str
@@ -96,6 +97,7 @@ class MeterOptions:
     places: Places = field(default_factory=Places)
     engines: tuple[EnginePlace, ...] = ()
     engine_drift_hold_ppm: int | None = None
+    crew: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

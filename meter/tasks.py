@@ -12,7 +12,8 @@ ARBITER: Final = "arbiter"
 
 def tasks_of(options: MeterOptions) -> list[str]:
     """Return what a server may be asked to do for all."""
-    return [it for it in (energy_task(options), engines_task(options), ARBITER) if it]
+    found = (energy_task(options), machine_task(options), engines_task(options), ARBITER)
+    return [it for it in found if it]
 
 
 def energy_task(options: MeterOptions) -> str:
@@ -20,6 +21,13 @@ def energy_task(options: MeterOptions) -> str:
     return _task(
         "energy", [f"{it.pool}={it.url}" for it in options.energy_sources if not it.is_nvml]
     )
+
+
+def machine_task(options: MeterOptions) -> str:
+    """Return what the workers of a crew call the reading of their machine's accelerators, or ""."""
+    if options.crew is None:
+        return ""
+    return _task(f"nvml:{options.crew}", [it.pool for it in options.energy_sources if it.is_nvml])
 
 
 def engines_task(options: MeterOptions) -> str:

@@ -81,13 +81,13 @@ class Readers:
         # When a device last showed a counter: its gauge is not counted beside it.
         self._counted_ms: dict[str, int] = {}
 
-    def read(self, *, is_ours: bool = True) -> Taken:
-        """Read all sources, by the clock's time; what goes wrong with one is in its state.
+    def read(self, *, is_ours: Callable[[EnergySource], bool] = lambda _: True) -> Taken:
+        """Read the sources, by the clock's time; what goes wrong with one is in its state.
 
-        Where another server reads those of the network, and not `is_ours`, this machine's alone.
+        Those that are not `is_ours` are another server's.
         """
         readers = [
-            reader if is_ours or state.source.is_nvml else None
+            reader if is_ours(state.source) else None
             for state, (_, reader) in zip(self.states, self._opened, strict=True)
         ]
         results = list(self._threads.map(self._read, self.states, readers))

@@ -33,6 +33,7 @@ from meter.energy.validity import (
     has_counters,
     judge,
 )
+from meter.options import EnergySource
 
 # A board that we read ourselves, and a device that is reported, which may be a whole rack.
 _READ_WATTS_MAX: Final = {Boundary.BOARD: BOARD_WATTS_MAX}
@@ -95,7 +96,7 @@ class EnergyRecorder:
         counted: Counted,
         clock: Clock,
         pause_times: int = ATTRIBUTE_PAUSE_TIMES,
-        is_reader: Callable[[], bool] = lambda: True,
+        is_reader: Callable[[EnergySource], bool] = lambda _: True,
         served: Callable[[], Sequence[Served]] = tuple,
     ) -> None:
         """Take what is read and where it goes.
@@ -103,8 +104,8 @@ class EnergyRecorder:
         `counted` says up to where tokens are known: an interval is attributed when all that was
         acknowledged before its end is counted, and again when something changed later. Before it
         does that once more it waits `pause_times` as long as it took; 0 is not at all. `is_reader`
-        says whether this server reads the sources, of those that share them, and `served` what
-        others counted for the energy that it reads.
+        says whether this server reads a source, of those that share it, and `served` what others
+        counted for the energy that it reads.
         """
         self._store = store
         self._attribution = attribution
@@ -136,7 +137,7 @@ class EnergyRecorder:
         cannot be recorded: the next read brings the energy, which the counters keep.
         """
         with self._reading:
-            taken = self._readers.read(is_ours=self._is_reader())
+            taken = self._readers.read(is_ours=self._is_reader)
             for state in self._readers.states:
                 if state.failure is not None:
                     self._live.add_failure(state.failure, pool=state.source.pool)
