@@ -11,8 +11,10 @@ FIELDS: Final[Mapping[str, str]] = {
     "driven_ms": "Where a sandbox's clock stands, in ms since 1970; None on the real one.",
     "grpc": "Where it listens for gRPC, host:port.",
     "http": "Where it listens for HTTP, host:port.",
+    "pid": "The number that the system has given to a process.",
     "port": "The port of Postgres.",
     "version": "The version of Tokenworks.",
+    "worker": "Which of several workers of a machine, from 1.",
 }
 
 _CATALOGUE: Final = (
@@ -48,6 +50,19 @@ _CATALOGUE: Final = (
         level=Level.INFO,
         fields=("port",),
         meaning="The Postgres that `up` runs was started again.",
+    ),
+    LogEvent(
+        name="worker_ended",
+        level=Level.ERROR,
+        fields=("worker", "fault", "seconds"),
+        meaning="One of several workers ended, though nobody asked it to: it is started again after"
+        " so many seconds, and the others go on. What it had recorded is counted by another.",
+    ),
+    LogEvent(
+        name="worker_started",
+        level=Level.INFO,
+        fields=("worker", "pid"),
+        meaning="One of several workers answers calls.",
     ),
 )
 CATALOGUE: Final = tuple(sorted((*log_events.CATALOGUE, *_CATALOGUE), key=lambda event: event.name))

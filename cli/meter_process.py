@@ -23,6 +23,7 @@ from cli.process import CommandError, Exit, format_sandbox, report_progress
 from cli.settings import Settings, is_loopback
 from cli.traces import tracing
 from meter.certificates import CertificateFault
+from meter.crew import Crew
 from meter.domain.errors import MeterError, Reason, Refused, Unavailable
 from meter.domain.times import to_iso, to_ms
 from meter.hosting import MakeResident
@@ -160,10 +161,11 @@ def run_meter(
     customer_metrics_max: int,
     stop: StopRequest,
     ready: Callable[[Addresses], None],
+    crew: Crew | None = None,
 ) -> None:
     """Serve until `stop`; `ready` is called in a thread of its own once calls are answered.
 
-    So many customers have metrics of their own.
+    So many customers have metrics of their own. One of several workers has a `crew`.
 
     Raises CommandError when it cannot listen, the database lives on another clock, or it does not
     answer at the start, or is behind a pooler that shares sessions.
@@ -183,7 +185,9 @@ def run_meter(
     try:
         refuse_shared_sessions(options.database_url)
         with tracing(options.otlp_traces_endpoint):
-            asyncio.run(_serve(options, make_billing=make_billing, stop=stop, ready=ready))
+            asyncio.run(
+                _serve(options, make_billing=make_billing, stop=stop, ready=ready, crew=crew)
+            )
     except Refused as error:
         raise CommandError(error.message, code=Exit.REFUSED) from error
     except MeterError as error:
@@ -202,6 +206,7 @@ async def _serve(
     make_billing: MakeResident,
     stop: StopRequest,
     ready: Callable[[Addresses], None],
+    crew: Crew | None,
 ) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
@@ -234,6 +239,7 @@ async def _serve(
             ready=addresses.set_result,
             residents=[make_billing],
             find_missing=partial(_find_missing, options.database_url),
+            crew=crew,
         )
     )
     announcing = asyncio.ensure_future(announce())

@@ -9,8 +9,9 @@ from cli.connection import load_settings
 from cli.credentials import read_pepper
 from cli.db import get_database_url, is_schema_behind
 from cli.logs import configure_logging
-from cli.meter_process import StopRequest, check_ports, make_options, refuse_exposure, run_meter
+from cli.meter_process import StopRequest, check_ports, make_options, refuse_exposure
 from cli.process import CommandError, Exit
+from cli.workers.serving import serve_with
 from meter.options import Addresses
 
 
@@ -19,6 +20,7 @@ from meter.options import Addresses
 @click.option("--http-address", metavar="HOST:PORT", help="Where to listen for HTTP.")
 @click.option("--otlp", is_flag=True, default=None, help="Take OpenTelemetry's traces and logs.")
 @click.option("--sources", metavar="FILE", help="Where sources have the account and the rest.")
+@click.option("--workers", type=int, metavar="N", help="How many processes serve.")
 @click.option("--insecure", is_flag=True, default=None, help="Allow other machines without TLS.")
 @click.option("--config", type=click.Path(path_type=Path), help="A settings file (TOML).")
 @click.option("--json", "as_json", is_flag=True, help="Print the addresses as JSON.")
@@ -28,6 +30,7 @@ def serve(
     http_address: str | None,
     otlp: bool | None,
     sources: str | None,
+    workers: int | None,
     insecure: bool | None,
     config: Path | None,
     as_json: bool,
@@ -43,6 +46,7 @@ def serve(
             "http_address": http_address,
             "otlp": otlp,
             "sources_file": sources,
+            "workers": workers,
             "insecure": insecure,
         },
     )
@@ -78,9 +82,4 @@ def serve(
             click.echo(f"gRPC {addresses.grpc}\nHTTP {addresses.http}{otlp}{line}")
 
     with StopRequest() as stop:
-        run_meter(
-            options,
-            customer_metrics_max=settings.customer_metrics_max,
-            stop=stop,
-            ready=tell,
-        )
+        serve_with(settings, options, stop=stop, ready=tell)

@@ -22,6 +22,25 @@ _WITH_TLS = ("tls_client_ca", "http_tls")
 Given = tuple[str, object]
 
 
+def gather(
+    config: Path | None,
+    environment: Mapping[str, str],
+    *,
+    flags: Mapping[str, object],
+    names: Mapping[str, str],
+    faults: list[str],
+) -> dict[str, Given]:
+    """Return what is set in a file, an environment and flags, the later before the earlier.
+
+    `names` are the settings' by those of their variables; what is wrong is added to the faults.
+    """
+    return {
+        **read_file(config, known=names.values(), faults=faults),
+        **pick_environment(environment, known=names, faults=faults),
+        **pick_flags(flags),
+    }
+
+
 def read_file(path: Path | None, *, known: Collection[str], faults: list[str]) -> dict[str, Given]:
     """Read a settings file (TOML), if there is one."""
     if path is None:
@@ -68,7 +87,7 @@ def find_faults(values: Mapping[str, Any], *, given: Collection[str]) -> list[st
         for name in _WITH_TLS
         if values.get(name) and "tls_certificate" not in given
     ]
-    return halves + bare + _rate_faults(values) + _retention_faults(values)
+    return halves + bare + _rate_faults(values) + _retention_faults(values) + _worker_faults(values)
 
 
 def _retention_faults(values: Mapping[str, Any]) -> list[str]:
@@ -76,6 +95,22 @@ def _retention_faults(values: Mapping[str, Any]) -> list[str]:
     if values.get("journal_retention_days") is None or values.get("archive_folder") is not None:
         return []
     return ["journal_retention_days: needs archive_folder, where the journal is written before"]
+
+
+def _worker_faults(values: Mapping[str, Any]) -> list[str]:
+    """Return what several workers cannot have."""
+    if values.get("workers", 1) == 1:
+        return []
+    whys = {
+        "shard": "each worker has one of its own",
+        "sandbox_clock": "the clock is moved in one worker and followed by the others within a"
+        " second, and nobody who reports can choose which of them he reaches",
+    }
+    return [
+        f"workers: must be 1 with {name}: {why}"
+        for name, why in whys.items()
+        if values.get(name) is not None
+    ]
 
 
 def _rate_faults(values: Mapping[str, Any]) -> list[str]:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from cli import setting_values as kinds
-from cli.setting_sources import Given, find_faults, pick_environment, pick_flags, read_file
+from cli.setting_sources import Given, find_faults, gather
 from meter.domain.limits import RATE_WINDOW_SECONDS
 from meter.options import (
     CONNECTION_AGE_SECONDS,
@@ -173,6 +173,13 @@ class Settings:
         default=None,
         meaning="The shard of the journal that this process begins with, taken over from"
         " whoever has it. Without it the lowest that nobody has: right for replicas.",
+    )
+    workers: int = _setting(
+        "workers",
+        kinds.read_integer(minimum=1, maximum=64),
+        default=1,
+        meaning="How many processes serve, at the same addresses: each a meter with a shard of its"
+        " own. 1 with shard or sandbox_clock. [Workers](../operating/workers.md).",
     )
     buffer_bytes_max: int = _setting(
         "buffer_bytes_max",
@@ -375,10 +382,7 @@ def read_settings(
 
 
 def find_sources(config: Path | None) -> dict[str, str]:
-    """Return where each setting comes from that is set, by its name: a variable, or a file's line.
-
-    Like `read_settings` without flags; what is wrong is passed over.
-    """
+    """Return by name where what is set comes from, flags apart; what is wrong is passed over."""
     given = _gather(config, flags={}, faults=[])
     return {name: source for name, (source, _) in given.items()}
 
@@ -392,8 +396,4 @@ def _gather(
     if config is None and config_name is not None:
         config = Path(config_name)
     names = {each.metadata["env"]: each.name for each in fields(Settings)}
-    return {
-        **read_file(config, known=names.values(), faults=faults),
-        **pick_environment(environment, known=names, faults=faults),
-        **pick_flags(flags),
-    }
+    return gather(config, environment, flags=flags, names=names, faults=faults)

@@ -20,7 +20,6 @@ from cli.meter_process import (
     check_ports,
     make_options,
     refuse_exposure,
-    run_meter,
 )
 from cli.postgres.errors import PostgresError
 from cli.postgres.folder import USER
@@ -28,6 +27,7 @@ from cli.postgres.programs import find_programs
 from cli.postgres.supervisor import DATABASE, Postgres
 from cli.process import CommandError, report_progress
 from cli.settings import Settings
+from cli.workers.serving import serve_with
 from meter.options import Addresses
 from meter.runtime.ids import random_bytes
 
@@ -103,8 +103,7 @@ def up(
             lock.describe(f"gRPC {made.target}, HTTP {made.http}")
             _tell(folder, addresses, credentials=made, postgres=postgres, as_json=as_json)
 
-        customers = settings.customer_metrics_max
-        run_meter(options, customer_metrics_max=customers, stop=stop, ready=tell)
+        serve_with(settings, options, stop=stop, ready=tell)
         report_progress("the meter has stopped")
 
 

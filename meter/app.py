@@ -26,6 +26,7 @@ from meter.assembly import (
     make_writer,
 )
 from meter.certificates import KeptCertificates
+from meter.crew import Crew, joint_registry
 from meter.domain.clock import Clock
 from meter.domain.errors import MeterError, Reason
 from meter.domain.limits import JOURNAL_IDLE_SECONDS_MAX
@@ -33,7 +34,7 @@ from meter.energy.live import LiveEnergy
 from meter.energy.recorder import EnergyRecorder
 from meter.engines.watch import EngineWatch
 from meter.hosting import Host, MakeResident, Resident
-from meter.http import HttpServer, make_pages
+from meter.http import HttpServer, WsgiApp, make_pages
 from meter.leases import Leases
 from meter.lending import clock_at, make_host
 from meter.metrics import Metrics
@@ -77,11 +78,13 @@ async def serve(
     ready: Callable[[Addresses], None],
     residents: Sequence[MakeResident] = (),
     find_missing: Callable[[], Sequence[str]] = tuple,
+    crew: Crew | None = None,
 ) -> None:
     """Run a meter until `stopping` is set; `ready` hears the addresses once it listens.
 
     `residents` make the services that run beside the meter's own. `find_missing` returns the
     migrations that the schema lacks, or raises Unavailable; while there are any it is not ready.
+    One of several workers has a `crew`, as `options` name it.
 
     Raises `AddressTaken` or OSError when a port is taken, `CertificateFault`, `Refused` when the
     database lives on the other clock, and `Unavailable` when it cannot be reached at the start.
@@ -97,9 +100,9 @@ async def serve(
     lent = make_engine(options.database_url, pool_size=8, role=DatabaseRole.BILLING)
     try:
         ground = _lay_ground(options, engine, journal_engine, lent=lent)
-        meter = _build(options, ground, residents=residents, find_missing=find_missing)
+        meter = _build(options, ground, residents=residents, find_missing=find_missing, crew=crew)
         async with meter.running():
-            ready(await _listen(meter, options))
+            ready(await _listen(meter, options, crew=crew))
             await _first(stopping, meter.dying)
             # Whoever waits is answered within the grace; nothing more is taken.
             meter.readiness.stop()
@@ -117,13 +120,21 @@ async def serve(
             each.dispose()
 
 
-async def _listen(meter: Meter, options: MeterOptions) -> Addresses:
+async def _listen(meter: Meter, options: MeterOptions, *, crew: Crew | None) -> Addresses:
     grpc_address, otlp_grpc_address = await meter.server.start(options)
     certificates = meter.certificates if options.http_tls else None
-    http_address = meter.http.start(options.http_address, certificates=certificates)
+    http_address = meter.http.start(
+        options.http_address,
+        certificates=certificates,
+        listener=None if crew is None else crew.http,
+    )
     otlp_http_address = None
     for http in meter.otlp_http:
-        otlp_http_address = http.start(options.otlp_http_address, certificates=certificates)
+        otlp_http_address = http.start(
+            options.otlp_http_address,
+            certificates=certificates,
+            listener=None if crew is None else crew.otlp_http,
+        )
     return Addresses(
         grpc=grpc_address,
         http=http_address,
@@ -232,6 +243,7 @@ def _build(
     *,
     residents: Sequence[MakeResident],
     find_missing: Callable[[], Sequence[str]],
+    crew: Crew | None,
 ) -> Meter:
     engine, clock, metrics = ground.engine, ground.clock, ground.metrics
     registry, leases, usage, dying = ground.registry, ground.leases, ground.usage, ground.dying
@@ -286,9 +298,7 @@ def _build(
         server=_make_server(
             options, ground, parts, driver=driver, energy=energy, lodged=lodged, receivers=receivers
         ),
-        http=HttpServer(
-            {**make_pages(metrics, find_obstacles=readiness.obstacles), **receivers.all_routes}
-        ),
+        http=HttpServer({**_make_pages(metrics, readiness, crew=crew), **receivers.all_routes}),
         otlp_http=[HttpServer(receivers.otlp_routes)] if options.otlp else [],
         readiness=readiness,
         schema=SchemaLook(find_missing, connection_count=partial(connection_count, engine)),
@@ -296,6 +306,14 @@ def _build(
         reachable=reachable,
         dying=dying,
     )
+
+
+def _make_pages(metrics: Metrics, readiness: Readiness, *, crew: Crew | None) -> dict[str, WsgiApp]:
+    """Return the pages about this meter, or, of a worker, about all of its crew."""
+    if crew is None:
+        return make_pages(metrics.registry, find_obstacles=readiness.obstacles)
+    crew.attend(collect=metrics.registry.collect, find_obstacles=readiness.obstacles)
+    return make_pages(joint_registry(crew), find_obstacles=crew.obstacles, find_silent=crew.silent)
 
 
 def _edge_reads(
@@ -351,6 +369,7 @@ def _make_server(
         driven=clock if isinstance(clock, DrivenClock) else None,
         certificates=ground.certificates,
         connection_age_seconds=options.connection_age_seconds,
+        shares_ports=options.crew is not None,
         door=door,
         bounds=parts.bounds,
         residents={resident.name: resident.add_to for resident in lodged},

@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from socket import socket
 from socketserver import ThreadingMixIn
 from ssl import SSLSocket
@@ -10,11 +11,10 @@ from threading import BoundedSemaphore, Thread
 from typing import Any, Final, TypeAlias
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-from prometheus_client import make_wsgi_app
+from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from meter.certificates import SHOWN, KeptCertificates, find_shown
 from meter.domain.limits import HTTP_REQUESTS_AT_ONCE_MAX
-from meter.metrics import Metrics
 
 _log = logging.getLogger(__name__)
 # How long a caller may keep a thread waiting.
@@ -32,14 +32,25 @@ class HttpServer:
         self._apps = apps
         self._server: _Threading | None = None
 
-    def start(self, address: str, *, certificates: KeptCertificates | None = None) -> str:
+    def start(
+        self,
+        address: str,
+        *,
+        certificates: KeptCertificates | None = None,
+        listener: socket | None = None,
+    ) -> str:
         """Listen on `host:port` and return the address with its real port; raises OSError.
 
-        With `certificates` it is served over TLS, each connection with those of its moment.
+        With `certificates` it is served over TLS, each connection with those of its moment. A
+        `listener` listens there already, for several processes; it must not block.
         """
         host, _, port = address.rpartition(":")
         self._server = make_server(
-            host, int(port), self._answer, server_class=_Threading, handler_class=_Quiet
+            host,
+            int(port),
+            self._answer,
+            server_class=partial(_Threading, listener=listener),  # type: ignore[arg-type]
+            handler_class=_Quiet,
         )
         self._server.certificates = certificates
         Thread(target=self._server.serve_forever, name="http", daemon=True).start()
@@ -59,23 +70,28 @@ class HttpServer:
 
 
 def make_pages(
-    metrics: Metrics, *, find_obstacles: Callable[[], Sequence[str]]
+    registry: CollectorRegistry,
+    *,
+    find_obstacles: Callable[[], Sequence[str]],
+    find_silent: Callable[[], Sequence[str]] = tuple,
 ) -> dict[str, WsgiApp]:
     """Return /metrics, /healthz (the process lives) and /readyz (reports can be recorded).
 
-    A server is ready while there are no obstacles.
+    A server is ready while there are no obstacles, and lives while none of it is silent.
     """
-
-    def tell_ready(_: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
-        obstacles = find_obstacles()
-        status = "503 Service Unavailable" if obstacles else _OK
-        return _say(status, start_response, *obstacles)
-
     return {
-        "/metrics": make_wsgi_app(metrics.registry),
-        "/healthz": lambda _, start_response: _say(_OK, start_response),
-        "/readyz": tell_ready,
+        "/metrics": make_wsgi_app(registry),
+        "/healthz": _page_of(find_silent),
+        "/readyz": _page_of(find_obstacles),
     }
+
+
+def _page_of(find_faults: Callable[[], Sequence[str]]) -> WsgiApp:
+    def tell(_: dict[str, Any], start_response: Any) -> Iterable[bytes]:  # noqa: ANN401
+        faults = find_faults()
+        return _say("503 Service Unavailable" if faults else _OK, start_response, *faults)
+
+    return tell
 
 
 def _say(status: str, start_response: Any, *more: str) -> Iterable[bytes]:  # noqa: ANN401
@@ -87,9 +103,31 @@ class _Threading(ThreadingMixIn, WSGIServer):
     daemon_threads = True
     certificates: KeptCertificates | None = None
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401
+        listener: socket | None = None,
+        **named: Any,  # noqa: ANN401
+    ) -> None:
+        self._listener = listener
         super().__init__(*arguments, **named)
         self._room = BoundedSemaphore(HTTP_REQUESTS_AT_ONCE_MAX)
+
+    def server_bind(self) -> None:
+        """Take the address, or the socket that has it."""
+        if self._listener is None:
+            super().server_bind()
+            return
+        self.socket.close()
+        self.socket = self._listener
+        self.server_address = self.socket.getsockname()
+        self.server_name, self.server_port = self.server_address[:2]
+        self.setup_environ()
+
+    def server_activate(self) -> None:
+        """Listen, unless the socket does."""
+        if self._listener is None:
+            super().server_activate()
 
     def process_request(self, request: Any, client_address: Any) -> None:  # noqa: ANN401
         """Serve a connection on a thread of its own; those above the bound are closed at once."""

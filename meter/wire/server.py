@@ -52,7 +52,6 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", 2 * MESSAGE_BYTES_MAX),
     ("grpc.max_metadata_size", METADATA_BYTES_MAX),
     ("grpc.max_concurrent_streams", CONNECTION_STREAMS_MAX),
-    ("grpc.so_reuseport", 0),
     ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_time_ms", 30_000),
 )
@@ -96,6 +95,7 @@ class Server:
         driven: DrivenClock | None,
         certificates: KeptCertificates | None,
         connection_age_seconds: int,
+        shares_ports: bool,
         residents: Mapping[str, Callable[[grpc.aio.Server], None]],
         receivers: Sequence[Receiver],
         access: Access,
@@ -105,12 +105,14 @@ class Server:
         `access` has the rows of those services' calls.
         `driven` is a sandbox's clock, which every answer tells. Without `certificates` it speaks
         in the clear. A connection does not outlive a revoked certificate, or an old server, for
-        longer than `connection_age_seconds` and a grace. `start` opens the port.
+        longer than `connection_age_seconds` and a grace. `start` opens the port; where it
+        `shares_ports` with other processes, the system hands each connection to one of them.
         """
         self._certificates = certificates
-        age = [
+        own = [
             ("grpc.max_connection_age_ms", connection_age_seconds * 1000),
             ("grpc.max_connection_age_grace_ms", _GRACE_SECONDS * 1000),
+            ("grpc.so_reuseport", int(shares_ports)),
         ]
         self._server = grpc.aio.server(
             interceptors=[
@@ -119,7 +121,7 @@ class Server:
                 Turnstile(bounds, identify=door.identify),
                 DoorInterceptor(door, access={**METER_ACCESS, **access}),
             ],
-            options=[*_OPTIONS, *age],
+            options=[*_OPTIONS, *own],
         )
         meter_service_pb2_grpc.add_MeterServiceServicer_to_server(meter, self._server)
         account_service_pb2_grpc.add_AccountServiceServicer_to_server(accounts, self._server)
