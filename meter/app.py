@@ -26,6 +26,7 @@ from meter.assembly import (
     make_writer,
 )
 from meter.certificates import KeptCertificates
+from meter.counting.fresh import Fresh
 from meter.crew import Crew, joint_registry
 from meter.domain.clock import Clock
 from meter.domain.errors import MeterError, Reason
@@ -201,7 +202,8 @@ def _lay_ground(
     accounts = AccountStore(engine, clock)
     registry = Registry(accounts, clock)
     registry.refresh()
-    usage = UsageStore(engine, own_shard=lambda: leases.shard)
+    fresh = Fresh()
+    usage = UsageStore(engine, own_shard=lambda: leases.shard, fresh=fresh)
     leases = make_leases(
         options, journal_engine, usage=usage, metrics=metrics, clock=clock, dying=dying
     )
@@ -219,7 +221,7 @@ def _lay_ground(
         ),
         usage=usage,
         leases=leases,
-        journal=JournalStore(journal_engine, leases=leases),
+        journal=JournalStore(journal_engine, leases=leases, fresh=fresh),
         host=make_host(
             engine,
             lent=lent,

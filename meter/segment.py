@@ -88,48 +88,78 @@ class Segment:
         return SIGN in self.columns
 
 
-def encode(
+def gather(
     batches: Sequence[tuple[Origin, EventBatch]],
     *,
     dimension_ids: Callable[[EventBatch], Int64Array],
-) -> bytes:
-    """Return the body of one segment; `dimension_ids` gives each event's database id."""
-    parts: list[bytes] = []
-    columns: list[Column] = []
+) -> Segment:
+    """Return batches as one segment, at least one event; what is all default is left out.
 
-    def add(name: str, values: Int64Array) -> None:
-        column, data = _pack(name, values)
-        columns.append(column)
-        parts.append(data)
-
-    add("dimension", np.concatenate([dimension_ids(batch) for _, batch in batches]))
-    add("end_ms", np.concatenate([batch.end_ms for _, batch in batches]))
-    for number in sorted({number for _, batch in batches for number in batch.tokens}):
-        counts = _joined([(batch.tokens.get(number), 0, len(batch)) for _, batch in batches])
-        if counts.any():
-            add(f"tokens.{number}", counts)
+    `dimension_ids` gives each event's database id.
+    """
+    columns = {
+        "dimension": np.concatenate([dimension_ids(batch) for _, batch in batches]),
+        "end_ms": np.concatenate([batch.end_ms for _, batch in batches]),
+    }
     for name, default in DEFAULTS.items():
         if any(name in batch.extra for _, batch in batches):
             values = _joined([(b.extra.get(name), default, len(b)) for _, b in batches])
             if (values != default).any():
-                add(name, values)
-    ids = _event_ids(batches)
-    texts = _request_ids(batches)
+                columns[name] = values
+    tokens = {}
+    for number in sorted({number for _, batch in batches for number in batch.tokens}):
+        counts = _joined([(batch.tokens.get(number), 0, len(batch)) for _, batch in batches])
+        if counts.any():
+            tokens[number] = counts
+    return Segment(
+        origins=[(origin, len(batch)) for origin, batch in batches],
+        columns=columns,
+        tokens=tokens,
+        event_ids=_event_ids(batches),
+        request_ids=_request_ids(batches),
+    )
+
+
+def pack(segment: Segment) -> bytes:
+    """Return a segment's body."""
+    parts: list[bytes] = []
+    columns: list[Column] = []
+    first = ("dimension", "end_ms")
+    named = {
+        **{name: segment.columns[name] for name in first},
+        **{f"tokens.{number}": counts for number, counts in segment.tokens.items()},
+        **{name: values for name, values in segment.columns.items() if name not in first},
+    }
+    for name, values in named.items():
+        column, data = _pack(name, values)
+        columns.append(column)
+        parts.append(data)
+    ids, texts = segment.event_ids, "\n".join(segment.request_ids).encode()
     said: dict[str, object] = {
-        "batches": [[*_origin_fields(origin), len(batch)] for origin, batch in batches],
+        "batches": [[*_origin_fields(origin), count] for origin, count in segment.origins],
         "columns": columns,
         "event_ids": len(ids),
         "request_ids": len(texts),
     }
     left_out = [
-        [number, *origin.left_out] for number, (origin, _) in enumerate(batches) if origin.left_out
+        [number, *origin.left_out]
+        for number, (origin, _) in enumerate(segment.origins)
+        if origin.left_out
     ]
     if left_out:
         said["left_out"] = left_out
     header = json.dumps(said, separators=(",", ":")).encode()
-    is_signed = any(column.name == SIGN for column in columns)
-    version = SIGNED_VERSION if is_signed else VERSION
+    version = SIGNED_VERSION if segment.is_correction else VERSION
     return b"".join([_HEADER.pack(version, len(header)), header, *parts, ids, texts])
+
+
+def encode(
+    batches: Sequence[tuple[Origin, EventBatch]],
+    *,
+    dimension_ids: Callable[[EventBatch], Int64Array],
+) -> bytes:
+    """Return the body of the segment that batches make."""
+    return pack(gather(batches, dimension_ids=dimension_ids))
 
 
 def decode(body: bytes) -> Segment:
@@ -324,13 +354,13 @@ def _event_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> bytes:
     )
 
 
-def _request_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> bytes:
+def _request_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> Sequence[str]:
     if not any(batch.request_ids and any(batch.request_ids) for _, batch in batches):
-        return b""
+        return ()
     texts: list[str] = []
     for _, batch in batches:
         texts.extend(batch.request_ids or [""] * len(batch))
-    return "\n".join(texts).encode()
+    return texts
 
 
 def _origin_fields(origin: Origin) -> list[str | int]:

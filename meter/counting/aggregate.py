@@ -224,7 +224,8 @@ def _find_column(segments: Sequence[Segment], name: str) -> Int64Array | None:
 
 
 def _joined(parts: Sequence[Part], values_of: Callable[[Part], Int64Array]) -> Int64Array:
-    return np.concatenate([values_of(part) for part in parts])
+    # Of any width: what is counted from memory is held as narrow as its numbers.
+    return np.concatenate([values_of(part) for part in parts], dtype=np.int64)
 
 
 def _total(

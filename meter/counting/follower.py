@@ -7,7 +7,8 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from meter import segment
-from meter.counting.aggregate import UsageDelta, aggregate, merge
+from meter.counting.aggregate import UsageDelta, merge
+from meter.counting.fresh import Run, add_up
 from meter.domain.errors import MeterError
 from meter.domain.limits import GROUP_EVENTS_MAX
 from meter.segment import Segment
@@ -20,6 +21,9 @@ _RETRY_SECONDS = 1.0
 # what is uncounted grows older by the pause, never by more than two seconds.
 _PAUSE_PER_WORK = 3.0
 _PAUSE_SECONDS_MAX = 2.0
+# How often a pause looks for what was committed meanwhile and can be added up: at full rate there
+# is some then, and memory is free again.
+_LOOK_SECONDS = 0.05
 # A round reads for so long, as its rows cost Postgres the same however many events they sum; and no
 # longer, for a cut waits for its end.
 _READ_SECONDS_MAX = 2.0
@@ -31,10 +35,17 @@ _DAY_MS = 24 * 3600 * 1000
 class CountingTransaction(Protocol):
     """A shard's watermark, locked, with what lies above it."""
 
+    def recall(self) -> Run | None:
+        """Return the next segments from memory, added up; None where they have to be read.
+
+        Each call goes on behind the last one, or behind the last one of `read`.
+        """
+        ...
+
     def read(self, *, events_max: int) -> Sequence[bytes]:
         """Return the bodies of the next segments, at least one if there is any.
 
-        Each call goes on behind the last one.
+        Each call goes on behind the last one, or behind the last one of `recall`.
         """
         ...
 
@@ -58,6 +69,10 @@ class CountingStore(Protocol):
         """Open a transaction that holds the watermark of our own shard, or of one that is named."""
         ...
 
+    def add_up_ahead(self) -> None:
+        """Add up what was just committed, for the next round; asks no database."""
+        ...
+
     def find_orphans(self) -> Sequence[int]:
         """Return the shards that have something to count, and nobody who does."""
         ...
@@ -74,19 +89,25 @@ class _Round:
         self.event_count = 0
         self.row_count = 0
         self.has_more = False
-        self.deltas: list[UsageDelta] = []
-        # Of these, what was reported: all but corrections.
-        self.reported: list[UsageDelta] = []
+        self._runs: list[Run] = []
 
-    def take(self, segments: Sequence[Segment]) -> None:
-        """Add segments up, at least one."""
-        delta = aggregate(segments)
-        self.deltas.append(delta)
-        reported = [part for part in segments if not part.is_correction]
-        if reported:
-            self.reported.append(delta if len(reported) == len(segments) else aggregate(reported))
-        self.event_count += sum(map(len, segments))
-        self.row_count += len(delta)
+    def take(self, run: Run) -> None:
+        """Take a part."""
+        self._runs.append(run)
+        self.event_count += run.event_count
+        self.row_count += len(run.delta)
+
+    def sums(self) -> tuple[UsageDelta | None, UsageDelta | None]:
+        """Return what all of it comes to, and what was reported: all but corrections.
+
+        None stands for nothing.
+        """
+        deltas = [run.delta for run in self._runs]
+        reported = [run.reported for run in self._runs if run.reported is not None]
+        whole = merge(deltas) if deltas else None
+        if all(run.reported is run.delta for run in self._runs):
+            return whole, whole
+        return whole, merge(reported) if reported else None
 
 
 class Follower:
@@ -139,22 +160,22 @@ class Follower:
     def _count_round(self, shard: int | None = None) -> _Round:
         with self._store.counting(shard) as transaction:
             round_ = self._read_round(transaction)
-            if round_.deltas:
-                transaction.add(merge(round_.deltas))
+            counted, reported = round_.sums()
+            if counted is not None:
+                transaction.add(counted)
                 transaction.advance()
         # A correction is no production, and counters never fall.
-        if round_.reported:
-            self._on_counted(merge(round_.reported))
+        if reported is not None:
+            self._on_counted(reported)
         return round_
 
     def _read_round(self, transaction: CountingTransaction) -> _Round:
         """Read what there is, a part at a time, as long as a round may take."""
         begin = self._monotonic_seconds()
         round_ = _Round()
-        while not round_.has_more and (bodies := transaction.read(events_max=GROUP_EVENTS_MAX)):
-            segments = [segment.decode(body) for body in bodies]
-            transaction.note_reports(segments)
-            round_.take(segments)
+        while not round_.has_more and (run := transaction.recall() or _read(transaction)):
+            transaction.note_reports(run.unnoted)
+            round_.take(run)
             round_.has_more = (
                 self._monotonic_seconds() - begin >= _READ_SECONDS_MAX
                 or round_.row_count >= _ROWS_HELD_MAX
@@ -205,8 +226,16 @@ class Follower:
             counted = {"tokenworks.events": round_.event_count}
             tracer.record("counting round", seconds=took, trace=None, attributes=counted)
         if round_.event_count and not round_.has_more:
-            self._stopping.wait(min(_PAUSE_PER_WORK * took, _PAUSE_SECONDS_MAX))
+            self._rest(min(_PAUSE_PER_WORK * took, _PAUSE_SECONDS_MAX))
         return round_.event_count > 0
+
+    def _rest(self, seconds: float) -> None:
+        """Pause, and add up meanwhile what is committed."""
+        end = self._monotonic_seconds() + seconds
+        while (left := end - self._monotonic_seconds()) > 0:
+            if self._stopping.wait(min(left, _LOOK_SECONDS)):
+                return
+            self._store.add_up_ahead()
 
     def _look_for_orphans(self) -> bool:
         """Look at what others have left behind, as often as at what there is when nothing wakes."""
@@ -216,3 +245,11 @@ class Follower:
             return False
         self._looked_seconds = now_seconds
         return self.count_orphans() > 0
+
+
+def _read(transaction: CountingTransaction) -> Run | None:
+    """Read the next segments back and add them up; None when there are none."""
+    bodies = transaction.read(events_max=GROUP_EVENTS_MAX)
+    if not bodies:
+        return None
+    return add_up([segment.decode(body) for body in bodies], is_noted=lambda _: False)

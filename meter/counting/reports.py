@@ -97,9 +97,17 @@ class ReportMemory:
         """
         found: set[Report] = set()
         for part in segments:
-            if not part.is_correction and any(origin.producer for origin, _ in part.origins):
-                found.update(self._of_segment(part, accounts_of))
+            if _says_something(part):
+                accounts = self._accounts(part.columns["dimension"], accounts_of)
+                found.update(self._of_segment(part, accounts))
         return list(found)
+
+    def knows(self, part: Segment) -> bool:
+        """Tell whether a segment says nothing new; False where a dimension was not met before."""
+        if not _says_something(part):
+            return True
+        accounts = self._find_accounts(part.columns["dimension"])
+        return accounts is not None and next(self._of_segment(part, accounts), None) is None
 
     def learn(self, reports: Iterable[Report]) -> None:
         """Take over what was written."""
@@ -109,9 +117,8 @@ class ReportMemory:
             month.make_room(len(self._account_ids))
             month.bits[row, self._number_of[it.account_id]] |= mask
 
-    def _of_segment(self, part: Segment, accounts_of: AccountsOf) -> Iterator[Report]:
+    def _of_segment(self, part: Segment, accounts: _IndexArray) -> Iterator[Report]:
         end_ms = part.columns["end_ms"]
-        accounts = self._accounts(part.columns["dimension"], accounts_of)
         last_ms, time_ms = int(end_ms.max()), int(end_ms.min())
         while time_ms <= last_ms:
             month = self._month_at(time_ms)
@@ -140,16 +147,24 @@ class ReportMemory:
         for place, number in zip(*np.divmod(pairs, len(self._account_ids)), strict=True):
             yield Report(self._account_ids[number], month.first_day, *keys[place])
 
+    def _find_accounts(self, dimension: Int64Array) -> "_IndexArray | None":
+        """Return the number of each event's account, None where one is not known."""
+        if int(dimension.max()) >= len(self._account_numbers):
+            return None
+        numbers = self._account_numbers[dimension]
+        return None if int(numbers.min()) == _UNKNOWN else numbers
+
     def _accounts(self, dimension: Int64Array, accounts_of: AccountsOf) -> _IndexArray:
         """Return the number of each event's account."""
+        known = self._find_accounts(dimension)
+        if known is not None:
+            return known
         highest = int(dimension.max())
         if highest >= len(self._account_numbers):
             room = np.full(2 * highest, _UNKNOWN, np.int32)
             room[: len(self._account_numbers)] = self._account_numbers
             self._account_numbers = room
         numbers = self._account_numbers[dimension]
-        if int(numbers.min()) != _UNKNOWN:
-            return numbers
         for dimension_id, account_id in accounts_of(
             np.unique(dimension[numbers == _UNKNOWN]).tolist()
         ).items():
@@ -169,6 +184,10 @@ class ReportMemory:
         month = _Month(_ms(first_day), _ms(following), first_day)
         self._months = [*self._months[-(_MONTHS_KEPT - 1) :], month]
         return month
+
+
+def _says_something(part: Segment) -> bool:
+    return not part.is_correction and any(origin.producer for origin, _ in part.origins)
 
 
 def month_of(time_ms: int) -> date:

@@ -129,6 +129,9 @@ GROUP_EVENTS_MAX: Final = 400_000
 GROUP_SUBMISSIONS_MAX: Final = 4_096
 # The buffer's last part, one of so many, is kept for senders that hold less than such a part of it.
 BUFFER_KEPT_PARTS: Final = 8
+# What was committed and is held to be counted from memory, in bytes; what is more is read back. Two
+# seconds of seven million events each, at 16 bytes.
+FRESH_BYTES_MAX: Final = 256 * 1024 * 1024
 # Events of one segment; a head that tells of more is damaged, and would take all memory.
 SEGMENT_EVENTS_MAX: Final = 2_000_000
 # How long a server holds its shard of the journal without renewing, which it does twice a second.

@@ -7,7 +7,6 @@ from typing import Protocol
 
 import numpy as np
 
-from meter import segment
 from meter.arbiter import Settlement
 from meter.corrections import NewCorrection
 from meter.domain.errors import MeterError, Reason, Refused
@@ -24,6 +23,7 @@ from meter.domain.event import (
 from meter.domain.outcome import FIRST_QUARANTINED, Outcome
 from meter.journal.observing import Observing
 from meter.journal.protocol import ProducerState, Verdict
+from meter.segment import Segment, gather
 
 ProducerKey = tuple[str, str]
 
@@ -108,8 +108,8 @@ class Transaction(Protocol):
         """Keep usage objects as they came, of events that ended in a span, both ends included."""
         ...
 
-    def append(self, body: bytes, *, event_count: int, first_ms: int, last_ms: int) -> int:
-        """Append a segment."""
+    def append(self, part: Segment) -> int:
+        """Append a segment and return its position."""
         ...
 
     def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:
@@ -258,12 +258,7 @@ class _Group:
     def _append(self, batches: Sequence[tuple[Origin, EventBatch]]) -> None:
         if not batches:
             return
-        self._transaction.append(
-            segment.encode(batches, dimension_ids=self._store.dimension_ids),
-            event_count=sum(len(batch) for _, batch in batches),
-            first_ms=min(int(batch.end_ms.min()) for _, batch in batches),
-            last_ms=max(int(batch.end_ms.max()) for _, batch in batches),
-        )
+        self._transaction.append(gather(batches, dimension_ids=self._store.dimension_ids))
 
     def _correct(self, recorded: Sequence[tuple[Submission, Result]]) -> None:
         """Append each correction as a segment of its own: counting tells them apart by that."""

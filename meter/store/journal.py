@@ -20,6 +20,7 @@ from sqlalchemy import (
 from sqlalchemy.exc import DBAPIError
 
 from meter.audit_log import Action, Change
+from meter.counting.fresh import Fresh, Written
 from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.event import Dimensions, EventBatch, Int64Array, Origin, SetAside
 from meter.domain.limits import DIMENSIONS_INTERNED_MAX
@@ -27,6 +28,7 @@ from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
 from meter.leases import Lease, ShardLost
 from meter.runtime.engine import connection_count, store_faults
+from meter.segment import Segment, pack
 from meter.store.arbitration import ArbitrationWrites
 from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
@@ -80,10 +82,11 @@ class Tenure(Protocol):
 class JournalStore:
     """Writes the shard of the journal that is leased; a newer owner of it fences this one."""
 
-    def __init__(self, engine: Engine, *, leases: Tenure) -> None:
-        """Take the engine, and what holds a shard."""
+    def __init__(self, engine: Engine, *, leases: Tenure, fresh: Fresh | None = None) -> None:
+        """Take the engine, and what holds a shard; `fresh` is told what was committed."""
         self._engine = engine
         self._leases = leases
+        self._fresh = fresh
         self._dimension_ids: dict[tuple[str, int, str], int] = {}
         self._sku_ids: dict[tuple[Any, ...], int] = {}
         self._ids_by_table: dict[int, tuple[Any, Int64Array]] = {}
@@ -108,6 +111,8 @@ class JournalStore:
                 transaction = JournalTransaction(connection, lease=lease)
                 yield transaction
                 assert transaction.awaited_position is None, "a correction has its segment"
+            if self._fresh is not None:
+                self._fresh.hold(lease.shard, transaction.written)
         except ShardLost:
             self._leases.lost(lease)
             raise
@@ -210,6 +215,7 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
         """Take an open connection in a transaction, and what holds the shard."""
         self._connection = connection
         self._lease = lease
+        self.written: list[tuple[Written, Segment]] = []
 
     def lock_producers(self, keys: Iterable[ProducerKey]) -> dict[ProducerKey, ProducerState]:
         """Lock producers in sorted order and return their states.
@@ -254,9 +260,10 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
         )
         return {row.event_key.bytes: row.content_hash.bytes for row in before}
 
-    def append(self, body: bytes, *, event_count: int, first_ms: int, last_ms: int) -> int:
+    def append(self, part: Segment) -> int:
         """Append a segment and return its position; refuses when the shard has a newer owner."""
         lease = self._lease
+        end_ms = part.columns["end_ms"]
         # One statement: the ownership is checked by the very act that takes the position. A
         # database that was restored may give an epoch out twice, but not to the same owner.
         owned = (
@@ -274,26 +281,28 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
             "shard": lease.shard,
             "position": owned.c.position,
             "epoch": lease.epoch,
-            "event_count": event_count,
-            "first_end_time": to_time(first_ms),
-            "last_end_time": to_time(last_ms),
+            "event_count": len(part),
+            "first_end_time": to_time(int(end_ms.min())),
+            "last_end_time": to_time(int(end_ms.max())),
             "commit_time": installation_time(func.clock_timestamp()),
-            "body": body,
+            "body": pack(part),
         }
         columns: list[Any] = [
             value if name in {"position", "commit_time"} else literal(value, journal.c[name].type)
             for name, value in row.items()
         ]
-        position = self._connection.execute(
+        found = self._connection.execute(
             insert(journal)
             .from_select(list(row), select(*columns).select_from(owned))
-            .returning(journal.c.position)
-        ).scalar()
-        if position is None:
+            .returning(journal.c.position, journal.c.event_count, journal.c.commit_time)
+        ).one_or_none()
+        if found is None:
             raise ShardLost(lease.shard)
-        assert self.awaited_position in {None, position}, "a correction's segment is its own"
+        written = Written(*found)
+        assert self.awaited_position in {None, written.position}, "a correction has its segment"
         self.awaited_position = None
-        return int(position)
+        self.written.append((written, part))
+        return written.position
 
     def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:
         """Put events into quarantine and return the entries' ids, in order."""

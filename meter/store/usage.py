@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from meter.counting.aggregate import UsageDelta
+from meter.counting.fresh import Fresh, Run, Written
 from meter.counting.reports import Report, ReportMemory
 from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.event import Int64Array
@@ -66,10 +67,16 @@ _ORPHANS: Final = text(
 class UsageStore:
     """Counts shards of the journal into usage, and answers questions about all of it."""
 
-    def __init__(self, engine: Engine, *, own_shard: Callable[[], int]) -> None:
-        """Take the engine and what returns the shard that this process writes."""
+    def __init__(
+        self, engine: Engine, *, own_shard: Callable[[], int], fresh: Fresh | None = None
+    ) -> None:
+        """Take the engine and what returns the shard that this process writes.
+
+        `fresh` is what it has just committed; without it all is read back.
+        """
         self._engine = engine
         self._own_shard = own_shard
+        self._fresh = fresh or Fresh()
         self._cuts = CutStore(engine)
         self._memory = ReportMemory()
         self._settled_count = 0
@@ -106,16 +113,21 @@ class UsageStore:
             if count != self._settled_count:
                 # What was written through connections that are gone may be gone with them.
                 self._memory.forget()
+                self._fresh.forget()
             connection.execute(_PATIENCE)
             step = CountingStep(
                 connection,
                 shard=self._own_shard() if shard is None else shard,
-                is_waited_for=shard is None,
                 memory=self._memory,
+                fresh=self._fresh if shard is None else None,
             )
             yield step
         self._settled_count = count
         self._memory.learn(step.reports)
+
+    def add_up_ahead(self) -> None:
+        """Add up what was just committed, for the next round; asks no database."""
+        self._fresh.add_up_ahead(is_noted=self._memory.knows)
 
     def find_orphans(self) -> Sequence[int]:
         """Return the shards that have something to count, and nobody who does."""
@@ -165,13 +177,17 @@ class CountingStep:
         connection: Connection,
         *,
         shard: int,
-        is_waited_for: bool,
         memory: ReportMemory,
+        fresh: Fresh | None,
     ) -> None:
-        """Lock the shard's watermark; `memory` is of who is known to have reported for whom."""
+        """Lock the shard's watermark; `memory` is of who is known to have reported for whom.
+
+        Our own is waited for, and has `fresh`, what was just committed; another one has none.
+        """
         self._connection = connection
         self._shard = shard
         self._memory = memory
+        self._fresh = fresh
         self.reports: set[Report] = set()
         self._last: tuple[int, datetime] | None = None
         self._starts_ms: Sequence[int] = ()
@@ -179,37 +195,66 @@ class CountingStep:
         mark = select(counting.c.position).where(counting.c.shard == shard)
         # None: somebody else counts it at this moment.
         self._position: int | None = connection.execute(
-            mark.with_for_update(skip_locked=not is_waited_for)
+            mark.with_for_update(skip_locked=fresh is None)
         ).scalar_one_or_none()
+
+    def recall(self) -> Run | None:
+        """Return the next segments from memory, added up; None where they have to be read.
+
+        Each call goes on behind the last one, or behind the last one of `read`.
+        """
+        if self._fresh is None or self._position is None:
+            return None
+        found = self._fresh.take(self._shard, after=self._position, is_noted=self._memory.knows)
+        if found is None:
+            return None
+        # The journal says what was recorded: memory may be of a database that is no more.
+        if self._find_rows(len(found.rows)) != found.rows:
+            self._fresh.forget()
+            return None
+        self._pass_over(found.rows[-1])
+        return found.run
 
     def read(self, *, events_max: int) -> Sequence[bytes]:
         """Return the bodies of the next segments, at least one if there is any.
 
-        Each call goes on behind the last one.
+        Each call goes on behind the last one, or behind the last one of `recall`.
         """
         if self._position is None:
             return []
-        rows = self._connection.execute(
-            select(journal.c.position, journal.c.event_count, journal.c.commit_time)
-            .where(journal.c.shard == self._shard, journal.c.position > self._position)
-            .order_by(journal.c.position)
-            .limit(_SEGMENTS_MAX)
-        ).all()
+        first = self._position + 1
+        rows: Sequence[Written] = self._find_rows(_SEGMENTS_MAX)
         if not rows:
             return []
+        if self._fresh is not None:
+            # All of them, where they were committed since `recall`.
+            rows = self._fresh.without_held(self._shard, rows) or rows
         totals = np.cumsum([row.event_count for row in rows])
         last = rows[max(1, int(np.searchsorted(totals, events_max, "right"))) - 1]
-        self._last = (last.position, last.commit_time)
         # Binary: as text, the bytes would come twice as long and be read digit by digit.
         with driver_connection(self._connection).cursor(binary=True) as cursor:
             cursor.execute(
                 "SELECT body FROM journal WHERE shard = %s AND position BETWEEN %s AND %s"
                 " ORDER BY position",
-                (self._shard, self._position + 1, last.position),
+                (self._shard, first, last.position),
             )
             bodies = [body for (body,) in cursor]
-        self._position = last.position
+        self._pass_over(last)
         return bodies
+
+    def _find_rows(self, count_max: int) -> list[Written]:
+        """Return what the journal has next, without its bodies."""
+        statement = (
+            select(journal.c.position, journal.c.event_count, journal.c.commit_time)
+            .where(journal.c.shard == self._shard, journal.c.position > self._position)
+            .order_by(journal.c.position)
+            .limit(count_max)
+        )
+        return [Written(*row) for row in self._connection.execute(statement)]
+
+    def _pass_over(self, last: Written) -> None:
+        self._last = (last.position, last.commit_time)
+        self._position = last.position
 
     def add(self, delta: UsageDelta) -> None:
         """Add to usage, under the cut that is open.

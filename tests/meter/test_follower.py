@@ -9,6 +9,7 @@ import pytest
 
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import CountingTransaction, Follower
+from meter.counting.fresh import Run
 from meter.segment import Segment
 
 
@@ -19,6 +20,9 @@ class BrokenStore:
         """Fail."""
         del shard
         raise MemoryError
+
+    def add_up_ahead(self) -> None:
+        """Nothing was just committed."""
 
     def find_orphans(self) -> Sequence[int]:
         """Nobody has left anything behind."""
@@ -58,6 +62,9 @@ class QuietStore:
         assert shard is None
         yield Nothing()
 
+    def add_up_ahead(self) -> None:
+        """Nothing was just committed."""
+
     def find_orphans(self) -> Sequence[int]:
         """Nobody has left anything behind."""
         self.asked.set()
@@ -71,6 +78,10 @@ class QuietStore:
 
 class Nothing:
     """A shard that is counted whole."""
+
+    def recall(self) -> Run | None:
+        """Return nothing."""
+        return None
 
     def read(self, *, events_max: int) -> Sequence[bytes]:
         """Return nothing."""

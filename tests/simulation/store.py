@@ -14,7 +14,7 @@ from meter.domain.errors import Reason, Unavailable
 from meter.domain.event import Claim, EventBatch, Evidence, Int64Array, Origin, Reports, SetAside
 from meter.journal.commit import ProducerKey
 from meter.journal.protocol import ProducerState
-from meter.segment import decode
+from meter.segment import Segment, decode, pack
 
 BLANK = ProducerState(instance=bytes(16), sequence=0, digests=b"")
 # Commits that can be gone back by; what is older is on a standby, or on tape.
@@ -66,10 +66,9 @@ class SimulatedTransaction:
         """Nobody else reports here."""
         raise NotImplementedError
 
-    def append(self, body: bytes, *, event_count: int, first_ms: int, last_ms: int) -> int:
+    def append(self, part: Segment) -> int:
         """Append a segment."""
-        del event_count, first_ms, last_ms
-        self.draft = replace(self.draft, bodies=(*self.draft.bodies, body))
+        self.draft = replace(self.draft, bodies=(*self.draft.bodies, pack(part)))
         return len(self.draft.bodies)
 
     def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:

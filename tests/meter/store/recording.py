@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from meter import segment
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import Follower
+from meter.counting.fresh import Fresh
 from meter.domain.event import (
     Claims,
     Dimensions,
@@ -24,6 +25,7 @@ from meter.domain.outcome import Outcome
 from meter.journal.commit import Result, Submission, commit_group
 from meter.leases import Leases
 from meter.runtime.ids import process_name
+from meter.segment import Segment
 from meter.store.journal import JournalStore
 from meter.store.leases import LeaseStore
 from meter.store.producers import ProducerStore
@@ -144,9 +146,16 @@ def aside(index: int = 0) -> SetAside:
     return SetAside(index=index, outcome=Outcome.TIER_UNKNOWN, payload=b"event")
 
 
-def owner(engine: Engine, *, shard: int = 0) -> JournalStore:
+def segment_of(*counts: int) -> Segment:
+    """Return a segment with an event for each count, of whatever dimension has the id 1."""
+    return segment.gather(
+        [(origin_of(), batch_of(*counts))], dimension_ids=lambda batch: batch.dimension + 1
+    )
+
+
+def owner(engine: Engine, *, shard: int = 0, fresh: Fresh | None = None) -> JournalStore:
     """Return a store that owns a shard, whoever had it."""
-    return JournalStore(engine, leases=holding(engine, shard=shard))
+    return JournalStore(engine, leases=holding(engine, shard=shard), fresh=fresh)
 
 
 def holding(engine: Engine, *, shard: int | None = None, name: str = "") -> Leases:
@@ -194,9 +203,9 @@ def waiting_count(database_url: str) -> int:
     return int(ask_one(database_url, question))
 
 
-def counting_of(engine: Engine, *, shard: int = 0) -> UsageStore:
+def counting_of(engine: Engine, *, shard: int = 0, fresh: Fresh | None = None) -> UsageStore:
     """Return a store that counts a shard."""
-    store = UsageStore(engine, own_shard=lambda: shard)
+    store = UsageStore(engine, own_shard=lambda: shard, fresh=fresh)
     store.ensure_watermark(shard)
     return store
 

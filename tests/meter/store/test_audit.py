@@ -376,12 +376,12 @@ def test_audit__numbers_released_from_quarantine(
     """An event that was released is recorded under its batch's number, and that is no repeat."""
     released = Submission(origin=origin_of("p", sequence=2), batch=batch_of(3))
     acme = dimension_of(filled, "acme")
-    body = segment.encode(
+    part = segment.gather(
         [(released.origin, released.batch)],
         dimension_ids=lambda batch: batch.dimension * 0 + acme,
     )
     with journal.transaction() as transaction:
-        transaction.append(body, event_count=1, first_ms=BEGIN_MS, last_ms=BEGIN_MS)
+        transaction.append(part)
     count_all(usage)
     assert says(audit(engine), Check.NUMBERS) == [
         "batch 2 of producer p (acme) is recorded again in segment 5 of shard 0"

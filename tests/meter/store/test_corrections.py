@@ -297,8 +297,8 @@ def test_commit__of_two_servers_at_once(engine: Engine, database_url: str) -> No
 def commit_body(store: JournalStore, transaction: Any, item: Submission) -> None:  # noqa: ANN401
     """Append a correction's segment in an open transaction."""
     store.ensure_dimensions([item.batch])
-    body = segment.encode([(item.origin, item.batch)], dimension_ids=store.dimension_ids)
-    transaction.append(body, event_count=len(item.batch), first_ms=BEGIN_MS, last_ms=BEGIN_MS)
+    part = segment.gather([(item.origin, item.batch)], dimension_ids=store.dimension_ids)
+    transaction.append(part)
 
 
 def test_find__waits_until_another_shard_is_counted(engine: Engine, store: JournalStore) -> None:

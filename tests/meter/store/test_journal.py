@@ -30,6 +30,7 @@ from tests.meter.store.recording import (
     open_producer,
     origin_of,
     owner,
+    segment_of,
     tokens_in_journal,
     wait_for_lock,
 )
@@ -197,7 +198,7 @@ def test_append__newer_owner_fences_the_older_one(
             {key: state.recorded(b"d" * 8) for key, state in states.items()}, now_ms=now_ms()
         )
         newer.append(owner(engine))
-        transaction.append(b"body", event_count=1, first_ms=0, last_ms=0)
+        transaction.append(segment_of(5))
 
     newer: list[JournalStore] = []
     with pytest.raises(Unavailable) as failure:
@@ -228,7 +229,7 @@ def test_lock__producer_of_another_server_is_put_off(
 STEPS: list[Callable[[Any], object]] = [
     lambda it: it.lock_producers([("acme", "p")]),
     lambda it: it.claim_events({b"k" * 16: b"c" * 16}, now_ms=now_ms()),
-    lambda it: it.append(b"body", event_count=1, first_ms=0, last_ms=0),
+    lambda it: it.append(segment_of(5)),
     lambda it: it.save_producers({}, now_ms=now_ms()),
     lambda it: it.set_aside([(origin_of(), aside())]),
 ]

@@ -123,6 +123,9 @@ def test_count__crash_between_steps_counts_nothing_twice(
             """Open a transaction that does not live long."""
             return usage.counting(shard)
 
+        def add_up_ahead(self) -> None:
+            """Nothing was just committed."""
+
         def find_orphans(self) -> Sequence[int]:
             """Nobody has left anything behind."""
             return []
