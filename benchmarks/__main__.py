@@ -20,53 +20,55 @@ from benchmarks.designs import (
 )
 from benchmarks.energy import measure_attribution
 from benchmarks.explain import measure_explain
+from benchmarks.goals import NO_GOAL, Goal, at_least, at_least_of_bound, at_most, at_most_of_bound
 from benchmarks.ingest import measure_events, measure_unary
+from benchmarks.machine import describe_machine
 from benchmarks.measurement import Measurement
 from benchmarks.queries import measure_account_month, measure_preview
 from benchmarks.sources import measure_otlp
 from benchmarks.spool import measure_append, measure_open
 from benchmarks.streams import measure_producers, measure_rows, measure_stream
 
-# Each row: how it is measured, its unit, and whether a value beside its bound is enough.
-ROWS: dict[str, tuple[Callable[..., Measurement], str, Callable[[float, float], bool]]] = {
-    "ingest.stream": (measure_stream, "events/s", lambda value, _: value >= 7_000_000),
+# Each row: how it is measured, its unit and its goal.
+ROWS: dict[str, tuple[Callable[..., Measurement], str, Goal]] = {
+    "ingest.stream": (measure_stream, "events/s", at_least(7_000_000)),
     "ingest.stream_1000": (
         partial(measure_stream, batch_events=1_000),
         "events/s",
-        lambda value, _: value >= 3_000_000,
+        at_least(3_000_000),
     ),
     "ingest.stream_100": (
         partial(measure_stream, batch_events=100),
         "events/s",
-        lambda value, _: value >= 600_000,
+        at_least(600_000),
     ),
     "ingest.stream_ids": (
         partial(measure_stream, has_ids=True),
         "events/s",
-        lambda value, _: value >= 3_500_000,
+        at_least(3_500_000),
     ),
-    "ingest.rows": (measure_rows, "events/s", lambda value, _: value >= 300_000),
+    "ingest.rows": (measure_rows, "events/s", at_least(300_000)),
     # In twice the time for which counting was held.
-    "ingest.catch_up": (measure_catch_up, "s", lambda value, bound: value <= 2 * bound),
-    "ingest.producers_2000": (measure_producers, "ms p99", lambda value, _: value <= 250),
-    "ingest.events": (measure_events, "events/s", lambda value, _: value >= 100_000),
-    "ingest.unary": (measure_unary, "calls/s", lambda value, bound: value >= 0.8 * bound),
+    "ingest.catch_up": (measure_catch_up, "s", at_most_of_bound(2)),
+    "ingest.producers_2000": (measure_producers, "ms p99", at_most(250)),
+    "ingest.events": (measure_events, "events/s", at_least(100_000)),
+    "ingest.unary": (measure_unary, "calls/s", at_least_of_bound(0.8)),
     # What one would otherwise write: no goal.
-    "design.insert_unique": (measure_insert_unique, "events/s", lambda *_: True),
-    "design.upsert_counter": (measure_upsert_counter, "events/s", lambda *_: True),
-    "design.redis_counter": (measure_redis_counter, "events/s", lambda *_: True),
-    "client.record": (measure_record, "µs p99", lambda value, _: value <= 5),
-    "client.asgi_overhead": (measure_overhead, "ms p50", lambda value, _: value <= 0.2),
-    "query.account_month": (measure_account_month, "ms p95", lambda value, _: value <= 50),
-    "billing.preview": (measure_preview, "ms p95", lambda value, _: value <= 100),
+    "design.insert_unique": (measure_insert_unique, "events/s", NO_GOAL),
+    "design.upsert_counter": (measure_upsert_counter, "events/s", NO_GOAL),
+    "design.redis_counter": (measure_redis_counter, "events/s", NO_GOAL),
+    "client.record": (measure_record, "µs p99", at_most(5)),
+    "client.asgi_overhead": (measure_overhead, "ms p50", at_most(0.2)),
+    "query.account_month": (measure_account_month, "ms p95", at_most(50)),
+    "billing.preview": (measure_preview, "ms p95", at_most(100)),
     # A hundred thousand accounts at ten seconds.
-    "billing.close_100k": (measure_close, "s", lambda value, _: value <= 60),
-    "billing.explain": (measure_explain, "s", lambda value, _: value <= 2),
-    "energy.attribution": (measure_attribution, "s", lambda value, _: value <= 5),
-    "sources.otlp": (measure_otlp, "spans/s", lambda value, _: value >= 30_000),
+    "billing.close_100k": (measure_close, "s", at_most(60)),
+    "billing.explain": (measure_explain, "s", at_most(2)),
+    "energy.attribution": (measure_attribution, "s", at_most(5)),
+    "sources.otlp": (measure_otlp, "spans/s", at_least(30_000)),
     # Five of these a second are what a flush interval asks for.
-    "spool.append": (measure_append, "batches/s", lambda value, _: value >= 50),
-    "spool.open": (measure_open, "s", lambda value, _: value <= 10),
+    "spool.append": (measure_append, "batches/s", at_least(50)),
+    "spool.open": (measure_open, "s", at_most(10)),
 }
 
 
@@ -97,7 +99,7 @@ def measure_row(name: str, *, seconds: float, runs: int, **sizes: float) -> dict
 
     Raises WrongAnswer when what was counted is not what was sent.
     """
-    measure, unit, is_enough = ROWS[name]
+    measure, unit, goal = ROWS[name]
     taken = []
     for number in range(runs):
         sys.stderr.write(f"{name}: run {number + 1} of {runs}\n")
@@ -112,10 +114,11 @@ def measure_row(name: str, *, seconds: float, runs: int, **sizes: float) -> dict
         "bound_of": taken[0].bound_of,
         "ratio": round(value / bound, 4),
         "runs": [round(item.value, 3) for item in taken],
-        "ok": is_enough(value, bound) and not unmet,
+        "ok": goal(value, bound) and not unmet,
         "unmet": unmet,
         "workload": taken[0].workload,
         "notes": taken[-1].notes,
+        "machine": describe_machine(),
     }
 
 

@@ -28,18 +28,15 @@ _RECORDED: Final = "SELECT coalesce(sum(event_count), 0) FROM journal"
 
 
 def measure_catch_up(
-    seconds: float,
-    *,
-    events_per_second: float = _EVENTS_PER_SECOND,
-    behind_seconds_max: float = _BEHIND_SECONDS_MAX,
+    seconds: float, *, events_per_second: float = _EVENTS_PER_SECOND
 ) -> Measurement:
     """Hold counting for `seconds` under load; the value is how long it then takes to catch up.
 
-    It has caught up when what is not counted is at most `behind_seconds_max` old. The load goes on
-    until then.
+    It has caught up when what is not counted is at most five seconds old, which a hold of less
+    never makes it. The load goes on until then.
     """
     orders = stream_orders(
-        seconds=_BEGIN_SECONDS_MAX + (1 + _PATIENCE) * seconds + behind_seconds_max,
+        seconds=_BEGIN_SECONDS_MAX + (1 + _PATIENCE) * seconds,
         events=_BATCH_EVENTS,
         events_per_second=events_per_second,
     )
@@ -51,7 +48,7 @@ def measure_catch_up(
             held_events = plant.query(_RECORDED)[0]
             held_seconds = time.monotonic() - begin
             behind_seconds = plant.counted_behind_seconds()
-        taken = _wait_until_near(plant, load, behind_seconds_max=behind_seconds_max)
+        taken = _wait_until_near(plant, load)
         caught_events = plant.query(_RECORDED)[0] - held_events
         load.stop()
         report = load.report()
@@ -69,7 +66,7 @@ def measure_catch_up(
         bound_of="the time for which counting was held, s",
         workload=f"counting held for {seconds:g} s while {events_per_second:,.0f} events/s come"
         f" from 8 producers in batches of {_BATCH_EVENTS} in planes, until what is not counted is"
-        f" at most {behind_seconds_max:g} s old while they go on, {world()}; {MACHINE}",
+        f" at most {_BEHIND_SECONDS_MAX:g} s old while they go on, {world()}; {MACHINE}",
         notes={
             "events_per_second": round(rate),
             "events_per_second_held": round((held_events - begin_events) / held_seconds),
@@ -94,10 +91,10 @@ def _counting_held(plant: Plant) -> Iterator[None]:
         yield
 
 
-def _wait_until_near(plant: Plant, load: Load, *, behind_seconds_max: float) -> float | None:
+def _wait_until_near(plant: Plant, load: Load) -> float | None:
     """Return after how long counting was near enough; None if the load had ended by then."""
     begin = time.monotonic()
-    while plant.counted_behind_seconds() > behind_seconds_max:
+    while plant.counted_behind_seconds() > _BEHIND_SECONDS_MAX:
         if load.wait(_LOOK_SECONDS):
             return None
     return time.monotonic() - begin

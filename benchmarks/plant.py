@@ -8,20 +8,20 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-import grpc
 import psycopg
+from psycopg import sql
 
 import migrations
-from benchmarks.workload import ACCOUNTS, account_name
+from benchmarks.names import put_down_accounts
 from cli.postgres.programs import find_programs
 from cli.postgres.supervisor import Postgres
 from meter.app import create_installation_key
-from tokenworks.meter.v1 import account_service_pb2, account_service_pb2_grpc
 
 _PEPPER = bytes(range(32))
 
@@ -73,32 +73,54 @@ class Plant:
         return time.monotonic() - begin
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Watch:
+    """Who looks on: settings that Postgres starts with, and what is done around a plant's work."""
+
+    postgres_settings: Mapping[str, str]
+    around: Callable[[Plant], AbstractContextManager[None]]
+
+
+# Rows start their plants themselves; `benchmarks.profile` has this set while it runs one.
+WATCH: Final[ContextVar[Watch | None]] = ContextVar("WATCH", default=None)
+
+
 @contextmanager
 def running_postgres(folder: Path) -> Iterator[str]:
     """Start Postgres in a folder, durable (fsync on), and return its URL."""
     postgres = Postgres(folder / "pg" / "postgres", programs=find_programs(None), durable=True)
     try:
         postgres.start(password="bench")
+        if watch := WATCH.get():
+            _set(postgres.url(), watch.postgres_settings)
+            postgres.stop()
+            postgres.start(password=None)
         yield postgres.url()
     finally:
         postgres.stop()
+
+
+def _set(url: str, settings: Mapping[str, str]) -> None:
+    with psycopg.connect(url, autocommit=True) as connection:
+        for name, value in settings.items():
+            statement = sql.SQL("ALTER SYSTEM SET {} = {}")
+            connection.execute(statement.format(sql.Identifier(name), sql.Literal(value)))
 
 
 @contextmanager
 def running_plant(
     settings: Mapping[str, str] | None = None,
     *,
-    prepare: Callable[[str], None] | None = None,
+    put_down: Callable[[str], None] = put_down_accounts,
 ) -> Iterator[Plant]:
     """Start Postgres (fsync on) and `tokenworks serve`, with the workload's accounts.
 
-    `settings` are further ones of the meter, by their names in the environment. `prepare` is handed
-    the database before the meter starts, and makes accounts in the workload's stead.
+    `settings` are further ones of the meter, by their names in the environment. `put_down` is
+    handed the database before the meter starts.
     """
     with bench_folder() as folder, running_postgres(folder) as url:
         migrations.upgrade(url)
-        if prepare is not None:
-            prepare(url)
+        put_down(url)
         key = create_installation_key(url, key_pepper=_PEPPER, description="bench")
         pepper = folder / "pepper"
         pepper.touch(mode=0o600)
@@ -106,9 +128,9 @@ def running_plant(
         log = folder / "meter.log"
         with _meter(url, pepper=pepper, log=log, settings=settings or {}) as (process, target):
             plant = Plant(target, key, url, process.pid)
-            if prepare is None:
-                _create_accounts(plant)
-            yield plant
+            watch = WATCH.get()
+            with watch.around(plant) if watch else nullcontext():
+                yield plant
 
 
 @contextmanager
@@ -149,24 +171,3 @@ def _meter(
             yield process, json.loads(line)["grpc"]
         finally:
             process.terminate()
-
-
-# Calls of one connection: fewer than a server takes, for it refuses what comes before it said so.
-_AT_ONCE = 100
-
-
-def _create_accounts(plant: Plant) -> None:
-    with grpc.insecure_channel(plant.target) as channel:
-        stub = account_service_pb2_grpc.AccountServiceStub(channel)
-        for first in range(0, ACCOUNTS, _AT_ONCE):
-            calls = [
-                stub.CreateAccount.future(
-                    account_service_pb2.CreateAccountRequest(
-                        account=account_name(number), handle=account_name(number)
-                    ),
-                    metadata=plant.metadata,
-                )
-                for number in range(first, min(first + _AT_ONCE, ACCOUNTS))
-            ]
-            for call in calls:
-                call.result()

@@ -23,8 +23,17 @@ def processor_seconds(pid: int) -> float:
 
 def main_thread_seconds(pid: int) -> float:
     """Return the seconds of a process's first thread: a meter's event loop."""
-    fields = _fields(Path(f"/proc/{pid}/task/{pid}/stat"))
-    return sum(map(int, fields[_USER_TICKS : _SYSTEM_TICKS + 1])) / _TICKS
+    return thread_seconds(pid)[pid]
+
+
+def thread_seconds(pid: int) -> dict[int, float]:
+    """Return the seconds of each thread of a process that lives."""
+    stats = {int(task.name): _fields(task / "stat") for task in Path(f"/proc/{pid}/task").iterdir()}
+    return {
+        thread: sum(map(int, fields[_USER_TICKS : _SYSTEM_TICKS + 1])) / _TICKS
+        for thread, fields in stats.items()
+        if fields
+    }
 
 
 def peak_memory_bytes(pid: int) -> int:

@@ -31,11 +31,14 @@ _BARE: Final = (
 )
 
 
-def measure_account_month(seconds: float) -> Measurement:
-    """Ask for a month of one account by model and tier, over and over: the p95 of QueryUsage."""
+def measure_account_month(seconds: float, *, accounts: int = ACCOUNTS) -> Measurement:
+    """Ask for a month of one account by model and tier, over and over: the p95 of QueryUsage.
+
+    So many accounts have used something in it, at most `ACCOUNTS`.
+    """
     with running_plant() as plant:
         month = _last_month()
-        rows = _load(plant, month, seconds=seconds)
+        rows = _load(plant, month, accounts=accounts, seconds=seconds)
         stub = meter_service_pb2_grpc.MeterServiceStub(grpc.insecure_channel(plant.target))
 
         def ask(account: str) -> None:
@@ -50,25 +53,28 @@ def measure_account_month(seconds: float) -> Measurement:
             request.end_time.FromDatetime(month[1])
             answer = stub.QueryUsage(request, metadata=plant.metadata)
             counted = sum(it.count for row in answer.rows for it in row.tokens)
-            check_answer(counted=counted, sent=rows // ACCOUNTS * _TOKENS)
+            check_answer(counted=counted, sent=rows // accounts * _TOKENS)
 
-        p95_ms, median_ms = _time(ask, calls=_CALLS)
-        bare_ms = _time_bare(plant, month, calls=_CALLS)
+        p95_ms, median_ms = _time(ask, calls=_CALLS, accounts=min(_CALLS, accounts))
+        bare_ms = _time_bare(plant, month, calls=_CALLS, accounts=min(_CALLS, accounts))
     return Measurement(
         value=p95_ms,
         bound=bare_ms,
         bound_of="p95 of the bare SELECT sum … GROUP BY over the account's rows of usage, ms",
-        workload=f"{_CALLS} × QueryUsage by model and tier of one of {ACCOUNTS:,} accounts, a month"
-        f" of {rows:,} rows of usage ({rows // ACCOUNTS:,} each, by SQL, folded by the server)",
+        workload=f"{_CALLS} × QueryUsage by model and tier of one of {accounts:,} accounts, a month"
+        f" of {rows:,} rows of usage ({rows // accounts:,} each, by SQL, folded by the server)",
         notes={"median_ms": median_ms, "rows": float(rows)},
     )
 
 
-def measure_preview(seconds: float) -> Measurement:
-    """Preview the month that goes on, of one account at a time: the p95 of PreviewInvoice."""
+def measure_preview(seconds: float, *, accounts: int = ACCOUNTS) -> Measurement:
+    """Preview the month that goes on, of one account at a time: the p95 of PreviewInvoice.
+
+    So many accounts have used something in it, 30 to `ACCOUNTS`.
+    """
     with running_plant() as plant:
         month = _last_month()
-        rows = _load(plant, month, seconds=seconds)
+        rows = _load(plant, month, accounts=accounts, seconds=seconds)
         stub = billing_service_pb2_grpc.BillingServiceStub(grpc.insecure_channel(plant.target))
         _set_terms(stub, plant, start=month[0])
         name = f"{month[0]:%Y-%m}"
@@ -80,16 +86,16 @@ def measure_preview(seconds: float) -> Measurement:
             answer = stub.PreviewInvoice(request, metadata=plant.metadata)
             document = json.loads(answer.previews[0].document)
             counted = sum(int(line["quantity"]) for line in document["lines"])
-            check_answer(counted=counted, sent=rows // ACCOUNTS * _TOKENS)
+            check_answer(counted=counted, sent=rows // accounts * _TOKENS)
 
-        p95_ms, median_ms = _time(ask, calls=_PREVIEWS)
-        bare_ms = _time_bare(plant, month, calls=_PREVIEWS)
+        p95_ms, median_ms = _time(ask, calls=_PREVIEWS, accounts=_PREVIEWS)
+        bare_ms = _time_bare(plant, month, calls=_PREVIEWS, accounts=_PREVIEWS)
     return Measurement(
         value=p95_ms,
         bound=bare_ms,
         bound_of="p95 of the bare SELECT sum … GROUP BY over the account's rows of usage, ms",
-        workload=f"{_PREVIEWS} × PreviewInvoice of one of {ACCOUNTS:,} accounts under contracts of"
-        f" their own, a month of {rows:,} rows of usage ({rows // ACCOUNTS:,} each)",
+        workload=f"{_PREVIEWS} × PreviewInvoice of one of {accounts:,} accounts under contracts of"
+        f" their own, a month of {rows:,} rows of usage ({rows // accounts:,} each)",
         notes={"median_ms": median_ms, "rows": float(rows)},
     )
 
@@ -100,7 +106,7 @@ def _last_month() -> tuple[datetime, datetime]:
     return (end - timedelta(days=1)).replace(day=1), end
 
 
-def _load(plant: Plant, month: tuple[datetime, datetime], *, seconds: float) -> int:
+def _load(plant: Plant, month: tuple[datetime, datetime], *, accounts: int, seconds: float) -> int:
     """Put a month of usage down, a sku after the other while there is time; return the rows.
 
     Then wait until the server has folded it.
@@ -126,7 +132,7 @@ def _load(plant: Plant, month: tuple[datetime, datetime], *, seconds: float) -> 
                 f" cut_id, {columns}, request_count, delivered_output_count, estimated_count)"
                 f" SELECT 'acct-' || lpad(a::text, 6, '0'), t, %s, 0, 1, 1, {values}, 3, 200, 0"
                 " FROM generate_series(%s, %s - interval '1 s', interval '15 min') t,"
-                f" generate_series(0, {ACCOUNTS - 1}) a",
+                f" generate_series(0, {accounts - 1}) a",
                 (number, *month),
             )
             rows += done.rowcount
@@ -185,12 +191,11 @@ address = ["2 Substation Road"]
 """
 
 
-def _time(ask: Callable[[str], None], *, calls: int) -> tuple[float, float]:
+def _time(ask: Callable[[str], None], *, calls: int, accounts: int) -> tuple[float, float]:
     """Return the p95 and the median of calls for accounts in turn, ms; the first ones warm up."""
     random, taken = Random(7), []
     for number in range(calls + 5):
-        # A preview has as many contracts as calls.
-        account = account_name(random.randrange(min(calls, ACCOUNTS)))
+        account = account_name(random.randrange(accounts))
         begin = time.perf_counter()
         ask(account)
         if number >= 5:
@@ -199,10 +204,12 @@ def _time(ask: Callable[[str], None], *, calls: int) -> tuple[float, float]:
     return taken[int(0.95 * len(taken))], taken[len(taken) // 2]
 
 
-def _time_bare(plant: Plant, month: tuple[datetime, datetime], *, calls: int) -> float:
+def _time_bare(
+    plant: Plant, month: tuple[datetime, datetime], *, calls: int, accounts: int
+) -> float:
     with psycopg.connect(plant.database_url) as connection:
 
         def ask(account: str) -> None:
             connection.execute(_BARE, (account, *month)).fetchall()
 
-        return _time(ask, calls=calls)[0]
+        return _time(ask, calls=calls, accounts=accounts)[0]

@@ -11,16 +11,60 @@ from benchmarks.plant import Plant
 from benchmarks.processor import main_thread_seconds, processor_seconds
 
 _LOOK_SECONDS: Final = 1.0
-_WAL: Final = "SELECT pg_current_wal_insert_lsn() - '0/0'"
+_COUNTED_SECONDS_MAX: Final = 600.0
 # The months of a partitioned table count each for itself.
-_JOURNAL: Final = (
-    "SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('journal') WHERE isleaf"
-)
+_STANDING: Final = """
+SELECT (SELECT coalesce(sum(event_count), 0) FROM journal),
+    (SELECT sum(pg_total_relation_size(relid)) FROM pg_partition_tree('journal') WHERE isleaf),
+    pg_current_wal_insert_lsn() - '0/0'
+"""
 _USAGE: Final = "SELECT pg_total_relation_size('usage'), count(*) FROM usage"
 _COUNTED: Final = (
     "SELECT coalesce(sum(input + cache_read + output), 0), coalesce(sum(request_count), 0)"
     " FROM usage"
 )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Standing:
+    """How far a plant is: events and bytes of its journal, bytes of log, seconds on a core."""
+
+    events: int
+    journal_bytes: int
+    wal_bytes: int
+    processor_seconds: Mapping[str, float]
+
+    @classmethod
+    def of(cls, plant: Plant) -> "Standing":
+        """Return how far it is at this moment."""
+        events, journal_bytes, wal_bytes = map(int, plant.query(_STANDING))
+        return cls(
+            events=events,
+            journal_bytes=journal_bytes,
+            wal_bytes=wal_bytes,
+            processor_seconds={
+                "meter": processor_seconds(plant.meter_pid),
+                "meter_loop": main_thread_seconds(plant.meter_pid),
+                "postgres": processor_seconds(plant.find_postgres_pid()),
+            },
+        )
+
+    def since(self, before: "Standing", *, events: int) -> dict[str, float]:
+        """Return what each of so many events took, from one standing to another, as notes."""
+        # Microseconds an event are seconds a million.
+        taken = {
+            f"processor_seconds_per_million_{name}": 1e6
+            * (seconds - before.processor_seconds[name])
+            / events
+            for name, seconds in self.processor_seconds.items()
+        }
+        return {
+            "stored_bytes_per_event": round(
+                (self.journal_bytes - before.journal_bytes) / events, 2
+            ),
+            "wal_bytes_per_event": round((self.wal_bytes - before.wal_bytes) / events, 2),
+            **{name: round(seconds, 4) for name, seconds in taken.items()},
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,63 +77,44 @@ class Recorded:
 
     report: Mapping[str, Any]
     behind_seconds: float
-    journal_bytes: int
     notes: Mapping[str, float]
-
-    @property
-    def events(self) -> int:
-        """Events that were acknowledged, and counted."""
-        return int(self.report["events"])
 
     @property
     def events_per_second(self) -> float:
         """Events from the load's begin to its last acknowledgement, by its own clock."""
-        return float(self.events / self.report["seconds"])
-
-    @property
-    def stored_bytes_per_event(self) -> float:
-        """Bytes of the journal, with its index."""
-        return self.journal_bytes / self.events
+        return float(self.report["events"] / self.report["seconds"])
 
 
 def record_load(plant: Plant, module: str, orders: Mapping[str, Any]) -> Recorded:
-    """Put a load on a plant whose journal is empty, and wait until all is counted.
+    """Put a load on a plant that is at rest, and wait until all is counted.
 
     Raises WrongAnswer when SQL does not tell what was acknowledged.
     """
-    wal_bytes = plant.query(_WAL)[0]
-    before = processor_seconds_of(plant)
+    counted, before = counted_of(plant), Standing.of(plant)
     behind_seconds = 0.0
     with load_on(plant, module, orders) as load:
         while not load.wait(_LOOK_SECONDS):
             behind_seconds = max(behind_seconds, plant.counted_behind_seconds())
         report = load.report()
-    lag_seconds = plant.wait_until_counted(seconds=60)
-    after = processor_seconds_of(plant)
-    check_counted(plant, report)
-    journal_bytes = int(plant.query(_JOURNAL)[0])
+    lag_seconds = plant.wait_until_counted(seconds=_COUNTED_SECONDS_MAX)
+    after = Standing.of(plant)
+    check_counted(plant, report, before=counted)
     usage_bytes, rows = plant.query(_USAGE)
     events = report["events"]
-    taken = {name: after[name] - before[name] for name in after}
-    taken["load"] = report["processor_seconds"]
     behind_seconds = max(behind_seconds, lag_seconds)
     return Recorded(
         report=report,
         behind_seconds=behind_seconds,
-        journal_bytes=journal_bytes,
         notes={
             "counted_behind_seconds_max": round(behind_seconds, 2),
             "counted_after_seconds": round(lag_seconds, 2),
-            "stored_bytes_per_event": round(journal_bytes / events, 2),
-            "wal_bytes_per_event": round(int(plant.query(_WAL)[0] - wal_bytes) / events, 2),
+            **after.since(before, events=events),
+            "processor_seconds_per_million_load": round(
+                1e6 * report["processor_seconds"] / events, 4
+            ),
+            "sent_bytes_per_event": round(report["bytes"] / events, 2),
             "usage_rows": rows,
             "usage_bytes_per_row": round(usage_bytes / rows, 1),
-            "sent_bytes_per_event": round(report["bytes"] / events, 2),
-            # Microseconds an event are seconds a million.
-            **{
-                f"processor_seconds_per_million_{name}": round(seconds / events * 1e6, 4)
-                for name, seconds in taken.items()
-            },
         },
     )
 
@@ -99,16 +124,16 @@ def load_on(plant: Plant, module: str, orders: Mapping[str, Any]) -> AbstractCon
     return running_load(module, {"target": plant.target, "api_key": plant.api_key, **orders})
 
 
-def check_counted(plant: Plant, report: Mapping[str, Any]) -> None:
-    """Raise WrongAnswer unless usage holds the tokens and events that were acknowledged."""
+def counted_of(plant: Plant) -> tuple[int, int]:
+    """Return the tokens and events in usage."""
     tokens, events = plant.query(_COUNTED)
-    check_answer(counted=(tokens, events), sent=(report["tokens"], report["events"]))
+    return int(tokens), int(events)
 
 
-def processor_seconds_of(plant: Plant) -> dict[str, float]:
-    """Return how long the parts of a plant had a core by now, in seconds."""
-    return {
-        "meter": processor_seconds(plant.meter_pid),
-        "meter_loop": main_thread_seconds(plant.meter_pid),
-        "postgres": processor_seconds(plant.find_postgres_pid()),
-    }
+def check_counted(
+    plant: Plant, report: Mapping[str, Any], *, before: tuple[int, int] = (0, 0)
+) -> None:
+    """Raise WrongAnswer unless usage grew by the tokens and events that were acknowledged."""
+    tokens, events = counted_of(plant)
+    added = (tokens - before[0], events - before[1])
+    check_answer(counted=added, sent=(report["tokens"], report["events"]))

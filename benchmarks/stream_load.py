@@ -26,10 +26,12 @@ def stream_orders(
     accounts: int = ACCOUNTS,
     distinct_events: int = DISTINCT_EVENTS,
     events_per_second: float | None = None,
+    is_once: bool = False,
 ) -> dict[str, Any]:
     """Return orders: streams that send batches of so many events.
 
     `events_per_second` is of all of them together; None is as fast as they are acknowledged.
+    `is_once`: each batch is sent once, and waited for, so that its names are known from then on.
     """
     return {
         "seconds": seconds,
@@ -39,6 +41,7 @@ def stream_orders(
         "has_ids": has_ids,
         "accounts": accounts,
         "distinct_events": distinct_events,
+        "is_once": is_once,
         "batches_per_second": events_per_second and events_per_second / events / producers,
     }
 
@@ -63,7 +66,7 @@ class Producer(threading.Thread):
         self._name = f"bench-{orders['events']}-{number}"
         self._orders = orders
         self._ended = ended
-        self._window = threading.Semaphore(_IN_FLIGHT)
+        self._window = threading.Semaphore(1 if orders["is_once"] else _IN_FLIGHT)
         self._first = 1
         self._opened = threading.Event()
         self.sent = self.acknowledged = self.tokens = self.sent_bytes = 0
@@ -93,7 +96,7 @@ class Producer(threading.Thread):
         yield meter_service_pb2.StreamUsageRequest(open=opening).SerializeToString()
         self._opened.wait()
         begin = time.monotonic()
-        while time.monotonic() < begin + self._orders["seconds"] and not self._ended.is_set():
+        while not self._is_over(begin):
             self._window.acquire()
             if self._orders["batches_per_second"]:
                 due = begin + self.sent / self._orders["batches_per_second"]
@@ -105,6 +108,11 @@ class Producer(threading.Thread):
             self.sent_bytes += len(message)
             yield message
 
+    def _is_over(self, begin: float) -> bool:
+        if self._orders["is_once"] and self.sent == len(self._batches.payloads):
+            return True
+        return self._ended.is_set() or time.monotonic() >= begin + self._orders["seconds"]
+
 
 def main() -> None:
     """Run all producers and report."""
@@ -113,7 +121,7 @@ def main() -> None:
     producers = [Producer(orders, number, ended=ended) for number in range(orders["producers"])]
     print("ready", flush=True)
     sys.stdin.readline()
-    threading.Thread(target=_end_at_next_line, args=(ended,), daemon=True).start()
+    threading.Thread(target=_end_with_stdin, args=(ended,), daemon=True).start()
     begin, processor_begin = time.monotonic(), time.process_time()
     for producer in producers:
         producer.start()
@@ -131,9 +139,9 @@ def main() -> None:
     print(json.dumps(report), flush=True)
 
 
-def _end_at_next_line(ended: threading.Event) -> None:
+def _end_with_stdin(ended: threading.Event) -> None:
     # Whoever measures has heard enough, or is gone.
-    sys.stdin.readline()
+    sys.stdin.read()
     ended.set()
 
 

@@ -38,10 +38,10 @@ def measure_stream(
         bound = copy_rate(plant)
     unmet = _find_late(recorded)
     # The goal is of events without ids, which are 16 bytes more.
-    if not has_ids and recorded.stored_bytes_per_event > _STORED_BYTES_MAX:
+    stored_bytes = recorded.notes["stored_bytes_per_event"]
+    if not has_ids and stored_bytes > _STORED_BYTES_MAX:
         unmet.append(
-            f"{recorded.stored_bytes_per_event:.1f} bytes stored an event, at most"
-            f" {_STORED_BYTES_MAX:g} are wanted"
+            f"{stored_bytes:.1f} bytes stored an event, at most {_STORED_BYTES_MAX:g} are wanted"
         )
     return Measurement(
         value=recorded.events_per_second,

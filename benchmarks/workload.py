@@ -16,6 +16,7 @@ from tokenworks.meter.v1 import usage_pb2
 
 ACCOUNTS: Final = 1_000
 MODELS: Final = ("kimi-k2.6", "glm-5.1-fp8", "llama-405b", "qwen3-coder")
+POOL: Final = "h200-a"
 TIERS: Final = ("free", "medium", "high", "premium", "ultra")
 # Events of which a producer's batches are built, unless it is told another number.
 DISTINCT_EVENTS: Final = 60_000
@@ -150,7 +151,7 @@ def _planes(drawn: _Drawn, *, model: str, ids: bytes) -> usage_pb2.UsagePlanes:
     form = usage_pb2.UsagePlanes(
         event_count=len(drawn.account),
         accounts=[account_name(number) for number in accounts.tolist()],
-        services=[usage_pb2.Dimensions(model=model, tier=tier, pool="h200-a") for tier in TIERS],
+        services=[usage_pb2.Dimensions(model=model, tier=tier, pool=POOL) for tier in TIERS],
         account_index=_column(account),
         service_index=_column(drawn.tier),
         end_offset_ms=_column(drawn.end_offset_ms),
@@ -172,7 +173,7 @@ def _rows(drawn: _Drawn, *, model: str, ids: bytes) -> usage_pb2.UsageRows:
                 account=account_name(account),
                 model=model,
                 tier=TIERS[drawn.tier[place]],
-                pool="h200-a",
+                pool=POOL,
             ),
             duration_ms=int(drawn.duration_ms[place]),
         )

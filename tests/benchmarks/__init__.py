@@ -1,0 +1,1 @@
+"""Tests of the benchmarks themselves: their answers, not their speed."""
