@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import Final, TypeAlias
 
 import click
+from click.core import ParameterSource
 
 from cli.connection import Client, client_command, find_target, load_settings
 from cli.process import CommandError, Exit, report_progress
 from cli.simulate.customers import find_or_create_accounts
 from cli.simulate.fleet import run_fleet
 from cli.simulate.server import MeterAddress, Progress, Replay
+from cli.simulate.site import SiteOptions, simulate_site
+from cli.simulate.site.size import Size, SizeInvalid, parse_size
 from cli.simulate.trace import TraceUnreadable
 from cli.simulate.workload import Customers, Workload
 from tokenworks.client.clock import time_ns
@@ -29,6 +32,22 @@ SPEED_MAX: Final = 1_000_000
 # It is part of the producers' names, which have 64 characters at most.
 SEED_MAX: Final = 2**63 - 1
 DEADLINE_SECONDS_MAX: Final = 86_400
+MINUTES_MIN: Final = 0.02
+MINUTES_MAX: Final = 1_440
+# What only a fleet has, request by request, and what only a site has.
+_FLEET_ONLY: Final = frozenset(
+    {
+        "server_count",
+        "request_count",
+        "speed",
+        "resend_percent",
+        "accounts",
+        "tiers",
+        "models",
+        "pools",
+    }
+)
+_SITE_ONLY: Final = frozenset({"minutes", "picture"})
 _COUNTS: Final = (
     "sent",
     "acknowledged",
@@ -50,6 +69,15 @@ def _names(
     if not all(names) or len(set(names)) < len(names):
         raise click.BadParameter("must be different names, separated by commas", context, param)
     return names
+
+
+def _size(context: click.Context, param: click.Parameter, value: str | None) -> Size | None:
+    if value is None:
+        return None
+    try:
+        return parse_size(value)
+    except SizeInvalid as error:
+        raise click.BadParameter(str(error), context, param) from error
 
 
 _Command: TypeAlias = Callable[..., None]
@@ -144,6 +172,25 @@ _OPTIONS: Final[tuple[Callable[[_Command], _Command], ...]] = (
         show_default=True,
         help="How long to wait for acknowledgements.",
     ),
+    click.option(
+        "--site",
+        "size",
+        metavar="SIZE",
+        callback=_size,
+        help="Instead of a fleet: a whole site, such as 1GW or 100MW, with power and prices.",
+    ),
+    click.option(
+        "--minutes",
+        type=click.FloatRange(MINUTES_MIN, MINUTES_MAX),
+        default=10.0,
+        show_default=True,
+        help="With --site: how long it runs.",
+    ),
+    click.option(
+        "--picture",
+        type=click.Path(path_type=Path, dir_okay=False, resolve_path=True),
+        help="With --site: a PNG to draw the run into; needs the extra `demo`.",
+    ),
 )
 
 
@@ -171,17 +218,36 @@ def simulate(
     seed: int,
     out: Path | None,
     deadline_seconds: float,
+    size: Size | None,
+    minutes: float,
+    picture: Path | None,
 ) -> None:
     """Run a fleet of processes that report to a meter over gRPC, through the client.
 
     Times are laid so that the last request ends when the replay does, in a sandbox at the time of
     its clock. Each server writes what it is about to report to its truth file first. Fails when
     anything is not acknowledged in time.
+
+    With --site it is a whole site instead: thousands of servers that report each second what they
+    served, and its power. Fails when the meter's tokens, energy or dollars are not the site's own.
     """
+    _refuse_others(_FLEET_ONLY if size is not None else _SITE_ONLY, has_site=size is not None)
     if 0 < speed < 1:
         raise click.BadParameter("must be 0, or at least 1", param_hint="--speed")
     meter = _find_meter()
     truth = _truth_folder(out)
+    if size is not None:
+        options = SiteOptions(
+            size=size,
+            minutes=minutes,
+            seed=seed,
+            traces=traces,
+            truth=truth,
+            picture=picture,
+            deadline_seconds=deadline_seconds,
+        )
+        simulate_site(client, options, meter=meter)
+        return
     customers = Customers(
         accounts=accounts or find_or_create_accounts(client.accounts),
         tiers=tiers,
@@ -206,6 +272,20 @@ def simulate(
     servers = _run(replay, requests_total=requests_total)
     click.echo(_as_json(servers, replay=replay) if client.as_json else _as_table(servers, replay))
     _demand_acknowledgement(servers, replay=replay)
+
+
+def _refuse_others(names: frozenset[str], *, has_site: bool) -> None:
+    """Refuse options that were given and mean nothing here."""
+    context = click.get_current_context()
+    given = sorted(
+        param.opts[0]
+        for param in context.command.params
+        if param.name in names
+        and context.get_parameter_source(param.name) is not ParameterSource.DEFAULT
+    )
+    if given:
+        place = "not with --site" if has_site else "only with --site"
+        raise click.UsageError(f"{', '.join(given)}: {place}")
 
 
 def _find_end_ms(client: Client, *, report_end_ms: int) -> int:

@@ -26,7 +26,7 @@ def run_fleet(replay: Replay, *, on_progress: Callable[[Progress], None]) -> lis
     readers: list[connection.Connection[None, Progress]] = []
     processes: list[BaseProcess] = []
     try:
-        with _interrupts_ignored():
+        with interrupts_ignored():
             for server_index in range(replay.server_count):
                 reader, writer = context.Pipe(duplex=False)
                 process = context.Process(
@@ -51,7 +51,7 @@ def run_fleet(replay: Replay, *, on_progress: Callable[[Progress], None]) -> lis
 
 
 @contextmanager
-def _interrupts_ignored() -> Iterator[None]:
+def interrupts_ignored() -> Iterator[None]:
     """Start processes that ignore Ctrl-C from their first instruction on.
 
     It reaches the whole group, and what it means is decided here alone.
