@@ -51,6 +51,11 @@ class RunningMeter:
         self._held = ExitStack()
 
     @property
+    def pid(self) -> int | None:
+        """The number of the process; None while there is none."""
+        return None if self._process is None else self._process.pid
+
+    @property
     def environment(self) -> dict[str, str]:
         """What a `tokenworks` command needs to reach this meter, and nothing else of ours."""
         return os.environ | {"TOKENWORKS_SERVER": self.target, "TOKENWORKS_API_KEY": self.api_key}

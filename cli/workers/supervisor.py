@@ -102,6 +102,8 @@ class Supervisor:
         self._stopping = threading.Event()
         self._lock = threading.Lock()
         self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        # Who has served once is started again; the command ends with who cannot.
+        self._started: set[int] = set()
         self._threads = [
             threading.Thread(target=self._run, args=(number,), name=f"worker-{number}")
             for number in range(1, count + 1)
@@ -139,9 +141,11 @@ class Supervisor:
                 return
             if self._clock.monotonic_seconds() - begun >= _CALM_SECONDS:
                 pause_seconds = _PAUSE_SECONDS_MIN
+            if number not in self._started:
+                self._news.put(failed)
+                return
             told = {"worker": number, "fault": failed.message, "seconds": pause_seconds}
             _log.error("worker_ended", extra=told)
-            self._news.put(failed)
             self._stopping.wait(pause_seconds)
             pause_seconds = min(2 * pause_seconds, _PAUSE_SECONDS_MAX)
 
@@ -165,6 +169,7 @@ class Supervisor:
                     elif isinstance(told, Started):
                         _log.info("worker_started", extra={"worker": number, "pid": process.pid})
                         self._roll.join(number, ours_asked)
+                        self._started.add(number)
                         self._news.put(told)
                     else:
                         failed = told

@@ -27,9 +27,15 @@ Response = meter_service_pb2.StreamUsageResponse
 class Session:
     """Stubs on a running meter, with an API key (the installation's unless given)."""
 
-    def __init__(self, meter: RunningMeter, *, api_key: str | None = None) -> None:
+    def __init__(
+        self,
+        meter: RunningMeter,
+        *,
+        api_key: str | None = None,
+        options: Sequence[tuple[str, int]] = (),
+    ) -> None:
         self.meter = meter
-        self.channel = grpc.insecure_channel(meter.target)
+        self.channel = grpc.insecure_channel(meter.target, options=options)
         self.metadata = (("authorization", f"Bearer {api_key or meter.api_key}"),)
         self._usage = meter_service_pb2_grpc.MeterServiceStub(self.channel)
         self._accounts = account_service_pb2_grpc.AccountServiceStub(self.channel)
