@@ -70,6 +70,7 @@ stacks: $(STACKS_INSTALLED) $(LITELLM_INSTALLED) ## Set up what test-stacks need
 	command -v patroni >/dev/null || missing+=(patroni); \
 	command -v etcd >/dev/null || missing+=(etcd-server); \
 	command -v pgbouncer >/dev/null || missing+=(pgbouncer); \
+	command -v redis-server >/dev/null || missing+=(redis-server); \
 	test -e /usr/share/fonts/truetype/liberation/LiberationSans-Regular.ttf \
 	  || missing+=(fonts-liberation); \
 	test -e /usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc || missing+=(fonts-noto-cjk); \

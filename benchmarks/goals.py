@@ -22,12 +22,12 @@ NO_GOAL: Final = Goal(words="–", is_reached=lambda *_: True)
 
 def at_least(least: float) -> Goal:
     """Return the goal of a value that is at least so much, in the row's unit."""
-    return Goal(words=f"≥ {least:,g}", is_reached=lambda value, _: value >= least)
+    return Goal(words=f"≥ {least:,}", is_reached=lambda value, _: value >= least)
 
 
 def at_most(most: float) -> Goal:
     """Return the goal of a value that is at most so much, in the row's unit."""
-    return Goal(words=f"≤ {most:,g}", is_reached=lambda value, _: value <= most)
+    return Goal(words=f"≤ {most:,}", is_reached=lambda value, _: value <= most)
 
 
 def at_least_of_bound(share: float) -> Goal:

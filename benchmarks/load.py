@@ -52,9 +52,9 @@ def running_load(module: str, orders: Mapping[str, Any]) -> Iterator[Load]:
         _write_line(process)
         try:
             yield Load(process)
-        except BaseException:
+        finally:
+            # Harmless when it has ended, as it has unless measuring failed.
             process.kill()
-            raise
 
 
 def _write_line(process: subprocess.Popen[str], line: str = "") -> None:

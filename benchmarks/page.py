@@ -35,13 +35,13 @@ def _rows_table(measured: Path) -> str:
     path = measured / "bench.json"
     taken: Mapping[str, Any] = json.loads(path.read_text("utf-8")) if path.exists() else {}
     lines = [
-        "| row | goal | measured | bound | reached | taken |",
-        "| --- | --- | ---: | ---: | --- | --- |",
+        "| row | in | goal | measured | bound | reached | taken |",
+        "| --- | --- | --- | ---: | ---: | --- | --- |",
     ]
     for name, (_, unit, goal) in ROWS.items():
         row = taken.get(name)
         cells = ["–", "–", "–", "–"] if row is None else _cells(row)
-        lines.append(f"| `{name}` | {goal.words} {unit} | {' | '.join(cells)} |")
+        lines.append(f"| `{name}` | {unit} | {goal.words} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 

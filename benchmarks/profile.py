@@ -129,8 +129,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         with _watching(plant):
             yield
 
-    WATCH.set(Watch(postgres_settings=_SETTINGS, around=around))
-    row: dict[str, Any] = measure_row(options.row, seconds=options.seconds, runs=1)
+    token = WATCH.set(Watch(postgres_settings=_SETTINGS, around=around))
+    try:
+        row: dict[str, Any] = measure_row(options.row, seconds=options.seconds, runs=1)
+    finally:
+        WATCH.reset(token)
     if not watched:
         parser.error(f"{options.row} starts no meter")
     print(f"\n{options.row}: {row['value']:,.1f} {row['unit']} while watched")
