@@ -28,6 +28,7 @@ from benchmarks.queries import measure_account_month, measure_preview
 from benchmarks.sources import measure_otlp
 from benchmarks.spool import measure_append, measure_open
 from benchmarks.streams import measure_producers, measure_rows, measure_stream
+from benchmarks.workers import measure_workers
 
 # Each row: how it is measured, its unit and its goal.
 ROWS: dict[str, tuple[Callable[..., Measurement], str, Goal]] = {
@@ -42,6 +43,8 @@ ROWS: dict[str, tuple[Callable[..., Measurement], str, Goal]] = {
         "events/s",
         at_least(600_000),
     ),
+    # No slower than one process: how much faster is a matter of cores.
+    "ingest.workers_2": (measure_workers, "events/s", at_least_of_bound(1)),
     "ingest.stream_ids": (
         partial(measure_stream, has_ids=True),
         "events/s",

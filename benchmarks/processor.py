@@ -22,8 +22,8 @@ def processor_seconds(pid: int) -> float:
 
 
 def main_thread_seconds(pid: int) -> float:
-    """Return the seconds of a process's first thread: a meter's event loop."""
-    return thread_seconds(pid)[pid]
+    """Return the seconds of a process's first thread: a meter's event loop, or its workers'."""
+    return sum(thread_seconds(each).get(each, 0.0) for each in (pid, *_children(pid)))
 
 
 def thread_seconds(pid: int) -> dict[int, float]:

@@ -36,7 +36,7 @@ def measure_stream(
     with running_plant() as plant:
         recorded = record_load(plant, "benchmarks.stream_load", orders)
         bound = copy_rate(plant)
-    unmet = _find_late(recorded)
+    unmet = find_late(recorded)
     # The goal is of events without ids, which are 16 bytes more.
     stored_bytes = recorded.notes["stored_bytes_per_event"]
     if not has_ids and stored_bytes > _STORED_BYTES_MAX:
@@ -66,7 +66,7 @@ def measure_rows(seconds: float) -> Measurement:
         workload=f"{seconds:g} s, {_PRODUCERS} producers, batches of {_ROWS_BATCH_EVENTS} events in"
         f" rows, {world()}; {MACHINE}",
         notes=recorded.notes,
-        unmet=_find_late(recorded),
+        unmet=find_late(recorded),
     )
 
 
@@ -78,7 +78,7 @@ def measure_producers(seconds: float, *, producers: int = 2_000) -> Measurement:
     with running_plant() as plant:
         recorded = record_load(plant, "benchmarks.producers_load", orders)
         memory_mebibytes = round(peak_memory_bytes(plant.meter_pid) / 2**20)
-    unmet = _find_late(recorded)
+    unmet = find_late(recorded)
     if memory_mebibytes > _MEMORY_MEBIBYTES_MAX:
         unmet.append(
             f"{memory_mebibytes} MiB of memory, at most {_MEMORY_MEBIBYTES_MAX} are wanted"
@@ -107,6 +107,14 @@ def world(accounts: int = ACCOUNTS) -> str:
     return f"{accounts} accounts × {len(MODELS)} models × {len(TIERS)} tiers, {source}"
 
 
+def find_late(recorded: Recorded) -> list[str]:
+    """Return a line where counting was further behind than it should be."""
+    late = recorded.behind_seconds
+    if late <= _BEHIND_SECONDS_MAX:
+        return []
+    return [f"counted {late:.1f} s behind, at most {_BEHIND_SECONDS_MAX:g} s are wanted"]
+
+
 def copy_rate(plant: Plant) -> float:
     """Return events/s of a binary COPY of what the journal holds, a commit for each segment."""
     with psycopg.connect(plant.database_url) as connection:
@@ -126,13 +134,6 @@ def copy_rate(plant: Plant) -> float:
             done += count
         took = time.monotonic() - begin
     return float(done / took)
-
-
-def _find_late(recorded: Recorded) -> list[str]:
-    late = recorded.behind_seconds
-    if late <= _BEHIND_SECONDS_MAX:
-        return []
-    return [f"counted {late:.1f} s behind, at most {_BEHIND_SECONDS_MAX:g} s are wanted"]
 
 
 def _decode_rate(*, seconds: float) -> float:
