@@ -1,6 +1,7 @@
 """`tokenworks simulate`: options in, a table out."""
 
 import json
+import math
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
@@ -78,6 +79,13 @@ def _size(context: click.Context, param: click.Parameter, value: str | None) -> 
         return parse_size(value)
     except SizeInvalid as error:
         raise click.BadParameter(str(error), context, param) from error
+
+
+def _minutes(context: click.Context, param: click.Parameter, value: float) -> float:
+    """Return the minutes; click's range lets through what is no number."""
+    if math.isnan(value):
+        raise click.BadParameter("must be a number of minutes", context, param)
+    return value
 
 
 _Command: TypeAlias = Callable[..., None]
@@ -182,6 +190,7 @@ _OPTIONS: Final[tuple[Callable[[_Command], _Command], ...]] = (
     click.option(
         "--minutes",
         type=click.FloatRange(MINUTES_MIN, MINUTES_MAX),
+        callback=_minutes,
         default=10.0,
         show_default=True,
         help="With --site: how long it runs.",

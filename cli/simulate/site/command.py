@@ -70,7 +70,7 @@ def simulate_site(client: Client, options: SiteOptions, *, meter: MeterAddress) 
     begin = find_begin(client, minutes=options.minutes)
     describe_site(client, options.size, begin=begin)
     report_progress(
-        f"a site of {options.size.text}: {options.size.server_count:,} servers,"
+        f"a site of {options.size.label}: {options.size.server_count:,} servers,"
         f" {options.size.account_count:,} accounts; truth files in {options.truth}"
     )
     world = open_world(client, options.size, begin=begin)
@@ -224,12 +224,13 @@ class _Run:
                     render(history, orders=self._orders, now_ms=now_ms()), refresh=True
                 )
             return
-        due = 0.0
+        due, is_serving = 0.0, False
 
         def show(history: History) -> None:
-            nonlocal due
-            if monotonic() >= due:
-                due = monotonic() + _LINE_SECONDS
+            nonlocal due, is_serving
+            has_begun = history.latest.begin_ms > 0
+            if monotonic() >= due or has_begun is not is_serving:
+                due, is_serving = monotonic() + _LINE_SECONDS, has_begun
                 report_progress(write_line(history, orders=self._orders, now_ms=now_ms()))
 
         yield show

@@ -30,7 +30,7 @@ from tokenworks.meter.v1.outcome_pb2 import Outcome
 _CHANNEL_STREAMS: Final = 100
 _REPORT_SECONDS: Final = 1.0
 # All servers have their moment in the second; those of so many milliseconds go out together.
-_MOMENT_MS: Final = 10
+_MOMENT_MS: Final = 20
 _SECOND_MS: Final = 1_000
 _MOMENTS: Final = _SECOND_MS // _MOMENT_MS
 # Each tier swells and ebbs in so many seconds, one after the other, and each server as it likes.

@@ -106,7 +106,7 @@ def _head(figure: Any, *, history: History, result: Result, orders: Orders) -> N
     energy_mwh = result.energy.facility_mj / MJ_OF_MWH
     closes = "Every token, joule and cent closes." if not result.faults else "IT DOES NOT CLOSE."
     figure.subplots_adjust(left=0.07, right=0.885, top=0.89, bottom=0.175, hspace=0.27)
-    title = f"{orders.size.text} of tokens: {orders.seconds / 60:g} minutes of a factory’s load"
+    title = f"{orders.size.label} of tokens: {orders.seconds / 60:g} minutes of a factory’s load"
     figure.text(0.07, 0.967, title, fontsize=20, weight="bold")
     figure.text(
         0.07,
@@ -120,8 +120,8 @@ def _head(figure: Any, *, history: History, result: Result, orders: Orders) -> N
     figure.text(
         0.07,
         0.931,
-        "Servers, counters and prices are simulated; counted, measured and billed by Tokenworks,"
-        f" client and database on the same machine. {closes}",
+        "Servers, counters and prices are simulated; counted, measured and billed by Tokenworks."
+        f" {closes}",
         color=_FAINT,
         fontsize=10.5,
     )
@@ -163,7 +163,8 @@ def _draw_acks(panel: Any, moments: Sequence[Moment], *, begin_ms: int) -> None:
 
 
 def _draw_power(panel: Any, moments: Sequence[Moment], *, begin_ms: int, watts: int) -> None:  # noqa: ANN401
-    spans = list(pairwise(moments))
+    # At the very end the meter is asked once more, and no counter has moved.
+    spans = [span for span in pairwise(moments) if span[1].read_ms > span[0].read_ms]
     times = [_minutes(after.read_ms, begin_ms) for _, after in spans]
     series = {
         tier.name: [rates_between(before, after, tier).megawatts for before, after in spans]

@@ -32,7 +32,7 @@ _RATE_MOMENTS: Final = 3
 def render(history: History, *, orders: Orders, now_ms: int) -> RenderableType:
     """Return the screen of now."""
     head = Text.assemble(
-        (f"a site of {orders.size.text}", "bold"),
+        (f"a site of {orders.size.label}", "bold"),
         f"   {write_progress(history, orders=orders, now_ms=now_ms)}",
     )
     latest = history.latest
@@ -127,8 +127,10 @@ def closing_lines(result: Result, history: History, *, orders: Orders) -> Iterat
     """Yield the sentences below the table."""
     latest, truth = history.latest, result.truth
     p50, p99 = percentile(history.ack_ms, 0.5), percentile(history.ack_ms, 0.99)
+    # Fewer than were ordered, where it was ended by Ctrl-C.
+    seconds = latest.sealed_batches / orders.size.server_count
     yield (
-        f"{truth.events.total() / orders.seconds:,.0f} events/s for {_clock(orders.seconds)} from"
+        f"{truth.events.total() / max(seconds, 1):,.0f} events/s for {_clock(seconds)} from"
         f" {orders.size.server_count:,} producers, acknowledged after {_ms(p50)} (p50), {_ms(p99)}"
         " (p99)"
     )
@@ -192,7 +194,7 @@ def _lines(history: History, *, orders: Orders) -> Iterator[tuple[str, str, str]
         return
     yield (
         "power",
-        f"{rates.megawatts:,.4g} MW at the site’s meters, of {orders.size.text}",
+        f"{rates.megawatts:,.4g} MW at the site’s meters, of {orders.size.label}",
         "yellow",
     )
     yield (

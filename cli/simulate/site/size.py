@@ -61,6 +61,11 @@ class Size:
     watts: int
 
     @property
+    def label(self) -> str:
+        """The size as people write it."""
+        return f"{self.text[:-2]} {self.text[-2:]}"
+
+    @property
     def pool_server_count(self) -> int:
         """Servers of each pool, at least one; each is a producer, and has one counter of energy."""
         return max(1, round(Fraction(self.watts * _SERVERS_PER_MEGAWATT, 10**6 * len(TIERS))))
