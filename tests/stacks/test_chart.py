@@ -212,8 +212,10 @@ def test_settings__are_those_of_the_meter() -> None:
     own = {"database_url", "key_pepper_file", "grpc_address", "http_address", "insecure"}
     own |= {"otlp", "otlp_grpc_address", "otlp_http_address", "sources_file"}
     own |= {"tls_certificate", "tls_key", "tls_client_ca", "http_tls", "archive_folder"}
-    # A shard is whichever is free, a sandbox is driven by hand, the rest is of commands and `up`.
-    others = {"shard", "sandbox_clock", "pg_bin", "server", "api_key", "credentials_file"}
+    # A shard is whichever is free, a sandbox is driven by hand, a pod more does what a worker more
+    # does, the rest is of commands and `up`.
+    others = {"shard", "sandbox_clock", "workers", "pg_bin", "server", "api_key"}
+    others |= {"credentials_file"}
     others |= {"ca_certificate", "client_certificate", "client_key"}
     assert named | own | others == {field.name for field in dataclasses.fields(Settings)}
     assert not named & (own | others)
