@@ -207,13 +207,16 @@ class Reports:
 class Claims:
     """What a batch counted by event id claims: per event a 16-byte key and content hash.
 
-    `indexes` are the events' places in the call; `payload` returns the bytes of one of them. With
-    `reports` what is claimed is a request, once for all who report it, and `hashes` is empty; an
-    event whose key is empty claims nothing and is counted.
+    `indexes` are the events' places in the call; `payload` returns the bytes of one of them. Where
+    several calls are taken together, these are places among all of their events, and `places` has
+    for each of all events its place in its own call. With `reports` what is claimed is a request,
+    once for all who report it, and `hashes` is empty; an event whose key is empty claims nothing
+    and is counted.
     """
 
     keys: Sequence[bytes]
     hashes: Sequence[bytes]
     indexes: Sequence[int]
     payload: Callable[[int], bytes]
+    places: Sequence[int] | None = None
     reports: Reports | None = None

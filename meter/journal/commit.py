@@ -325,7 +325,7 @@ def _kept_aside(claims: Claims, place: int, *, outcome: int) -> SetAside:
         assert reports is not None
         payload = reports.apart
     return SetAside(
-        index=index,
+        index=index if claims.places is None else claims.places[index],
         outcome=outcome,
         payload=payload(index),
         source=0 if reports is None else reports.source,

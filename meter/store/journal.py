@@ -7,12 +7,14 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
+    Insert,
+    bindparam,
     delete,
     func,
     insert,
-    literal,
     select,
     text,
     update,
@@ -61,6 +63,54 @@ _DICTIONARIES: Final = {
         "CAST(:c0 AS text[]), CAST(:c1 AS integer[]), CAST(:c2 AS text[])",
     ),
 }
+_CLAIM: Final = text(
+    "INSERT INTO event_claims (event_key, content_hash, claim_time)"
+    " SELECT n.event_key, n.content_hash, :now"
+    " FROM unnest(CAST(:keys AS uuid[]), CAST(:hashes AS uuid[]))"
+    " AS n (event_key, content_hash) ORDER BY 1 ON CONFLICT DO NOTHING"
+)
+_CLAIMED_BEFORE: Final = text(
+    "SELECT event_key, content_hash FROM event_claims"
+    " WHERE event_key = ANY(CAST(:keys AS uuid[]))"
+    " AND xmin <> pg_current_xact_id()::xid"
+)
+
+
+def _append() -> Insert:
+    """Return the statement of a segment, put together once: that costs more than to run it.
+
+    The ownership is checked by the very act that takes the position. A database that was restored
+    may give an epoch out twice, but not to the same owner.
+    """
+    owned = (
+        update(shards)
+        .where(
+            shards.c.shard == bindparam("lease_shard"),
+            shards.c.epoch == bindparam("lease_epoch"),
+            shards.c.owner == bindparam("lease_owner"),
+        )
+        .values(position=shards.c.position + 1, lease_until=text(LEASE_END))
+        .returning(shards.c.shard, shards.c.position, shards.c.epoch)
+        .cte("owned")
+    )
+    row: dict[str, ColumnElement[Any]] = {
+        "shard": owned.c.shard,
+        "position": owned.c.position,
+        "epoch": owned.c.epoch,
+        "event_count": bindparam("events", type_=journal.c.event_count.type),
+        "first_end_time": bindparam("first", type_=journal.c.first_end_time.type),
+        "last_end_time": bindparam("last", type_=journal.c.last_end_time.type),
+        "commit_time": installation_time(func.clock_timestamp()),
+        "body": bindparam("bytes", type_=journal.c.body.type),
+    }
+    return (
+        insert(journal)
+        .from_select(list(row), select(*row.values()).select_from(owned))
+        .returning(journal.c.position, journal.c.event_count, journal.c.commit_time)
+    )
+
+
+_APPEND: Final = _append()
 
 
 class Tenure(Protocol):
@@ -239,63 +289,27 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
             "now": to_time(now_ms),
         }
         inserted = self._connection.execute(
-            text(
-                "INSERT INTO event_claims (event_key, content_hash, claim_time)"
-                " SELECT n.event_key, n.content_hash, :now"
-                " FROM unnest(CAST(:keys AS uuid[]), CAST(:hashes AS uuid[]))"
-                " AS n (event_key, content_hash) ORDER BY 1 ON CONFLICT DO NOTHING"
-            ),
-            values,
-            execution_options={"preserve_rowcount": True},
+            _CLAIM, values, execution_options={"preserve_rowcount": True}
         ).rowcount
         if inserted == len(keys):
             return {}
-        before = self._connection.execute(
-            text(
-                "SELECT event_key, content_hash FROM event_claims"
-                " WHERE event_key = ANY(CAST(:keys AS uuid[]))"
-                " AND xmin <> pg_current_xact_id()::xid"
-            ),
-            values,
-        )
+        before = self._connection.execute(_CLAIMED_BEFORE, values)
         return {row.event_key.bytes: row.content_hash.bytes for row in before}
 
     def append(self, part: Segment) -> int:
         """Append a segment and return its position; refuses when the shard has a newer owner."""
         lease = self._lease
         end_ms = part.columns["end_ms"]
-        # One statement: the ownership is checked by the very act that takes the position. A
-        # database that was restored may give an epoch out twice, but not to the same owner.
-        owned = (
-            update(shards)
-            .where(
-                shards.c.shard == lease.shard,
-                shards.c.epoch == lease.epoch,
-                shards.c.owner == lease.owner,
-            )
-            .values(position=shards.c.position + 1, lease_until=text(LEASE_END))
-            .returning(shards.c.position)
-            .cte("owned")
-        )
-        row = {
-            "shard": lease.shard,
-            "position": owned.c.position,
-            "epoch": lease.epoch,
-            "event_count": len(part),
-            "first_end_time": to_time(int(end_ms.min())),
-            "last_end_time": to_time(int(end_ms.max())),
-            "commit_time": installation_time(func.clock_timestamp()),
-            "body": pack(part),
+        values = {
+            "lease_shard": lease.shard,
+            "lease_epoch": lease.epoch,
+            "lease_owner": lease.owner,
+            "events": len(part),
+            "first": to_time(int(end_ms.min())),
+            "last": to_time(int(end_ms.max())),
+            "bytes": pack(part),
         }
-        columns: list[Any] = [
-            value if name in {"position", "commit_time"} else literal(value, journal.c[name].type)
-            for name, value in row.items()
-        ]
-        found = self._connection.execute(
-            insert(journal)
-            .from_select(list(row), select(*columns).select_from(owned))
-            .returning(journal.c.position, journal.c.event_count, journal.c.commit_time)
-        ).one_or_none()
+        found = self._connection.execute(_APPEND, values).one_or_none()
         if found is None:
             raise ShardLost(lease.shard)
         written = Written(*found)

@@ -142,11 +142,13 @@ class Intake:
         size_bytes: int = 0,
         source: int = 0,
         choices: Sequence[bool] = (),
+        places: Sequence[int] | None = None,
     ) -> tuple[Submission, Uint8Array]:
         """Return events that are counted by their ids, and each one's outcome before claiming.
 
         `size_bytes` is that of the call. With a `source` they are reports, which are counted by
-        request; `choices` as in `Reports`, or none. Raises InvalidArgument for too many token
+        request; `choices` as in `Reports`, or none. `places` are the events' places in their own
+        calls, where several calls are taken together. Raises InvalidArgument for too many token
         classes.
         """
         try:
@@ -173,28 +175,19 @@ class Intake:
             )
             return reported, outcomes
         keep = outcomes < FIRST_QUARANTINED
-        indexes = np.flatnonzero(keep).tolist()
-
-        def payload(index: int) -> bytes:
-            return events[index].SerializeToString()
-
         kept = batch if keep.all() else batch.take(keep)
         submission = Submission(
             origin=origin,
             batch=kept,
             set_aside=[
-                SetAside(index=i, outcome=int(outcomes[i]), payload=payload(i))
+                SetAside(
+                    index=i if places is None else places[i],
+                    outcome=int(outcomes[i]),
+                    payload=events[i].SerializeToString(),
+                )
                 for i in np.flatnonzero(~keep).tolist()
             ],
-            claims=Claims(
-                keys=[
-                    event_key(origin.account_id, event_id=id_bytes(events[i].event_id))
-                    for i in indexes
-                ],
-                hashes=_content_hashes(kept),
-                indexes=indexes,
-                payload=payload,
-            ),
+            claims=_claims(events, kept, origin, keep=keep, places=places),
             releases=releases,
             size_bytes=2 * size_bytes + 2 * BYTES_PER_EVENT * len(events),
         )
@@ -330,6 +323,26 @@ def _set_aside(batch: EventBatch, outcomes: Uint8Array, *, source: int) -> list[
         )
         for place in np.flatnonzero(outcomes != Outcome.RECORDED).tolist()
     ]
+
+
+def _claims(
+    events: Sequence[usage_pb2.UsageEvent],
+    kept: EventBatch,
+    origin: Origin,
+    *,
+    keep: BoolArray,
+    places: Sequence[int] | None,
+) -> Claims:
+    """Return the claims of the events to keep, by their ids."""
+    indexes = np.flatnonzero(keep).tolist()
+    account_id = origin.account_id
+    return Claims(
+        keys=[event_key(account_id, event_id=id_bytes(events[i].event_id)) for i in indexes],
+        hashes=_content_hashes(kept),
+        indexes=indexes,
+        payload=lambda index: events[index].SerializeToString(),
+        places=places,
+    )
 
 
 def _content_hashes(batch: EventBatch) -> list[bytes]:

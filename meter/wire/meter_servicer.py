@@ -2,7 +2,6 @@
 
 import asyncio
 import re
-from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any, Final, TypeAlias
@@ -23,13 +22,11 @@ from meter.journal.commit import Release, Result
 from meter.producers import Hearing
 from meter.quarantine import Quarantine, QuarantineEntry, QuarantineState
 from meter.registry import Registry
-from meter.sources.observation import Source
 from meter.usage import GroupBy, UsageQuery, UsageReader, UsageRow
 from meter.wire.correction_desk import CorrectionDesk
 from meter.wire.door import RegistryDoor
 from meter.wire.observation_desk import ObservationDesk
-from meter.wire.observed import merged
-from meter.wire.observed_counts import note_differing, note_observed, note_outcomes
+from meter.wire.record_desk import RecordDesk
 from meter.wire.reported import SOURCES
 from meter.wire.status import invalid
 from meter.wire.stream import Stream, StreamParts
@@ -60,6 +57,8 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
     ) -> None:
         """Take the parts of streams and the read ports."""
         self._parts = parts
+        self._desk = RecordDesk(parts)
+        self._ack_seconds = parts.metrics.ack_seconds.labels("call")
         self._registry = registry
         self._reader = reader
         self._quarantine = quarantine
@@ -86,32 +85,14 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
             raise invalid("events", f"1–{limits.RECORD_EVENTS_MAX} events")
         if request.source not in SOURCES:
             raise invalid("source", "a known source, or none")
-        parts = self._parts
-        share = parts.bounds.of(credential.key_id)
-        calls = share.sender("")
+        share = self._parts.bounds.of(credential.key_id)
         async with share.events(len(request.events)):
-            await calls.news()
-            met_count = parts.intake.met_count
-            submission, outcomes = parts.intake.from_events(
-                request.events,
-                credential,
-                self._origin(credential),
-                size_bytes=request.ByteSize(),
-                source=request.source,
+            await share.sender("").news()
+            outcomes = await self._desk.record(
+                request.events, credential, size_bytes=request.ByteSize(), source=request.source
             )
-            calls.met(parts.intake.met_count - met_count)
-            result = await parts.writer.submit(submission)
-        calls.known(result.known_dimension_count)
-        answer = merged(outcomes.tolist(), result.outcomes)
-        if request.source:
-            source = Source(request.source)
-            note_observed(parts.metrics, source, Counter(answer), now_ms=self._clock.now_ms())
-            note_differing(parts.metrics, source, result)
-        else:
-            note_outcomes(parts.metrics, Counter(answer))
-        seconds = self._clock.monotonic_seconds() - arrival
-        self._parts.metrics.ack_seconds.labels("call").observe(seconds)
-        return pb.RecordUsageResponse(outcomes=answer)  # type: ignore[arg-type]
+        self._ack_seconds.observe(self._clock.monotonic_seconds() - arrival)
+        return pb.RecordUsageResponse(outcomes=outcomes)  # type: ignore[arg-type]
 
     async def CorrectUsage(
         self, request: pb.CorrectUsageRequest, _context: _Context
@@ -255,13 +236,6 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         credentials = self._registry.snapshot.credentials.values()
         owners = (known.account_id for known in credentials if known.key_id == key_id)
         return next(owners, None) or ""
-
-    def _origin(self, credential: Credential) -> Origin:
-        return Origin(
-            account_id=credential.account_id or "",
-            key_id=credential.key_id,
-            received_ms=self._clock.now_ms(),
-        )
 
     def _to_pb(self, row: UsageRow) -> pb.UsageRow:
         keys = row.keys

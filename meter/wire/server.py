@@ -18,6 +18,7 @@ from meter.spans import find_tracer
 from meter.wire.bounds import Bounds
 from meter.wire.credentials import to_credentials
 from meter.wire.door import DoorInterceptor, RegistryDoor
+from meter.wire.handlers import OncePerMethod
 from meter.wire.status import StatusInterceptor
 from meter.wire.traced import TracingInterceptor
 from meter.wire.turnstile import Turnstile
@@ -116,10 +117,14 @@ class Server:
         ]
         self._server = grpc.aio.server(
             interceptors=[
-                *_tracing(),
-                StatusInterceptor(metrics, driven=driven),
-                Turnstile(bounds, identify=door.identify),
-                DoorInterceptor(door, access={**METER_ACCESS, **access}),
+                OncePerMethod(
+                    [
+                        *_tracing(),
+                        StatusInterceptor(metrics, driven=driven),
+                        Turnstile(bounds, identify=door.identify),
+                        DoorInterceptor(door, access={**METER_ACCESS, **access}),
+                    ]
+                )
             ],
             options=[*_OPTIONS, *own],
         )

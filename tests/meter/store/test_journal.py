@@ -3,6 +3,7 @@
 import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import psycopg
@@ -121,6 +122,17 @@ def test_claim__within_a_group(store: JournalStore, database_url: str) -> None:
     assert second.outcomes == [CONFLICT, DUPLICATE, RECORDED]
     assert [(it.index, it.payload) for it, _ in second.set_aside] == [(0, b"payload 0")]
     assert tokens_in_journal(database_url) == 13
+
+
+def test_claim__of_several_calls(store: JournalStore) -> None:
+    """A conflict of calls that are claimed together has its place in its own call."""
+    together = claiming((1, 10), (2, 20), (1, 11))
+    assert together.claims is not None
+    # Two calls: of one event, and of two.
+    claims = replace(together.claims, places=[0, 0, 1])
+    (result,) = commit(store, replace(together, claims=claims))
+    assert result.outcomes == [RECORDED, RECORDED, CONFLICT]
+    assert [(entry.index, entry.payload) for entry, _ in result.set_aside] == [(1, b"payload 2")]
 
 
 def test_claim__across_groups(store: JournalStore, database_url: str) -> None:
