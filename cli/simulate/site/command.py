@@ -240,7 +240,7 @@ def _print_end(result: Result, history: History, *, orders: Orders, as_json: boo
     if as_json:
         click.echo(to_json(result, history, orders=orders))
         return
-    columns = ("tier", "requests", "tokens", "generated", "MWh", "tokens/J", "USD", "USD/MWh")
+    columns = ("tier", "requests", "tokens", "generated", "kWh", "tokens/J", "USD", "USD/MWh")
     print_table(columns, summary_rows(result))
     for line in closing_lines(result, history, orders=orders):
         click.echo(line)

@@ -12,6 +12,7 @@ from cli.simulate.site.size import TIERS, Tier
 from cli.simulate.site.watching import Counted, Energy
 
 MJ_OF_MWH: Final = 3_600_000_000_000
+MJ_OF_KWH: Final = 3_600_000_000
 MJ_OF_JOULE: Final = 1_000
 MILLION: Final = 1_000_000
 HOUR_SECONDS: Final = 3_600

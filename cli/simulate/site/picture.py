@@ -106,14 +106,16 @@ def _head(figure: Any, *, history: History, result: Result, orders: Orders) -> N
     energy_mwh = result.energy.facility_mj / MJ_OF_MWH
     closes = "Every token, joule and cent closes." if not result.faults else "IT DOES NOT CLOSE."
     figure.subplots_adjust(left=0.07, right=0.885, top=0.89, bottom=0.175, hspace=0.27)
-    title = f"{orders.size.label} of tokens: {orders.seconds / 60:g} minutes of a factory’s load"
+    minutes = orders.seconds / 60
+    time = "a minute" if minutes == 1 else f"{minutes:g} minutes"
+    title = f"{orders.size.label} of tokens: {time} of a factory’s load"
     figure.text(0.07, 0.967, title, fontsize=20, weight="bold")
     figure.text(
         0.07,
         0.947,
         f"{events:,} requests of {orders.size.server_count:,} servers, {tokens / 1e9:,.1f} billion"
         f" tokens, {energy_mwh:,.4g} MWh, ${money:,.0f}; 99 of 100 acknowledged within"
-        f" {percentile(history.ack_ms, 0.99)} ms.",
+        f" {percentile(history.ack_ms, 0.99) or 0:,} ms.",
         color=_FAINT,
         fontsize=10.5,
     )
@@ -214,7 +216,7 @@ def _draw_ranking(panel: Any, result: Result) -> None:  # noqa: ANN401
     panel.set_xticks([])
     panel.grid(visible=False)
     panel.spines["bottom"].set_visible(False)
-    _title(panel, "Dollars per megawatt-hour", "of boards, ranks the tiers")
+    _title(panel, "Dollars per megawatt-hour", "of boards")
     after: Any = None
     for name in reversed(ranking):
         after = panel.annotate(

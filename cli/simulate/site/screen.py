@@ -12,6 +12,7 @@ from rich.text import Text
 from cli.simulate.site.closing import PRICES, Result
 from cli.simulate.site.history import (
     MJ_OF_JOULE,
+    MJ_OF_KWH,
     MJ_OF_MWH,
     History,
     Rates,
@@ -259,7 +260,7 @@ def _row(events: int, tokens: int, output: int, energy_mj: int, money: Decimal) 
         f"{events:,}",
         f"{tokens:,}",
         f"{output:,}",
-        f"{energy_mj / MJ_OF_MWH:,.4f}",
+        f"{energy_mj / MJ_OF_KWH:,.2f}",
         f"{output * MJ_OF_JOULE / energy_mj:.4f}" if energy_mj else NOTHING,
         f"{money:,.2f}",
         f"{_per_mwh(money, energy_mj):,}" if energy_mj else NOTHING,
