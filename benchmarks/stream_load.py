@@ -88,8 +88,10 @@ class Producer(threading.Thread):
                 self._opened.set()
                 continue
             assert not answer.ack.set_aside_count
-            self.acknowledged += 1
-            self._window.release()
+            # One ack may be of several batches.
+            newly = answer.ack.sequence - self._first + 1 - self.acknowledged
+            self.acknowledged += newly
+            self._window.release(newly)
 
     def _messages(self) -> Iterator[bytes]:
         opening = meter_service_pb2.OpenStream(producer=self._name, instance=os.urandom(16))

@@ -4,7 +4,9 @@ Number i is a base plus the i-th unsigned number of h half bytes, least signific
 h // 2 planes of a byte each and, where h is odd, one of half bytes, two in a byte.
 """
 
-from typing import Final, TypeAlias
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +18,23 @@ HALF_BYTES_MAX: Final = 16
 Packed: TypeAlias = bytes | memoryview
 # A type that holds numbers of so many whole bytes, little-endian.
 _TYPES: Final = ("u1", "u1", "<u2", "<u4", "<u4", "<i8", "<i8", "<i8", "<i8")
+# Columns of fewer numbers are read together: what costs is each call of numpy, not what moves.
+TOGETHER_MAX: Final = 1_024
+# A binary fraction holds thirteen half bytes and the sums that make them to the last bit.
+_TOGETHER_HALF_BYTES_MAX: Final = 13
+_WEIGHTS_KEPT: Final = 1_024
+
+
+class PackedColumn(NamedTuple):
+    """Numbers as they lie: each is `base` and an unsigned one of `half_bytes`, from the planes."""
+
+    planes: Packed
+    half_bytes: int
+    base: int
+
+    def span(self) -> tuple[int, int]:
+        """Return the lowest and the highest number that it can hold."""
+        return self.base, self.base + 16**self.half_bytes - 1
 
 
 def half_bytes_of(highest: int) -> int:
@@ -70,6 +89,52 @@ def from_planes(data: Packed, *, half_bytes: int, base: int, count: int) -> Int6
     if base:
         values += base
     return values
+
+
+def from_columns(columns: Sequence[PackedColumn], *, count: int) -> Sequence[Int64Array]:
+    """Return the numbers of each column, `count` in each; raises ValueError as `from_planes`."""
+    half_bytes = tuple([column.half_bytes for column in columns])
+    if not 0 < count < TOGETHER_MAX or max(half_bytes) > _TOGETHER_HALF_BYTES_MAX:
+        return [
+            from_planes(it.planes, half_bytes=it.half_bytes, base=it.base, count=count)
+            for it in columns
+        ]
+    whole_bytes: list[Packed] = []
+    halves: list[Packed] = []
+    for planes, each, _ in columns:
+        if each < 0 or len(planes) != planes_size(count, each):
+            raise ValueError(f"{len(planes)} bytes for {count} numbers of {each} half bytes")
+        end = each // 2 * count
+        whole_bytes.append(planes[:end])
+        halves.append(planes[end:])
+    weights = _weights(half_bytes)
+    planes_count = weights.shape[1]
+    whole_count = planes_count - sum(each % 2 for each in half_bytes)
+    parts = np.empty((planes_count, count))
+    parts[:whole_count] = np.frombuffer(b"".join(whole_bytes), np.uint8).reshape(-1, count)
+    if whole_count < planes_count:
+        packed = np.frombuffer(b"".join(halves), np.uint8).reshape(-1, (count + 1) // 2)
+        parts[whole_count:, 0::2] = packed & 15
+        parts[whole_count:, 1::2] = packed[:, : count // 2] >> 4
+    values: npt.NDArray[np.int64] = (weights @ parts).astype(np.int64)
+    values += np.array([column.base for column in columns], np.int64)[:, np.newaxis]
+    return list(values)
+
+
+@lru_cache(_WEIGHTS_KEPT)
+def _weights(half_bytes: tuple[int, ...]) -> npt.NDArray[np.float64]:
+    """Return what each plane counts in each column: all planes of bytes first, then the halves."""
+    whole_count = sum(each // 2 for each in half_bytes)
+    weights = np.zeros((len(half_bytes), whole_count + sum(each % 2 for each in half_bytes)))
+    whole, half = 0, whole_count
+    for row, each in enumerate(half_bytes):
+        for plane in range(each // 2):
+            weights[row, whole] = 256.0**plane
+            whole += 1
+        if each % 2:
+            weights[row, half] = 256.0 ** (each // 2)
+            half += 1
+    return weights
 
 
 def _halves(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:

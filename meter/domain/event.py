@@ -85,6 +85,8 @@ class EventBatch:
     `dimension` holds handles of `table`; `end_ms` is ms since 1970 in UTC. `tokens` maps a class
     number to its counts. `extra` maps a name of `DEFAULTS` to its column; an absent one is all
     default. `event_ids` is n × 16 bytes (zeros: none) or None. `request_ids` is n strings or None.
+    `spans` has, by the column's name or class number, a lowest and a highest number between which
+    all of the column's lie, where the reader knew them without looking.
     """
 
     table: DimensionTable
@@ -94,6 +96,7 @@ class EventBatch:
     extra: Mapping[str, Int64Array] = field(default_factory=dict)
     event_ids: Uint8Array | None = None
     request_ids: Sequence[str] | None = None
+    spans: Mapping[str | int, tuple[int, int]] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -105,6 +108,20 @@ class EventBatch:
         if present is not None:
             return present
         return np.full(len(self), DEFAULTS[name], np.int64)
+
+    def span(self, name: str | int) -> tuple[int, int]:
+        """Return between which numbers a column lies that is there and not empty."""
+        known = self.spans.get(name)
+        if known is not None:
+            return known
+        values = (
+            self.end_ms
+            if name == "end_ms"
+            else self.extra[name]
+            if isinstance(name, str)
+            else self.tokens[name]
+        )
+        return int(values.min()), int(values.max())
 
     def take(self, keep: BoolArray) -> "EventBatch":
         """Return the events where `keep` is true, in order."""
@@ -119,6 +136,7 @@ class EventBatch:
             request_ids=None
             if ids is None
             else [ids[place] for place in np.flatnonzero(keep).tolist()],
+            spans=self.spans,
         )
 
 

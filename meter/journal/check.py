@@ -1,6 +1,6 @@
 """The check: one outcome for each event, whole columns at a time; pure."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
@@ -15,8 +15,13 @@ from meter.domain.tokens import OUTPUT_CLASSES, PROMPT_CLASSES, Finish, Mode, Qu
 
 _CLASSES: Final = frozenset(TokenClass)
 _MODES: Final = frozenset(Mode)
-_FINISH_MIN, _FINISH_MAX = int(min(Finish)), int(max(Finish))
-_QUALITY_MIN, _QUALITY_MAX = int(min(Quality)), int(max(Quality))
+# Of a column's numbers the lowest and the highest, and what becomes of others.
+_BOUNDS: Final[Mapping[str, tuple[int, int, Outcome]]] = {
+    "duration_ms": (0, limits.DURATION_MS_MAX, Outcome.FIELD_INVALID),
+    "attempt": (0, limits.ATTEMPT_MAX, Outcome.FIELD_INVALID),
+    "finish": (int(min(Finish)), int(max(Finish)), Outcome.FINISH_UNKNOWN),
+    "quality": (int(min(Quality)), int(max(Quality)), Outcome.QUALITY_UNKNOWN),
+}
 _Mark: TypeAlias = Callable[[BoolArray, Outcome], None]
 # Above every outcome: nothing found yet. Not judged: above that.
 _FINE: Final = 254
@@ -40,16 +45,21 @@ class Verdicts:
     close_ms: np.ndarray[tuple[int], np.dtype[np.int64]] = field(
         default_factory=lambda: np.empty(0, np.int64)
     )
+    has_closed: bool = False
 
-    def judge(self, batch: EventBatch, *, now_ms: int) -> tuple[Uint8Array, BoolArray]:
-        """Return each event's outcome by its dimensions, and whether its account was closed."""
+    def judge(self, batch: EventBatch, *, now_ms: int) -> Uint8Array:
+        """Return each event's outcome by its dimensions."""
         self._grow()
-        outcomes = self.outcome[batch.dimension]
+        outcomes = self.outcome.take(batch.dimension)
         unseen = outcomes == _NOT_JUDGED
         if unseen.any():
             self._judge_handles(np.unique(batch.dimension[unseen]), now_ms=now_ms)
-            outcomes = self.outcome[batch.dimension]
-        return outcomes, batch.end_ms >= self.close_ms[batch.dimension]
+            outcomes = self.outcome.take(batch.dimension)
+        return outcomes
+
+    def closed(self, batch: EventBatch) -> BoolArray | None:
+        """Return of which events the account was closed by then; None: of none."""
+        return batch.end_ms >= self.close_ms[batch.dimension] if self.has_closed else None
 
     def _grow(self) -> None:
         missing = len(self.table) - len(self.outcome)
@@ -65,6 +75,7 @@ class Verdicts:
             account = self.tree.find(dimensions.account)
             if account is not None and account.close_ms is not None:
                 self.close_ms[handle] = account.close_ms
+                self.has_closed = True
 
     def _outcome(self, dimensions: Dimensions, *, now_ms: int) -> int:
         if not _are_fields_valid(dimensions):
@@ -90,45 +101,59 @@ def check(
     Where several apply, the lowest number wins. `any_age` leaves the late limit out: a person has
     decided to release the event.
     """
-    found, closed = verdicts.judge(batch, now_ms=now_ms)
-    found = found.copy()
+    found = verdicts.judge(batch, now_ms=now_ms)
 
     def mark(where: BoolArray, outcome: Outcome) -> None:
         if where.any():
             found[where & (found > outcome)] = outcome
 
-    mark(closed, Outcome.ACCOUNT_CLOSED)
-    _check_numbers(batch, mark)
-    mark(batch.end_ms > now_ms + limits.FUTURE_MS_MAX, Outcome.TIME_IN_FUTURE)
-    mark(batch.end_ms < (0 if any_age else now_ms - limits.LATE_MS_MAX), Outcome.TIME_TOO_OLD)
-    for number, counts in batch.tokens.items():
-        if number not in _CLASSES:
-            mark(counts != 0, Outcome.CLASS_UNKNOWN)
-        mark(counts < 0, Outcome.COUNT_NEGATIVE)
-        mark(counts > limits.TOKEN_COUNT_MAX, Outcome.COUNT_ABOVE_LIMIT)
-    _check_sum(batch, mark, name="reported_input", classes=PROMPT_CLASSES)
-    _check_sum(batch, mark, name="reported_output", classes=OUTPUT_CLASSES)
+    closed = verdicts.closed(batch)
+    if closed is not None:
+        mark(closed, Outcome.ACCOUNT_CLOSED)
+    if len(batch):
+        _check_numbers(batch, mark)
+        _check_time(batch, mark, now_ms=now_ms, any_age=any_age)
+        _check_tokens(batch, mark)
+        _check_sum(batch, mark, name="reported_input", classes=PROMPT_CLASSES)
+        _check_sum(batch, mark, name="reported_output", classes=OUTPUT_CLASSES)
     found[found == _FINE] = Outcome.RECORDED
     return found
 
 
 def _check_numbers(batch: EventBatch, mark: _Mark) -> None:
-    for name, highest in (
-        ("duration_ms", limits.DURATION_MS_MAX),
-        ("attempt", limits.ATTEMPT_MAX),
-    ):
-        values = batch.extra.get(name)
-        if values is not None:
-            mark((values < 0) | (values > highest), Outcome.FIELD_INVALID)
+    for name, values in batch.extra.items():
+        bounds = _BOUNDS.get(name)
+        if bounds is None:
+            continue
+        lowest, highest, outcome = bounds
+        low, high = batch.span(name)
+        # Where the span tells it, nobody looks at the numbers.
+        if low < lowest or high > highest:
+            mark((values < lowest) | (values > highest), outcome)
     if batch.request_ids is not None:
         wrong = [not is_text(text, limits.REQUEST_ID_CHARS_MAX) for text in batch.request_ids]
         mark(np.array(wrong, np.bool_), Outcome.FIELD_INVALID)
-    finish = batch.extra.get("finish")
-    if finish is not None:
-        mark((finish < _FINISH_MIN) | (finish > _FINISH_MAX), Outcome.FINISH_UNKNOWN)
-    quality = batch.extra.get("quality")
-    if quality is not None:
-        mark((quality < _QUALITY_MIN) | (quality > _QUALITY_MAX), Outcome.QUALITY_UNKNOWN)
+
+
+def _check_time(batch: EventBatch, mark: _Mark, *, now_ms: int, any_age: bool) -> None:
+    first, last = batch.span("end_ms")
+    latest_ms = now_ms + limits.FUTURE_MS_MAX
+    earliest_ms = 0 if any_age else now_ms - limits.LATE_MS_MAX
+    if last > latest_ms:
+        mark(batch.end_ms > latest_ms, Outcome.TIME_IN_FUTURE)
+    if first < earliest_ms:
+        mark(batch.end_ms < earliest_ms, Outcome.TIME_TOO_OLD)
+
+
+def _check_tokens(batch: EventBatch, mark: _Mark) -> None:
+    for number, counts in batch.tokens.items():
+        if number not in _CLASSES:
+            mark(counts != 0, Outcome.CLASS_UNKNOWN)
+        low, high = batch.span(number)
+        if low < 0:
+            mark(counts < 0, Outcome.COUNT_NEGATIVE)
+        if high > limits.TOKEN_COUNT_MAX:
+            mark(counts > limits.TOKEN_COUNT_MAX, Outcome.COUNT_ABOVE_LIMIT)
 
 
 def _check_sum(

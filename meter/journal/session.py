@@ -34,6 +34,15 @@ class Ack:
     durable_sequence: int
     set_aside: Sequence[tuple[SetAside, int]] = ()
 
+    def followed_by(self, later: "Ack") -> "Ack":
+        """Return the one ack that says what two say of which nothing was set aside.
+
+        It is the later one, but where that answers a number that came again.
+        """
+        if later.sequence >= self.sequence:
+            return later
+        return Ack(sequence=self.sequence, durable_sequence=later.durable_sequence)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mark:

@@ -98,8 +98,6 @@ class JournalWriter:
         if self.is_full(submission.origin):
             raise Overloaded(Reason.OVERLOADED, "The buffer is full. Wait a second and send again.")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        # A stream that has ended does not ask what became of its last batches; that is no fault.
-        future.add_done_callback(lambda done: done.cancelled() or done.exception())
         self._waiting.put(lane_of(submission.origin), (submission, future))
         self._hold(submission)
         tracer = find_tracer()
@@ -142,7 +140,7 @@ class JournalWriter:
         waiting = [future for _, future in self._waiting.take_all()]
         for future in (*self._under_way, *waiting):
             if not future.done():
-                future.set_exception(shutting_down())
+                _fail(future, shutting_down())
 
     def _take_group(self) -> list[tuple[Submission, "asyncio.Future[Result]"]]:
         group: list[tuple[Submission, asyncio.Future[Result]]] = []
@@ -208,7 +206,7 @@ class JournalWriter:
             if isinstance(outcome, Result):
                 future.set_result(outcome)
             else:
-                future.set_exception(outcome or _held_elsewhere())
+                _fail(future, outcome or _held_elsewhere())
         if put_off:
             # Ahead of what came later, so that a producer's batches keep their order.
             self._waiting.put_back((lane_of(each[0].origin), each) for each in put_off)
@@ -233,6 +231,12 @@ class JournalWriter:
         self._traces.pop(id(submission), None)
         self._buffered_bytes -= submission.size_bytes
         self._observer.buffered(self._buffered_bytes)
+
+
+def _fail(future: "asyncio.Future[Result]", error: BaseException) -> None:
+    future.set_exception(error)
+    # A stream that has ended does not ask what became of its last batches; that is no fault.
+    future.exception()
 
 
 def lane_of(origin: Origin) -> tuple[str, str]:

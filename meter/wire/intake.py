@@ -105,16 +105,15 @@ class Intake:
         outcomes = self._check(
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
         )
-        keep = outcomes == Outcome.RECORDED
         aside = _set_aside(batch, outcomes, source=source)
-        kept = batch.take(keep) if aside else batch
+        kept = batch.take(outcomes == Outcome.RECORDED) if aside else batch
         claims = None
         if source and kept.request_ids is not None:
             kept, claims = claim_stream(
                 kept,
                 origin=origin,
                 source=Source(source),
-                indexes=np.flatnonzero(keep).tolist(),
+                indexes=np.flatnonzero(outcomes == Outcome.RECORDED).tolist(),
                 first_index=first_index,
                 originals=stream_originals(
                     usage, batch=batch, origin=origin, source=Source(source)

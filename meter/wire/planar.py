@@ -13,8 +13,8 @@ import numpy.typing as npt
 from meter.domain import limits
 from meter.domain.event import Int64Array
 from meter.domain.outcome import Outcome
-from meter.planes import from_planes
-from meter.wire.packed import EXTRA, UnusableBatch, are_indexes
+from meter.planes import PackedColumn, from_columns
+from meter.wire.packed import EXTRA, UnusableBatch
 from tokenworks.meter.v1 import usage_pb2
 
 _UNKNOWN: Final = -1
@@ -47,12 +47,19 @@ class PairMemory:
         account: Int64Array,
         intern: Callable[[bytes, bytes], int],
     ) -> Int64Array:
-        """Return each event's handle; `intern` gives that of a pair seen for the first time."""
+        """Return each event's handle; `intern` gives that of a pair seen for the first time.
+
+        `service` and `account` are places in the lists, from 0; raises UnusableBatch where one is
+        beyond its list.
+        """
         service_places = _places(self._services, services)
         account_places = _places(self._accounts, accounts)
         self._make_room()
         # One look into a flat array for each event.
-        place = (service_places * self._handles.shape[1])[service] + account_places[account]
+        try:
+            place = (service_places * self._handles.shape[1])[service] + account_places[account]
+        except IndexError as error:
+            raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
         handles: _HandleArray = self._handles.ravel().take(place)
         missing = handles == _UNKNOWN
         if missing.any():
@@ -81,10 +88,11 @@ class PairMemory:
         self._handles = larger
 
 
-def read_planes(message: Any) -> dict[str, Int64Array]:  # noqa: ANN401
+def read_planes(message: Any) -> tuple[dict[str, Int64Array], dict[str, tuple[int, int]]]:  # noqa: ANN401
     """Return the columns of a UsagePlanes, by name or, of tokens, by the class's number as text.
 
-    Raises UnusableBatch, before anything large is made.
+    With them come the spans in which all but the indexes lie. Indexes are not from the end; that
+    they are in the lists is not looked at. Raises UnusableBatch, before anything large is made.
     """
     count = message.event_count
     if (
@@ -93,24 +101,32 @@ def read_planes(message: Any) -> dict[str, Int64Array]:  # noqa: ANN401
         or len(message.tokens) > limits.BATCH_CLASSES_MAX
     ):
         raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
-    read = {
-        name: _column(getattr(message, name), count)
-        for name in ("account_index", "service_index", "end_offset_ms")
-    }
+    names = ["account_index", "service_index", "end_offset_ms"]
+    forms = [message.account_index, message.service_index, message.end_offset_ms]
     for name, said in EXTRA.items():
         if message.HasField(name):
-            read[said] = _column(getattr(message, name), count)
-    for column in message.tokens:
-        read[str(column.token_class)] = _column(column.counts, count)
+            names.append(said)
+            forms.append(getattr(message, name))
+    for form in message.tokens:
+        names.append(str(form.token_class))
+        forms.append(form.counts)
+    columns = [PackedColumn(it.planes, it.half_bytes, it.base) for it in forms]
     if (
-        len(read) != 3 + sum(map(message.HasField, EXTRA)) + len(message.tokens)
+        len(set(names)) < len(names)
+        or not all(
+            0 <= it.half_bytes <= _HALF_BYTES_MAX and -_BASE_MAX <= it.base <= _BASE_MAX
+            for it in columns
+        )
+        or min(columns[0].base, columns[1].base) < 0
         or len(message.request_id) not in {0, count}
         or len(message.event_ids) not in {0, count * limits.EVENT_ID_BYTES}
-        or not are_indexes(read["account_index"], len(message.accounts))
-        or not are_indexes(read["service_index"], len(message.services))
     ):
         raise UnusableBatch(Outcome.BATCH_MALFORMED)
-    return read
+    try:
+        read = dict(zip(names, from_columns(columns, count=count), strict=True))
+    except ValueError as error:
+        raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
+    return read, {name: it.span() for name, it in zip(names[2:], columns[2:], strict=True)}
 
 
 def read_service(blob: bytes) -> usage_pb2.Dimensions:
@@ -129,20 +145,10 @@ def read_account(blob: bytes) -> str:
         raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
 
 
-def _column(column: Any, count: int) -> Int64Array:  # noqa: ANN401
-    half_bytes, base = column.half_bytes, column.base
-    if not 0 <= half_bytes <= _HALF_BYTES_MAX or not -_BASE_MAX <= base <= _BASE_MAX:
-        raise UnusableBatch(Outcome.BATCH_MALFORMED)
-    try:
-        return from_planes(column.planes, half_bytes=half_bytes, base=base, count=count)
-    except ValueError as error:
-        raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
-
-
 def _places(known: dict[bytes, int], names: Sequence[bytes]) -> Int64Array:
-    places = list(map(known.get, names))
-    if None in places:
+    try:
+        return np.fromiter(map(known.__getitem__, names), np.int64, len(names))
+    except KeyError:
         if max(map(len, names)) > limits.DIMENSIONS_BYTES_REMEMBERED:
-            raise UnusableBatch(Outcome.BATCH_MALFORMED)
-        places = [known.setdefault(name, len(known)) for name in names]
-    return np.array(places, np.int64)
+            raise UnusableBatch(Outcome.BATCH_MALFORMED) from None
+        return np.array([known.setdefault(name, len(known)) for name in names], np.int64)

@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -72,6 +72,15 @@ class _Look:
     found: Seen | None
 
 
+@dataclass(slots=True)
+class _Said:
+    """What was answered and is not sent yet: an ack, for how many batches, and how many events."""
+
+    ack: Ack | None = None
+    batch_count: int = 0
+    recorded_count: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StreamParts:
     """What every stream of a server works with; without `standbys` recorded is durable.
@@ -113,7 +122,9 @@ class Stream:
         self._session = StreamSession(producer="", instance=b"")
         self._heard_time = 0.0
         # What bounds it: a permit for each batch, and `_offer` for all that comes beside them.
-        self._answers: asyncio.Queue[_Waiting | _Beat | _Look | None] = asyncio.Queue()
+        self._answers: deque[_Waiting | _Beat | _Look | None] = deque()
+        self._has_answers = asyncio.Event()
+        self._ack_seconds = parts.metrics.ack_seconds.labels("stream")
         self._permits = asyncio.Semaphore(limits.BATCHES_IN_FLIGHT_MAX)
 
     async def run(self, requests: AsyncIterator[Any]) -> None:
@@ -146,7 +157,7 @@ class Stream:
             # The server stops, or the connection is soon of age: what was taken is answered, then
             # the producer is sent away, in the second case to come back at once on a new one.
             reading.cancel()
-            self._answers.put_nowait(None)
+            self._queue(None)
             await answering
             if stopping.done():
                 raise shutting_down()
@@ -176,8 +187,12 @@ class Stream:
 
         Behind many others it is left out: the batches among them are judged, which tells as much.
         """
-        if self._answers.qsize() < limits.BATCHES_IN_FLIGHT_MAX:
-            self._answers.put_nowait(item)
+        if len(self._answers) < limits.BATCHES_IN_FLIGHT_MAX:
+            self._queue(item)
+
+    def _queue(self, item: _Waiting | _Beat | _Look | None) -> None:
+        self._answers.append(item)
+        self._has_answers.set()
 
     async def _read(self, requests: AsyncIterator[Any]) -> None:
         async for item in requests:
@@ -205,7 +220,7 @@ class Stream:
                 raise InvalidArgument(
                     Reason.ARGUMENT_INVALID, "The message is empty.", field="message"
                 )
-        self._answers.put_nowait(None)
+        self._queue(None)
 
     def _sender(self, opener: Origin) -> Sender:
         return self._parts.bounds.of(opener.key_id).sender(opener.producer)
@@ -276,37 +291,85 @@ class Stream:
         future = parts.writer.submit(submission)
         claims = submission.claims
         source = 0 if claims is None or claims.reports is None else claims.reports.source
-        self._answers.put_nowait(_Waiting(message.sequence, sender, future, arrival, source))
+        self._queue(_Waiting(message.sequence, sender, future, arrival, source))
 
     async def _answer(self) -> None:
-        while (item := await self._answers.get()) is not None:
-            rollback_count = self._session.rollback_count
-            try:
-                answer = await self._answer_to(item)
-            finally:
-                found_older = self._session.rollback_count - rollback_count
-                self._parts.metrics.rollbacks.inc(found_older)
-                if found_older:
-                    _log.warning("database_rolled_back", extra={"count": found_older})
-            if isinstance(answer, Opened):
-                await self._send_opened(answer)
-            elif answer is not None:
-                await self._send_ack(answer)
-            if isinstance(item, _Waiting):
-                # Not before it is sent: of who takes no answers no more batches are read.
-                self._permits.release()
+        while True:
+            while not self._answers:
+                self._has_answers.clear()
+                await self._has_answers.wait()
+            first = self._answers[0]
+            if isinstance(first, _Waiting) and not first.future.done():
+                await asyncio.wait((first.future,))
+            if await self._answer_decided():
+                return
 
-    async def _answer_to(self, item: _Waiting | _Beat | _Look) -> Opened | Ack | None:
-        if isinstance(item, _Beat):
-            return self._session.beat()
-        if isinstance(item, _Look):
-            return self._session.seen(item.mark, item.found)
+    async def _answer_decided(self) -> bool:
+        """Answer what is decided by now, in order; tell whether that was the last.
+
+        One commit decides many batches of a stream: one ack is of all of them.
+        """
+        said = _Said()
+        try:
+            while self._answers and _is_decided(self._answers[0]):
+                item = self._answers.popleft()
+                if item is None:
+                    return True
+                answer = await self._answer_to(item, said)
+                if isinstance(answer, Opened):
+                    await self._send(said)
+                    await self._send_opened(answer)
+                elif answer is not None and (answer.set_aside or isinstance(item, _Beat)):
+                    # Each heartbeat has its answer, and what was set aside is of the batch whose
+                    # number the ack has.
+                    await self._send(said)
+                    await self._send_ack(answer)
+                elif answer is not None:
+                    said.ack = answer if said.ack is None else said.ack.followed_by(answer)
+            return False
+        finally:
+            await self._send(said)
+
+    async def _send(self, said: "_Said") -> None:
+        """Send the ack that was put off, and let as many batches more be read."""
+        ack, said.ack = said.ack, None
+        if said.recorded_count:
+            note_outcomes(self._parts.metrics, {Outcome.RECORDED: said.recorded_count})
+            said.recorded_count = 0
+        if ack is not None:
+            await self._send_ack(ack)
+        # Not before it is sent: of who takes no answers no more batches are read.
+        for _ in range(said.batch_count):
+            self._permits.release()
+        said.batch_count = 0
+
+    async def _answer_to(
+        self, item: _Waiting | _Beat | _Look, said: "_Said"
+    ) -> Opened | Ack | None:
+        rollback_count = self._session.rollback_count
+        try:
+            if isinstance(item, _Beat):
+                return self._session.beat()
+            if isinstance(item, _Look):
+                return self._session.seen(item.mark, item.found)
+            return await self._answer_to_batch(item, said)
+        finally:
+            found_older = self._session.rollback_count - rollback_count
+            if found_older:
+                self._parts.metrics.rollbacks.inc(found_older)
+                _log.warning("database_rolled_back", extra={"count": found_older})
+
+    async def _answer_to_batch(self, item: _Waiting, said: "_Said") -> Opened | Ack | None:
+        said.batch_count += 1
         result = await self._result_of(item)
         answer = self._session.answer(item.sequence, result)
         if isinstance(answer, Ack):
-            self._count_outcomes(result, source=item.source)
-            seconds = self._parts.clock.monotonic_seconds() - item.arrival_seconds
-            self._parts.metrics.ack_seconds.labels("stream").observe(seconds)
+            if item.source or result.set_aside or result.outcomes:
+                self._count_outcomes(result, source=item.source)
+            else:
+                said.recorded_count += result.recorded_count
+            now = self._parts.clock.monotonic_seconds()
+            self._ack_seconds.observe(now - item.arrival_seconds)
         return answer
 
     async def _result_of(self, waiting: _Waiting) -> Result:
@@ -383,6 +446,10 @@ class Stream:
             sequence=sequence,
             digest=hashlib.sha256(raw).digest()[:DIGEST_BYTES],
         )
+
+
+def _is_decided(item: _Waiting | _Beat | _Look | None) -> bool:
+    return not isinstance(item, _Waiting) or item.future.done()
 
 
 def draw_life(seconds_max: float) -> float:

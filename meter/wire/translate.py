@@ -73,7 +73,7 @@ class Translator:
 
         Raises UnusableBatch, or DecodeError when a service is no protobuf at all.
         """
-        values = read_planes(planes)
+        values, spans = read_planes(planes)
         table = self._room()
 
         def intern(service: bytes, account: bytes) -> int:
@@ -88,14 +88,22 @@ class Translator:
             account=values.pop("account_index"),
             intern=intern,
         )
+        base_ms = _milliseconds(planes.base_time)
+        lowest, highest = spans.pop("end_offset_ms")
+        end_ms = values.pop("end_offset_ms")
+        end_ms += base_ms
         return EventBatch(
             table=table,
             dimension=handles,
-            end_ms=values.pop("end_offset_ms") + _milliseconds(planes.base_time),
+            end_ms=end_ms,
             tokens={int(name): v for name, v in values.items() if name not in DEFAULTS},
             extra=_extra({name: v for name, v in values.items() if name in DEFAULTS}),
-            event_ids=_id_array(b"".join([planes.event_ids]), len(handles)),
+            event_ids=_id_array(planes.event_ids, len(handles)),
             request_ids=list(planes.request_id) or None,
+            spans={
+                "end_ms": (lowest + base_ms, highest + base_ms),
+                **{name if name in DEFAULTS else int(name): span for name, span in spans.items()},
+            },
         )
 
     def from_rows(self, events: Sequence[Any]) -> tuple[EventBatch, BoolArray]:

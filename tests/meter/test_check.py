@@ -1,5 +1,6 @@
 """The check: whole columns against rules written out for one event at a time."""
 
+from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
@@ -162,6 +163,19 @@ def test_check__equals_the_rules_one_by_one(events: list[PlainEvent], *, any_age
     found = check(to_batch(events, table=made), verdicts, now_ms=NOW, any_age=any_age)
     wanted = [min(rules_broken(it, any_age=any_age), default=Outcome.RECORDED) for it in events]
     assert found.tolist() == wanted
+
+
+@given(events=st.lists(EVENTS, min_size=1, max_size=20), slack=st.integers(0, 2**40))
+def test_check__spans_change_nothing(events: list[PlainEvent], slack: int) -> None:
+    """What is told of a column's numbers, narrowly or widely, changes no outcome."""
+    made = table()
+    verdicts = Verdicts(made, CREDENTIAL, TREE, frozenset({"free", "high"}))
+    batch = to_batch(events, table=made)
+    names: list[str | int] = ["end_ms", *batch.extra, *batch.tokens]
+    exact = {name: batch.span(name) for name in names}
+    spans = {name: (low - slack, high + slack) for name, (low, high) in exact.items()}
+    found = check(replace(batch, spans=spans), verdicts, now_ms=NOW)
+    assert found.tolist() == check(batch, verdicts, now_ms=NOW).tolist()
 
 
 # One rule at a time, at its edges, on an event that is right in all else.

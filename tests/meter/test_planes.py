@@ -5,7 +5,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.planes import from_planes, half_bytes_of, planes_size, to_planes
+from meter.planes import (
+    TOGETHER_MAX,
+    PackedColumn,
+    from_columns,
+    from_planes,
+    half_bytes_of,
+    planes_size,
+    to_planes,
+)
 from tests.wire.session import to_plane
 
 
@@ -35,3 +43,33 @@ def test_from_planes__of_another_size(size: int, half_bytes: int) -> None:
     """Planes that are too short, too long or too wide are no numbers."""
     with pytest.raises(ValueError, match="half bytes"):
         from_planes(bytes(size), half_bytes=half_bytes, base=0, count=4)
+
+
+@given(
+    widths=st.lists(st.integers(0, 14), min_size=1, max_size=8),
+    count=st.sampled_from([0, 1, 2, 7, 40, TOGETHER_MAX - 1, TOGETHER_MAX]),
+    base=st.integers(-(2**60), 2**60),
+    seed=st.integers(0, 2**32),
+)
+def test_from_columns__are_what_each_is_alone(
+    widths: list[int], count: int, base: int, seed: int
+) -> None:
+    """Columns that are read together, few numbers or many, are to the last bit what each holds."""
+    draw = np.random.default_rng(seed)
+    values = [draw.integers(0, 16**width, count) for width in widths]
+    columns = [
+        PackedColumn(to_planes(each, width), width, base)
+        for each, width in zip(values, widths, strict=True)
+    ]
+    read = from_columns(columns, count=count)
+    assert [each.tolist() for each in read] == [(each + base).tolist() for each in values]
+    lowest, highest = columns[0].span()
+    assert all(lowest <= each <= highest for each in read[0].tolist())
+
+
+@pytest.mark.parametrize(("size", "half_bytes"), [(3, 2), (5, 2), (0, 1), (0, -1), (1, 0)])
+def test_from_columns__one_of_another_size(size: int, half_bytes: int) -> None:
+    """One whose planes are too short or too long is no column, whatever is beside it."""
+    right = PackedColumn(bytes(4), 2, 0)
+    with pytest.raises(ValueError, match="half bytes"):
+        from_columns([right, PackedColumn(bytes(size), half_bytes, 0), right], count=4)

@@ -65,6 +65,14 @@ def test_answer__without_standbys_recorded_is_durable() -> None:
     assert repeated == Ack(sequence=6, durable_sequence=7, set_aside=[])
 
 
+def test_ack__one_that_says_what_two_do() -> None:
+    """The higher number and the later knowledge of what is durable, in whatever order they come."""
+    older, newer = Ack(sequence=7, durable_sequence=2), Ack(sequence=9, durable_sequence=4)
+    assert older.followed_by(newer) == newer
+    repeated = Ack(sequence=3, durable_sequence=5)
+    assert older.followed_by(repeated) == Ack(sequence=7, durable_sequence=5)
+
+
 def test_answer__hole_is_told_once() -> None:
     """What was on its way behind a hole is answered by one call to go back."""
     session = opened_at(5)

@@ -101,6 +101,13 @@ def test_read__planes_give_the_same_journal_bytes(events: list[usage_pb2.UsageEv
     for _ in range(2):
         in_planes = translator.from_planes(UNREAD_BATCH.FromString(message).planes)
         assert body(in_planes) == body(in_rows)
+        for name, (lowest, highest) in in_planes.spans.items():
+            values = in_planes.end_ms if name == "end_ms" else None
+            values = in_planes.extra.get(str(name), values)
+            values = in_planes.tokens[int(name)] if values is None else values
+            zero_means_first = name in {"finish", "quality"}
+            assert lowest <= values.min()
+            assert values.max() <= max(highest, int(zero_means_first))
 
 
 @given(events=batches())

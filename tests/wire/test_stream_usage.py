@@ -7,6 +7,7 @@ import grpc
 import pytest
 
 from tests.wire.apart import Apart
+from tests.wire.producing import beat, find
 from tests.wire.session import (
     CALL_SECONDS_MAX,
     columns,
@@ -15,6 +16,7 @@ from tests.wire.session import (
     rows,
     to_columns,
 )
+from tests.wire.talk import commits_held, record_later, talking, wait_until, waiting_count
 from tokenworks.meter.v1 import meter_service_pb2, outcome_pb2, usage_pb2
 
 INPUT = usage_pb2.TOKEN_CLASS_INPUT
@@ -57,6 +59,27 @@ def test_stream__changed_batch_is_quarantined_whole(session: Apart) -> None:
     aside = answers[1].ack.set_aside[0]
     assert (aside.index, aside.outcome) == (-1, outcome_pb2.OUTCOME_BATCH_CHANGED)
     assert session.counted() == {("acme", "high", INPUT): 3}
+
+
+def test_stream__batches_of_one_commit_have_one_ack(session: Apart) -> None:
+    """What is recorded together is acknowledged at once, but for a batch that is set aside."""
+    with talking(session) as talk:
+        talk.say(session.opening("together"))
+        assert talk.hear().opened.next_sequence == 1
+        with commits_held(session.meter.database_url):
+            # Another group, which is held: what comes behind it waits, and is recorded together.
+            call = record_later(session, session.event())
+            wait_until(lambda: waiting_count(session.meter.database_url))
+            wrong = session.event()
+            wrong.dimensions.tier = "none such"
+            talk.say(*[rows(number, session.event()) for number in (1, 2, 3)], rows(4, wrong))
+            talk.say(rows(5, session.event()), rows(6, session.event()), beat(6))
+            producer = session.own("together")
+            wait_until(lambda: find(session, producer).announced_sequence == 6)
+        acks = [talk.hear().ack for _ in range(3)]
+        assert len(call.result().outcomes) == 1
+    assert [(ack.sequence, ack.set_aside_count) for ack in acks] == [(3, 0), (4, 1), (6, 0)]
+    assert find(session, producer).recorded_sequence == 6
 
 
 def test_stream__hole_sends_back_and_records_nothing_behind_it(session: Apart) -> None:

@@ -268,7 +268,9 @@ Global___SetAside: _TypeAlias = SetAside  # noqa: Y015
 
 @_typing.final
 class BatchAck(_message.Message):
-    """The batch is on disk and its events are counted once."""
+    """All batches up to a number are on disk and their events are counted once. Batches that are
+    recorded together may have one ack together; each heartbeat has one of its own.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -277,14 +279,16 @@ class BatchAck(_message.Message):
     SET_ASIDE_FIELD_NUMBER: _builtins.int
     SET_ASIDE_COUNT_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Number of the batch."""
+    """Number of the last of them."""
     durable_sequence: _builtins.int
     """Up to this number the batches survive the loss of the database server too: forget them only now."""
     set_aside_count: _builtins.int
     """How many were set aside in all."""
     @_builtins.property
     def set_aside(self) -> _containers.RepeatedCompositeFieldContainer[Global___SetAside]:
-        """What was set aside, at most 100 of them."""
+        """What was set aside of the batch of this number, at most 100 of them; such an ack is not put
+        together with a later one.
+        """
 
     def __init__(
         self,
@@ -316,7 +320,7 @@ class StreamUsageResponse(_message.Message):
 
     @_builtins.property
     def ack(self) -> Global___BatchAck:
-        """A batch is recorded."""
+        """Batches are recorded."""
 
     def __init__(
         self,
