@@ -6,12 +6,15 @@ h // 2 planes of a byte each and, where h is odd, one of half bytes, two in a by
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Final, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from meter.domain.event import Int64Array
+from meter.domain.event import Int64Array, Uint8Array
+
+# Whole numbers of any width.
+IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
 
 HALF_BYTES_MAX: Final = 16
 # The bytes of a column.
@@ -48,21 +51,28 @@ def planes_size(count: int, half_bytes: int) -> int:
     return whole * count + rest * ((count + 1) // 2)
 
 
-def to_planes(values: Int64Array, half_bytes: int) -> bytes:
+def to_planes(values: IntArray, half_bytes: int) -> bytes:
     """Return the planes of numbers from 0 that fit into so many half bytes."""
+    return b"".join(split(values, half_bytes))
+
+
+def split(values: IntArray, half_bytes: int) -> list[memoryview]:
+    """Return the planes of numbers as `to_planes` does, each for itself."""
     if not half_bytes:
-        return b""
+        return []
     whole, rest = divmod(half_bytes, 2)
-    kind = np.dtype(_TYPES[whole + rest])
-    planes = values.astype(kind).view(np.uint8).reshape(len(values), kind.itemsize)
-    data = [planes[:, plane].tobytes() for plane in range(whole)]
+    narrow = values.astype(_TYPES[whole + rest], copy=False)
+    # Shifted and cut off, which a processor does to many numbers at once.
+    planes = [
+        (narrow >> 8 * it if it else narrow).astype(np.uint8, copy=False)
+        for it in range(whole + rest)
+    ]
     if rest:
-        top = planes[:, whole]
-        low, high = top[0::2], top[1::2]
+        low, high = planes[-1][0::2], planes[-1][1::2]
         packed = low.copy()
         packed[: len(high)] |= high << 4
-        data.append(packed.tobytes())
-    return b"".join(data)
+        planes[-1] = packed
+    return [plane.data for plane in planes]
 
 
 def from_planes(data: Packed, *, half_bytes: int, base: int, count: int) -> Int64Array:
@@ -75,7 +85,7 @@ def from_planes(data: Packed, *, half_bytes: int, base: int, count: int) -> Int6
     whole, rest = divmod(half_bytes, 2)
     kind = np.dtype(_TYPES[whole + rest])
     if whole + rest == kind.itemsize == 1:
-        narrow: npt.NDArray[np.uint8] = raw if whole else _halves(raw, count)
+        narrow: Uint8Array = raw if whole else _halves(raw, count)
         values = narrow.astype(np.int64)
     else:
         # Fewer bytes than eight to a number: what moves is what costs.
@@ -137,7 +147,7 @@ def _weights(half_bytes: tuple[int, ...]) -> npt.NDArray[np.float64]:
     return weights
 
 
-def _halves(packed: npt.NDArray[np.uint8], count: int) -> npt.NDArray[np.uint8]:
+def _halves(packed: Uint8Array, count: int) -> Uint8Array:
     halves = np.empty(count, np.uint8)
     halves[0::2] = packed & 15
     halves[1::2] = packed[: count // 2] >> 4

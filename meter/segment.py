@@ -22,7 +22,7 @@ import numpy as np
 
 from meter.domain.event import DEFAULTS, SIGN, EventBatch, Int64Array, Origin
 from meter.domain.limits import EVENT_ID_BYTES, SEGMENT_EVENTS_MAX
-from meter.planes import Packed, from_planes, half_bytes_of, planes_size, to_planes
+from meter.planes import IntArray, Packed, from_planes, half_bytes_of, planes_size, split
 
 VERSION: Final = 1
 SIGNED_VERSION: Final = 2
@@ -58,22 +58,36 @@ class Column(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """A decoded segment: the batches' origins with their event counts, and the columns.
+class Gathered:
+    """What a segment holds: the batches' origins with their event counts, and the columns.
 
     `columns` has `dimension` (database ids), `end_ms`, and by name what is not default;
-    `tokens` maps class numbers to counts. All arrays are int64 over the whole segment.
+    `tokens` maps class numbers to counts. All arrays are over the whole segment, and as narrow as
+    their numbers allow.
     """
 
     origins: Sequence[tuple[Origin, int]]
-    columns: Mapping[str, Int64Array]
-    tokens: Mapping[int, Int64Array]
+    columns: Mapping[str, IntArray]
+    tokens: Mapping[int, IntArray]
     event_ids: bytes
     request_ids: Sequence[str]
 
     def __len__(self) -> int:
         """Return the number of events."""
         return len(self.columns["dimension"])
+
+    @property
+    def is_correction(self) -> bool:
+        """Tell whether it takes events back, and counts others in their place."""
+        return SIGN in self.columns
+
+
+@dataclass(frozen=True, slots=True)
+class Segment(Gathered):
+    """A segment as it is read back: all arrays are int64."""
+
+    columns: Mapping[str, Int64Array]
+    tokens: Mapping[int, Int64Array]
 
     def column(self, name: str) -> Int64Array:
         """Return a column, made of its default where it is absent."""
@@ -82,23 +96,19 @@ class Segment:
             return present
         return np.full(len(self), DEFAULTS[name], np.int64)
 
-    @property
-    def is_correction(self) -> bool:
-        """Tell whether it takes events back, and counts others in their place."""
-        return SIGN in self.columns
-
 
 def gather(
     batches: Sequence[tuple[Origin, EventBatch]],
     *,
     dimension_ids: Callable[[EventBatch], Int64Array],
-) -> Segment:
+) -> Gathered:
     """Return batches as one segment, at least one event; what is all default is left out.
 
     `dimension_ids` gives each event's database id.
     """
-    columns = {
-        "dimension": np.concatenate([dimension_ids(batch) for _, batch in batches]),
+    columns: dict[str, IntArray] = {
+        "dimension": _joined([(dimension_ids(batch), 0, len(batch)) for _, batch in batches]),
+        # Whole: the steps between them have signs.
         "end_ms": np.concatenate([batch.end_ms for _, batch in batches]),
     }
     for name, default in DEFAULTS.items():
@@ -106,12 +116,12 @@ def gather(
             values = _joined([(b.extra.get(name), default, len(b)) for _, b in batches])
             if (values != default).any():
                 columns[name] = values
-    tokens = {}
+    tokens: dict[int, IntArray] = {}
     for number in sorted({number for _, batch in batches for number in batch.tokens}):
         counts = _joined([(batch.tokens.get(number), 0, len(batch)) for _, batch in batches])
         if counts.any():
             tokens[number] = counts
-    return Segment(
+    return Gathered(
         origins=[(origin, len(batch)) for origin, batch in batches],
         columns=columns,
         tokens=tokens,
@@ -120,9 +130,9 @@ def gather(
     )
 
 
-def pack(segment: Segment) -> bytes:
+def pack(segment: Gathered) -> bytes:
     """Return a segment's body."""
-    parts: list[bytes] = []
+    parts: list[memoryview] = []
     columns: list[Column] = []
     first = ("dimension", "end_ms")
     named = {
@@ -131,9 +141,9 @@ def pack(segment: Segment) -> bytes:
         **{name: values for name, values in segment.columns.items() if name not in first},
     }
     for name, values in named.items():
-        column, data = _pack(name, values)
+        column, planes = _pack(name, values)
         columns.append(column)
-        parts.append(data)
+        parts += planes
     ids, texts = segment.event_ids, "\n".join(segment.request_ids).encode()
     said: dict[str, object] = {
         "batches": [[*_origin_fields(origin), count] for origin, count in segment.origins],
@@ -309,23 +319,19 @@ def _check(version: int) -> None:
         raise ValueError(message)
 
 
-def _pack(name: str, values: Int64Array) -> tuple[Column, bytes]:
-    if not len(values):
-        return Column(name, 0, 0, None), b""
+def _pack(name: str, values: IntArray) -> tuple[Column, list[memoryview]]:
     base = int(values.min())
-    offsets = values - base
-    half_bytes = half_bytes_of(int(offsets.max()))
+    half_bytes = half_bytes_of(int(values.max()) - base)
+    offsets = values - base if base else values
     if name == "end_ms" and half_bytes > 1:
         # Reports arrive nearly in order of time: the steps are often narrower than the span.
-        start = int(values[0])
-        steps = np.zeros_like(values)
-        np.subtract(values[1:], values[:-1], out=steps[1:])
+        steps = np.diff(offsets, prepend=offsets[:1])
         step_base = int(steps.min())
-        steps -= step_base
-        narrower = half_bytes_of(int(steps.max()))
+        narrower = half_bytes_of(int(steps.max()) - step_base)
         if narrower < half_bytes:
-            return Column(name, narrower, step_base, start), to_planes(steps, narrower)
-    return Column(name, half_bytes, base, None), to_planes(offsets, half_bytes)
+            start = int(values[0])
+            return Column(name, narrower, step_base, start), split(steps - step_base, narrower)
+    return Column(name, half_bytes, base, None), split(offsets, half_bytes)
 
 
 def _unpack(data: Packed, column: Column, count: int) -> Int64Array:
@@ -336,13 +342,23 @@ def _unpack(data: Packed, column: Column, count: int) -> Int64Array:
     return values
 
 
-def _joined(parts: Sequence[tuple[Int64Array | None, int, int]]) -> Int64Array:
-    return np.concatenate(
-        [
-            np.full(length, default, np.int64) if values is None else values
-            for values, default, length in parts
-        ]
+def _joined(parts: Sequence[tuple[Int64Array | None, int, int]]) -> IntArray:
+    return _narrowed(
+        np.concatenate(
+            [
+                np.full(length, default, np.int64) if values is None else values
+                for values, default, length in parts
+            ]
+        )
     )
+
+
+def _narrowed(values: Int64Array) -> IntArray:
+    """Return numbers from 0 in as few bytes as hold them: what moves is what costs."""
+    kind = np.min_scalar_type(int(values.max()))
+    if kind.itemsize == values.itemsize or int(values.min()) < 0:
+        return values
+    return values.astype(kind)
 
 
 def _event_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> bytes:

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from meter.counted import Sampled
-from meter.domain.event import SIGN, Int64Array
+from meter.domain.event import DEFAULTS, SIGN, Int64Array
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.limits import LAG_SAMPLES_MAX
 from meter.domain.tokens import (
@@ -19,7 +19,8 @@ from meter.domain.tokens import (
     Quality,
     TokenClass,
 )
-from meter.segment import Segment
+from meter.planes import IntArray
+from meter.segment import Gathered
 
 Part = TypeVar("Part")
 # A class, or the number of one that this server may not know.
@@ -66,7 +67,7 @@ class UsageDelta:
         return len(self.dimension_id)
 
 
-def aggregate(segments: Sequence[Segment]) -> UsageDelta:
+def aggregate(segments: Sequence[Gathered]) -> UsageDelta:
     """Add up segments; at least one event in all.
 
     What a correction takes back is subtracted under the very keys under which it was counted.
@@ -159,7 +160,7 @@ def merge(deltas: Sequence[UsageDelta]) -> UsageDelta:
 
 
 def _kinds(
-    segments: Sequence[Segment], *, tokens: Mapping[int, Int64Array], end_ms: Int64Array
+    segments: Sequence[Gathered], *, tokens: Mapping[int, Int64Array], end_ms: Int64Array
 ) -> tuple[Int64Array, Int64Array]:
     """Return the kinds of rows that there are, and for each event the place of its own among them.
 
@@ -203,7 +204,7 @@ def _sample(dimension: Int64Array, end_ms: Int64Array) -> Sampled:
     return Sampled(dimension_id=dimension[::step].copy(), end_ms=end_ms[::step].copy())
 
 
-def _tokens(segments: Sequence[Segment], count: int) -> dict[int, Int64Array]:
+def _tokens(segments: Sequence[Gathered], count: int) -> dict[int, Int64Array]:
     numbers = sorted({number for part in segments for number in part.tokens})
     joined: dict[int, Int64Array] = {}
     for number in numbers:
@@ -216,14 +217,18 @@ def _tokens(segments: Sequence[Segment], count: int) -> dict[int, Int64Array]:
     return joined
 
 
-def _find_column(segments: Sequence[Segment], name: str) -> Int64Array | None:
+def _find_column(segments: Sequence[Gathered], name: str) -> Int64Array | None:
     """Return a column, or None where all of it is default."""
     if not any(name in part.columns for part in segments):
         return None
-    return _joined(segments, lambda part: part.column(name))
+    default = np.array(DEFAULTS[name], np.int64)
+    return _joined(
+        segments,
+        lambda part: part.columns.get(name, np.broadcast_to(default, len(part))),
+    )
 
 
-def _joined(parts: Sequence[Part], values_of: Callable[[Part], Int64Array]) -> Int64Array:
+def _joined(parts: Sequence[Part], values_of: Callable[[Part], IntArray]) -> Int64Array:
     # Of any width: what is counted from memory is held as narrow as its numbers.
     return np.concatenate([values_of(part) for part in parts], dtype=np.int64)
 

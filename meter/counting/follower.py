@@ -11,7 +11,7 @@ from meter.counting.aggregate import UsageDelta, merge
 from meter.counting.fresh import Run, add_up
 from meter.domain.errors import MeterError
 from meter.domain.limits import GROUP_EVENTS_MAX
-from meter.segment import Segment
+from meter.segment import Gathered
 from meter.spans import find_tracer
 
 _log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class CountingTransaction(Protocol):
         """Add to usage, under the cut that is open."""
         ...
 
-    def note_reports(self, segments: Sequence[Segment]) -> None:
+    def note_reports(self, segments: Sequence[Gathered]) -> None:
         """Note which producers reported for which accounts; written by `advance`."""
         ...
 

@@ -11,12 +11,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Final, NamedTuple
 
-import numpy as np
-
 from meter.counting.aggregate import UsageDelta, aggregate
-from meter.domain.event import SIGN, Int64Array
+from meter.domain.event import SIGN
 from meter.domain.limits import FRESH_BYTES_MAX, GROUP_EVENTS_MAX
-from meter.segment import Segment
+from meter.segment import Gathered
 
 # What counting reads of a segment, beside its tokens.
 _COUNTED: Final = ("dimension", "end_ms", "finish", "quality", SIGN)
@@ -42,7 +40,7 @@ class Run:
     delta: UsageDelta
     reported: UsageDelta | None
     event_count: int
-    unnoted: Sequence[Segment]
+    unnoted: Sequence[Gathered]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +52,7 @@ class FreshRun:
     size_bytes: int
 
 
-def add_up(segments: Sequence[Segment], *, is_noted: Callable[[Segment], bool]) -> Run:
+def add_up(segments: Sequence[Gathered], *, is_noted: Callable[[Gathered], bool]) -> Run:
     """Add segments up, at least one; `is_noted` tells which of them say nothing new."""
     delta = aggregate(segments)
     reported = [part for part in segments if not part.is_correction]
@@ -85,12 +83,12 @@ class Fresh:
         with self._lock:
             self._shard = 0
             self._next_position = 0
-            self._waiting: deque[tuple[Written, Segment]] = deque()
+            self._waiting: deque[tuple[Written, Gathered]] = deque()
             self._waiting_events = 0
             self._runs: deque[FreshRun] = deque()
             self.size_bytes = 0
 
-    def hold(self, shard: int, written: Sequence[tuple[Written, Segment]]) -> None:
+    def hold(self, shard: int, written: Sequence[tuple[Written, Gathered]]) -> None:
         """Take what a transaction has written to a shard, after its commit."""
         if not written:
             return
@@ -102,7 +100,7 @@ class Fresh:
             self._shard = shard
             self._next_position = written[-1][0].position + 1
             for row, segment in written:
-                part = _narrow(segment)
+                part = _without_the_rest(segment)
                 self._waiting.append((row, part))
                 self._waiting_events += row.event_count
                 self.size_bytes += _size_of_segment(part)
@@ -117,13 +115,13 @@ class Fresh:
             return rows
         return [row for row in rows if row.position < first.position]
 
-    def add_up_ahead(self, *, is_noted: Callable[[Segment], bool]) -> None:
+    def add_up_ahead(self, *, is_noted: Callable[[Gathered], bool]) -> None:
         """Add up what waits and is enough for a run: a round finds sums, and memory is free."""
         while self._waiting_events >= GROUP_EVENTS_MAX:
             self._add_up(is_noted)
 
     def take(
-        self, shard: int, *, after: int, is_noted: Callable[[Segment], bool]
+        self, shard: int, *, after: int, is_noted: Callable[[Gathered], bool]
     ) -> FreshRun | None:
         """Return the run that lies right behind a position of a shard; it is held no more."""
         with self._lock:
@@ -141,10 +139,10 @@ class Fresh:
     def _is_behind(self, row: Written, shard: int, position: int) -> bool:
         return self._shard == shard and row.position > position
 
-    def _add_up(self, is_noted: Callable[[Segment], bool]) -> None:
+    def _add_up(self, is_noted: Callable[[Gathered], bool]) -> None:
         """Add up what waits, as much as is counted at a time; on the counting thread alone."""
         rows: list[Written] = []
-        segments: list[Segment] = []
+        segments: list[Gathered] = []
         event_count = 0
         with self._lock:
             for row, segment in self._waiting:
@@ -172,28 +170,13 @@ class Fresh:
         return found
 
 
-def _narrow(segment: Segment) -> Segment:
-    """Return what counting reads of a segment, in as few bytes a number as hold it."""
-    return replace(
-        segment,
-        columns={
-            name: _narrowed(values) for name, values in segment.columns.items() if name in _COUNTED
-        },
-        tokens={number: _narrowed(counts) for number, counts in segment.tokens.items()},
-        event_ids=b"",
-        request_ids=(),
-    )
+def _without_the_rest(segment: Gathered) -> Gathered:
+    """Return what counting reads of a segment."""
+    columns = {name: it for name, it in segment.columns.items() if name in _COUNTED}
+    return replace(segment, columns=columns, event_ids=b"", request_ids=())
 
 
-def _narrowed(values: Int64Array) -> Int64Array:
-    kind = np.result_type(
-        np.min_scalar_type(int(values.min())), np.min_scalar_type(int(values.max()))
-    )
-    narrow: Int64Array = values.astype(kind) if kind.itemsize < _INT64_BYTES else values
-    return narrow
-
-
-def _size_of_segment(segment: Segment) -> int:
+def _size_of_segment(segment: Gathered) -> int:
     return sum(it.nbytes for it in (*segment.columns.values(), *segment.tokens.values()))
 
 

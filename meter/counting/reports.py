@@ -12,9 +12,10 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from meter.domain.event import BoolArray, Int64Array
+from meter.domain.event import BoolArray
 from meter.domain.times import to_ms, to_time
-from meter.segment import Segment
+from meter.planes import IntArray
+from meter.segment import Gathered
 
 AccountsOf: TypeAlias = Callable[[Collection[int]], Mapping[int, str]]
 
@@ -89,7 +90,7 @@ class ReportMemory:
         self._number_of: dict[str, int] = {}
         self._months: list[_Month] = []
 
-    def find_new(self, segments: Sequence[Segment], *, accounts_of: AccountsOf) -> list[Report]:
+    def find_new(self, segments: Sequence[Gathered], *, accounts_of: AccountsOf) -> list[Report]:
         """Return what these segments say and is not known; each once, in any order.
 
         Calls without a producer say nothing, and corrections neither. `accounts_of` returns the
@@ -102,7 +103,7 @@ class ReportMemory:
                 found.update(self._of_segment(part, accounts))
         return list(found)
 
-    def knows(self, part: Segment) -> bool:
+    def knows(self, part: Gathered) -> bool:
         """Tell whether a segment says nothing new; False where a dimension was not met before."""
         if not _says_something(part):
             return True
@@ -117,7 +118,7 @@ class ReportMemory:
             month.make_room(len(self._account_ids))
             month.bits[row, self._number_of[it.account_id]] |= mask
 
-    def _of_segment(self, part: Segment, accounts: _IndexArray) -> Iterator[Report]:
+    def _of_segment(self, part: Gathered, accounts: _IndexArray) -> Iterator[Report]:
         end_ms = part.columns["end_ms"]
         last_ms, time_ms = int(end_ms.max()), int(end_ms.min())
         while time_ms <= last_ms:
@@ -128,7 +129,7 @@ class ReportMemory:
             time_ms = month.end_ms
 
     def _unknown(
-        self, part: Segment, month: _Month, accounts: _IndexArray, inside: BoolArray | None
+        self, part: Gathered, month: _Month, accounts: _IndexArray, inside: BoolArray | None
     ) -> Iterator[Report]:
         """Yield what events of a month say and is not known; `inside` None are all of them."""
         keys = [(origin.account_id, origin.producer) for origin, _ in part.origins]
@@ -147,14 +148,14 @@ class ReportMemory:
         for place, number in zip(*np.divmod(pairs, len(self._account_ids)), strict=True):
             yield Report(self._account_ids[number], month.first_day, *keys[place])
 
-    def _find_accounts(self, dimension: Int64Array) -> "_IndexArray | None":
+    def _find_accounts(self, dimension: IntArray) -> "_IndexArray | None":
         """Return the number of each event's account, None where one is not known."""
         if int(dimension.max()) >= len(self._account_numbers):
             return None
         numbers = self._account_numbers[dimension]
         return None if int(numbers.min()) == _UNKNOWN else numbers
 
-    def _accounts(self, dimension: Int64Array, accounts_of: AccountsOf) -> _IndexArray:
+    def _accounts(self, dimension: IntArray, accounts_of: AccountsOf) -> _IndexArray:
         """Return the number of each event's account."""
         known = self._find_accounts(dimension)
         if known is not None:
@@ -186,7 +187,7 @@ class ReportMemory:
         return month
 
 
-def _says_something(part: Segment) -> bool:
+def _says_something(part: Gathered) -> bool:
     return not part.is_correction and any(origin.producer for origin, _ in part.origins)
 
 

@@ -23,7 +23,7 @@ from meter.domain.event import (
 from meter.domain.outcome import FIRST_QUARANTINED, Outcome
 from meter.journal.observing import Observing
 from meter.journal.protocol import ProducerState, Verdict
-from meter.segment import Segment, gather
+from meter.segment import Gathered, gather
 
 ProducerKey = tuple[str, str]
 
@@ -108,7 +108,7 @@ class Transaction(Protocol):
         """Keep usage objects as they came, of events that ended in a span, both ends included."""
         ...
 
-    def append(self, part: Segment) -> int:
+    def append(self, part: Gathered) -> int:
         """Append a segment and return its position."""
         ...
 

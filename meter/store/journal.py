@@ -30,7 +30,7 @@ from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
 from meter.leases import Lease, ShardLost
 from meter.runtime.engine import connection_count, store_faults
-from meter.segment import Segment, pack
+from meter.segment import Gathered, pack
 from meter.store.arbitration import ArbitrationWrites
 from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
@@ -265,7 +265,7 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
         """Take an open connection in a transaction, and what holds the shard."""
         self._connection = connection
         self._lease = lease
-        self.written: list[tuple[Written, Segment]] = []
+        self.written: list[tuple[Written, Gathered]] = []
 
     def lock_producers(self, keys: Iterable[ProducerKey]) -> dict[ProducerKey, ProducerState]:
         """Lock producers in sorted order and return their states.
@@ -296,7 +296,7 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
         before = self._connection.execute(_CLAIMED_BEFORE, values)
         return {row.event_key.bytes: row.content_hash.bytes for row in before}
 
-    def append(self, part: Segment) -> int:
+    def append(self, part: Gathered) -> int:
         """Append a segment and return its position; refuses when the shard has a newer owner."""
         lease = self._lease
         end_ms = part.columns["end_ms"]

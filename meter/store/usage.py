@@ -25,7 +25,7 @@ from meter.runtime.engine import (
     refusals,
     store_faults,
 )
-from meter.segment import Segment
+from meter.segment import Gathered
 from meter.store.cuts import CutStore
 from meter.store.folding import fold_late
 from meter.store.installation import installation_time
@@ -297,7 +297,7 @@ class CountingStep:
         self._starts_ms = np.unique(delta.interval_start_ms).tolist()
         self._classes = tuple(delta.tokens)
 
-    def note_reports(self, segments: Sequence[Segment]) -> None:
+    def note_reports(self, segments: Sequence[Gathered]) -> None:
         """Note for which accounts producers have reported, where that is new."""
         find_accounts = partial(select_accounts_of, self._connection)
         self.reports.update(self._memory.find_new(segments, accounts_of=find_accounts))

@@ -10,7 +10,7 @@ import pytest
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import CountingTransaction, Follower
 from meter.counting.fresh import Run
-from meter.segment import Segment
+from meter.segment import Gathered
 
 
 class BrokenStore:
@@ -92,7 +92,7 @@ class Nothing:
         """Is never called."""
         raise AssertionError(delta)
 
-    def note_reports(self, segments: Sequence[Segment]) -> None:
+    def note_reports(self, segments: Sequence[Gathered]) -> None:
         """Is never called."""
         raise AssertionError(segments)
 

@@ -14,7 +14,7 @@ from meter.domain.errors import Reason, Unavailable
 from meter.domain.event import Claim, EventBatch, Evidence, Int64Array, Origin, Reports, SetAside
 from meter.journal.commit import ProducerKey
 from meter.journal.protocol import ProducerState
-from meter.segment import Segment, decode, pack
+from meter.segment import Gathered, decode, pack
 
 BLANK = ProducerState(instance=bytes(16), sequence=0, digests=b"")
 # Commits that can be gone back by; what is older is on a standby, or on tape.
@@ -66,7 +66,7 @@ class SimulatedTransaction:
         """Nobody else reports here."""
         raise NotImplementedError
 
-    def append(self, part: Segment) -> int:
+    def append(self, part: Gathered) -> int:
         """Append a segment."""
         self.draft = replace(self.draft, bodies=(*self.draft.bodies, pack(part)))
         return len(self.draft.bodies)

@@ -25,7 +25,7 @@ from meter.domain.outcome import Outcome
 from meter.journal.commit import Result, Submission, commit_group
 from meter.leases import Leases
 from meter.runtime.ids import process_name
-from meter.segment import Segment
+from meter.segment import Gathered
 from meter.store.journal import JournalStore
 from meter.store.leases import LeaseStore
 from meter.store.producers import ProducerStore
@@ -146,7 +146,7 @@ def aside(index: int = 0) -> SetAside:
     return SetAside(index=index, outcome=Outcome.TIER_UNKNOWN, payload=b"event")
 
 
-def segment_of(*counts: int) -> Segment:
+def segment_of(*counts: int) -> Gathered:
     """Return a segment with an event for each count, of whatever dimension has the id 1."""
     return segment.gather(
         [(origin_of(), batch_of(*counts))], dimension_ids=lambda batch: batch.dimension + 1
