@@ -81,6 +81,13 @@ def _size(context: click.Context, param: click.Parameter, value: str | None) -> 
         raise click.BadParameter(str(error), context, param) from error
 
 
+def _speed(context: click.Context, param: click.Parameter, value: float) -> float:
+    """Return the speed; a trace that is slower than it was would have no end."""
+    if 0 < value < 1:
+        raise click.BadParameter("must be 0, or at least 1", context, param)
+    return value
+
+
 def _minutes(context: click.Context, param: click.Parameter, value: float) -> float:
     """Return the minutes; click's range lets through what is no number."""
     if math.isnan(value):
@@ -117,6 +124,7 @@ _OPTIONS: Final[tuple[Callable[[_Command], _Command], ...]] = (
     click.option(
         "--speed",
         type=click.FloatRange(0, SPEED_MAX),
+        callback=_speed,
         default=0.0,
         show_default=True,
         help="1 is real time, 60 a minute of the trace in a second, 0 as fast as possible.",
@@ -241,8 +249,6 @@ def simulate(
     served, and its power. Fails when the meter's tokens, energy or dollars are not the site's own.
     """
     _refuse_others(_FLEET_ONLY if size is not None else _SITE_ONLY, has_site=size is not None)
-    if 0 < speed < 1:
-        raise click.BadParameter("must be 0, or at least 1", param_hint="--speed")
     meter = _find_meter()
     truth = _truth_folder(out)
     if size is not None:
