@@ -52,6 +52,7 @@ class DimensionTable:
         self._handles: dict[Dimensions, int] = {}
         self._rows: list[Dimensions] = []
         self._words: dict[int, str] = {}
+        self._said: dict[int, str] = {}
 
     def __len__(self) -> int:
         """Return how many dimensions are known."""
@@ -67,6 +68,13 @@ class DimensionTable:
         if words is None:
             words = self._words[handle] = self._rows[handle].words()
         return words
+
+    def said(self, handle: int) -> str:
+        """Return the `repr` of a handle's dimensions, which is put together once."""
+        said = self._said.get(handle)
+        if said is None:
+            said = self._said[handle] = repr(self._rows[handle])
+        return said
 
     def intern(self, dimensions: Dimensions) -> int:
         """Return the handle of `dimensions`, a new one at the first sight."""

@@ -1,5 +1,6 @@
 """Who calls: identity comes from the API key or the certificate, never from what is sent."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -7,6 +8,7 @@ from meter.call_context import note_key
 from meter.domain.certificate_name import hash_certificate_name
 from meter.domain.credential import Credential, hash_api_key, parse_api_key
 from meter.domain.errors import Reason, Unauthenticated
+from meter.domain.limits import KEYS_BOUNDED_MAX
 from meter.registry import Registry
 
 AUTHORIZATION: Final = "authorization"
@@ -15,18 +17,42 @@ _SCHEME: Final = "bearer"
 _NAMES_CHARS_MAX: Final = 500
 
 
+class KeyHashes:
+    """The hashes of API keys that came of late: each is made once, and not for each call.
+
+    They are known by a digest, which says nothing of a text of 160 random bits; the texts are kept
+    nowhere.
+    """
+
+    def __init__(self, pepper: bytes) -> None:
+        """Take what keys the hash."""
+        self._pepper = pepper
+        self._known: dict[bytes, bytes] = {}
+
+    def of(self, text: str) -> bytes:
+        """Return the hash of an API key; raises Unauthenticated (API_KEY_MALFORMED)."""
+        digest = hashlib.blake2b(text.encode(errors="replace")).digest()
+        known = self._known.get(digest)
+        if known is None:
+            known = hash_api_key(parse_api_key(text), pepper=self._pepper)
+            if len(self._known) >= KEYS_BOUNDED_MAX:
+                self._known.clear()
+            self._known[digest] = known
+        return known
+
+
 def authenticate(
     metadata: Iterable[tuple[str, str | bytes]] | None,
     registry: Registry,
-    pepper: bytes,
+    hashes: KeyHashes,
     now_ms: int,
 ) -> Credential:
     """Return what the API key in `authorization: Bearer <API key>` stands for.
 
     Raises Unauthenticated: API_KEY_MISSING, _MALFORMED, _UNKNOWN or _REVOKED.
     """
-    text = parse_api_key(_bearer(metadata or ()))
-    credential = registry.snapshot.credentials.get(hash_api_key(text, pepper=pepper))
+    hashed = hashes.of(_bearer(metadata or ()))
+    credential = registry.snapshot.credentials.get(hashed)
     if credential is None:
         raise Unauthenticated(Reason.API_KEY_UNKNOWN, "No such API key is known here.")
     return _live(credential, now_ms=now_ms)

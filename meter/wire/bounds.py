@@ -105,7 +105,7 @@ class Share:
         self._turns = asyncio.Semaphore(limits.KEY_CALLS_AT_ONCE_MAX)
         self._doors = asyncio.Semaphore(limits.KEY_OPENINGS_AT_ONCE_MAX)
         self._room = asyncio.Condition()
-        self._call_count = self._stream_count = self._event_count = 0
+        self._call_count = self._stream_count = self._event_count = self._held_count = 0
 
     def sender(self, producer: str) -> Sender:
         """Return what a producer may do; "" stands for the key's calls."""
@@ -136,18 +136,22 @@ class Share:
         """Have a call's events worked on when there is room for them; raises Overloaded."""
         if not self._has_room(count):
             self.note(Bound.EVENTS)
+            self._held_count += 1
             try:
                 async with asyncio.timeout(limits.HOLD_SECONDS_MAX), self._room:
                     await self._room.wait_for(lambda: self._has_room(count))
             except TimeoutError as error:
                 raise self.reached(Bound.EVENTS) from error
+            finally:
+                self._held_count -= 1
         self._event_count += count
         try:
             yield
         finally:
             self._event_count -= count
-            async with self._room:
-                self._room.notify_all()
+            if self._held_count:
+                async with self._room:
+                    self._room.notify_all()
 
     @asynccontextmanager
     async def stream(self) -> AsyncIterator[None]:

@@ -20,7 +20,13 @@ from meter.domain.clock import Clock
 from meter.domain.credential import Credential
 from meter.domain.errors import PermissionDenied, Reason, Unauthenticated
 from meter.registry import Registry
-from meter.wire.auth import AUTHORIZATION, authenticate, authenticate_certificate, has_api_key
+from meter.wire.auth import (
+    AUTHORIZATION,
+    KeyHashes,
+    authenticate,
+    authenticate_certificate,
+    has_api_key,
+)
 from meter.wire.handlers import wrap_handler
 from meter.wire.peer import Peer, find_peer, peer_of
 
@@ -59,6 +65,7 @@ class RegistryDoor:
         self._registry = registry
         self._clock = clock
         self._key_pepper = key_pepper
+        self._hashes = KeyHashes(key_pepper)
 
     def caller(self) -> Credential:
         """Return what the API key of the call at hand stands for."""
@@ -165,7 +172,7 @@ class RegistryDoor:
                 return authenticate_certificate(
                     peer.names, self._registry, self._key_pepper, now_ms
                 )
-        return authenticate(metadata, self._registry, self._key_pepper, now_ms)
+        return authenticate(metadata, self._registry, self._hashes, now_ms)
 
     def _require(self, credential: Credential, rule: Rule, account_id: str | None) -> None:
         if not self._is_covered(credential, rule, account_id):

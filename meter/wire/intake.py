@@ -350,13 +350,11 @@ def _content_hashes(batch: EventBatch) -> list[bytes]:
     numbers = sorted(batch.tokens)
     counts = [batch.tokens[number].tolist() for number in numbers]
     texts = batch.request_ids or [""] * len(batch)
+    rows = zip(*columns, strict=True)
     hashes = []
-    for place, handle in enumerate(batch.dimension.tolist()):
-        content = (
-            batch.table[handle],
-            *(column[place] for column in columns),
-            *((n, c[place]) for n, c in zip(numbers, counts, strict=True) if c[place]),
-            texts[place],
-        )
-        hashes.append(hashlib.blake2b(repr(content).encode(), digest_size=16).digest())
+    for place, (handle, row) in enumerate(zip(batch.dimension.tolist(), rows, strict=True)):
+        said = [*row, *[(n, c[place]) for n, c in zip(numbers, counts, strict=True) if c[place]]]
+        # As `repr` has the tuple of all of these: what was claimed before must be known again.
+        content = f"({batch.table.said(handle)}, {str(said)[1:-1]}, {texts[place]!r})"
+        hashes.append(hashlib.blake2b(content.encode(), digest_size=16).digest())
     return hashes

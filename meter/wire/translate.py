@@ -125,9 +125,10 @@ class Translator:
             "reported_input": [_reported(event, "reported_input_count") for event in events],
             "reported_output": [_reported(event, "reported_output_count") for event in events],
         }
+        handles = self._handles_of([event.dimensions.SerializeToString() for event in events])
         batch = EventBatch(
-            table=self._room(),
-            dimension=np.array([self._intern(event.dimensions) for event in events], np.int64),
+            table=self._table,
+            dimension=handles,
             end_ms=np.array([_milliseconds(event.end_time) for event in events], np.int64),
             tokens=tokens,
             # A column of defaults says nothing, and would be checked all the same.
