@@ -30,10 +30,11 @@ from tests.wire.talk import (
     wait_until,
 )
 from tokenworks.client import Meter
-from tokenworks.meter.v1 import usage_pb2
+from tokenworks.meter.v1 import energy_service_pb2, usage_pb2
+from tokenworks.meter.v1.energy_service_pb2_grpc import EnergyServiceStub
 
 INPUT = usage_pb2.TOKEN_CLASS_INPUT
-WORKERS = {"workers": "2", "otlp": "true"}
+WORKERS = {"workers": "2", "otlp": "true", "energy_sources": "h100=nvml"}
 # A connection goes to either worker: that all of these go to one will not be seen.
 CONNECTIONS_MAX = 200
 
@@ -172,6 +173,15 @@ def test_workers__take_reports_by_http(shared_crew: RunningMeter) -> None:
         grpc.channel_ready_future(channel).result(timeout=60)
 
 
+def test_workers__read_their_machine_once(shared_crew: RunningMeter) -> None:
+    """One worker tries to read the machine's accelerators, and the other leaves them to it."""
+    tried: list[bool] = []
+    wait_until(lambda: _has_read(shared_crew))
+    while len(set(tried)) < 2:
+        assert len(tried) < CONNECTIONS_MAX
+        tried.append(_has_read(shared_crew))
+
+
 def test_workers__keep_others_from_their_port(shared_crew: RunningMeter) -> None:
     """No other server gets a part of their connections, be it alone or of several workers."""
     for workers in ("1", "2"):
@@ -300,6 +310,19 @@ def test_workers__of_what_only_one_process_can_have(other: dict[str, str]) -> No
     (name,) = other
     assert refused.returncode == 2
     assert f"workers: must be 1 with {name}: " in refused.stderr
+
+
+def _has_read(meter: RunningMeter) -> bool:
+    """Tell whether the worker that a new connection reaches has read the machine's accelerators."""
+    session = connect(meter)
+    with session.channel:
+        stub = EnergyServiceStub(session.channel)
+        answer = stub.ListEnergySources(
+            energy_service_pb2.ListEnergySourcesRequest(), metadata=session.metadata, timeout=60
+        )
+    (source,) = answer.sources
+    # Without a driver there is a reason why nothing was read.
+    return source.HasField("read_time") or bool(source.failure)
 
 
 def _serve(meter: RunningMeter, **settings: str) -> subprocess.CompletedProcess[str]:
