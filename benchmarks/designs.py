@@ -12,7 +12,7 @@ import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -86,10 +86,11 @@ def measure_redis_counter(seconds: float) -> Measurement:
     if shutil.which("redis-server") is None:
         raise SystemExit("design.redis_counter needs redis-server, which Debian has: not run")
     with bench_folder() as folder, _running_redis(folder) as path, running_postgres(folder) as url:
-        sent, took = _send([_redis_sender(path) for _ in range(_SENDERS)], seconds=seconds)
-        with _connected(path) as connection:
-            connection.sendall(_command("HMGET", "all", "input", "output", "requests"))
-            counted = _read_numbers(connection, count=3)
+        with ExitStack() as stack:
+            connections = [stack.enter_context(_connected(path)) for _ in range(_SENDERS)]
+            sent, took = _send([_redis_sender(each) for each in connections], seconds=seconds)
+            connections[0].sendall(_command("HMGET", "all", "input", "output", "requests"))
+            counted = _read_numbers(connections[0], count=3)
         check_answer(counted=counted, sent=sent)
         bound = _copy_rate(url)
     return _measurement(sent[2] / took, bound=bound, seconds=seconds, what="HINCRBY, appendfsync")
@@ -216,9 +217,7 @@ def _connected(path: str) -> socket.socket:
     return connection
 
 
-def _redis_sender(path: str) -> Send:
-    connection = _connected(path)
-
+def _redis_sender(connection: socket.socket) -> Send:
     def send(events: Sequence[Event]) -> None:
         commands = [
             _command("HINCRBY", key, name, str(count))

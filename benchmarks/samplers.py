@@ -41,7 +41,7 @@ def sampled(pid: int) -> Iterator[dict[str, Shares]]:
             "-o",
             str(perf),
         ]
-        spies = ["py-spy", "record", "-q", "-p", str(pid), "-r", str(_HERTZ), "-f", "raw"]
+        spies = ["py-spy", "record", "-q", "-p", str(pid), "-r", str(_HERTZ), "-f", "raw", "-F"]
         with _running(looks), _running([*spies, "--threads", "-o", str(spy)]):
             yield found
         found["Functions of all programs, by perf"] = _perf_shares(perf)
@@ -66,7 +66,7 @@ def _perf_shares(data: Path) -> Shares:
     if not data.exists():
         return []
     report = subprocess.run(
-        ["perf", "report", "-i", str(data), "--stdio", "--sort", "comm,dso,symbol"],
+        ["perf", "report", "-i", str(data), "--stdio", "-F", "overhead,comm,dso,symbol"],
         capture_output=True,
         text=True,
         check=False,

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -35,8 +36,9 @@ def account_name(number: int) -> str:
     return f"acct-{number:06d}"
 
 
+@cache
 def lengths() -> tuple[list[tuple[int, int]], str]:
-    """Return (context, generated) pairs and where they come from."""
+    """Return (context, generated) pairs and where they come from; read once a process."""
     pairs = [
         (int(row["ContextTokens"]), int(row["GeneratedTokens"]))
         for path in sorted(_TRACES.glob("*.csv"))

@@ -13,7 +13,7 @@ from benchmarks.growth_plots import draw_all, short
 from benchmarks.measurement import WrongAnswer
 from benchmarks.names import put_down_names
 
-SMALL = Sizes(seconds=0.5, events_max=1_000_000, dimensions_max=1_000, producers_max=1)
+SMALL = Sizes(seconds=0.3, events_max=1_000_000, dimensions_max=1_000, producers_max=1)
 PNG = b"\x89PNG\r\n"
 
 
