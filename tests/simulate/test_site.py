@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -132,6 +133,16 @@ def test_simulate_site__refused(
         assert meter.accounts == {}
     assert done.exit_code == Exit.USAGE
     assert named in done.output
+
+
+def test_simulate_site__without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who wants a picture and has nothing to draw it with is told so before the run."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with running(FakeMeter()) as meter:
+        done = _invoke(meter.target, *SMALL, "--picture", "site.png")
+        assert meter.accounts == {}
+    assert done.exit_code == Exit.USAGE
+    assert "tokenworks[demo]" in done.output
 
 
 @contextmanager

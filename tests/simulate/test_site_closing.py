@@ -1,13 +1,20 @@
 """What a site's truth comes to: tokens, joules, and dollars by a calculation of its own."""
 
+from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from cli.simulate.site.batches import Prepared
-from cli.simulate.site.closing import work_out
+from cli.simulate.site.closing import Result, name_faults, work_out
 from cli.simulate.site.truth import TokenKey, Truth, TruthFiles, read_truth
+from cli.simulate.site.watching import Energy
 from cli.simulate.site.world import World
 
+KEY = TokenKey("n-1", "m", "high", "input")
 WORLD = World(
     root="site",
     customers=("north", "south"),
@@ -73,3 +80,59 @@ def test_work_out__a_line_for_each_customer_and_class() -> None:
         "premium": Decimal(0),
         "ultra": Decimal("0.02"),
     }
+
+
+def test_name_faults__where_all_closes() -> None:
+    """Where both sides are the same there is nothing to name."""
+    assert list(name_faults(_result())) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"counted_events": Counter({"high": 3})}, "requests: 2 sent, 3 counted"),
+        ({"counted": Counter({KEY: 6})}, "tokens of n-1, m, high, input: 7 sent, 6 counted"),
+        ({"counted": Counter()}, "tokens of n-1, m, high, input: 7 sent, 0 counted"),
+        (
+            {"energy": Energy(pools_mj={"site-high": 99}, facility_mj=120)},
+            "energy of site-high: 100 mJ by its counters, 99 measured",
+        ),
+        (
+            {"energy": Energy(pools_mj={"site-high": 100}, facility_mj=121)},
+            "energy of the site: 120 mJ by its meters, 121 measured",
+        ),
+        (
+            {"previewed": {"high": Decimal("0.02")}},
+            "dollars of high: 0.01 by the truth, 0.02 previewed",
+        ),
+    ],
+)
+def test_name_faults__of_each_total(change: dict[str, Any], named: str) -> None:
+    """A request, token, millijoule or cent that differs is named, with both sides."""
+    assert list(name_faults(replace(_result(), **change))) == [named]
+
+
+def test_name_faults__of_many() -> None:
+    """Of many differences the first ten are named, and the others counted."""
+    counted = Counter({TokenKey(f"n-{number:02}", "m", "high", "input"): 1 for number in range(30)})
+    faults = list(name_faults(replace(_result(), counted=counted)))
+    assert len(faults) == 11
+    assert faults[-1] == "and 21 other sums of tokens"
+
+
+def _result() -> Result:
+    truth = Truth(
+        events=Counter({"high": 2}),
+        tokens=Counter({KEY: 7}),
+        energy_mj=Counter({"site-high": 100}),
+        facility_mj=120,
+    )
+    return Result(
+        truth=truth,
+        money={"high": Decimal("0.01")},
+        counted_events=Counter(truth.events),
+        counted=Counter(truth.tokens),
+        energy=Energy(pools_mj={"site-high": 100}, facility_mj=120),
+        previewed={"high": Decimal("0.01")},
+        faults=[],
+    )

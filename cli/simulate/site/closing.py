@@ -77,7 +77,7 @@ def check(
         previewed=_add_up(lines),
         faults=[],
     )
-    result.faults.extend(_name_faults(result))
+    result.faults.extend(name_faults(result))
     return result
 
 
@@ -93,24 +93,8 @@ def work_out(truth: Truth, world: World) -> dict[str, Decimal]:
     return money
 
 
-def _lines(client: Client, world: World, customer: str) -> Iterator[dict[str, Any]]:
-    """Yield the lines of a customer's preview."""
-    request = pb.PreviewInvoiceRequest(
-        account=customer, month=world.month, format=pb.DOCUMENT_FORMAT_JSON
-    )
-    answer = client.billing.PreviewInvoice(request, timeout=PRICING_SECONDS_MAX)
-    for preview in answer.previews:
-        yield from json.loads(preview.document)["lines"]
-
-
-def _add_up(lines: list[dict[str, Any]]) -> dict[str, Decimal]:
-    money = {tier: Decimal(0) for tier in PRICES}
-    for line in lines:
-        money[line["tier"]] += Decimal(line["billed"])
-    return money
-
-
-def _name_faults(result: Result) -> Iterator[str]:
+def name_faults(result: Result) -> Iterator[str]:
+    """Yield a sentence for each total that differs; of many tokens the first ones."""
     truth = result.truth
     if result.counted_events != truth.events:
         yield (
@@ -140,3 +124,20 @@ def _name_faults(result: Result) -> Iterator[str]:
     for tier, money in result.money.items():
         if money != result.previewed[tier]:
             yield f"dollars of {tier}: {money:,} by the truth, {result.previewed[tier]:,} previewed"
+
+
+def _lines(client: Client, world: World, customer: str) -> Iterator[dict[str, Any]]:
+    """Yield the lines of a customer's preview."""
+    request = pb.PreviewInvoiceRequest(
+        account=customer, month=world.month, format=pb.DOCUMENT_FORMAT_JSON
+    )
+    answer = client.billing.PreviewInvoice(request, timeout=PRICING_SECONDS_MAX)
+    for preview in answer.previews:
+        yield from json.loads(preview.document)["lines"]
+
+
+def _add_up(lines: list[dict[str, Any]]) -> dict[str, Decimal]:
+    money = {tier: Decimal(0) for tier in PRICES}
+    for line in lines:
+        money[line["tier"]] += Decimal(line["billed"])
+    return money

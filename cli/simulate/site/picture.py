@@ -86,13 +86,16 @@ def draw(path: Path, *, history: History, result: Result, orders: Orders) -> Non
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     begin_ms, moments = history.latest.begin_ms, history.moments
+    # What lies behind the end, waiting and a last look, belongs to the sums alone.
+    end_ms = begin_ms + orders.seconds * _SECOND_MS
+    during = [moment for moment in moments if moment.asked_ms <= end_ms]
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI)
         panels = figure.subplots(4, 1, sharex=True, height_ratios=_HEIGHTS)
         _head(figure, history=history, result=result, orders=orders)
-        _draw_requests(panels[0], moments, begin_ms=begin_ms)
-        _draw_acks(panels[1], moments, begin_ms=begin_ms)
-        _draw_power(panels[2], moments, begin_ms=begin_ms, watts=orders.size.watts)
+        _draw_requests(panels[0], during, begin_ms=begin_ms)
+        _draw_acks(panels[1], during, begin_ms=begin_ms)
+        _draw_power(panels[2], during, begin_ms=begin_ms, watts=orders.size.watts)
         _draw_money(panels[3], moments, begin_ms=begin_ms)
         panels[3].set_xlim(0, orders.seconds / 60)
         panels[3].xaxis.set_major_formatter(lambda minutes, _: f"{minutes:g} min")
@@ -157,7 +160,7 @@ def _draw_acks(panel: Any, moments: Sequence[Moment], *, begin_ms: int) -> None:
         series = [percentile(moment.ack_ms, part) or 0 for moment in heard]
         panel.plot(times, series, color=color, linewidth=1.8)
         if series:
-            ends.append((float(series[-1]), f"{name} {series[-1]} ms", color))
+            ends.append((float(series[-1]), f"{name} {series[-1]:,} ms", color))
     panel.set_ylim(bottom=0)
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f} ms")
     _title(panel, "Acknowledged after", "from the sealing of a batch to its being on disk")
@@ -165,8 +168,7 @@ def _draw_acks(panel: Any, moments: Sequence[Moment], *, begin_ms: int) -> None:
 
 
 def _draw_power(panel: Any, moments: Sequence[Moment], *, begin_ms: int, watts: int) -> None:  # noqa: ANN401
-    # At the very end the meter is asked once more, and no counter has moved.
-    spans = [span for span in pairwise(moments) if span[1].read_ms > span[0].read_ms]
+    spans = list(pairwise(moments))
     times = [_minutes(after.read_ms, begin_ms) for _, after in spans]
     series = {
         tier.name: [rates_between(before, after, tier).megawatts for before, after in spans]
@@ -182,9 +184,17 @@ def _draw_power(panel: Any, moments: Sequence[Moment], *, begin_ms: int, watts: 
     _title(
         panel,
         "Power",
-        "boards by pool; the line: the site’s meters, losses included; dotted: the contract",
+        "boards by pool; the line: the site’s meters, losses included"
+        f"{_efficiency(moments)}; dotted: the contract",
     )
     _label_middles(panel, series)
+
+
+def _efficiency(moments: Sequence[Moment]) -> str:
+    if len(moments) < 2:  # noqa: PLR2004 - a rate is of two
+        return ""
+    rates = rates_between(moments[0], moments[-1])
+    return f", {rates.tokens_per_joule:.3f} generated tokens a joule"
 
 
 def _draw_money(panel: Any, moments: Sequence[Moment], *, begin_ms: int) -> None:  # noqa: ANN401
