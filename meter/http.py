@@ -3,13 +3,12 @@
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from socket import socket
 from socketserver import ThreadingMixIn
 from ssl import SSLSocket
 from threading import BoundedSemaphore, Thread
 from typing import Any, Final, TypeAlias
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
@@ -45,13 +44,8 @@ class HttpServer:
         `listener` listens there already, for several processes; it must not block.
         """
         host, _, port = address.rpartition(":")
-        self._server = make_server(
-            host,
-            int(port),
-            self._answer,
-            server_class=partial(_Threading, listener=listener),  # type: ignore[arg-type]
-            handler_class=_Quiet,
-        )
+        self._server = _Threading((host, int(port)), _Quiet, listener=listener)
+        self._server.set_app(self._answer)
         self._server.certificates = certificates
         Thread(target=self._server.serve_forever, name="http", daemon=True).start()
         return f"{host}:{self._server.server_port}"
@@ -105,12 +99,13 @@ class _Threading(ThreadingMixIn, WSGIServer):
 
     def __init__(
         self,
-        *arguments: Any,  # noqa: ANN401
-        listener: socket | None = None,
-        **named: Any,  # noqa: ANN401
+        address: tuple[str, int],
+        handler_class: type[WSGIRequestHandler],
+        *,
+        listener: socket | None,
     ) -> None:
         self._listener = listener
-        super().__init__(*arguments, **named)
+        super().__init__(address, handler_class)
         self._room = BoundedSemaphore(HTTP_REQUESTS_AT_ONCE_MAX)
 
     def server_bind(self) -> None:
@@ -121,7 +116,7 @@ class _Threading(ThreadingMixIn, WSGIServer):
         self.socket.close()
         self.socket = self._listener
         self.server_address = self.socket.getsockname()
-        self.server_name, self.server_port = self.server_address[:2]
+        self.server_name, self.server_port = self.socket.getsockname()[:2]
         self.setup_environ()
 
     def server_activate(self) -> None:

@@ -1,7 +1,7 @@
 """What is true of all workers, asked of each of them."""
 
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection, wait
 from typing import Final
 
@@ -10,8 +10,9 @@ from meter.domain.metric import Entry
 from meter.joint_page import JointPage
 
 # Who needs longer is taken for silent: a probe of Kubernetes waits for a second by default, and a
-# page of thousands of series takes a worker some hundred milliseconds.
+# scrape of Prometheus for ten. Thousands of series take a worker some hundred milliseconds.
 _ANSWER_SECONDS_MAX: Final = 0.9
+_METRICS_SECONDS_MAX: Final = 3.0
 
 
 class Roll:
@@ -31,7 +32,7 @@ class Roll:
         self._lock = threading.Lock()
         self._pipes: dict[int, Connection] = {}
         # Who has been asked and has not answered yet is not asked again before.
-        self._owing: set[int] = set()
+        self._owing: dict[int, Question] = {}
 
     def join(self, worker: int, pipe: Connection) -> None:
         """Note that a worker serves, which answers on a pipe."""
@@ -42,7 +43,7 @@ class Roll:
         """Note that it has ended, if it ran: what it did stays in the sums."""
         with self._lock:
             self._pipes.pop(worker, None)
-            self._owing.discard(worker)
+            self._owing.pop(worker, None)
             self._page.end(worker)
 
     def answer(self, question: Question) -> Answer:
@@ -50,7 +51,7 @@ class Roll:
         with self._lock:
             if question is Question.METRICS:
                 return self._metrics()
-            answers = self._ask(Question.OBSTACLES)
+            answers = self._ask(Question.OBSTACLES, seconds_max=_ANSWER_SECONDS_MAX)
             silent = [
                 f"worker {it}: does not answer" for it in sorted(self._pipes) if it not in answers
             ]
@@ -64,7 +65,7 @@ class Roll:
             ]
 
     def _metrics(self) -> Answer:
-        answers = self._ask(Question.METRICS)
+        answers = self._ask(Question.METRICS, seconds_max=_METRICS_SECONDS_MAX)
         for worker in self._pipes:
             if worker in answers:
                 self._page.take(worker, answers[worker])
@@ -72,15 +73,15 @@ class Roll:
                 self._page.miss(worker)
         return self._page.families()
 
-    def _ask(self, question: Question) -> dict[int, Answer]:
+    def _ask(self, question: Question, *, seconds_max: float) -> dict[int, Answer]:
         """Return what the workers say, by their numbers, without those that say nothing."""
         asked = {}
         for worker, pipe in self._pipes.items():
             if self._has_answered(worker, pipe) and _send(pipe, question):
-                self._owing.add(worker)
+                self._owing[worker] = question
                 asked[pipe] = worker
         answers = {}
-        deadline = self._monotonic_seconds() + _ANSWER_SECONDS_MAX
+        deadline = self._monotonic_seconds() + seconds_max
         while asked:
             ready = wait(list(asked), max(0.0, deadline - self._monotonic_seconds()))
             if not ready:
@@ -89,15 +90,20 @@ class Roll:
                 worker = asked.pop(pipe)
                 answer = _receive(pipe)
                 if answer is not None:
-                    self._owing.discard(worker)
+                    del self._owing[worker]
                     answers[worker] = answer
         return answers
 
     def _has_answered(self, worker: int, pipe: Connection) -> bool:
-        """Tell whether a worker owes no answer; one that came too late is not used."""
-        if worker in self._owing and _is_waiting(pipe) and _receive(pipe) is not None:
-            self._owing.discard(worker)
-        return worker not in self._owing
+        """Tell whether a worker owes no answer; of one that came too late counters are as good."""
+        if worker not in self._owing:
+            return True
+        late = _receive(pipe) if _is_waiting(pipe) else None
+        if late is None:
+            return False
+        if self._owing.pop(worker) is Question.METRICS:
+            self._page.take(worker, late)
+        return True
 
 
 def _send(pipe: Connection, question: Question) -> bool:
@@ -115,7 +121,7 @@ def _is_waiting(pipe: Connection) -> bool:
         return False
 
 
-def _receive(pipe: Connection) -> Sequence[object] | None:
+def _receive(pipe: Connection) -> Answer | None:
     """Return an answer; None of a worker that has ended."""
     try:
         answer: Answer = pipe.recv()

@@ -4,12 +4,17 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
+from typing import Any
 
 import pytest
+from prometheus_client.core import CounterMetricFamily
 
 from cli.workers.messages import Question
 from cli.workers.roll import Roll
+from meter.domain.metric import Entry
 
+COUNTER = Entry(name="things_total", kind="counter", unit="things", labels=(), meaning="")
+THINGS = CounterMetricFamily("things", "Things.", value=7)
 OBSTACLE = "stopping: what was taken is answered, nothing more is taken"
 
 
@@ -18,8 +23,10 @@ class Called:
 
     def __init__(self, stack: ExitStack) -> None:
         # Looked at twice, it is over: nobody is waited for in vain.
-        seconds = iter(range(1_000_000))
-        self.roll = Roll(count=2, catalogue=(), monotonic_seconds=lambda: float(next(seconds)))
+        seconds = iter(range(0, 1_000_000, 10))
+        self.roll = Roll(
+            count=2, catalogue=[COUNTER], monotonic_seconds=lambda: float(next(seconds))
+        )
         self._stack = stack
         self.pipes: dict[int, Connection] = {}
 
@@ -29,11 +36,11 @@ class Called:
         self.pipes[number] = self._stack.enter_context(theirs)
         self.roll.join(number, self._stack.enter_context(ours))
 
-    def say(self, number: int, *lines: str) -> None:
+    def say(self, number: int, *lines: object) -> None:
         """Have a worker answer, before or after it is asked."""
         self.pipes[number].send(list(lines))
 
-    def ask(self, question: Question = Question.OBSTACLES) -> Sequence[str]:
+    def ask(self, question: Question = Question.OBSTACLES) -> Sequence[Any]:
         """Ask all of them."""
         return self.roll.answer(question)
 
@@ -77,6 +84,16 @@ def test_answer__of_one_that_is_late(called: Called) -> None:
     # It was asked no more often than it answered.
     assert [called.pipes[2].recv() for _ in range(2)] == [Question.OBSTACLES] * 2
     assert not called.pipes[2].poll()
+
+
+def test_answer__of_metrics_that_are_late(called: Called) -> None:
+    """Counters that come after their question are shown at the next one."""
+    called.say(1)
+    assert called.ask(Question.METRICS) == []
+    called.say(2, THINGS)
+    called.say(1)
+    (shown,) = called.ask(Question.METRICS)
+    assert [sample.value for sample in shown.samples] == [7.0]
 
 
 def test_answer__of_one_that_is_away(called: Called) -> None:
