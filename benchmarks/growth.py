@@ -22,7 +22,6 @@ from benchmarks.machine import describe_machine
 from benchmarks.measurement import check_answer
 from benchmarks.names import put_down_names
 from benchmarks.plant import Plant, running_plant
-from benchmarks.producers_load import producers_orders
 from benchmarks.recording import Standing, check_counted, counted_of, load_on, record_load
 from benchmarks.stream_load import stream_orders
 from benchmarks.streams import copy_rate
@@ -87,13 +86,10 @@ def sweep_producers(sizes: Sizes) -> Iterator[Point]:
     for producers in _PRODUCERS:
         if producers > sizes.producers_max:
             return
-        orders = producers_orders(
-            seconds=sizes.seconds,
-            events=_PRODUCERS_BATCH_EVENTS,
-            producers=producers,
-            is_paced=False,
+        orders = stream_orders(
+            seconds=sizes.seconds, events=_PRODUCERS_BATCH_EVENTS, producers=producers
         )
-        yield {"producers": producers, **_take("benchmarks.producers_load", orders)}
+        yield {"producers": producers, **_take("benchmarks.stream_load", orders)}
 
 
 def sweep_journal(sizes: Sizes) -> Iterator[Point]:

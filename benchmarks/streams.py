@@ -8,7 +8,6 @@ import psycopg
 from benchmarks.measurement import Measurement
 from benchmarks.plant import Plant, running_plant
 from benchmarks.processor import peak_memory_bytes
-from benchmarks.producers_load import producers_orders
 from benchmarks.recording import Recorded, record_load
 from benchmarks.stream_load import stream_orders
 from benchmarks.workload import ACCOUNTS, MODELS, TIERS, Batches, Form, lengths
@@ -72,11 +71,14 @@ def measure_rows(seconds: float) -> Measurement:
 
 def measure_producers(seconds: float, *, producers: int = 2_000) -> Measurement:
     """Record forty events a second from each of very many streams; the value is the acks' p99."""
-    orders = producers_orders(
-        seconds=seconds, events=_SMALL_EVENTS, producers=producers, is_paced=True
+    orders = stream_orders(
+        seconds=seconds,
+        events=_SMALL_EVENTS,
+        producers=producers,
+        events_per_second=_SMALL_EVENTS * producers,
     )
     with running_plant() as plant:
-        recorded = record_load(plant, "benchmarks.producers_load", orders)
+        recorded = record_load(plant, "benchmarks.stream_load", orders)
         memory_mebibytes = round(peak_memory_bytes(plant.meter_pid) / 2**20)
     unmet = find_late(recorded)
     if memory_mebibytes > _MEMORY_MEBIBYTES_MAX:

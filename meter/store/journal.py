@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from sqlalchemy import (
@@ -113,6 +113,9 @@ def _append() -> Insert:
 _APPEND: Final = _append()
 
 
+_DimensionKey: TypeAlias = tuple[str, int, str]
+
+
 class Tenure(Protocol):
     """What holds a shard for this process: `meter.leases.Leases`."""
 
@@ -137,13 +140,11 @@ class JournalStore:
         self._engine = engine
         self._leases = leases
         self._fresh = fresh
-        self._dimension_ids: dict[tuple[str, int, str], int] = {}
+        self._dimension_ids: dict[_DimensionKey, int] = {}
         self._sku_ids: dict[tuple[Any, ...], int] = {}
         self._ids_by_table: dict[int, tuple[Any, Int64Array]] = {}
         self._wanted: list[EventBatch] = []
         self._settled_count = 0
-        # Rows that were new to the table of dimensions, ever.
-        self._added_count = 0
 
     @contextmanager
     def transaction(self) -> Iterator["JournalTransaction"]:
@@ -181,27 +182,44 @@ class JournalStore:
         for each batch how many of those that were looked up the database had already.
         """
         self._wanted = batches = list(batches)
-        known_counts = []
         if len(self._ids_by_table) > _TABLES_KEPT:
             # Tables are replaced when they are full; those of this group are still needed.
             used = {id(batch.table) for batch in batches}
             self._ids_by_table = {k: v for k, v in self._ids_by_table.items() if k in used}
-        for batch in batches:
-            if not len(batch):
-                known_counts.append(0)
-                continue
-            table = batch.table
-            known = self._ids_by_table.get(id(table))
-            ids = np.zeros(0, np.int64) if known is None else known[1]
-            if len(ids) < len(table):
-                ids = np.append(ids, np.zeros(2 * len(table) - len(ids), np.int64))
-            missing = np.unique(batch.dimension[ids[batch.dimension] == 0])
-            before = self._added_count
-            if len(missing):
-                ids[missing] = self._insert_dimensions([table[handle] for handle in missing])
-            self._ids_by_table[id(table)] = (table, ids)
-            known_counts.append(len(missing) - (self._added_count - before))
+        # What is missing in all batches is looked up, and written, together.
+        missing = [self._find_missing(batch) for batch in batches]
+        rows = [
+            batch.table[handle]
+            for batch, handles in zip(batches, missing, strict=True)
+            for handle in handles
+        ]
+        if not rows:
+            return [0] * len(batches)
+        keys, added = self._insert_dimensions(rows)
+        known_counts, place = [], 0
+        for batch, handles in zip(batches, missing, strict=True):
+            own = keys[place : place + len(handles)]
+            place += len(handles)
+            if handles:
+                ids = self._ids_by_table[id(batch.table)][1]
+                ids[handles] = [self._dimension_ids[key] for key in own]
+            # Each that was added is so once, by whichever batch has it first.
+            known_counts.append(len(own) - len(added.intersection(own)))
+            added.difference_update(own)
         return known_counts
+
+    def _find_missing(self, batch: EventBatch) -> list[int]:
+        """Return the handles of a batch's dimensions that have no id here yet, each once."""
+        table = batch.table
+        known = self._ids_by_table.get(id(table))
+        ids = np.zeros(0, np.int64) if known is None else known[1]
+        if len(ids) < len(table):
+            ids = np.append(ids, np.zeros(2 * len(table) - len(ids), np.int64))
+            known = None
+        if known is None:
+            self._ids_by_table[id(table)] = (table, ids)
+        missing = batch.dimension[ids.take(batch.dimension) == 0]
+        return np.unique(missing).tolist() if len(missing) else []
 
     def _settle(self, lease: Lease) -> Lease:
         """Trust nothing that was learned over earlier connections: this may be an older database.
@@ -223,39 +241,46 @@ class JournalStore:
         with store_faults(), self._engine.begin() as connection:
             return connection.execute(statement).rowcount
 
-    def _insert_dimensions(self, rows: Sequence[Dimensions]) -> list[int]:
+    def _insert_dimensions(
+        self, rows: Sequence[Dimensions]
+    ) -> tuple[list[_DimensionKey], set[_DimensionKey]]:
+        """Have ids for dimensions; return their keys, and those that the database had not."""
         if len(self._dimension_ids) > DIMENSIONS_INTERNED_MAX:
             self._dimension_ids.clear()
-        sku_ids = self._resolve("skus", self._sku_ids, [_sku_key(row) for row in rows])
-        keys = [(row.account, sku, row.pool) for row, sku in zip(rows, sku_ids, strict=True)]
-        return self._resolve("dimensions", self._dimension_ids, keys)
+        skus = [_sku_key(row) for row in rows]
+        self._resolve("skus", self._sku_ids, skus)
+        keys = [
+            (row.account, self._sku_ids[sku], row.pool) for row, sku in zip(rows, skus, strict=True)
+        ]
+        return keys, self._resolve("dimensions", self._dimension_ids, keys)
 
-    def _resolve(self, names: str, known: dict[Any, int], keys: Sequence[Any]) -> list[int]:
+    def _resolve(self, names: str, known: dict[Any, int], keys: Sequence[Any]) -> set[Any]:
+        """Have the ids of keys in `known`, and return the keys that were added for it."""
         # Sorted, so that two servers that meet the same new dimensions cannot deadlock.
         missing = sorted({key for key in keys if key not in known})
-        if missing:
-            table, key_columns, arrays = _DICTIONARIES[names]
-            columns = zip(*missing, strict=True)
-            values = {f"c{place}": list(column) for place, column in enumerate(columns)}
-            insert_text = (
-                f"INSERT INTO {table} ({key_columns}) SELECT * FROM unnest({arrays})"  # noqa: S608
-                " ON CONFLICT DO NOTHING"
-            )
-            select_text = (
-                f"SELECT t.* FROM {table} t JOIN unnest({arrays}) AS n ({key_columns})"  # noqa: S608
-                f" USING ({key_columns})"
-            )
-            with store_faults(), self._engine.begin() as connection:
+        if not missing:
+            return set()
+        table, key_columns, arrays = _DICTIONARIES[names]
+        columns = zip(*missing, strict=True)
+        values = {f"c{place}": list(column) for place, column in enumerate(columns)}
+        insert_text = (
+            f"INSERT INTO {table} ({key_columns}) SELECT * FROM unnest({arrays})"  # noqa: S608
+            " ON CONFLICT DO NOTHING"
+        )
+        select_text = (
+            f"SELECT t.* FROM {table} t JOIN unnest({arrays}) AS n ({key_columns})"  # noqa: S608
+            f" USING ({key_columns})"
+        )
+        with store_faults(), self._engine.begin() as connection:
+            found = connection.execute(text(select_text), values).all()
+            added = set(missing) - {tuple(row[1:]) for row in found}
+            if added:
+                # Not before: one that is there already would use up an id all the same.
+                connection.execute(text(insert_text), values)
                 found = connection.execute(text(select_text), values).all()
-                added_count = len(missing) - len(found)
-                if added_count:
-                    # Not before: one that is there already would use up an id all the same.
-                    connection.execute(text(insert_text), values)
-                    found = connection.execute(text(select_text), values).all()
-            self._added_count += added_count if names == "dimensions" else 0
-            # Only now: an id whose commit was lost does not exist.
-            known.update({tuple(row[1:]): row[0] for row in found})
-        return [known[key] for key in keys]
+        # Only now: an id whose commit was lost does not exist.
+        known.update({tuple(row[1:]): row[0] for row in found})
+        return added
 
 
 class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites):
