@@ -56,7 +56,7 @@ KEY_CALLS_AT_ONCE_MAX: Final = 128
 KEY_CALLS_WAITING_MAX: Final = 1_024
 # Calls of so few events are taken together, and how long they wait for each other at most.
 GATHERED_CALL_EVENTS_MAX: Final = 10
-GATHERED_SECONDS_MAX: Final = 0.005
+GATHERED_SECONDS_MAX: Final = 0.01
 # Events of one key's calls that are worked on at a time: each costs a claim in an index, of which
 # the database makes a hundred thousand a second.
 KEY_EVENTS_AT_ONCE_MAX: Final = 20_000

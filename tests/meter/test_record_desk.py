@@ -98,8 +98,8 @@ def in_a_loop(test: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[], Non
 
 @pytest.fixture(autouse=True)
 def _patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody loses patience while a test looks."""
-    monkeypatch.setattr(record_desk, "GATHERED_SECONDS_MAX", 3_600.0)
+    """Who waits for others loses patience at once."""
+    monkeypatch.setattr(record_desk, "GATHERED_SECONDS_MAX", 0.0)
 
 
 @in_a_loop
@@ -126,23 +126,8 @@ async def test_record__who_is_alone_does_not_wait() -> None:
         assert await call == [RECORDED]
 
 
-@in_a_loop
-async def test_record__waits_for_those_who_were_answered() -> None:
-    """After a turn of two, one call waits for another: both callers come again."""
-    hall = Hall()
-    await hall.call(fine())
-    await hall.call(fine())
-    await hall.call(fine())
-    await hall.writer.answer()
-    await hall.writer.answer()
-    await hall.call(fine())
-    assert not hall.writer.held
-    await hall.call(fine())
-    assert len((await hall.writer.answer()).batch) == 2
-
-
-def test_record__waits_for_them_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who waits for somebody that does not come is submitted all the same."""
+def test_record__waits_for_those_who_were_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a turn of two callers, and one more who came meanwhile, all three are waited for."""
 
     async def act() -> None:
         hall = Hall()
@@ -150,12 +135,27 @@ def test_record__waits_for_them_for_a_while(monkeypatch: pytest.MonkeyPatch) -> 
         await hall.call(fine())
         await hall.call(fine())
         await hall.writer.answer()
-        await hall.writer.answer()
-        monkeypatch.setattr(record_desk, "GATHERED_SECONDS_MAX", 0.0)
+        monkeypatch.setattr(record_desk, "GATHERED_SECONDS_MAX", 3_600.0)
         await hall.call(fine())
-        assert len((await hall.writer.answer()).batch) == 1
+        await hall.writer.answer()
+        await hall.call(fine())
+        assert not hall.writer.held
+        await hall.call(fine())
+        assert len((await hall.writer.answer()).batch) == 3
 
     asyncio.run(act())
+
+
+@in_a_loop
+async def test_record__waits_for_them_for_a_while() -> None:
+    """Who waits for somebody that does not come is submitted all the same."""
+    hall = Hall()
+    for _ in range(3):
+        await hall.call(fine())
+    await hall.writer.answer()
+    await hall.writer.answer()
+    await hall.call(fine())
+    assert len((await hall.writer.answer()).batch) == 1
 
 
 @in_a_loop
@@ -276,5 +276,5 @@ async def test_record__a_turn_is_no_larger_than_a_call_may_be() -> None:
     await rest()
     await hall.writer.answer()
     assert len((await hall.writer.answer()).batch) == RECORD_EVENTS_MAX
-    assert not hall.writer.held, "the last one waits for more"
     assert sum(call.done() for call in calls) == turn
+    assert len((await hall.writer.answer()).batch) == GATHERED_CALL_EVENTS_MAX
