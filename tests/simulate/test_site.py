@@ -1,6 +1,7 @@
 """`tokenworks simulate --site`, as its user runs it, against a real meter."""
 
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -80,6 +81,16 @@ def test_simulate_site__does_not_close(running_meter: RunningMeter, tmp_path: Pa
     assert f"tokens of {stranger}, stray, ultra, output: 0 sent, 1,000 counted" in lines[1]
     assert "dollars of ultra: " in lines[2]
     assert "the totals do not close: 3 differences" in told
+
+
+def test_simulate_site__interrupted(running_meter: RunningMeter, tmp_path: Path) -> None:
+    """Ctrl-C ends a site early: what was sealed by then is sent, and closes."""
+    with _site(running_meter, tmp_path, minutes="5") as process:
+        _wait_until_served(process)
+        process.send_signal(signal.SIGINT)
+        answer = _ended(process, code=0)
+    assert answer["closes"]
+    assert answer["events"]["counted"] == read_truth(tmp_path / "truth").events.total() > 0
 
 
 def test_simulate_site__key_revoked(running_meter: RunningMeter, tmp_path: Path) -> None:
