@@ -281,7 +281,11 @@ def test_workers__whose_parent_is_killed(crew: RunningMeter) -> None:
     pids = [shard.pid for shard in shards_of(crew)]
     assert crew.pid is not None
     os.kill(crew.pid, signal.SIGKILL)
-    wait_until(lambda: not any(map(lives, pids)))
+    try:
+        wait_until(lambda: not any(map(lives, pids)))
+    finally:
+        for pid in filter(lives, pids):
+            os.kill(pid, signal.SIGKILL)
     assert shards_of(crew) == []
     # The log has what each said last.
     assert crew.log.read_text("utf-8").count("meter_stopped") == 2
