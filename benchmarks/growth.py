@@ -117,6 +117,9 @@ def _follow(plant: Plant, load: Load, *, events_max: int) -> Iterator[Point]:
     before, before_seconds = Standing.of(plant), time.monotonic()
     behind_seconds = 0.0
     for goal in _goals(events_max):
+        if goal <= before.events:
+            # What made the names known was more than that.
+            continue
         while (now := Standing.of(plant)).events < goal:
             behind_seconds = max(behind_seconds, plant.counted_behind_seconds())
             assert not load.wait(_LOOK_SECONDS), "the load goes on until it is stopped"

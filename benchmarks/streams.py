@@ -124,6 +124,7 @@ def copy_rate(plant: Plant) -> float:
             "SELECT position, event_count, body FROM journal ORDER BY position LIMIT %s",
             (_COPIED_SEGMENTS,),
         ).fetchall()
+        connection.execute("DROP TABLE IF EXISTS copied")
         connection.execute("CREATE TABLE copied (position bigint, body bytea STORAGE EXTERNAL)")
         connection.commit()
         begin = time.monotonic()

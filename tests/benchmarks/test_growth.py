@@ -1,6 +1,8 @@
 """Sweeps: their points are taken of plants whose totals are right, and drawn as they are."""
 
 import json
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +14,33 @@ from benchmarks.growth import SWEEPS, Sizes, take_sweep
 from benchmarks.growth_plots import draw_all, short
 from benchmarks.measurement import WrongAnswer
 from benchmarks.names import put_down_names
+from benchmarks.plant import Plant, running_plant
+from benchmarks.recording import Standing
 
-SMALL = Sizes(seconds=0.3, events_max=1_000_000, dimensions_max=1_000, producers_max=1)
 PNG = b"\x89PNG\r\n"
+DIMENSIONS = 20_000
+SMALL = Sizes(seconds=0.3, events_max=10**9, dimensions_max=DIMENSIONS, producers_max=1)
+
+
+@pytest.fixture(scope="module")
+def plant() -> Iterator[Plant]:
+    """A plant that knows all names, for all sweeps of this module: totals are of what is added."""
+    with running_plant(put_down=put_down_names) as running:
+        yield running
+
+
+@pytest.fixture
+def small(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have each sweep take one point, of that plant."""
+    monkeypatch.setattr(growth, "running_plant", lambda **_: nullcontext(plant))
+    monkeypatch.setattr(growth, "_BATCHES", (1_000,))
+    monkeypatch.setattr(growth, "_DIMENSIONS", (DIMENSIONS,))
+    goal = Standing.of(plant).events + 1_000_000
+    monkeypatch.setattr(growth, "_goals", lambda _: (goal,))
 
 
 @pytest.mark.stacks
+@pytest.mark.usefixtures("small")
 @pytest.mark.parametrize(
     ("name", "key"),
     [
@@ -27,13 +50,8 @@ PNG = b"\x89PNG\r\n"
         ("journal", "events_in_journal"),
     ],
 )
-def test_sweep__takes_points(
-    name: str, key: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_sweep__takes_points(name: str, key: str, tmp_path: Path) -> None:
     """A small sweep has a point that says all that is drawn, and is drawn."""
-    monkeypatch.setattr(growth, "_BATCHES", (1_000,))
-    monkeypatch.setattr(growth, "_JOURNAL_FIRST", 100_000)
-    monkeypatch.setattr(growth, "_STEPS", (5,))
     sweep = take_sweep(name, SMALL)
     (point,) = sweep["points"]
     assert point[key] > 0
@@ -46,26 +64,32 @@ def test_sweep__takes_points(
 
 
 @pytest.mark.stacks
-def test_sweep__refuses_names_that_are_new(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("small")
+def test_sweep__refuses_names_that_are_new(plant: Plant) -> None:
     """A point in which the meter heard of a dimension for the first time is none."""
+    with psycopg.connect(plant.database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO dimensions (account_id, sku_id, pool)"
+            " SELECT account_id, sku_id, 'new' FROM dimensions LIMIT 1"
+        )
+        try:
+            with pytest.raises(WrongAnswer):
+                take_sweep("batch", SMALL)
+        finally:
+            connection.execute("DELETE FROM dimensions WHERE pool = 'new'")
 
-    def put_down_less(url: str, *, accounts: int) -> None:
-        put_down_names(url, accounts=accounts)
-        with psycopg.connect(url) as connection:
-            connection.execute("DELETE FROM dimensions")
-            connection.execute("DELETE FROM skus")
-            connection.execute(
-                "INSERT INTO skus (model, served_model, tier, mode, region)"
-                " VALUES ('m', 'm', 'free', 1, '')"
-            )
-            connection.execute(
-                "INSERT INTO dimensions (account_id, sku_id, pool)"
-                " SELECT account_id, sku_id, 'a' FROM accounts, skus"
-            )
 
-    monkeypatch.setattr(growth, "put_down_names", put_down_less)
-    with pytest.raises(WrongAnswer):
-        take_sweep("dimensions", SMALL)
+@pytest.mark.parametrize(
+    ("events_max", "goals"),
+    [
+        (999_999, []),
+        (2_000_000, [1_000_000, 2_000_000]),
+        (12_000_000, [1_000_000, 2_000_000, 5_000_000, 10_000_000]),
+    ],
+)
+def test_goals__are_steps_of_powers(events_max: int, goals: list[int]) -> None:
+    """The journal has a point at one, two and five of each power of ten, up to the most."""
+    assert list(growth._goals(events_max)) == goals  # noqa: SLF001 - the steps that it takes
 
 
 @pytest.mark.parametrize("name", SWEEPS)
