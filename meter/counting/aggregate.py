@@ -121,30 +121,32 @@ def merge(deltas: Sequence[UsageDelta]) -> UsageDelta:
     """Return the sum of deltas, at least one; each key comes once."""
     if len(deltas) == 1:
         return deltas[0]
-    keys = np.stack(
-        [
-            _joined(deltas, lambda it: it.dimension_id),
-            _joined(deltas, lambda it: it.interval_start_ms),
-            _joined(deltas, lambda it: it.band),
-            _joined(deltas, lambda it: it.finish_class),
-        ]
-    )
-    order = np.lexsort(keys)
-    rows = keys[:, order]
-    is_first = np.append(True, (rows[:, 1:] != rows[:, :-1]).any(axis=0))
-    starts = np.flatnonzero(is_first)
+    interval = _joined(deltas, lambda it: it.interval_start_ms) // INTERVAL_MS
+    band = _joined(deltas, lambda it: it.band)
+    finish = _joined(deltas, lambda it: it.finish_class) - 1
+    dimension = _joined(deltas, lambda it: it.dimension_id)
+    first_interval, first_dimension = int(interval.min()), int(dimension.min())
+    span = int(dimension.max()) - first_dimension + 1
+    kinds, kind = _numbered(((interval - first_interval) * _BANDS + band) * _FINISHES + finish)
+    code = dimension - first_dimension
+    if len(kinds) > 1:
+        code += kind * span
+    known, place, size = _places(code, span * len(kinds))
+    kept = np.flatnonzero(np.bincount(place, minlength=size))
+    of_kind, of_dimension = np.divmod(kept if known is None else known, span)
 
     def add(values: Int64Array) -> Int64Array:
-        return np.add.reduceat(values[order], starts)
+        sums = np.zeros(size, np.int64)
+        np.add.at(sums, place, values)
+        return sums[kept]
 
     numbers = sorted({number for it in deltas for number in it.tokens})
     zeros = {len(it): np.zeros(len(it), np.int64) for it in deltas}
-    dimension_id, interval_start_ms, band, finish_class = rows[:, starts]
     return UsageDelta(
-        dimension_id=dimension_id,
-        interval_start_ms=interval_start_ms,
-        band=band,
-        finish_class=finish_class,
+        dimension_id=of_dimension + first_dimension,
+        interval_start_ms=(kinds[of_kind] // (_BANDS * _FINISHES) + first_interval) * INTERVAL_MS,
+        band=kinds[of_kind] // _FINISHES % _BANDS,
+        finish_class=kinds[of_kind] % _FINISHES + 1,
         tokens={
             number: add(np.concatenate([it.tokens.get(number, zeros[len(it)]) for it in deltas]))
             for number in numbers
@@ -178,13 +180,19 @@ def _kinds(
     finish = _find_column(segments, "finish")
     if finish is not None:
         kind += _FINISH_CLASSES[finish] - 1
-    known, place, size = _places(kind, int(kind.max()) + 1)
+    kinds, place = _numbered(kind)
+    return kinds + first * _BANDS * _FINISHES, place
+
+
+def _numbered(code: Int64Array) -> tuple[Int64Array, Int64Array]:
+    """Return the distinct codes, and the place of each one among them; one needs no places."""
+    known, place, size = _places(code, int(code.max()) + 1)
     if known is None:
         known = np.flatnonzero(np.bincount(place, minlength=size))
         number = np.zeros(size, np.int64)
         number[known] = np.arange(len(known))
         place = number[place] if len(known) > 1 else place
-    return known + first * _BANDS * _FINISHES, place
+    return known, place
 
 
 def _places(code: Int64Array, size: int) -> tuple[Int64Array | None, Int64Array, int]:
