@@ -145,17 +145,14 @@ def pack(segment: Gathered) -> bytes:
         columns.append(column)
         parts += planes
     ids, texts = segment.event_ids, "\n".join(segment.request_ids).encode()
+    origins = segment.origins
     said: dict[str, object] = {
-        "batches": [[*_origin_fields(origin), count] for origin, count in segment.origins],
+        "batches": [[*_origin_fields(origin), count] for origin, count in origins],
         "columns": columns,
         "event_ids": len(ids),
         "request_ids": len(texts),
     }
-    left_out = [
-        [number, *origin.left_out]
-        for number, (origin, _) in enumerate(segment.origins)
-        if origin.left_out
-    ]
+    left_out = [[at, *origin.left_out] for at, (origin, _) in enumerate(origins) if origin.left_out]
     if left_out:
         said["left_out"] = left_out
     header = json.dumps(said, separators=(",", ":")).encode()
@@ -373,10 +370,7 @@ def _event_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> bytes:
 def _request_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> Sequence[str]:
     if not any(batch.request_ids and any(batch.request_ids) for _, batch in batches):
         return ()
-    texts: list[str] = []
-    for _, batch in batches:
-        texts.extend(batch.request_ids or [""] * len(batch))
-    return texts
+    return [text for _, batch in batches for text in batch.request_ids or [""] * len(batch)]
 
 
 def _origin_fields(origin: Origin) -> list[str | int]:

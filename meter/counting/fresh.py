@@ -19,6 +19,11 @@ from meter.segment import Gathered
 # What counting reads of a segment, beside its tokens.
 _COUNTED: Final = ("dimension", "end_ms", "finish", "quality", SIGN)
 _INT64_BYTES: Final = 8
+# Of a row of sums, beside its tokens.
+_KEYS_AND_COUNTS: Final = 7
+# What a segment takes beside its numbers, and each of its batches: where events are few, it is all.
+_SEGMENT_BYTES: Final = 2_048
+_BATCH_BYTES: Final = 320
 
 
 class Written(NamedTuple):
@@ -177,10 +182,13 @@ def _without_the_rest(segment: Gathered) -> Gathered:
 
 
 def _size_of_segment(segment: Gathered) -> int:
-    return sum(it.nbytes for it in (*segment.columns.values(), *segment.tokens.values()))
+    columns = sum(it.nbytes for it in (*segment.columns.values(), *segment.tokens.values()))
+    return columns + _SEGMENT_BYTES + _BATCH_BYTES * len(segment.origins)
 
 
 def _size_of_run(run: Run) -> int:
     deltas = {id(it): it for it in (run.delta, run.reported) if it is not None}.values()
-    rows = sum(len(delta) * (7 + len(delta.tokens)) * _INT64_BYTES for delta in deltas)
-    return rows + sum(map(_size_of_segment, run.unnoted))
+    numbers = sum(
+        len(it) * (_KEYS_AND_COUNTS + len(it.tokens)) + 2 * len(it.sampled.end_ms) for it in deltas
+    )
+    return numbers * _INT64_BYTES + sum(map(_size_of_segment, run.unnoted))

@@ -1,5 +1,6 @@
 """The follower's thread: what ends it is told."""
 
+import itertools
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -9,8 +10,9 @@ import pytest
 
 from meter.counting.aggregate import UsageDelta
 from meter.counting.follower import CountingTransaction, Follower
-from meter.counting.fresh import Run
+from meter.counting.fresh import Run, add_up
 from meter.segment import Gathered
+from tests.meter.store.recording import segment_of
 
 
 class BrokenStore:
@@ -112,4 +114,60 @@ def test_follow__looks_for_orphans() -> None:
     )
     follower.start()
     assert store.asked.wait(20)
+    follower.stop()
+
+
+class BusyStore(QuietStore):
+    """Has one run, and notes when it is told to add up ahead."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.added_up = threading.Event()
+
+    @contextmanager
+    def counting(self, shard: int | None = None) -> Iterator[CountingTransaction]:
+        """Count a run, once."""
+        assert shard is None
+        yield OneRun() if not self.added_up.is_set() else Nothing()
+
+    def add_up_ahead(self) -> None:
+        """Note it."""
+        self.added_up.set()
+
+
+class OneRun(Nothing):
+    """A shard with one run that memory has."""
+
+    def __init__(self) -> None:
+        self._runs = [add_up([segment_of(1)], is_noted=lambda _: True)]
+
+    def recall(self) -> Run | None:
+        """Return it."""
+        return self._runs.pop() if self._runs else None
+
+    def add(self, delta: UsageDelta) -> None:
+        """Take it."""
+        assert len(delta) == 1
+
+    def note_reports(self, segments: Sequence[Gathered]) -> None:
+        """There are none."""
+        assert not segments
+
+    def advance(self) -> None:
+        """Go on."""
+
+
+def test_follow__adds_up_while_it_rests() -> None:
+    """The pause behind a round is time to add up what is committed meanwhile."""
+    store = BusyStore()
+    # A round takes a second by this clock, and each look another one.
+    seconds = itertools.count().__next__
+    follower = Follower(
+        store,
+        now_ms=lambda: 0,
+        monotonic_seconds=lambda: float(seconds()),
+        on_counted=lambda _: None,
+    )
+    follower.start()
+    assert store.added_up.wait(20)
     follower.stop()

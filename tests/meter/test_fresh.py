@@ -1,5 +1,6 @@
 """What is counted from memory is what the journal's bytes come to."""
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta
@@ -180,6 +181,22 @@ def test_hold__no_more_than_its_bound() -> None:
     for position in range(1, 9):
         fresh.hold(SHARD, [one(position)])
     assert fresh.size_bytes == 2 * group_bytes
+
+
+@pytest.mark.parametrize("batch_count", [1, 50])
+def test_hold__counts_what_it_takes(batch_count: int) -> None:
+    """Segments of very few events take more than their numbers, and that is in the bound."""
+    events = [PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={1: 1, 4: 2})]
+    fresh = Fresh()
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for position in range(1, 201):
+        part = gather(*((origin_of("p"), events) for _ in range(batch_count)))
+        fresh.hold(SHARD, [(note(position, part), part)])
+        del part
+    after, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert 0 < after - before <= fresh.size_bytes <= 4 * (after - before)
 
 
 def held_bytes(*written: tuple[Written, Gathered]) -> int:
