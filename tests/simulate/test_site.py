@@ -50,7 +50,12 @@ def test_simulate_site__closes(running_meter: RunningMeter, tmp_path: Path) -> N
     assert picture.read_bytes().startswith(PNG)
     # Its servers have ended in good order: nobody waits for them.
     shell = Shell(running_meter.target, running_meter.api_key)
-    assert "silent" not in shell.run("producers", "list").output
+    listed = shell.run_json("producers", "list")
+    assert {it["state"] for it in listed} == {"retired"}
+    # Its keys are of no use any more.
+    keys = [it for it in shell.run_json("keys", "list") if "simulated" in it["description"]]
+    assert len(keys) == 5
+    assert all(it["end_time"] for it in keys)
 
 
 def test_simulate_site__meter_killed(running_meter: RunningMeter, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import connection, get_context
@@ -32,9 +32,9 @@ from cli.simulate.site.truth import read_truth
 from cli.simulate.site.watching import Counted, Energy, ask_counted, ask_energy
 from cli.simulate.site.world import (
     World,
-    create_keys,
     describe_site,
     find_begin,
+    keys_of_servers,
     open_world,
 )
 from cli.simulate.trace import Arrival, TraceUnreadable, generated_trace, read_trace
@@ -74,20 +74,22 @@ def simulate_site(client: Client, options: SiteOptions, *, meter: MeterAddress) 
         f" {options.size.account_count:,} accounts; truth files in {options.truth}"
     )
     world = open_world(client, options.size, begin=begin)
-    orders = Orders(
-        size=options.size,
-        seed=options.seed,
-        seconds=max(1, round(options.minutes * _MINUTE_SECONDS)),
-        arrivals=arrivals,
-        accounts=world.accounts,
-        meter=meter,
-        keys=create_keys(client) if meter.api_key is not None else {},
-        deadline_seconds=options.deadline_seconds,
-        truth=options.truth,
-    )
     before = ask_energy(client, begin=begin, end=begin)
-    run = _Run(client, world, orders, begin=begin, before=before)
-    run.play()
+    # A certificate that says who calls says it for the servers, too.
+    with keys_of_servers(client) if meter.api_key is not None else nullcontext({}) as keys:
+        orders = Orders(
+            size=options.size,
+            seed=options.seed,
+            seconds=max(1, round(options.minutes * _MINUTE_SECONDS)),
+            arrivals=arrivals,
+            accounts=world.accounts,
+            meter=meter,
+            keys=keys,
+            deadline_seconds=options.deadline_seconds,
+            truth=options.truth,
+        )
+        run = _Run(client, world, orders, begin=begin, before=before)
+        run.play()
     result = run.close()
     _print_end(result, run.history, orders=orders, as_json=client.as_json)
     if options.picture is not None:

@@ -1,9 +1,13 @@
 """What a site needs at its meter: accounts of its own, contracts, API keys, and its description."""
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Final
+
+import grpc
 
 from cli.connection import Client
 from cli.process import CommandError, Exit
@@ -14,6 +18,7 @@ from tokenworks.meter.v1.account_service_pb2 import (
     ROLE_PRODUCER,
     CreateAccountRequest,
     CreateApiKeyRequest,
+    RevokeApiKeyRequest,
     Scope,
 )
 from tokenworks.meter.v1.clock_service_pb2 import GetClockRequest
@@ -92,17 +97,28 @@ def open_world(client: Client, size: Size, *, begin: datetime) -> World:
     return World(root=root, customers=customers, payers=payers, month=f"{begin:%Y-%m}")
 
 
-def create_keys(client: Client) -> dict[str, str]:
-    """Create an API key for each pool's servers, by tier; they may report and do nothing else."""
-    return {
+@contextmanager
+def keys_of_servers(client: Client) -> Iterator[dict[str, str]]:
+    """API keys for the servers of each pool, by tier, for the time of the block.
+
+    They may report and do nothing else.
+    """
+    created = {
         tier.name: client.accounts.CreateApiKey(
             CreateApiKeyRequest(
                 scopes=[Scope(role=ROLE_PRODUCER)],
                 description=f"simulated servers of {tier.pool}",
             )
-        ).secret
+        )
         for tier in TIERS
     }
+    try:
+        yield {name: it.secret for name, it in created.items()}
+    finally:
+        # A meter that has gone away keeps them: whoever brings it back can see and revoke them.
+        with suppress(grpc.RpcError):
+            for it in created.values():
+                client.accounts.RevokeApiKey(RevokeApiKeyRequest(key_id=it.key.key_id))
 
 
 def describe_site(client: Client, size: Size, *, begin: datetime) -> None:
