@@ -74,16 +74,15 @@ def run_workers(
 
 def _attend(news: News, *, count: int, ready: Callable[[Addresses], None]) -> None:
     """Wait until all workers have started, and then for the end; raises CommandError."""
-    for number in range(1, count + 1):
+    for number in range(count + 1):
         told = news.get()
         if told is None:
             return
         if isinstance(told, Failed):
             raise CommandError(told.message, code=Exit(told.code))
-        if number == count:
+        # Each starts once, as far as is told here; what comes last is the end.
+        if number == count - 1:
             ready(told.addresses)
-    while news.get() is not None:
-        pass
 
 
 class Supervisor:
@@ -129,7 +128,8 @@ class Supervisor:
         finally:
             # By a fault that nobody foresaw: workers that nobody watches are worse than none.
             if not self._stopping.is_set():
-                self._news.put(None)
+                fault = f"Nobody watches worker {number} any more; see the log."
+                self._news.put(Failed(message=fault, code=Exit.FAILED))
 
     def _keep(self, number: int) -> None:
         """Start a worker, and again when it ends, until all are to stop."""
@@ -157,7 +157,10 @@ class Supervisor:
             with theirs_asked, theirs_asking, self._lock:
                 if self._stopping.is_set():
                     return None
-                process = self._begin(theirs_asked.fileno(), theirs_asking.fileno())
+                try:
+                    process = self._begin(theirs_asked.fileno(), theirs_asking.fileno())
+                except OSError as error:
+                    return Failed(message=f"no process can be started: {error}", code=Exit.FAILED)
                 self._processes[number] = process
             failed: Failed | None = None
             with suppress(EOFError, OSError):
@@ -169,8 +172,9 @@ class Supervisor:
                     elif isinstance(told, Started):
                         _log.info("worker_started", extra={"worker": number, "pid": process.pid})
                         self._roll.join(number, ours_asked)
-                        self._started.add(number)
-                        self._news.put(told)
+                        if number not in self._started:
+                            self._started.add(number)
+                            self._news.put(told)
                     else:
                         failed = told
             self._roll.leave(number)
