@@ -32,10 +32,9 @@ SELECT calls, round(total_exec_time), round(mean_exec_time::numeric, 2), rows,
     round(wal_bytes / 1e6, 1), regexp_replace(query, '\s+', ' ', 'g')
 FROM pg_stat_statements ORDER BY total_exec_time DESC LIMIT %s
 """
-_PROCESSES: Final[LiteralString] = r"""
-SELECT pid, backend_type || coalesce(': ' || nullif(regexp_replace(query, '\s+', ' ', 'g'), ''), '')
-FROM pg_stat_activity WHERE pid <> pg_backend_pid()
-"""
+_PROCESSES: Final[LiteralString] = (
+    "SELECT pid, backend_type FROM pg_stat_activity WHERE pid <> pg_backend_pid()"
+)
 _IO_COUNTS: Final = ("reads", "writes", "extends", "fsyncs")
 _IO_TIMES: Final = ("read_time", "write_time", "extend_time", "fsync_time")
 _IO: Final[LiteralString] = """
@@ -69,10 +68,7 @@ def _watching(plant: Plant) -> Iterator[None]:
 
 
 def _seconds(connection: psycopg.Connection, plant: Plant) -> dict[tuple[int, str], float]:
-    """Return how long threads of the meter and processes of Postgres had a core by now.
-
-    By their ids; the names of Postgres' clients are what they asked last.
-    """
+    """Return how long threads of the meter and processes of Postgres had a core by now."""
     found = {
         (thread, f"meter: {'event loop' if thread == plant.meter_pid else 'a thread'}"): seconds
         for thread, seconds in thread_seconds(plant.meter_pid).items()

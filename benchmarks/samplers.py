@@ -41,12 +41,13 @@ def sampled(pid: int) -> Iterator[dict[str, Shares]]:
             "-o",
             str(perf),
         ]
-        spies = ["py-spy", "record", "-q", "-p", str(pid), "-r", str(_HERTZ), "-f", "raw", "-F"]
-        with _running(looks), _running([*spies, "--threads", "-o", str(spy)]):
+        spies = ["py-spy", "record", "-p", str(pid), "-r", str(_HERTZ), "-f", "raw", "-F"]
+        with _running(looks), _running([*spies, "--gil", "--threads", "-o", str(spy)]):
             yield found
         found["Functions of all programs, by perf"] = _perf_shares(perf)
-        found["Functions of the meter, by py-spy: itself"] = _spy_shares(spy, is_inclusive=False)
-        found["… and all that they call"] = _spy_shares(spy, is_inclusive=True)
+        title = "Functions of the meter that hold Python's lock, by py-spy"
+        found[title] = _spy_shares(spy, is_inclusive=False)
+        found[f"{title}, with all that they call"] = _spy_shares(spy, is_inclusive=True)
 
 
 @contextmanager
@@ -54,7 +55,8 @@ def _running(command: list[str]) -> Iterator[None]:
     if shutil.which(command[0]) is None:
         yield
         return
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    # What it has against looking is on its stderr.
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
         try:
             yield
         finally:
@@ -77,7 +79,10 @@ def _perf_shares(data: Path) -> Shares:
 
 
 def _spy_shares(stacks: Path, *, is_inclusive: bool) -> Shares:
-    """Return shares of functions in samples of threads that ran, each once a sample."""
+    """Return shares of functions in the samples: where a sample was, or what led there.
+
+    Of what led there only the meter's own modules are told, each once a sample.
+    """
     if not stacks.exists():
         return []
     counts: Counter[str] = Counter()
@@ -87,6 +92,7 @@ def _spy_shares(stacks: Path, *, is_inclusive: bool) -> Shares:
         # The first is the thread.
         _, *frames = stack.split(";")
         total += int(count)
-        for frame in set(frames) if is_inclusive else frames[-1:]:
+        own = {frame for frame in frames if "(meter/" in frame}
+        for frame in own if is_inclusive else frames[-1:]:
             counts[frame] += int(count)
     return [(f"{100 * count / total:.1f}", frame) for frame, count in counts.most_common(_SHOWN)]
