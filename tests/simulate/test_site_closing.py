@@ -70,15 +70,15 @@ def test_work_out__a_line_for_each_customer_and_class() -> None:
     # 0.004998 and 0.005004: nothing, and a cent.
     truth.tokens[TokenKey("s-1", "m", "high", "input")] = 833
     truth.tokens[TokenKey("s-1", "m", "high", "output")] = 834
-    # 0.015 exactly, at $150: two cents.
-    truth.tokens[TokenKey("s-1", "m", "ultra", "output")] = 100
+    # 0.045 exactly, at $45: five cents.
+    truth.tokens[TokenKey("s-1", "m", "premium", "output")] = 1_000
     truth.tokens[TokenKey("s-1", "m", "free", "output")] = 10**12
     assert work_out(truth, WORLD) == {
         "free": Decimal("0.00"),
         "medium": Decimal(0),
         "high": Decimal("0.02"),
-        "premium": Decimal(0),
-        "ultra": Decimal("0.02"),
+        "premium": Decimal("0.05"),
+        "ultra": Decimal(0),
     }
 
 

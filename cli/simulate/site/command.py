@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from multiprocessing import connection, get_context
@@ -75,8 +75,11 @@ def simulate_site(client: Client, options: SiteOptions, *, meter: MeterAddress) 
     )
     world = open_world(client, options.size, begin=begin)
     before = ask_energy(client, begin=begin, end=begin)
-    # A certificate that says who calls says it for the servers, too.
-    with keys_of_servers(client) if meter.api_key is not None else nullcontext({}) as keys:
+    servers: AbstractContextManager[dict[str, str]] = keys_of_servers(client)
+    if meter.api_key is None:
+        # A certificate that says who calls says it for the servers, too.
+        servers = nullcontext({})
+    with servers as keys:
         orders = Orders(
             size=options.size,
             seed=options.seed,
