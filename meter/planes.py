@@ -6,7 +6,7 @@ h // 2 planes of a byte each and, where h is odd, one of half bytes, two in a by
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -26,18 +26,12 @@ TOGETHER_MAX: Final = 1_024
 # A binary fraction holds thirteen half bytes and the sums that make them to the last bit.
 _TOGETHER_HALF_BYTES_MAX: Final = 13
 _WEIGHTS_KEPT: Final = 1_024
+_HIGHEST: Final = [16**each - 1 for each in range(HALF_BYTES_MAX + 1)]
 
 
-class PackedColumn(NamedTuple):
-    """Numbers as they lie: each is `base` and an unsigned one of `half_bytes`, from the planes."""
-
-    planes: Packed
-    half_bytes: int
-    base: int
-
-    def span(self) -> tuple[int, int]:
-        """Return the lowest and the highest number that it can hold."""
-        return self.base, self.base + 16**self.half_bytes - 1
+def span_of(half_bytes: int, base: int) -> tuple[int, int]:
+    """Return the lowest and the highest number that so many half bytes above a base can hold."""
+    return base, base + _HIGHEST[half_bytes]
 
 
 def half_bytes_of(highest: int) -> int:
@@ -101,33 +95,35 @@ def from_planes(data: Packed, *, half_bytes: int, base: int, count: int) -> Int6
     return values
 
 
-def from_columns(columns: Sequence[PackedColumn], *, count: int) -> Sequence[Int64Array]:
+def from_columns(
+    planes: Sequence[Packed], *, half_bytes: Sequence[int], bases: Sequence[int], count: int
+) -> Sequence[Int64Array]:
     """Return the numbers of each column, `count` in each; raises ValueError as `from_planes`."""
-    half_bytes = tuple([column.half_bytes for column in columns])
     if not 0 < count < TOGETHER_MAX or max(half_bytes) > _TOGETHER_HALF_BYTES_MAX:
         return [
-            from_planes(it.planes, half_bytes=it.half_bytes, base=it.base, count=count)
-            for it in columns
+            from_planes(data, half_bytes=each, base=base, count=count)
+            for data, each, base in zip(planes, half_bytes, bases, strict=True)
         ]
     whole_bytes: list[Packed] = []
     halves: list[Packed] = []
-    for planes, each, _ in columns:
-        if each < 0 or len(planes) != planes_size(count, each):
-            raise ValueError(f"{len(planes)} bytes for {count} numbers of {each} half bytes")
+    half_size = (count + 1) // 2
+    for data, each in zip(planes, half_bytes, strict=True):
         end = each // 2 * count
-        whole_bytes.append(planes[:end])
-        halves.append(planes[end:])
-    weights = _weights(half_bytes)
+        if each < 0 or len(data) != end + each % 2 * half_size:
+            raise ValueError(f"{len(data)} bytes for {count} numbers of {each} half bytes")
+        whole_bytes.append(data[:end])
+        halves.append(data[end:])
+    weights = _weights(tuple(half_bytes))
     planes_count = weights.shape[1]
     whole_count = planes_count - sum(each % 2 for each in half_bytes)
     parts = np.empty((planes_count, count))
     parts[:whole_count] = np.frombuffer(b"".join(whole_bytes), np.uint8).reshape(-1, count)
     if whole_count < planes_count:
-        packed = np.frombuffer(b"".join(halves), np.uint8).reshape(-1, (count + 1) // 2)
+        packed = np.frombuffer(b"".join(halves), np.uint8).reshape(-1, half_size)
         parts[whole_count:, 0::2] = packed & 15
         parts[whole_count:, 1::2] = packed[:, : count // 2] >> 4
     values: npt.NDArray[np.int64] = (weights @ parts).astype(np.int64)
-    values += np.array([column.base for column in columns], np.int64)[:, np.newaxis]
+    values += np.array(bases, np.int64)[:, np.newaxis]
     return list(values)
 
 

@@ -23,6 +23,8 @@ _BOUNDS: Final[Mapping[str, tuple[int, int, Outcome]]] = {
     "quality": (int(min(Quality)), int(max(Quality)), Outcome.QUALITY_UNKNOWN),
 }
 _Mark: TypeAlias = Callable[[BoolArray, Outcome], None]
+# Looked up once: of an enum that costs as much as a call of numpy.
+_RECORDED: Final = int(Outcome.RECORDED)
 # Above every outcome: nothing found yet. Not judged: above that.
 _FINE: Final = 254
 _NOT_JUDGED: Final = 255
@@ -116,7 +118,7 @@ def check(
         _check_tokens(batch, mark)
         _check_sum(batch, mark, name="reported_input", classes=PROMPT_CLASSES)
         _check_sum(batch, mark, name="reported_output", classes=OUTPUT_CLASSES)
-    found[found == _FINE] = Outcome.RECORDED
+    found[found == _FINE] = _RECORDED
     return found
 
 

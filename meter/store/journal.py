@@ -187,7 +187,11 @@ class JournalStore:
             used = {id(batch.table) for batch in batches}
             self._ids_by_table = {k: v for k, v in self._ids_by_table.items() if k in used}
         # What is missing in all batches is looked up, and written, together.
-        missing = [self._find_missing(batch) for batch in batches]
+        wanted: dict[int, set[int]] = {}
+        missing = [
+            self._find_missing(batch, wanted=wanted.setdefault(id(batch.table), set()))
+            for batch in batches
+        ]
         rows = [
             batch.table[handle]
             for batch, handles in zip(batches, missing, strict=True)
@@ -203,13 +207,14 @@ class JournalStore:
             if handles:
                 ids = self._ids_by_table[id(batch.table)][1]
                 ids[handles] = [self._dimension_ids[key] for key in own]
-            # Each that was added is so once, by whichever batch has it first.
             known_counts.append(len(own) - len(added.intersection(own)))
-            added.difference_update(own)
         return known_counts
 
-    def _find_missing(self, batch: EventBatch) -> list[int]:
-        """Return the handles of a batch's dimensions that have no id here yet, each once."""
+    def _find_missing(self, batch: EventBatch, *, wanted: set[int]) -> list[int]:
+        """Return the handles of a batch's dimensions that have no id here yet, each once.
+
+        Those that are `wanted` already are an earlier batch's; the others are added to it.
+        """
         table = batch.table
         known = self._ids_by_table.get(id(table))
         ids = np.zeros(0, np.int64) if known is None else known[1]
@@ -219,7 +224,11 @@ class JournalStore:
         if known is None:
             self._ids_by_table[id(table)] = (table, ids)
         missing = batch.dimension[ids.take(batch.dimension) == 0]
-        return np.unique(missing).tolist() if len(missing) else []
+        if not len(missing):
+            return []
+        found = [it for it in np.unique(missing).tolist() if it not in wanted]
+        wanted.update(found)
+        return found
 
     def _settle(self, lease: Lease) -> Lease:
         """Trust nothing that was learned over earlier connections: this may be an older database.

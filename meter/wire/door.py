@@ -17,7 +17,7 @@ from meter.access import Access, Place, Rule
 from meter.call_context import note_account
 from meter.certificates import KeptCertificates, Shown
 from meter.domain.clock import Clock
-from meter.domain.credential import Credential
+from meter.domain.credential import Credential, RegistrySnapshot
 from meter.domain.errors import PermissionDenied, Reason, Unauthenticated
 from meter.registry import Registry
 from meter.wire.auth import (
@@ -35,11 +35,15 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 @dataclass(slots=True)
 class _Call:
-    """A call that was let in; `is_admitted` once its accounts were asked for."""
+    """A call that was let in; `is_admitted` once its accounts were asked for.
+
+    `snapshot` is what its key was last looked up in, None where it was not looked up again.
+    """
 
     rule: Rule
     credential: Credential
     is_admitted: bool
+    snapshot: RegistrySnapshot | None = None
 
 
 # Each call has a task of its own, and what it starts has a copy of its context.
@@ -77,7 +81,13 @@ class RegistryDoor:
         Raises Unauthenticated, PermissionDenied.
         """
         call = _CALL.get()
-        call.credential = self._look_up(context, call.rule)
+        snapshot = self._registry.snapshot
+        # A stream asks at each message. Of one registry the answer is the same until the key ends;
+        # certificates expire beside it.
+        is_same = call.snapshot is snapshot and self._certificates is None
+        if not is_same or call.credential.is_ended_at(self._clock.now_ms()):
+            call.credential = self._look_up(context, call.rule)
+            call.snapshot = snapshot
         return call.credential
 
     def admit(self, account_id: str | None) -> Credential:

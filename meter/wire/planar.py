@@ -13,7 +13,7 @@ import numpy.typing as npt
 from meter.domain import limits
 from meter.domain.event import Int64Array
 from meter.domain.outcome import Outcome
-from meter.planes import PackedColumn, from_columns
+from meter.planes import from_columns, span_of
 from meter.wire.packed import EXTRA, UnusableBatch
 from tokenworks.meter.v1 import usage_pb2
 
@@ -61,8 +61,8 @@ class PairMemory:
         except IndexError as error:
             raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
         handles: _HandleArray = self._handles.ravel().take(place)
-        missing = handles == _UNKNOWN
-        if missing.any():
+        if int(handles.min(initial=0)) == _UNKNOWN:
+            missing = handles == _UNKNOWN
             # By their places in the batch, which both are below BATCH_DIMENSIONS_MAX.
             pairs = np.unique(service[missing] * len(accounts) + account[missing])
             for pair in pairs.tolist():
@@ -110,23 +110,26 @@ def read_planes(message: Any) -> tuple[dict[str, Int64Array], dict[str, tuple[in
     for form in message.tokens:
         names.append(str(form.token_class))
         forms.append(form.counts)
-    columns = [PackedColumn(it.planes, it.half_bytes, it.base) for it in forms]
+    half_bytes = [form.half_bytes for form in forms]
+    bases = [form.base for form in forms]
     if (
         len(set(names)) < len(names)
-        or not all(
-            0 <= it.half_bytes <= _HALF_BYTES_MAX and -_BASE_MAX <= it.base <= _BASE_MAX
-            for it in columns
-        )
-        or min(columns[0].base, columns[1].base) < 0
+        or min(half_bytes) < 0
+        or max(half_bytes) > _HALF_BYTES_MAX
+        or min(bases) < -_BASE_MAX
+        or max(bases) > _BASE_MAX
+        or min(bases[:2]) < 0
         or len(message.request_id) not in {0, count}
         or len(message.event_ids) not in {0, count * limits.EVENT_ID_BYTES}
     ):
         raise UnusableBatch(Outcome.BATCH_MALFORMED)
+    planes = [form.planes for form in forms]
     try:
-        read = dict(zip(names, from_columns(columns, count=count), strict=True))
+        columns = from_columns(planes, half_bytes=half_bytes, bases=bases, count=count)
     except ValueError as error:
         raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
-    return read, {name: it.span() for name, it in zip(names[2:], columns[2:], strict=True)}
+    spans = map(span_of, half_bytes[2:], bases[2:])
+    return dict(zip(names, columns, strict=True)), dict(zip(names[2:], spans, strict=True))
 
 
 def read_service(blob: bytes) -> usage_pb2.Dimensions:

@@ -210,9 +210,10 @@ class Stream:
                 continue
             if self._opener is None:
                 raise Refused(Reason.STREAM_NOT_OPENED, "Send OpenStream first.")
-            await self._sender(self._opener).message()
+            sender = self._parts.bounds.of(self._opener.key_id).sender(self._opener.producer)
+            await sender.message()
             if kind == "batch":
-                await self._batch(message.batch, credential, raw=raw, arrival=arrival)
+                await self._batch(message.batch, credential, sender, raw=raw, arrival=arrival)
             elif kind == "heartbeat":
                 self._session.heard(message.heartbeat.last_sequence)
                 self._offer(_Beat())
@@ -221,9 +222,6 @@ class Stream:
                     Reason.ARGUMENT_INVALID, "The message is empty.", field="message"
                 )
         self._queue(None)
-
-    def _sender(self, opener: Origin) -> Sender:
-        return self._parts.bounds.of(opener.key_id).sender(opener.producer)
 
     async def _open(self, message: Any, credential: Credential) -> None:  # noqa: ANN401
         if self._opener is not None:
@@ -264,6 +262,7 @@ class Stream:
         self,
         message: Any,  # noqa: ANN401
         credential: Credential,
+        sender: Sender,
         *,
         raw: bytes,
         arrival: float,
@@ -283,7 +282,6 @@ class Stream:
             sequence=message.sequence,
             raw=raw,
         )
-        sender = self._sender(self._opener)
         await sender.news()
         met_count = parts.intake.met_count
         submission, _ = parts.intake.from_batch(message, credential, origin, raw=raw)

@@ -7,11 +7,11 @@ from hypothesis import strategies as st
 
 from meter.planes import (
     TOGETHER_MAX,
-    PackedColumn,
     from_columns,
     from_planes,
     half_bytes_of,
     planes_size,
+    span_of,
     to_planes,
 )
 from tests.wire.session import to_plane
@@ -57,19 +57,18 @@ def test_from_columns__are_what_each_is_alone(
     """Columns that are read together, few numbers or many, are to the last bit what each holds."""
     draw = np.random.default_rng(seed)
     values = [draw.integers(0, 16**width, count) for width in widths]
-    columns = [
-        PackedColumn(to_planes(each, width), width, base)
-        for each, width in zip(values, widths, strict=True)
-    ]
-    read = from_columns(columns, count=count)
-    assert [each.tolist() for each in read] == [(each + base).tolist() for each in values]
-    lowest, highest = columns[0].span()
+    planes = [to_planes(each, width) for each, width in zip(values, widths, strict=True)]
+    bases = [base + place for place in range(len(widths))]
+    read = from_columns(planes, half_bytes=widths, bases=bases, count=count)
+    wanted = [each + own for each, own in zip(values, bases, strict=True)]
+    assert [each.tolist() for each in read] == [each.tolist() for each in wanted]
+    lowest, highest = span_of(widths[0], base)
     assert all(lowest <= each <= highest for each in read[0].tolist())
 
 
 @pytest.mark.parametrize(("size", "half_bytes"), [(3, 2), (5, 2), (0, 1), (0, -1), (1, 0)])
 def test_from_columns__one_of_another_size(size: int, half_bytes: int) -> None:
     """One whose planes are too short or too long is no column, whatever is beside it."""
-    right = PackedColumn(bytes(4), 2, 0)
+    planes = [bytes(4), bytes(size), bytes(4)]
     with pytest.raises(ValueError, match="half bytes"):
-        from_columns([right, PackedColumn(bytes(size), half_bytes, 0), right], count=4)
+        from_columns(planes, half_bytes=[2, half_bytes, 2], bases=[0, 0, 0], count=4)

@@ -57,6 +57,7 @@ def _counted(count: int) -> usage_pb2.UsagePlanes:
 
 
 _MALFORMED = {
+    "index from the end": _replaced("account_index", to_plane([0, 0, -1])),
     "index of an account that is not there": _replaced("account_index", to_plane([0, 0, 1])),
     "index of a service that is not there": _replaced("service_index", to_plane([0, -1, 0])),
     "column of fewer events": _replaced("duration_ms", to_plane([1, 300])),

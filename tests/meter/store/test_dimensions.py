@@ -5,7 +5,15 @@ from sqlalchemy import Connection, Engine, event
 
 from meter.journal.commit import Submission
 from meter.store.journal import JournalStore
-from tests.meter.store.recording import ask_one, batch_of, commit, new_table, origin_of
+from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
+from tests.meter.store.recording import (
+    ask_one,
+    batch_of,
+    commit,
+    new_table,
+    origin_of,
+    owner,
+)
 
 
 class LostCommit(Exception):
@@ -34,3 +42,22 @@ def test_ensure_dimensions__commit_lost(
     assert store.dimension_ids(batch).tolist() == [
         ask_one(database_url, "SELECT dimension_id FROM dimensions")
     ]
+
+
+def test_ensure_dimensions__of_two_batches_at_once(engine: Engine, database_url: str) -> None:
+    """What two batches of a group have in common is the first one's, found or added."""
+    table = new_table()
+    first = to_batch(
+        [PlainEvent(dimension=it, end_ms=BEGIN_MS, tokens={}) for it in (0, 1)], table=table
+    )
+    second = to_batch(
+        [PlainEvent(dimension=it, end_ms=BEGIN_MS, tokens={}) for it in (1, 2)], table=table
+    )
+    store = owner(engine)
+    assert store.ensure_dimensions([first, batch_of(table=table), second]) == [0, 0, 0]
+    assert store.ensure_dimensions([first, second]) == [0, 0]
+    another = owner(engine)
+    assert another.ensure_dimensions([first, second]) == [2, 1]
+    assert another.dimension_ids(first).tolist() == store.dimension_ids(first).tolist()
+    assert another.dimension_ids(second).tolist() == store.dimension_ids(second).tolist()
+    assert ask_one(database_url, "SELECT count(*) FROM dimensions") == 3
