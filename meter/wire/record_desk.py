@@ -128,8 +128,8 @@ class RecordDesk:
 class _Gathering:
     """The small calls of one API key: one turn of them is recorded at a time, whole calls each.
 
-    A turn begins when as many wait as the last one had and left: those whom it has answered come
-    again at once. It waits for them a few milliseconds at most, and a caller who is alone does not.
+    A turn begins when as many wait as the last one had: while some callers' turn is committed, the
+    others gather for theirs. It waits a few milliseconds at most, a caller who is alone does not.
     """
 
     def __init__(self, desk: RecordDesk) -> None:
@@ -169,7 +169,6 @@ class _Gathering:
 
     def _ended(self, _turn: "asyncio.Task[None]") -> None:
         self._turn = None
-        self._usual_count += len(self._waiting)
         self._go_on()
 
     async def _record(self, calls: Sequence[_Call]) -> None:
