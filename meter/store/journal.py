@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol
 
-import numpy as np
 from sqlalchemy import (
     ColumnElement,
     Connection,
@@ -24,8 +23,7 @@ from sqlalchemy.exc import DBAPIError
 from meter.audit_log import Action, Change
 from meter.counting.fresh import Fresh, Written
 from meter.domain.errors import Reason, StoreRefusal
-from meter.domain.event import Dimensions, EventBatch, Int64Array, Origin, SetAside
-from meter.domain.limits import DIMENSIONS_INTERNED_MAX
+from meter.domain.event import EventBatch, Int64Array, Origin, SetAside
 from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
 from meter.leases import Lease, ShardLost
@@ -34,6 +32,7 @@ from meter.segment import Gathered, pack
 from meter.store.arbitration import ArbitrationWrites
 from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
+from meter.store.dimension_ids import DimensionIds
 from meter.store.installation import installation_time
 from meter.store.leases import LEASE_END
 from meter.store.observations import ObservationWrites, to_uuid_array
@@ -46,23 +45,6 @@ from meter.store.tables import (
 )
 
 _HELD: Final = 1
-_TABLES_KEPT: Final = 2
-# The two dictionaries: table, key columns, and the arrays in which keys are sent.
-_DICTIONARIES: Final = {
-    "skus": (
-        "skus",
-        "model, served_model, tier, mode, region",
-        (
-            "CAST(:c0 AS text[]), CAST(:c1 AS text[]), CAST(:c2 AS text[]),"
-            " CAST(:c3 AS smallint[]), CAST(:c4 AS text[])"
-        ),
-    ),
-    "dimensions": (
-        "dimensions",
-        "account_id, sku_id, pool",
-        "CAST(:c0 AS text[]), CAST(:c1 AS integer[]), CAST(:c2 AS text[])",
-    ),
-}
 _CLAIM: Final = text(
     "INSERT INTO event_claims (event_key, content_hash, claim_time)"
     " SELECT n.event_key, n.content_hash, :now"
@@ -113,9 +95,6 @@ def _append() -> Insert:
 _APPEND: Final = _append()
 
 
-_DimensionKey: TypeAlias = tuple[str, int, str]
-
-
 class Tenure(Protocol):
     """What holds a shard for this process: `meter.leases.Leases`."""
 
@@ -140,9 +119,7 @@ class JournalStore:
         self._engine = engine
         self._leases = leases
         self._fresh = fresh
-        self._dimension_ids: dict[_DimensionKey, int] = {}
-        self._sku_ids: dict[tuple[Any, ...], int] = {}
-        self._ids_by_table: dict[int, tuple[Any, Int64Array]] = {}
+        self._dimensions = DimensionIds(engine)
         self._wanted: list[EventBatch] = []
         self._settled_count = 0
 
@@ -173,62 +150,12 @@ class JournalStore:
 
     def dimension_ids(self, batch: EventBatch) -> Int64Array:
         """Return each event's `dimension_id`, after `ensure_dimensions` for the batch."""
-        return self._ids_by_table[id(batch.table)][1][batch.dimension]
+        return self._dimensions.of(batch)
 
     def ensure_dimensions(self, batches: Iterable[EventBatch]) -> list[int]:
-        """Give database ids to dimensions seen for the first time; commits by itself.
-
-        An id without events is harmless, so a group that fails later leaves nothing wrong. Returns
-        for each batch how many of those that were looked up the database had already.
-        """
-        self._wanted = batches = list(batches)
-        if len(self._ids_by_table) > _TABLES_KEPT:
-            # Tables are replaced when they are full; those of this group are still needed.
-            used = {id(batch.table) for batch in batches}
-            self._ids_by_table = {k: v for k, v in self._ids_by_table.items() if k in used}
-        # What is missing in all batches is looked up, and written, together.
-        wanted: dict[int, set[int]] = {}
-        missing = [
-            self._find_missing(batch, wanted=wanted.setdefault(id(batch.table), set()))
-            for batch in batches
-        ]
-        rows = [
-            batch.table[handle]
-            for batch, handles in zip(batches, missing, strict=True)
-            for handle in handles
-        ]
-        if not rows:
-            return [0] * len(batches)
-        keys, added = self._insert_dimensions(rows)
-        known_counts, place = [], 0
-        for batch, handles in zip(batches, missing, strict=True):
-            own = keys[place : place + len(handles)]
-            place += len(handles)
-            if handles:
-                ids = self._ids_by_table[id(batch.table)][1]
-                ids[handles] = [self._dimension_ids[key] for key in own]
-            known_counts.append(len(own) - len(added.intersection(own)))
-        return known_counts
-
-    def _find_missing(self, batch: EventBatch, *, wanted: set[int]) -> list[int]:
-        """Return the handles of a batch's dimensions that have no id here yet, each once.
-
-        Those that are `wanted` already are an earlier batch's; the others are added to it.
-        """
-        table = batch.table
-        known = self._ids_by_table.get(id(table))
-        ids = np.zeros(0, np.int64) if known is None else known[1]
-        if len(ids) < len(table):
-            ids = np.append(ids, np.zeros(2 * len(table) - len(ids), np.int64))
-            known = None
-        if known is None:
-            self._ids_by_table[id(table)] = (table, ids)
-        missing = batch.dimension[ids.take(batch.dimension) == 0]
-        if not len(missing):
-            return []
-        found = [it for it in np.unique(missing).tolist() if it not in wanted]
-        wanted.update(found)
-        return found
+        """Give database ids to dimensions seen for the first time: `DimensionIds.ensure`."""
+        self._wanted = list(batches)
+        return self._dimensions.ensure(self._wanted)
 
     def _settle(self, lease: Lease) -> Lease:
         """Trust nothing that was learned over earlier connections: this may be an older database.
@@ -237,8 +164,7 @@ class JournalStore:
         this on a connection that is then lost, is not committed.
         """
         count = connection_count(self._engine)
-        for known in (self._dimension_ids, self._sku_ids, self._ids_by_table):
-            known.clear()
+        self._dimensions.forget()
         self.ensure_dimensions(self._wanted)
         lease = self._leases.confirmed(lease)
         self._settled_count = count
@@ -249,47 +175,6 @@ class JournalStore:
         statement = delete(event_claims).where(event_claims.c.claim_time < to_time(before_ms))
         with store_faults(), self._engine.begin() as connection:
             return connection.execute(statement).rowcount
-
-    def _insert_dimensions(
-        self, rows: Sequence[Dimensions]
-    ) -> tuple[list[_DimensionKey], set[_DimensionKey]]:
-        """Have ids for dimensions; return their keys, and those that the database had not."""
-        if len(self._dimension_ids) > DIMENSIONS_INTERNED_MAX:
-            self._dimension_ids.clear()
-        skus = [_sku_key(row) for row in rows]
-        self._resolve("skus", self._sku_ids, skus)
-        keys = [
-            (row.account, self._sku_ids[sku], row.pool) for row, sku in zip(rows, skus, strict=True)
-        ]
-        return keys, self._resolve("dimensions", self._dimension_ids, keys)
-
-    def _resolve(self, names: str, known: dict[Any, int], keys: Sequence[Any]) -> set[Any]:
-        """Have the ids of keys in `known`, and return the keys that were added for it."""
-        # Sorted, so that two servers that meet the same new dimensions cannot deadlock.
-        missing = sorted({key for key in keys if key not in known})
-        if not missing:
-            return set()
-        table, key_columns, arrays = _DICTIONARIES[names]
-        columns = zip(*missing, strict=True)
-        values = {f"c{place}": list(column) for place, column in enumerate(columns)}
-        insert_text = (
-            f"INSERT INTO {table} ({key_columns}) SELECT * FROM unnest({arrays})"  # noqa: S608
-            " ON CONFLICT DO NOTHING"
-        )
-        select_text = (
-            f"SELECT t.* FROM {table} t JOIN unnest({arrays}) AS n ({key_columns})"  # noqa: S608
-            f" USING ({key_columns})"
-        )
-        with store_faults(), self._engine.begin() as connection:
-            found = connection.execute(text(select_text), values).all()
-            added = set(missing) - {tuple(row[1:]) for row in found}
-            if added:
-                # Not before: one that is there already would use up an id all the same.
-                connection.execute(text(insert_text), values)
-                found = connection.execute(text(select_text), values).all()
-        # Only now: an id whose commit was lost does not exist.
-        known.update({tuple(row[1:]): row[0] for row in found})
-        return added
 
 
 class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites):
@@ -415,7 +300,3 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
         )
         ChangeLog().write(self._connection, change)
         return True
-
-
-def _sku_key(row: Dimensions) -> tuple[str, str, str, int, str]:
-    return (row.model, row.served_model, row.tier, row.mode, row.region)

@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import logging
 import re
-from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -17,23 +16,19 @@ from meter.domain import limits
 from meter.domain.clock import Clock
 from meter.domain.credential import Credential
 from meter.domain.errors import InvalidArgument, Reason, Refused
-from meter.domain.event import Origin, SetAside
-from meter.domain.outcome import Outcome
-from meter.journal.commit import Result
+from meter.domain.event import Origin
 from meter.journal.protocol import DIGEST_BYTES
-from meter.journal.session import Ack, Mark, Opened, Seen, StreamSession
+from meter.journal.session import Mark, Seen, StreamSession
 from meter.journal.writer import JournalWriter, shutting_down
 from meter.metrics import Metrics
 from meter.presence import Attendance, Roster
 from meter.producers import ProducerPort
 from meter.runtime.ids import random_bytes
-from meter.sources.observation import Source
 from meter.standbys import Standbys
+from meter.wire.answers import Answers, Beat, Look, Waiting
 from meter.wire.bounds import Bounds, Sender
 from meter.wire.intake import Intake
-from meter.wire.observed_counts import note_differing, note_observed, note_outcomes
 from meter.wire.status import invalid, readable, unreadable
-from tokenworks.meter.v1 import meter_service_pb2
 
 _log = logging.getLogger(__name__)
 PRODUCER_NAME: Final = re.compile(rf"[A-Za-z0-9._-]{{1,{limits.PRODUCER_CHARS_MAX}}}")
@@ -45,40 +40,6 @@ _LIFE_MIN: Final = 0.7
 _LIFE_SPREAD: Final = 0.15
 # How long an end in good order is looked at before it is believed; the client waits for 0.5 s.
 _GOODBYE_SECONDS: Final = 0.1
-
-
-@dataclass(frozen=True, slots=True)
-class _Waiting:
-    """A batch whose commit is awaited."""
-
-    sequence: int
-    sender: Sender
-    future: "asyncio.Future[Result]"
-    arrival_seconds: float
-    # Who reports, 0 where nobody else reports what the batch has.
-    source: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Beat:
-    """A heartbeat to answer."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Look:
-    """What was found of the producer in the database after a mark."""
-
-    mark: Mark
-    found: Seen | None
-
-
-@dataclass(slots=True)
-class _Said:
-    """What was answered and is not sent yet: an ack, for how many batches, and how many events."""
-
-    ack: Ack | None = None
-    batch_count: int = 0
-    recorded_count: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,13 +80,10 @@ class Stream:
         self._context = context
         self._authenticate = authenticate
         self._opener: Origin | None = None
-        self._session = StreamSession(producer="", instance=b"")
         self._heard_time = 0.0
-        # What bounds it: a permit for each batch, and `_offer` for all that comes beside them.
-        self._answers: deque[_Waiting | _Beat | _Look | None] = deque()
-        self._has_answers = asyncio.Event()
-        self._ack_seconds = parts.metrics.ack_seconds.labels("stream")
-        self._permits = asyncio.Semaphore(limits.BATCHES_IN_FLIGHT_MAX)
+        self._answers = Answers(
+            context, metrics=parts.metrics, clock=parts.clock, is_known=self._is_known
+        )
 
     async def run(self, requests: AsyncIterator[Any]) -> None:
         """Serve the stream until either side ends it."""
@@ -141,7 +99,7 @@ class Stream:
 
     async def _serve(self, requests: AsyncIterator[Any]) -> None:
         reading = asyncio.create_task(self._read(requests))
-        answering = asyncio.create_task(self._answer())
+        answering = asyncio.create_task(self._answers.run())
         serving = asyncio.gather(reading, answering)
         stopping = asyncio.create_task(self._parts.writer.stopping.wait())
         try:
@@ -157,7 +115,7 @@ class Stream:
             # The server stops, or the connection is soon of age: what was taken is answered, then
             # the producer is sent away, in the second case to come back at once on a new one.
             reading.cancel()
-            self._queue(None)
+            self._answers.end()
             await answering
             if stopping.done():
                 raise shutting_down()
@@ -173,26 +131,14 @@ class Stream:
             account_id=self._opener.account_id,
             producer=self._opener.producer,
             instance=self._opener.instance,
-            announced_sequence=self._session.announced_sequence,
+            announced_sequence=self._answers.session.announced_sequence,
             heard_time=self._heard_time,
-            mark=self._session.mark(),
+            mark=self._answers.session.mark(),
         )
 
     def seen(self, mark: Mark, found: Seen | None) -> None:
         """Take what was found of the producer after the mark, in its turn."""
-        self._offer(_Look(mark, found))
-
-    def _offer(self, item: _Beat | _Look) -> None:
-        """Queue what nobody has to have answered.
-
-        Behind many others it is left out: the batches among them are judged, which tells as much.
-        """
-        if len(self._answers) < limits.BATCHES_IN_FLIGHT_MAX:
-            self._queue(item)
-
-    def _queue(self, item: _Waiting | _Beat | _Look | None) -> None:
-        self._answers.append(item)
-        self._has_answers.set()
+        self._answers.offer(Look(mark, found))
 
     async def _read(self, requests: AsyncIterator[Any]) -> None:
         async for item in requests:
@@ -215,13 +161,13 @@ class Stream:
             if kind == "batch":
                 await self._batch(message.batch, credential, sender, raw=raw, arrival=arrival)
             elif kind == "heartbeat":
-                self._session.heard(message.heartbeat.last_sequence)
-                self._offer(_Beat())
+                self._answers.session.heard(message.heartbeat.last_sequence)
+                self._answers.offer(Beat())
             else:
                 raise InvalidArgument(
                     Reason.ARGUMENT_INVALID, "The message is empty.", field="message"
                 )
-        self._queue(None)
+        self._answers.end()
 
     async def _open(self, message: Any, credential: Credential) -> None:  # noqa: ANN401
         if self._opener is not None:
@@ -237,7 +183,7 @@ class Stream:
         parts = self._parts
         opener = self._origin(credential, message.producer, message.instance)
         note_producer(opener.account_id, opener.producer)
-        self._session = StreamSession(
+        session = self._answers.session = StreamSession(
             producer=opener.producer,
             instance=opener.instance,
             horizon=None if parts.standbys is None else parts.standbys.horizon,
@@ -253,9 +199,9 @@ class Stream:
                 ),
                 may_be_new=parts.roster.has_room(opener.account_id),
             )
-        opened = self._session.opened(state)
+        opened = session.opened(state)
         self._opener = opener
-        await self._send_opened(opened)
+        await self._answers.send_opened(opened)
         parts.roster.join(self)
 
     async def _batch(
@@ -272,7 +218,7 @@ class Stream:
         if message.WhichOneof("events") is None:
             raise invalid("batch.events", "rows, columns or planes")
         parts = self._parts
-        await self._permits.acquire()
+        await self._answers.take_room()
         assert self._opener is not None
         await parts.writer.wait_for_room(self._opener, seconds=_ROOM_SECONDS)
         origin = self._origin(
@@ -289,142 +235,21 @@ class Stream:
         future = parts.writer.submit(submission)
         claims = submission.claims
         source = 0 if claims is None or claims.reports is None else claims.reports.source
-        self._queue(_Waiting(message.sequence, sender, future, arrival, source))
+        self._answers.add(Waiting(message.sequence, sender, future, arrival, source))
 
-    async def _answer(self) -> None:
-        while True:
-            while not self._answers:
-                self._has_answers.clear()
-                await self._has_answers.wait()
-            first = self._answers[0]
-            if isinstance(first, _Waiting) and not first.future.done():
-                await asyncio.wait((first.future,))
-            if await self._answer_decided():
-                return
-
-    async def _answer_decided(self) -> bool:
-        """Answer what is decided by now, in order; tell whether that was the last.
-
-        One commit decides many batches of a stream: one ack is of all of them.
-        """
-        said = _Said()
-        try:
-            while self._answers and _is_decided(self._answers[0]):
-                item = self._answers.popleft()
-                if item is None:
-                    return True
-                answer = await self._answer_to(item, said)
-                if isinstance(answer, Opened):
-                    await self._send(said)
-                    await self._send_opened(answer)
-                elif answer is not None and (answer.set_aside or isinstance(item, _Beat)):
-                    # Each heartbeat has its answer, and what was set aside is of the batch whose
-                    # number the ack has.
-                    await self._send(said)
-                    await self._send_ack(answer)
-                elif answer is not None:
-                    said.ack = answer if said.ack is None else said.ack.followed_by(answer)
-            return False
-        finally:
-            await self._send(said)
-
-    async def _send(self, said: "_Said") -> None:
-        """Send the ack that was put off, and let as many batches more be read."""
-        ack, said.ack = said.ack, None
-        if said.recorded_count:
-            note_outcomes(self._parts.metrics, {Outcome.RECORDED: said.recorded_count})
-            said.recorded_count = 0
-        if ack is not None:
-            await self._send_ack(ack)
-        # Not before it is sent: of who takes no answers no more batches are read.
-        for _ in range(said.batch_count):
-            self._permits.release()
-        said.batch_count = 0
-
-    async def _answer_to(
-        self, item: _Waiting | _Beat | _Look, said: "_Said"
-    ) -> Opened | Ack | None:
-        rollback_count = self._session.rollback_count
-        try:
-            if isinstance(item, _Beat):
-                return self._session.beat()
-            if isinstance(item, _Look):
-                return self._session.seen(item.mark, item.found)
-            return await self._answer_to_batch(item, said)
-        finally:
-            found_older = self._session.rollback_count - rollback_count
-            if found_older:
-                self._parts.metrics.rollbacks.inc(found_older)
-                _log.warning("database_rolled_back", extra={"count": found_older})
-
-    async def _answer_to_batch(self, item: _Waiting, said: "_Said") -> Opened | Ack | None:
-        said.batch_count += 1
-        result = await self._result_of(item)
-        answer = self._session.answer(item.sequence, result)
-        if isinstance(answer, Ack):
-            if item.source or result.set_aside or result.outcomes:
-                self._count_outcomes(result, source=item.source)
-            else:
-                said.recorded_count += result.recorded_count
-            now = self._parts.clock.monotonic_seconds()
-            self._ack_seconds.observe(now - item.arrival_seconds)
-        return answer
-
-    async def _result_of(self, waiting: _Waiting) -> Result:
-        try:
-            result = await waiting.future
-            waiting.sender.known(result.known_dimension_count)
-            return result
-        except Refused as error:
-            if error.reason is not Reason.PRODUCER_TAKEN_OVER:
-                raise
-            assert self._opener is not None
-            # A database that was restored may have an older instance as its newest.
-            is_known = await asyncio.to_thread(self._parts.producers.is_known, self._opener)
-            raise self._session.fenced(is_known=is_known) from error
+    async def _is_known(self) -> bool:
+        assert self._opener is not None
+        return await asyncio.to_thread(self._parts.producers.is_known, self._opener)
 
     async def _say_goodbye(self) -> None:
         """Retire a producer that has nothing left to report."""
-        session = self._session
+        session = self._answers.session
         if self._opener is None or session.announced_sequence > session.recorded_sequence:
             return
         # A connection that broke looks like an end in good order until gRPC has told of it.
         await asyncio.sleep(_GOODBYE_SECONDS)
         if not self._context.cancelled():
             await self._parts.roster.end(self, self._opener)
-
-    async def _send_opened(self, opened: Opened) -> None:
-        await self._context.write(
-            meter_service_pb2.StreamUsageResponse(
-                opened=meter_service_pb2.StreamOpened(
-                    next_sequence=opened.next_sequence,
-                    batches_in_flight_max=limits.BATCHES_IN_FLIGHT_MAX,
-                )
-            )
-        )
-
-    async def _send_ack(self, answer: Ack) -> None:
-        ack = meter_service_pb2.BatchAck(
-            sequence=answer.sequence,
-            durable_sequence=answer.durable_sequence,
-            set_aside_count=len(answer.set_aside),
-        )
-        for item, quarantine_id in answer.set_aside[: limits.SET_ASIDE_LISTED_MAX]:
-            ack.set_aside.append(_to_set_aside(item, quarantine_id))
-        await self._context.write(meter_service_pb2.StreamUsageResponse(ack=ack))
-
-    def _count_outcomes(self, result: Result, *, source: int) -> None:
-        counts = Counter(item.outcome for item, _ in result.set_aside)
-        counts[Outcome.RECORDED] = result.recorded_count
-        for outcome in (Outcome.DUPLICATE, Outcome.OBSERVED):
-            counts[outcome] = list(result.outcomes).count(outcome)
-        metrics = self._parts.metrics
-        if source:
-            now_ms = self._parts.clock.now_ms()
-            note_observed(metrics, Source(source), counts, now_ms=now_ms)
-            note_differing(metrics, Source(source), result)
-        else:
-            note_outcomes(metrics, counts)
 
     def _origin(
         self,
@@ -446,16 +271,6 @@ class Stream:
         )
 
 
-def _is_decided(item: _Waiting | _Beat | _Look | None) -> bool:
-    return not isinstance(item, _Waiting) or item.future.done()
-
-
 def draw_life(seconds_max: float) -> float:
     """Draw when a stream ends, in seconds: a fleet that came together does not go together."""
     return seconds_max * (_LIFE_MIN + _LIFE_SPREAD * random_bytes(1)[0] / 256)
-
-
-def _to_set_aside(item: SetAside, quarantine_id: int) -> meter_service_pb2.SetAside:
-    message = meter_service_pb2.SetAside(index=item.index, quarantine_id=quarantine_id)
-    message.outcome = item.outcome  # type: ignore[assignment]
-    return message

@@ -1,0 +1,244 @@
+"""What a stream has to say, in order: what became of each batch, and what comes beside them."""
+
+import asyncio
+import logging
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from meter.domain import limits
+from meter.domain.clock import Clock
+from meter.domain.errors import Reason, Refused
+from meter.domain.event import SetAside
+from meter.domain.outcome import Outcome
+from meter.journal.commit import Result
+from meter.journal.session import Ack, Mark, Opened, Seen, StreamSession
+from meter.metrics import Metrics
+from meter.sources.observation import Source
+from meter.wire.bounds import Sender
+from meter.wire.observed_counts import note_differing, note_observed, note_outcomes
+from tokenworks.meter.v1 import meter_service_pb2
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A batch whose commit is awaited."""
+
+    sequence: int
+    sender: Sender
+    future: "asyncio.Future[Result]"
+    arrival_seconds: float
+    # Who reports, 0 where nobody else reports what the batch has.
+    source: int
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A heartbeat to answer."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What was found of the producer in the database after a mark."""
+
+    mark: Mark
+    found: Seen | None
+
+
+@dataclass(slots=True)
+class _Said:
+    """What was answered and is not sent yet: an ack, for how many batches, and how many events."""
+
+    ack: Ack | None = None
+    batch_count: int = 0
+    recorded_count: int = 0
+
+
+class Answers:
+    """What is queued for a stream's producer; one task says it.
+
+    Of batches there are at most `BATCHES_IN_FLIGHT_MAX`, each with a permit that is given back when
+    its ack is sent: of who takes no answers no more are read. `session` is that of the producer
+    once it has opened.
+    """
+
+    def __init__(
+        self,
+        context: "grpc.aio.ServicerContext[Any, Any]",
+        *,
+        metrics: Metrics,
+        clock: Clock,
+        is_known: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """Take where to write; `is_known` asks the database for the stream's own instance."""
+        self._context = context
+        self._metrics = metrics
+        self._clock = clock
+        self._is_known = is_known
+        self._ack_seconds = metrics.ack_seconds.labels("stream")
+        self._waiting: deque[Waiting | Beat | Look | None] = deque()
+        self._has_more = asyncio.Event()
+        self._permits = asyncio.Semaphore(limits.BATCHES_IN_FLIGHT_MAX)
+        self.session = StreamSession(producer="", instance=b"")
+
+    async def take_room(self) -> None:
+        """Wait until one batch more may be on its way."""
+        await self._permits.acquire()
+
+    def add(self, item: Waiting) -> None:
+        """Queue a batch, after `take_room`."""
+        self._queue(item)
+
+    def end(self) -> None:
+        """Say nothing more once all that is queued is said."""
+        self._queue(None)
+
+    def offer(self, item: Beat | Look) -> None:
+        """Queue what nobody has to have answered.
+
+        Behind many others it is left out: the batches among them are judged, which tells as much.
+        """
+        if len(self._waiting) < limits.BATCHES_IN_FLIGHT_MAX:
+            self._queue(item)
+
+    def _queue(self, item: Waiting | Beat | Look | None) -> None:
+        self._waiting.append(item)
+        self._has_more.set()
+
+    async def run(self) -> None:
+        """Say what there is to say until the end; raises what ends the stream."""
+        while True:
+            while not self._waiting:
+                self._has_more.clear()
+                await self._has_more.wait()
+            first = self._waiting[0]
+            if isinstance(first, Waiting) and not first.future.done():
+                await asyncio.wait((first.future,))
+            if await self._answer_decided():
+                return
+
+    async def _answer_decided(self) -> bool:
+        """Answer what is decided by now, in order; tell whether that was the last.
+
+        One commit decides many batches of a stream: one ack is of all of them.
+        """
+        said = _Said()
+        try:
+            while self._waiting and _is_decided(self._waiting[0]):
+                item = self._waiting.popleft()
+                if item is None:
+                    return True
+                answer = await self._answer_to(item, said)
+                if isinstance(answer, Opened):
+                    await self._send(said)
+                    await self.send_opened(answer)
+                elif answer is not None and (answer.set_aside or isinstance(item, Beat)):
+                    # Each heartbeat has its answer, and what was set aside is of the batch whose
+                    # number the ack has.
+                    await self._send(said)
+                    await self._send_ack(answer)
+                elif answer is not None:
+                    said.ack = answer if said.ack is None else said.ack.followed_by(answer)
+            return False
+        finally:
+            await self._send(said)
+
+    async def _send(self, said: "_Said") -> None:
+        """Send the ack that was put off, and let as many batches more be read."""
+        ack, said.ack = said.ack, None
+        if said.recorded_count:
+            note_outcomes(self._metrics, {Outcome.RECORDED: said.recorded_count})
+            said.recorded_count = 0
+        if ack is not None:
+            await self._send_ack(ack)
+        # Not before it is sent: of who takes no answers no more batches are read.
+        for _ in range(said.batch_count):
+            self._permits.release()
+        said.batch_count = 0
+
+    async def _answer_to(self, item: Waiting | Beat | Look, said: "_Said") -> Opened | Ack | None:
+        rollback_count = self.session.rollback_count
+        try:
+            if isinstance(item, Beat):
+                return self.session.beat()
+            if isinstance(item, Look):
+                return self.session.seen(item.mark, item.found)
+            return await self._answer_to_batch(item, said)
+        finally:
+            found_older = self.session.rollback_count - rollback_count
+            if found_older:
+                self._metrics.rollbacks.inc(found_older)
+                _log.warning("database_rolled_back", extra={"count": found_older})
+
+    async def _answer_to_batch(self, item: Waiting, said: "_Said") -> Opened | Ack | None:
+        said.batch_count += 1
+        result = await self._result_of(item)
+        answer = self.session.answer(item.sequence, result)
+        if isinstance(answer, Ack):
+            if item.source or result.set_aside or result.outcomes:
+                self._count_outcomes(result, source=item.source)
+            else:
+                said.recorded_count += result.recorded_count
+            now = self._clock.monotonic_seconds()
+            self._ack_seconds.observe(now - item.arrival_seconds)
+        return answer
+
+    async def _result_of(self, waiting: Waiting) -> Result:
+        try:
+            result = await waiting.future
+            waiting.sender.known(result.known_dimension_count)
+            return result
+        except Refused as error:
+            if error.reason is not Reason.PRODUCER_TAKEN_OVER:
+                raise
+            # A database that was restored may have an older instance as its newest.
+            raise self.session.fenced(is_known=await self._is_known()) from error
+
+    async def send_opened(self, opened: Opened) -> None:
+        """Tell where to begin, or to go back to."""
+        await self._context.write(
+            meter_service_pb2.StreamUsageResponse(
+                opened=meter_service_pb2.StreamOpened(
+                    next_sequence=opened.next_sequence,
+                    batches_in_flight_max=limits.BATCHES_IN_FLIGHT_MAX,
+                )
+            )
+        )
+
+    async def _send_ack(self, answer: Ack) -> None:
+        ack = meter_service_pb2.BatchAck(
+            sequence=answer.sequence,
+            durable_sequence=answer.durable_sequence,
+            set_aside_count=len(answer.set_aside),
+        )
+        for item, quarantine_id in answer.set_aside[: limits.SET_ASIDE_LISTED_MAX]:
+            ack.set_aside.append(_to_set_aside(item, quarantine_id))
+        await self._context.write(meter_service_pb2.StreamUsageResponse(ack=ack))
+
+    def _count_outcomes(self, result: Result, *, source: int) -> None:
+        counts = Counter(item.outcome for item, _ in result.set_aside)
+        counts[Outcome.RECORDED] = result.recorded_count
+        for outcome in (Outcome.DUPLICATE, Outcome.OBSERVED):
+            counts[outcome] = list(result.outcomes).count(outcome)
+        metrics = self._metrics
+        if source:
+            now_ms = self._clock.now_ms()
+            note_observed(metrics, Source(source), counts, now_ms=now_ms)
+            note_differing(metrics, Source(source), result)
+        else:
+            note_outcomes(metrics, counts)
+
+
+def _is_decided(item: Waiting | Beat | Look | None) -> bool:
+    return not isinstance(item, Waiting) or item.future.done()
+
+
+def _to_set_aside(item: SetAside, quarantine_id: int) -> meter_service_pb2.SetAside:
+    message = meter_service_pb2.SetAside(index=item.index, quarantine_id=quarantine_id)
+    message.outcome = item.outcome  # type: ignore[assignment]
+    return message
