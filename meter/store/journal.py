@@ -3,19 +3,14 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
-from typing import Any, Final, Protocol
+from typing import Final, Protocol
 
 from sqlalchemy import (
-    ColumnElement,
     Connection,
     Engine,
-    Insert,
-    bindparam,
     delete,
-    func,
     insert,
     select,
-    text,
     update,
 )
 from sqlalchemy.exc import DBAPIError
@@ -29,70 +24,19 @@ from meter.journal.protocol import ProducerState
 from meter.leases import Lease, ShardLost
 from meter.runtime.engine import connection_count, store_faults
 from meter.segment import Gathered, pack
+from meter.store.appending import APPEND, CLAIM, CLAIMED_BEFORE
 from meter.store.arbitration import ArbitrationWrites
 from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
 from meter.store.dimension_ids import DimensionIds
-from meter.store.installation import installation_time
-from meter.store.leases import LEASE_END
 from meter.store.observations import ObservationWrites, to_uuid_array
 from meter.store.producers import ProducerKey, lock_producers, save_producers
 from meter.store.tables import (
     event_claims,
-    journal,
     quarantine,
-    shards,
 )
 
 _HELD: Final = 1
-_CLAIM: Final = text(
-    "INSERT INTO event_claims (event_key, content_hash, claim_time)"
-    " SELECT n.event_key, n.content_hash, :now"
-    " FROM unnest(CAST(:keys AS uuid[]), CAST(:hashes AS uuid[]))"
-    " AS n (event_key, content_hash) ORDER BY 1 ON CONFLICT DO NOTHING"
-)
-_CLAIMED_BEFORE: Final = text(
-    "SELECT event_key, content_hash FROM event_claims"
-    " WHERE event_key = ANY(CAST(:keys AS uuid[]))"
-    " AND xmin <> pg_current_xact_id()::xid"
-)
-
-
-def _append() -> Insert:
-    """Return the statement of a segment, put together once: that costs more than to run it.
-
-    The ownership is checked by the very act that takes the position. A database that was restored
-    may give an epoch out twice, but not to the same owner.
-    """
-    owned = (
-        update(shards)
-        .where(
-            shards.c.shard == bindparam("lease_shard"),
-            shards.c.epoch == bindparam("lease_epoch"),
-            shards.c.owner == bindparam("lease_owner"),
-        )
-        .values(position=shards.c.position + 1, lease_until=text(LEASE_END))
-        .returning(shards.c.shard, shards.c.position, shards.c.epoch)
-        .cte("owned")
-    )
-    row: dict[str, ColumnElement[Any]] = {
-        "shard": owned.c.shard,
-        "position": owned.c.position,
-        "epoch": owned.c.epoch,
-        "event_count": bindparam("events", type_=journal.c.event_count.type),
-        "first_end_time": bindparam("first", type_=journal.c.first_end_time.type),
-        "last_end_time": bindparam("last", type_=journal.c.last_end_time.type),
-        "commit_time": installation_time(func.clock_timestamp()),
-        "body": bindparam("bytes", type_=journal.c.body.type),
-    }
-    return (
-        insert(journal)
-        .from_select(list(row), select(*row.values()).select_from(owned))
-        .returning(journal.c.position, journal.c.event_count, journal.c.commit_time)
-    )
-
-
-_APPEND: Final = _append()
 
 
 class Tenure(Protocol):
@@ -208,11 +152,11 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
             "now": to_time(now_ms),
         }
         inserted = self._connection.execute(
-            _CLAIM, values, execution_options={"preserve_rowcount": True}
+            CLAIM, values, execution_options={"preserve_rowcount": True}
         ).rowcount
         if inserted == len(keys):
             return {}
-        before = self._connection.execute(_CLAIMED_BEFORE, values)
+        before = self._connection.execute(CLAIMED_BEFORE, values)
         return {row.event_key.bytes: row.content_hash.bytes for row in before}
 
     def append(self, part: Gathered) -> int:
@@ -228,7 +172,7 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
             "last": to_time(int(end_ms.max())),
             "bytes": pack(part),
         }
-        found = self._connection.execute(_APPEND, values).one_or_none()
+        found = self._connection.execute(APPEND, values).one_or_none()
         if found is None:
             raise ShardLost(lease.shard)
         written = Written(*found)
