@@ -1,25 +1,18 @@
 """Rows of billing: a month is closed, from usage to issued invoices."""
 
 import resource
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Final
 
 import psycopg
 
-import migrations
 from benchmarks.measurement import Measurement, check_answer
+from benchmarks.plant import running_database
 from billing.app import make_closing, make_parts
 from billing.closing import CloseOrder
 from billing.periods import Month
 from cli.closers import make_closers
-from cli.postgres.programs import find_programs
-from cli.postgres.supervisor import Postgres
 from meter.domain.times import to_ms
 from meter.domain.tokens import TokenClass
 from meter.lending import open_host
@@ -86,7 +79,7 @@ series = "TW"
 def measure_close(seconds: float) -> Measurement:
     """Close a month of ten thousand accounts for each of these seconds, by two processes."""
     accounts = max(10, int(_ACCOUNTS_A_SECOND * seconds))
-    with _database() as url:
+    with running_database() as url:
         rows = _make_world(url, accounts=accounts)
         _fold(url)
         bare_s = _time_bare(url)
@@ -111,20 +104,6 @@ def measure_close(seconds: float) -> Measurement:
         f" that sorts, {peaks[1]:,} MiB in each that closes",
         notes={"rows": float(rows), "outcomes": float(sum(result.counts.values()))},
     )
-
-
-@contextmanager
-def _database() -> Iterator[str]:
-    folder = Path(tempfile.mkdtemp(prefix="tokenworks-bench-"))
-    postgres = Postgres(folder / "pg" / "postgres", programs=find_programs(None), durable=True)
-    try:
-        postgres.start(password="bench")
-        url = postgres.url()
-        migrations.upgrade(url)
-        yield url
-    finally:
-        postgres.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _make_world(url: str, *, accounts: int) -> int:

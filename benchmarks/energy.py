@@ -1,21 +1,16 @@
 """The row of attribution: an interval of a hall of GPUs, shared out to thousands of keys."""
 
 import os
-import shutil
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from random import Random
 from typing import Final
 
 import psycopg
 
-import migrations
 from benchmarks.measurement import Measurement, check_answer
-from cli.postgres.programs import find_programs
-from cli.postgres.supervisor import Postgres
+from benchmarks.plant import running_database
 from meter.domain.boundary import Boundary
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.limits import BOARD_WATTS_MAX
@@ -56,7 +51,7 @@ output = "1"
 def measure_attribution(seconds: float) -> Measurement:
     """Record a reading of each GPU and attribute the interval; `seconds` changes nothing."""
     del seconds
-    with _one_core(), _database() as url:
+    with _one_core(), running_database() as url:
         engine = make_engine(url)
         factories = FactoryStore(engine)
         factories.set(_FACTORY, key_id="bench", now_ms=_BEGIN_MS)
@@ -98,19 +93,6 @@ def _one_core() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, before)
-
-
-@contextmanager
-def _database() -> Iterator[str]:
-    folder = Path(tempfile.mkdtemp(prefix="tokenworks-bench-"))
-    postgres = Postgres(folder / "pg" / "postgres", programs=find_programs(None), durable=True)
-    try:
-        postgres.start(password="bench")
-        migrations.upgrade(postgres.url())
-        yield postgres.url()
-    finally:
-        postgres.stop()
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _readings(round_number: int) -> list[Reading]:

@@ -1,26 +1,19 @@
 """The row of explaining a line: one account's month among a hundred million events."""
 
-import shutil
-import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 import psycopg
 
 import meter.lending
-import migrations
 from benchmarks.measurement import Measurement, check_answer
+from benchmarks.plant import running_database
 from benchmarks.workload import ACCOUNTS, MODELS, TIERS, account_name, lengths
 from billing.app import make_parts
 from billing.drafting import UTC_ZONE
 from billing.periods import Span, month_span
-from cli.postgres.programs import find_programs
-from cli.postgres.supervisor import Postgres
 from meter import segment
 from meter.counting.aggregate import aggregate
 from meter.domain.event import Dimensions, DimensionTable, EventBatch, Int64Array, Origin
@@ -66,7 +59,7 @@ class _Explained:
 def measure_explain(seconds: float) -> Measurement:
     """Explain a line of one account; the journal has ten million events a second of `seconds`."""
     count = max(1, int(seconds * _EVENTS_PER_SECOND) // _SEGMENT_EVENTS)
-    with _database() as url:
+    with running_database() as url:
         with meter.lending.open_host(JobOptions(database_url=url, tiers=TIERS)) as host:
             month = make_parts(host).closing.previous_month()
         size_bytes = _fill(url, count=count, span=month_span(month, UTC_ZONE))
@@ -229,16 +222,3 @@ def _bare(url: str) -> float:
                 size_bytes += len(data)
         assert size_bytes
         return time.perf_counter() - begun
-
-
-@contextmanager
-def _database() -> Iterator[str]:
-    folder = Path(tempfile.mkdtemp(prefix="tokenworks-bench-"))
-    postgres = Postgres(folder / "pg" / "postgres", programs=find_programs(None), durable=True)
-    try:
-        postgres.start(password="bench")
-        migrations.upgrade(postgres.url())
-        yield postgres.url()
-    finally:
-        postgres.stop()
-        shutil.rmtree(folder, ignore_errors=True)

@@ -108,6 +108,18 @@ def _set(url: str, settings: Mapping[str, str]) -> None:
 
 
 @contextmanager
+def running_database() -> Iterator[str]:
+    """Start a durable Postgres in a folder of its own, with the schema, and return its URL."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenworks-bench-"))
+    try:
+        with running_postgres(folder) as url:
+            migrations.upgrade(url)
+            yield url
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
 def running_plant(
     settings: Mapping[str, str] | None = None,
     *,

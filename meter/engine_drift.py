@@ -6,6 +6,10 @@ from enum import StrEnum
 from typing import Final, Protocol
 
 MILLION: Final = 1_000_000
+# From here on it is worth a look: engines that counted so much more or less than was metered of
+# them, and a source of reports that was not heard for so long.
+DRIFT_PPM_MAX: Final = 10_000
+QUIET_SECONDS_MAX: Final = 900
 
 
 class TokenKind(StrEnum):

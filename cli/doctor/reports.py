@@ -5,17 +5,15 @@ from typing import Final
 
 from cli.doctor.check import Check, Mark, format_age
 from meter.domain.times import to_iso
-from meter.engine_drift import EngineDrift
+from meter.engine_drift import DRIFT_PPM_MAX, QUIET_SECONDS_MAX, EngineDrift
 from meter.health import Health
 from meter.sources.observation import Source
 
 _DAY_MS: Final = 24 * 3600 * 1000
-# As the alert on drift has it.
-_DRIFT_PPM_MAX: Final = 10_000
+# Of the alert on drift, beside how many millionths it is.
 _DRIFT_TOKENS_MAX: Final = 10_000
 _COMPARED_TENTHS_MIN: Final = 9
 # As the alert on sources that fall silent has it: while somebody else was heard just now.
-_QUIET_SECONDS_MAX: Final = 900
 _HEARD_SECONDS_MAX: Final = 300
 # A newer server may know more.
 _NAMES: Final = {it.value: it.name.lower() for it in Source}
@@ -81,7 +79,7 @@ def _is_whole(drift: EngineDrift) -> bool:
 
 
 def _is_far(drift: EngineDrift) -> bool:
-    return abs(drift.ppm) > _DRIFT_PPM_MAX and abs(drift.tokens) > _DRIFT_TOKENS_MAX
+    return abs(drift.ppm) > DRIFT_PPM_MAX and abs(drift.tokens) > _DRIFT_TOKENS_MAX
 
 
 def _sources(health: Health) -> Check:
@@ -89,7 +87,7 @@ def _sources(health: Health) -> Check:
         _NAMES.get(source, str(source)): max(0.0, (health.now_ms - heard_ms) / 1000)
         for source, heard_ms in health.sources_heard_ms.items()
     }
-    quiet = [name for name, age in ages.items() if age > _QUIET_SECONDS_MAX]
+    quiet = [name for name, age in ages.items() if age > QUIET_SECONDS_MAX]
     # Where nobody at all reports, or time leaps, the sources are not what is wrong.
     is_odd = quiet and not health.is_driven and min(ages.values()) < _HEARD_SECONDS_MAX
     return Check(

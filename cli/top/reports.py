@@ -3,10 +3,8 @@
 from typing import Final
 
 from cli.top.counters import Drift, Sample
+from meter.engine_drift import DRIFT_PPM_MAX, QUIET_SECONDS_MAX
 
-# As the alerts have it.
-_DRIFT_PPM_MAX: Final = 10_000
-_QUIET_SECONDS_MAX: Final = 900
 _PPM_OF_PERCENT: Final = 10_000
 
 
@@ -36,8 +34,8 @@ def write_reports(sample: Sample, *, now_ms: int) -> list[tuple[str, str]]:
         (pool, model, kind), ppm = worst
         percent = f"{ppm / _PPM_OF_PERCENT:+.2f} %"
         said = f"engines {percent} yesterday, {kind} of {model or 'all'} in {pool}"
-        parts.append((said, "bold yellow" if abs(ppm) > _DRIFT_PPM_MAX else "green"))
+        parts.append((said, "bold yellow" if abs(ppm) > DRIFT_PPM_MAX else "green"))
     for source, age in find_ages(sample, now_ms=now_ms).items():
-        style = "yellow" if age > _QUIET_SECONDS_MAX else "green"
+        style = "yellow" if age > QUIET_SECONDS_MAX else "green"
         parts.append((f"{source} heard {age:,.0f} s ago", style))
     return parts
