@@ -4,7 +4,7 @@ Drawn with matplotlib, which comes with the extra `demo`; nothing else here need
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from itertools import accumulate
 from pathlib import Path
@@ -14,29 +14,26 @@ from cli.demo.month import Outage
 from cli.demo.power import MJ_OF_MWH, Day, Step
 from cli.demo.teams import LATENCY, THROUGHPUT, TIERS
 from cli.demo.world import BEGIN, BOARDS, CLOCK_CHANGE, END, MOVE, PRICE_CHANGE
+from cli.drawing import (
+    DPI,
+    FAINT,
+    INK,
+    RANKING_PLACE,
+    SIZE_INCHES,
+    STYLE,
+    TIER_COLORS,
+    demand_matplotlib,
+    draw_ranking,
+    label_ends,
+    write_title,
+)
 
 _COLORS: Final = {
-    "free": "#aeb6c2",
-    "medium": "#7fb4d6",
-    "high": "#2f6ea5",
-    "premium": "#f0a35e",
-    "ultra": "#d1495b",
-    THROUGHPUT: "#2f6ea5",
-    LATENCY: "#f0a35e",
+    **TIER_COLORS,
+    THROUGHPUT: TIER_COLORS["high"],
+    LATENCY: TIER_COLORS["premium"],
 }
-# On these colours writing is light.
-_DARK: Final = frozenset({"high", "ultra"})
-_INK: Final = "#22303f"
-_FAINT: Final = "#8a96a3"
-_PAPER: Final = "#fbfaf7"
-_SIZE_INCHES: Final = (12.8, 13.8)
-_DPI: Final = 150
 _HEIGHTS: Final = (1.0, 1.0, 0.75, 0.8)
-# The ranking lies below the month: left, bottom, width and height of the figure.
-_RANKING_PLACE: Final = (0.07, 0.02, 0.815, 0.088)
-# Narrower parts of a bar have no name in them.
-_NAMED_SHARE_MIN: Final = 0.045
-_LABEL_INCHES: Final = 0.19
 _DAY: Final = timedelta(days=1)
 _SATURDAY: Final = 5
 # How energy looks that belongs to no tokens.
@@ -46,46 +43,18 @@ _UNATTRIBUTED: Final[dict[str, Any]] = {
     "hatch": "//////",
     "linewidth": 0.0,
 }
-_STYLE: Final[dict[Any, Any]] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "axes.edgecolor": _FAINT,
-    "axes.facecolor": _PAPER,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.labelcolor": _INK,
-    "axes.axisbelow": True,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.facecolor": _PAPER,
-    "grid.color": "#e3e1da",
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _FAINT,
-    "ytick.labelcolor": _INK,
-    "xtick.bottom": False,
-    "ytick.left": False,
-}
-
-
-class PictureImpossible(Exception):
-    """There is nothing to draw with; the message says what to install."""
 
 
 def draw(
     path: Path, *, steps: Sequence[Step], days: Sequence[Day], outages: Sequence[Outage]
 ) -> None:
     """Draw the month into a PNG; raises PictureImpossible without matplotlib."""
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - an extra, and slow to load
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        raise PictureImpossible(
-            "matplotlib is not installed; it comes with `pip install 'tokenworks[demo]'`"
-        ) from error
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI)
+    demand_matplotlib()
+    import matplotlib as mpl  # noqa: PLC0415 - an extra, and slow to load
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE_INCHES, dpi=DPI)
         panels = figure.subplots(4, 1, sharex=True, height_ratios=_HEIGHTS)
         _head(figure, steps=steps, days=days)
         _draw_tokens(panels[0], steps)
@@ -95,7 +64,7 @@ def draw(
         for panel in panels:
             _mark(panel, outages, is_named=panel is panels[0])
         _date(panels[-1])
-        _draw_ranking(figure.add_axes(_RANKING_PLACE), steps, days)
+        _draw_ranking(figure.add_axes(RANKING_PLACE), steps, days)
         figure.savefig(path)
 
 
@@ -111,7 +80,7 @@ def _head(figure: Any, *, steps: Sequence[Step], days: Sequence[Day]) -> None:  
         f"{tokens / 1e9:,.2f} billion output tokens, {energy_mwh:,.2f} MWh, ${money:,.0f}."
         "  Traffic, boards and prices are simulated; counted, attributed and billed by Tokenworks."
         "  Days in UTC.",
-        color=_FAINT,
+        color=FAINT,
         fontsize=10.5,
     )
 
@@ -121,7 +90,7 @@ def _draw_tokens(panel: Any, steps: Sequence[Step]) -> None:  # noqa: ANN401
     colors = [_COLORS[tier] for tier in TIERS]
     panel.stackplot(_begins(steps), rates, colors=colors, step="post", linewidth=0)
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    _title(panel, "Output tokens per second", "by tier", pad=24)
+    write_title(panel, "Output tokens per second", "by tier", pad=24)
     _legend(panel, [(tier, _COLORS[tier]) for tier in TIERS], lift=0.1)
 
 
@@ -135,7 +104,7 @@ def _draw_power(panel: Any, steps: Sequence[Step]) -> None:  # noqa: ANN401
     colors = [_COLORS[pool] for pool in watts]
     panel.stackplot(_begins(steps), watts.values(), colors=colors, step="post", linewidth=0)
     panel.fill_between(_begins(steps), attributed, total, step="post", **_UNATTRIBUTED)
-    _title(panel, "Power in kW", "measured at the boards, by pool")
+    write_title(panel, "Power in kW", "measured at the boards, by pool")
     entries = [(pool, _COLORS[pool]) for pool in BOARDS]
     _legend(panel, [*entries, ("idle or without tokens: nobody’s", None)])
 
@@ -149,8 +118,8 @@ def _draw_efficiency(panel: Any, steps: Sequence[Step]) -> None:  # noqa: ANN401
         if values:
             ends.append((values[-1], f"{tier} {_efficiency(steps, tier):.2f}", _COLORS[tier]))
     panel.set_ylim(bottom=0)
-    _title(panel, "Output tokens per joule", "by tier and day, of the energy attributed to it")
-    _label_ends(panel, ends)
+    write_title(panel, "Output tokens per joule", "by tier and day, of the energy attributed to it")
+    label_ends(panel, ends)
 
 
 def _draw_money(panel: Any, days: Sequence[Day]) -> None:  # noqa: ANN401
@@ -163,93 +132,23 @@ def _draw_money(panel: Any, days: Sequence[Day]) -> None:  # noqa: ANN401
     panel.stackplot(times, sums.values(), colors=colors, linewidth=0)
     panel.yaxis.set_major_formatter(lambda value, _: f"${value / 1000:,.0f}k")
     panel.set_ylim(bottom=0)
-    _title(panel, "Dollars, added up", "by tier, at the prices of the contracts")
+    write_title(panel, "Dollars, added up", "by tier, at the prices of the contracts")
     base, ends = 0.0, []
     for tier, values in sums.items():
         if values[-1]:
             ends.append((base + values[-1] / 2, f"{tier} ${values[-1]:,.0f}", _COLORS[tier]))
         base += values[-1]
-    _label_ends(panel, ends)
+    label_ends(panel, ends)
 
 
 def _draw_ranking(panel: Any, steps: Sequence[Step], days: Sequence[Day]) -> None:  # noqa: ANN401
-    energy = {it: sum(step.attributed_mj.get(it, 0) for step in steps) for it in TIERS}
-    money = {it: float(sum(day.revenue.get(it, 0) for day in days)) for it in TIERS}
-    per_mwh = {it: money[it] * MJ_OF_MWH / energy[it] for it in TIERS if energy[it]}
-    ranking = sorted(per_mwh, key=lambda it: per_mwh[it], reverse=True)
-    _draw_shares(panel, 1, {it: energy[it] for it in ranking})
-    _draw_shares(panel, 0, {it: money[it] for it in ranking})
-    panel.set_yticks([1, 0], ["power", "revenue"])
-    panel.set_ylim(-0.5, 1.5)
-    panel.set_xlim(0, 1)
-    panel.set_xticks([])
-    panel.grid(visible=False)
-    panel.spines["bottom"].set_visible(False)
-    _title(panel, "Dollars per megawatt-hour", "ranks the tiers")
-    _write_row(panel, [(f"{it} ${per_mwh[it]:,.0f}", _COLORS[it]) for it in ranking])
-
-
-def _write_row(panel: Any, texts: Sequence[tuple[str, str]]) -> None:  # noqa: ANN401
-    """Write words in their colours beside each other, above the panel, up to its right edge."""
-    after: Any = None
-    for text, color in reversed(texts):
-        after = panel.annotate(
-            text,
-            (1.0, 1.0) if after is None else (0.0, 0.0),
-            xycoords="axes fraction" if after is None else after,
-            xytext=(0, 8) if after is None else (-14, 0),
-            textcoords="offset points",
-            va="bottom",
-            ha="right",
-            color=color,
-            weight="bold",
-            fontsize=9.5,
-        )
-
-
-def _draw_shares(panel: Any, row: int, parts: Mapping[str, float]) -> None:  # noqa: ANN401
-    """Draw a bar of the whole width, divided as the parts are."""
-    whole = sum(parts.values())
-    left = 0.0
-    for tier, part in parts.items():
-        share = part / whole if whole else 0.0
-        panel.barh(row, share, left=left, height=0.72, color=_COLORS[tier], linewidth=0)
-        if share >= _NAMED_SHARE_MIN:
-            panel.text(
-                left + share / 2,
-                row,
-                f"{tier} {share:.0%}",
-                ha="center",
-                va="center",
-                color=_PAPER if tier in _DARK else _INK,
-                fontsize=9,
-            )
-        left += share
-
-
-def _label_ends(panel: Any, ends: Sequence[tuple[float, str, str]]) -> None:  # noqa: ANN401
-    """Write names at the right edge, each at its value or a line above the one below."""
-    low, high = panel.get_ylim()
-    line = _LABEL_INCHES * (high - low) / _height_inches(panel)
-    place = low
-    for value, text, color in sorted(ends):
-        place = max(place, value)
-        panel.annotate(
-            text,
-            (1.0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            color=color,
-            weight="bold",
-            fontsize=9,
-        )
-        place += line
-
-
-def _height_inches(panel: Any) -> float:  # noqa: ANN401
-    return float(panel.get_position().height * _SIZE_INCHES[1])
+    draw_ranking(
+        panel,
+        energy_mj={it: sum(step.attributed_mj.get(it, 0) for step in steps) for it in TIERS},
+        money={it: float(sum(day.revenue.get(it, 0) for day in days)) for it in TIERS},
+        mj_of_mwh=MJ_OF_MWH,
+        detail="ranks the tiers",
+    )
 
 
 def _daily_efficiency(steps: Sequence[Step], tier: str) -> Iterator[tuple[datetime, float]]:
@@ -281,7 +180,7 @@ def _mark(panel: Any, outages: Sequence[Outage], *, is_named: bool) -> None:  # 
         (CLOCK_CHANGE, "Berlin’s clocks go back"),
     ]
     for time, _ in marks:
-        panel.axvline(time, color=_INK, linewidth=0.9, linestyle=(0, (2, 2)), alpha=0.65)
+        panel.axvline(time, color=INK, linewidth=0.9, linestyle=(0, (2, 2)), alpha=0.65)
     for day in _midnights():
         if day.weekday() == _SATURDAY:
             panel.axvspan(day, min(day + 2 * _DAY, END), color="#f1efe8", linewidth=0, zorder=0)
@@ -306,19 +205,6 @@ def _date(panel: Any) -> None:  # noqa: ANN401
 
 def _midnights() -> list[datetime]:
     return [BEGIN + day * _DAY for day in range((END - BEGIN) // _DAY + 1)]
-
-
-def _title(panel: Any, title: str, detail: str, *, pad: float = 8) -> None:  # noqa: ANN401
-    text = panel.set_title(title, loc="left", fontsize=12, weight="bold", pad=pad)
-    panel.annotate(
-        detail,
-        (1, 0),
-        xycoords=text,
-        xytext=(8, 0),
-        textcoords="offset points",
-        va="bottom",
-        color=_FAINT,
-    )
 
 
 def _legend(panel: Any, entries: Sequence[tuple[str, str | None]], *, lift: float = 0.0) -> None:  # noqa: ANN401

@@ -17,7 +17,7 @@ from cli.demo.children import child, undisturbed
 from cli.demo.exporter import HOST, run_exporter
 from cli.demo.installation import Installation
 from cli.demo.month import Listener, Month, Outage
-from cli.demo.picture import PictureImpossible, draw
+from cli.demo.picture import draw
 from cli.demo.power import Day, Energy, SitePower, TierPower, TierRank
 from cli.demo.screen import Screen
 from cli.demo.servers import Plan, running_servers
@@ -33,6 +33,7 @@ from cli.demo.world import (
     MOVE,
     SERVERS,
 )
+from cli.drawing import PictureImpossible
 from cli.simulate.server import Progress
 from tokenworks.billing.v1.billing_service_pb2 import InvoiceSummary
 

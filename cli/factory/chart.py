@@ -10,40 +10,30 @@ from typing import Any, Final
 
 from billing.factory.figures import per_year
 from billing.factory.plan import Mix, Plan
+from cli.drawing import DPI, FAINT, INK, PAPER, TIER_COLORS, demand_matplotlib
 from cli.factory.amounts import write_percent, write_power, write_usd
 from cli.factory.plan_screen import findings, ranked
 
-# The tiers of the keynote, and what comes after for those of others.
-_COLORS: Final = {
-    "free": "#aeb6c2",
-    "medium": "#7fb4d6",
-    "high": "#2f6ea5",
-    "premium": "#f0a35e",
-    "ultra": "#d1495b",
-}
+# After the tiers of the keynote those of others.
 _OTHERS: Final = ("#6a994e", "#9d6b9e", "#c9a227", "#3c8d93", "#b5654a", "#5b5f97")
-_INK: Final = "#22303f"
-_FAINT: Final = "#8a96a3"
-_PAPER: Final = "#fbfaf7"
 _STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
-    "axes.facecolor": _PAPER,
+    "axes.facecolor": PAPER,
     "axes.spines.left": False,
     "axes.spines.right": False,
     "axes.spines.top": False,
     "axes.spines.bottom": False,
-    "figure.facecolor": _PAPER,
-    "text.color": _INK,
-    "xtick.color": _FAINT,
-    "ytick.color": _INK,
+    "figure.facecolor": PAPER,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": INK,
     "ytick.left": False,
     "xtick.bottom": False,
     "svg.hashsalt": "tokenworks",
     "svg.fonttype": "path",
 }
 _SIZE_INCHES: Final = (12.8, 5.2)
-_DPI: Final = 150
 # A part that is narrower than this, of the whole bar, has no room for its words.
 _LABELLED_MIN: Final = 0.08
 _HEIGHT: Final = 0.62
@@ -51,26 +41,19 @@ _LINE: Final = 0.038
 _SPARE: Final = "spare"
 
 
-class ChartImpossible(Exception):
-    """There is nothing to draw with; the message says what to install."""
-
-
 def draw(path: Path, plan: Plan) -> None:
-    """Draw a plan into an SVG or a PNG; raises ChartImpossible without matplotlib."""
-    try:
-        import matplotlib as mpl  # noqa: PLC0415 - an extra, and slow to load
-        from matplotlib.figure import Figure  # noqa: PLC0415
-    except ImportError as error:
-        raise ChartImpossible(
-            "matplotlib is not installed; it comes with `pip install 'tokenworks[demo]'`"
-        ) from error
+    """Draw a plan into an SVG or a PNG; raises PictureImpossible without matplotlib."""
+    demand_matplotlib()
+    import matplotlib as mpl  # noqa: PLC0415 - an extra, and slow to load
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI)
+        figure = Figure(figsize=_SIZE_INCHES, dpi=DPI)
         power, money = figure.subplots(2, 1)
         figure.subplots_adjust(left=0.09, right=0.97, top=0.71, bottom=0.09, hspace=0.55)
         _write(figure, 0.92, plan.inputs.name or "A plan", fontsize=17, weight="bold")
         for place, line in enumerate(findings(plan)):
-            _write(figure, 0.875 - place * _LINE, line, fontsize=10, color=_FAINT)
+            _write(figure, 0.875 - place * _LINE, line, fontsize=10, color=FAINT)
         _draw_power(power, plan)
         _draw_money(money, plan)
         _legend(figure, plan)
@@ -85,8 +68,8 @@ def _write(figure: Any, y: float, text: str, **style: Any) -> None:  # noqa: ANN
 
 def colors_of(names: Sequence[str]) -> dict[str, str]:
     """Return a colour for each tier: its own, or the next of the others."""
-    others = [name for name in names if name not in _COLORS]
-    own = {name: _COLORS[name] for name in names if name in _COLORS}
+    others = [name for name in names if name not in TIER_COLORS]
+    own = {name: TIER_COLORS[name] for name in names if name in TIER_COLORS}
     return own | {name: _OTHERS[place % len(_OTHERS)] for place, name in enumerate(others)}
 
 
@@ -117,7 +100,7 @@ def _draw_power(panel: Any, plan: Plan) -> None:  # noqa: ANN401
             )
             if spare >= whole * Fraction(_LABELLED_MIN):
                 text = f"{_SPARE}\n{write_power(spare, is_small=is_small)}"
-                _label(panel, end + float(spare) / 2, row, text, color=_INK)
+                _label(panel, end + float(spare) / 2, row, text, color=INK)
     totals = [write_power(mix.total_mw, is_small=is_small) for _, mix in _mixes(plan)]
     _finish(panel, plan, title="IT power", totals=totals, whole=whole)
 
@@ -152,7 +135,7 @@ def _stack(
         panel.barh(row, size, left=end, height=_HEIGHT, color=colors[name], linewidth=0)
         if parts[name] >= whole * Fraction(_LABELLED_MIN):
             is_dark = name in {"high", "ultra"}
-            _label(panel, end + size / 2, row, texts[name], color="white" if is_dark else _INK)
+            _label(panel, end + size / 2, row, texts[name], color="white" if is_dark else INK)
         end += size
     return end
 

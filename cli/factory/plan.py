@@ -14,7 +14,8 @@ from billing.factory.plan import plan as find_best
 from billing.factory.plan_file import PlanTerms, read_plan
 from billing.factory.shipped import SHIPPED, read_shipped
 from cli.connection import Reach, find_now_ms, reaching_command
-from cli.factory.chart import ChartImpossible, draw
+from cli.drawing import PictureImpossible
+from cli.factory.chart import draw
 from cli.factory.keynote_screen import keynote_to_json, print_keynote
 from cli.factory.plan_screen import plan_to_json, print_plan
 from cli.factory.site import SiteTerms, measure_site
@@ -145,6 +146,6 @@ def _read(source: str) -> PlanTerms:
 def _draw(path: Path, found: Plan) -> None:
     try:
         draw(path, found)
-    except ChartImpossible as error:
+    except PictureImpossible as error:
         raise CommandError(str(error)) from error
     report_progress(f"drawn: {path}")

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from cli.demo.month import Outage
-from cli.demo.picture import PictureImpossible, draw
+from cli.demo.picture import draw
 from cli.demo.power import Day, Step
 from cli.demo.teams import LATENCY, THROUGHPUT
 from cli.demo.world import BEGIN, END, PRICE_CHANGE
+from cli.drawing import PictureImpossible
 
 DAY = timedelta(days=1)
 STEPS = [

@@ -17,6 +17,7 @@ from rich.live import Live
 
 from cli.accounts import print_table
 from cli.connection import Client
+from cli.drawing import PictureImpossible, demand_matplotlib
 from cli.process import CommandError, Exit, report_progress
 from cli.simulate.fleet import interrupts_ignored
 from cli.simulate.server import MeterAddress
@@ -24,7 +25,7 @@ from cli.simulate.site.closing import Result, check
 from cli.simulate.site.history import History
 from cli.simulate.site.load import play
 from cli.simulate.site.orders import Orders, Progress
-from cli.simulate.site.picture import PictureImpossible, demand_matplotlib, draw
+from cli.simulate.site.picture import draw
 from cli.simulate.site.power import now_ms
 from cli.simulate.site.screen import closing_lines, render, summary_rows, to_json, write_line
 from cli.simulate.site.size import Size

@@ -8,6 +8,18 @@ from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any, Final
 
+from cli.drawing import (
+    DPI,
+    FAINT,
+    INK,
+    RANKING_PLACE,
+    SIZE_INCHES,
+    STYLE,
+    TIER_COLORS,
+    draw_ranking,
+    label_ends,
+    write_title,
+)
 from cli.simulate.site.closing import Result
 from cli.simulate.site.history import (
     MJ_OF_MWH,
@@ -20,77 +32,23 @@ from cli.simulate.site.history import (
 from cli.simulate.site.orders import Orders
 from cli.simulate.site.size import TIERS
 
-_COLORS: Final = {
-    "free": "#aeb6c2",
-    "medium": "#7fb4d6",
-    "high": "#2f6ea5",
-    "premium": "#f0a35e",
-    "ultra": "#d1495b",
-}
-# On these colours writing is light.
-_DARK: Final = frozenset({"high", "ultra"})
-_INK: Final = "#22303f"
-_FAINT: Final = "#8a96a3"
-_PAPER: Final = "#fbfaf7"
-_SIZE_INCHES: Final = (12.8, 13.8)
-_DPI: Final = 150
 _HEIGHTS: Final = (1.0, 0.6, 1.0, 0.8)
-# The ranking lies below: left, bottom, width and height of the figure.
-_RANKING_PLACE: Final = (0.07, 0.02, 0.815, 0.088)
-# Narrower parts of a bar have no name in them.
-_NAMED_SHARE_MIN: Final = 0.045
-_LABEL_INCHES: Final = 0.19
 _MINUTE_MS: Final = 60_000
 _SECOND_MS: Final = 1_000
 _MILLION: Final = 1_000_000
-_STYLE: Final[dict[Any, Any]] = {
-    "font.family": "DejaVu Sans",
-    "font.size": 9.5,
-    "axes.edgecolor": _FAINT,
-    "axes.facecolor": _PAPER,
-    "axes.grid": True,
-    "axes.grid.axis": "y",
-    "axes.labelcolor": _INK,
-    "axes.axisbelow": True,
-    "axes.spines.left": False,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "figure.facecolor": _PAPER,
-    "grid.color": "#e3e1da",
-    "text.color": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _FAINT,
-    "ytick.labelcolor": _INK,
-    "xtick.bottom": False,
-    "ytick.left": False,
-}
-
-
-class PictureImpossible(Exception):
-    """There is nothing to draw with; the message says what to install."""
-
-
-def demand_matplotlib() -> None:
-    """Raise PictureImpossible without matplotlib: before a run, not after it."""
-    try:
-        import matplotlib as mpl  # noqa: F401, PLC0415 - an extra, and slow to load
-    except ImportError as error:
-        raise PictureImpossible(
-            "matplotlib is not installed; it comes with `pip install 'tokenworks[demo]'`"
-        ) from error
 
 
 def draw(path: Path, *, history: History, result: Result, orders: Orders) -> None:
     """Draw a run into a PNG, as the meter had it from moment to moment."""
-    import matplotlib as mpl  # noqa: PLC0415 - as above
+    import matplotlib as mpl  # noqa: PLC0415 - an extra, and slow to load
     from matplotlib.figure import Figure  # noqa: PLC0415
 
     begin_ms, moments = history.latest.begin_ms, history.moments
     # What lies behind the end, waiting and a last look, belongs to the sums alone.
     end_ms = begin_ms + orders.seconds * _SECOND_MS
     during = [moment for moment in moments if moment.asked_ms <= end_ms]
-    with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=SIZE_INCHES, dpi=DPI)
         panels = figure.subplots(4, 1, sharex=True, height_ratios=_HEIGHTS)
         _head(figure, history=history, result=result, orders=orders)
         _draw_requests(panels[0], during, begin_ms=begin_ms)
@@ -99,7 +57,7 @@ def draw(path: Path, *, history: History, result: Result, orders: Orders) -> Non
         _draw_money(panels[3], moments, begin_ms=begin_ms)
         panels[3].set_xlim(0, orders.seconds / 60)
         panels[3].xaxis.set_major_formatter(lambda minutes, _: f"{minutes:g} min")
-        _draw_ranking(figure.add_axes(_RANKING_PLACE), result)
+        _draw_ranking(figure.add_axes(RANKING_PLACE), result)
         figure.savefig(path)
 
 
@@ -119,7 +77,7 @@ def _head(figure: Any, *, history: History, result: Result, orders: Orders) -> N
         f"{events:,} requests of {orders.size.server_count:,} servers, {tokens / 1e9:,.1f} billion"
         f" tokens, {energy_mwh:,.4g} MWh, ${money:,.0f}; 99 of 100 acknowledged within"
         f" {percentile(history.ack_ms, 0.99) or 0:,} ms.",
-        color=_FAINT,
+        color=FAINT,
         fontsize=10.5,
     )
     figure.text(
@@ -127,7 +85,7 @@ def _head(figure: Any, *, history: History, result: Result, orders: Orders) -> N
         0.931,
         "Servers, counters and prices are simulated; counted, measured and billed by Tokenworks."
         f" {closes}",
-        color=_FAINT,
+        color=FAINT,
         fontsize=10.5,
     )
 
@@ -138,17 +96,19 @@ def _draw_requests(panel: Any, moments: Sequence[Moment], *, begin_ms: int) -> N
     rates = [
         [_rate(rates_between(before, after, tier)) for before, after in spans] for tier in TIERS
     ]
-    panel.stackplot(times, rates, colors=[_COLORS[tier.name] for tier in TIERS], linewidth=0)
+    panel.stackplot(times, rates, colors=[TIER_COLORS[tier.name] for tier in TIERS], linewidth=0)
     recorded = [
         (after.acknowledged_events - before.acknowledged_events)
         * _SECOND_MS
         / max(after.asked_ms - before.asked_ms, 1)
         for before, after in spans
     ]
-    panel.plot(times, recorded, color=_INK, linewidth=1.2)
+    panel.plot(times, recorded, color=INK, linewidth=1.2)
     panel.set_ylim(bottom=0)
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
-    _title(panel, "Requests per second", "counted, by tier; the line: on disk and acknowledged")
+    write_title(
+        panel, "Requests per second", "counted, by tier; the line: on disk and acknowledged"
+    )
     _label_middles(panel, {tier.name: series for tier, series in zip(TIERS, rates, strict=True)})
 
 
@@ -156,15 +116,18 @@ def _draw_acks(panel: Any, moments: Sequence[Moment], *, begin_ms: int) -> None:
     heard = [moment for moment in moments if moment.ack_ms]
     times = [_minutes(moment.asked_ms, begin_ms) for moment in heard]
     ends = []
-    for name, part, color in (("p99", 0.99, _COLORS["ultra"]), ("p50", 0.5, _COLORS["high"])):
+    for name, part, color in (
+        ("p99", 0.99, TIER_COLORS["ultra"]),
+        ("p50", 0.5, TIER_COLORS["high"]),
+    ):
         series = [percentile(moment.ack_ms, part) or 0 for moment in heard]
         panel.plot(times, series, color=color, linewidth=1.8)
         if series:
             ends.append((float(series[-1]), f"{name} {series[-1]:,} ms", color))
     panel.set_ylim(bottom=0)
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.0f} ms")
-    _title(panel, "Acknowledged after", "from the sealing of a batch to its being on disk")
-    _label_ends(panel, ends)
+    write_title(panel, "Acknowledged after", "from the sealing of a batch to its being on disk")
+    label_ends(panel, ends)
 
 
 def _draw_power(panel: Any, moments: Sequence[Moment], *, begin_ms: int, watts: int) -> None:  # noqa: ANN401
@@ -174,14 +137,14 @@ def _draw_power(panel: Any, moments: Sequence[Moment], *, begin_ms: int, watts: 
         tier.name: [rates_between(before, after, tier).megawatts for before, after in spans]
         for tier in TIERS
     }
-    colors = [_COLORS[name] for name in series]
+    colors = [TIER_COLORS[name] for name in series]
     panel.stackplot(times, series.values(), colors=colors, linewidth=0)
     site = [rates_between(before, after).megawatts for before, after in spans]
-    panel.plot(times, site, color=_INK, linewidth=1.2)
-    panel.axhline(watts / _MILLION, color=_FAINT, linewidth=0.9, linestyle=(0, (2, 2)))
+    panel.plot(times, site, color=INK, linewidth=1.2)
+    panel.axhline(watts / _MILLION, color=FAINT, linewidth=0.9, linestyle=(0, (2, 2)))
     panel.set_ylim(bottom=0)
     panel.yaxis.set_major_formatter(lambda value, _: f"{value:,.4g} MW")
-    _title(
+    write_title(
         panel,
         "Power",
         "boards by pool; the line: the site’s meters, losses included"
@@ -205,61 +168,24 @@ def _draw_money(panel: Any, moments: Sequence[Moment], *, begin_ms: int) -> None
         ]
         for tier in TIERS
     }
-    panel.stackplot(times, series.values(), colors=[_COLORS[name] for name in series], linewidth=0)
+    panel.stackplot(
+        times, series.values(), colors=[TIER_COLORS[name] for name in series], linewidth=0
+    )
     panel.set_ylim(bottom=0)
     panel.yaxis.set_major_formatter(lambda value, _: f"${value:,.0f}")
-    _title(panel, "Dollars, added up", "by tier, at the prices of the contracts")
+    write_title(panel, "Dollars, added up", "by tier, at the prices of the contracts")
     named = {name: f"{name} ${values[-1]:,.0f}" for name, values in series.items() if values}
     _label_middles(panel, series, names=named)
 
 
 def _draw_ranking(panel: Any, result: Result) -> None:  # noqa: ANN401
-    energy = {tier.name: result.energy.pools_mj.get(tier.pool, 0) for tier in TIERS}
-    money = {name: float(amount) for name, amount in result.previewed.items()}
-    per_mwh = {name: money[name] * MJ_OF_MWH / energy[name] for name in energy if energy[name]}
-    ranking = sorted(per_mwh, key=lambda name: per_mwh[name], reverse=True)
-    _draw_shares(panel, 1, {name: energy[name] for name in ranking})
-    _draw_shares(panel, 0, {name: money[name] for name in ranking})
-    panel.set_yticks([1, 0], ["power", "revenue"])
-    panel.set_ylim(-0.5, 1.5)
-    panel.set_xlim(0, 1)
-    panel.set_xticks([])
-    panel.grid(visible=False)
-    panel.spines["bottom"].set_visible(False)
-    _title(panel, "Dollars per megawatt-hour", "of boards")
-    after: Any = None
-    for name in reversed(ranking):
-        after = panel.annotate(
-            f"{name} ${per_mwh[name]:,.0f}",
-            (1.0, 1.0) if after is None else (0.0, 0.0),
-            xycoords="axes fraction" if after is None else after,
-            xytext=(0, 8) if after is None else (-14, 0),
-            textcoords="offset points",
-            va="bottom",
-            ha="right",
-            color=_COLORS[name],
-            weight="bold",
-        )
-
-
-def _draw_shares(panel: Any, row: int, parts: Mapping[str, float]) -> None:  # noqa: ANN401
-    """Draw a bar of the whole width, divided as the parts are."""
-    whole = sum(parts.values())
-    left = 0.0
-    for name, part in parts.items():
-        share = part / whole if whole else 0.0
-        panel.barh(row, share, left=left, height=0.72, color=_COLORS[name], linewidth=0)
-        if share >= _NAMED_SHARE_MIN:
-            panel.text(
-                left + share / 2,
-                row,
-                f"{name} {share:.0%}",
-                ha="center",
-                va="center",
-                color=_PAPER if name in _DARK else _INK,
-                fontsize=9,
-            )
-        left += share
+    draw_ranking(
+        panel,
+        energy_mj={tier.name: result.energy.pools_mj.get(tier.pool, 0) for tier in TIERS},
+        money={name: float(amount) for name, amount in result.previewed.items()},
+        mj_of_mwh=MJ_OF_MWH,
+        detail="of boards",
+    )
 
 
 def _label_middles(
@@ -271,47 +197,13 @@ def _label_middles(
     """Name stacked series at the right edge, where they end."""
     last = {name: values[-1] for name, values in series.items() if values}
     tops = accumulate(last.values())
-    _label_ends(
+    label_ends(
         panel,
         [
-            (top - value / 2, (names or {}).get(name, name), _COLORS[name])
+            (top - value / 2, (names or {}).get(name, name), TIER_COLORS[name])
             for (name, value), top in zip(last.items(), tops, strict=True)
             if value
         ],
-    )
-
-
-def _label_ends(panel: Any, ends: Sequence[tuple[float, str, str]]) -> None:  # noqa: ANN401
-    """Write names at the right edge, each at its value or a line above the one below."""
-    low, high = panel.get_ylim()
-    line = _LABEL_INCHES * (high - low) / float(panel.get_position().height * _SIZE_INCHES[1])
-    place = low
-    for value, text, color in sorted(ends):
-        place = max(place, value)
-        panel.annotate(
-            text,
-            (1.0, place),
-            xycoords=("axes fraction", "data"),
-            xytext=(7, 0),
-            textcoords="offset points",
-            va="center",
-            color=color,
-            weight="bold",
-            fontsize=9,
-        )
-        place += line
-
-
-def _title(panel: Any, title: str, detail: str) -> None:  # noqa: ANN401
-    text = panel.set_title(title, loc="left", fontsize=12, weight="bold", pad=8)
-    panel.annotate(
-        detail,
-        (1, 0),
-        xycoords=text,
-        xytext=(8, 0),
-        textcoords="offset points",
-        va="bottom",
-        color=_FAINT,
     )
 
 
