@@ -1,5 +1,6 @@
 """A durable Postgres and a meter process, as production has them, on this machine."""
 
+import atexit
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,12 +87,29 @@ class Watch:
 WATCH: Final[ContextVar[Watch | None]] = ContextVar("WATCH", default=None)
 
 
-@contextmanager
-def running_postgres(folder: Path) -> Iterator[str]:
-    """Start Postgres in a folder, durable (fsync on), and return its URL."""
-    postgres = Postgres(folder / "pg" / "postgres", programs=find_programs(None), durable=True)
+@cache
+def _empty_database() -> Path:
+    """Return a stopped Postgres with the schema: what a process has started once is copied."""
+    folder = Path(tempfile.mkdtemp(prefix="tokenworks-bench-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    postgres = Postgres(folder / "postgres", programs=find_programs(None), durable=True)
     try:
         postgres.start(password="bench")
+        migrations.upgrade(postgres.url())
+    finally:
+        postgres.stop()
+    return folder / "postgres"
+
+
+@contextmanager
+def running_postgres(folder: Path) -> Iterator[str]:
+    """Start a durable Postgres with the schema in a folder (fsync on), and return its URL."""
+    (folder / "pg").mkdir()
+    # With its owners, who may be others than this process's.
+    subprocess.run(["cp", "-a", _empty_database(), folder / "pg"], check=True)
+    postgres = Postgres(folder / "pg" / "postgres", programs=find_programs(None), durable=True)
+    try:
+        postgres.start(password=None)
         if watch := WATCH.get():
             _set(postgres.url(), watch.postgres_settings)
             postgres.stop()
@@ -110,13 +129,8 @@ def _set(url: str, settings: Mapping[str, str]) -> None:
 @contextmanager
 def running_database() -> Iterator[str]:
     """Start a durable Postgres in a folder of its own, with the schema, and return its URL."""
-    folder = Path(tempfile.mkdtemp(prefix="tokenworks-bench-"))
-    try:
-        with running_postgres(folder) as url:
-            migrations.upgrade(url)
-            yield url
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    with bench_folder() as folder, running_postgres(folder) as url:
+        yield url
 
 
 @contextmanager
@@ -131,7 +145,6 @@ def running_plant(
     handed the database before the meter starts.
     """
     with bench_folder() as folder, running_postgres(folder) as url:
-        migrations.upgrade(url)
         put_down(url)
         key = create_installation_key(url, key_pepper=_PEPPER, description="bench")
         pepper = folder / "pepper"

@@ -80,7 +80,6 @@ class Answers:
         self._metrics = metrics
         self._clock = clock
         self._is_known = is_known
-        self._ack_seconds = metrics.ack_seconds.labels("stream")
         self._waiting: deque[Waiting | Beat | Look | None] = deque()
         self._has_more = asyncio.Event()
         self._permits = asyncio.Semaphore(limits.BATCHES_IN_FLIGHT_MAX)
@@ -185,7 +184,8 @@ class Answers:
             else:
                 said.recorded_count += result.recorded_count
             now = self._clock.monotonic_seconds()
-            self._ack_seconds.observe(now - item.arrival_seconds)
+            # Looked up each time: a series that is there before its first ack has no quantile.
+            self._metrics.ack_seconds.labels("stream").observe(now - item.arrival_seconds)
         return answer
 
     async def _result_of(self, waiting: Waiting) -> Result:

@@ -13,7 +13,7 @@ from tests.stacks.chart import EVERYTHING, MINIMAL, Engine, Values
 from tests.stacks.queries import RECORDED, SLO_WINDOWS, Json, write_rules
 
 CASES = Path(__file__).parent / "rules"
-COMMAND_SECONDS_MAX = 60
+COMMAND_SECONDS_MAX = 110
 pytestmark = [
     pytest.mark.stacks,
     pytest.mark.skipif(shutil.which("promtool") is None, reason="prometheus is not installed"),
