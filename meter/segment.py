@@ -317,6 +317,8 @@ def _check(version: int) -> None:
 
 
 def _pack(name: str, values: IntArray) -> tuple[Column, list[memoryview]]:
+    if not len(values):
+        return Column(name, 0, 0, None), []
     base = int(values.min())
     half_bytes = half_bytes_of(int(values.max()) - base)
     offsets = values - base if base else values
@@ -352,8 +354,8 @@ def _joined(parts: Sequence[tuple[Int64Array | None, int, int]]) -> IntArray:
 
 def _narrowed(values: Int64Array) -> IntArray:
     """Return numbers from 0 in as few bytes as hold them: what moves is what costs."""
-    kind = np.min_scalar_type(int(values.max()))
-    if kind.itemsize == values.itemsize or int(values.min()) < 0:
+    kind = np.min_scalar_type(int(values.max(initial=0)))
+    if kind.itemsize == values.itemsize or int(values.min(initial=0)) < 0:
         return values
     return values.astype(kind)
 

@@ -41,6 +41,16 @@ class Talk:
         """Return the next answer; raises what ends the stream."""
         return next(self._heard)
 
+    def hear_of(self, sequence: int) -> meter_service_pb2.BatchAck:
+        """Hear acks until all up to a number is recorded, however many that are; return the last.
+
+        Batches that one commit records have one ack together.
+        """
+        ack = self.hear().ack
+        while ack.sequence < sequence:
+            ack = self.hear().ack
+        return ack
+
     def cut(self) -> None:
         """Cancel the call, as a process does that dies."""
         self._heard.cancel()  # type: ignore[attr-defined]

@@ -192,7 +192,8 @@ def silent(shared: RunningMeter) -> Iterator[Silent]:
         }
         for name, talk in talks.items():
             talk.say(opening(name, instance=OLDER), *batches)
-            assert [talk.hear().WhichOneof("message") for _ in range(5)] == ["opened", *4 * ["ack"]]
+            assert talk.hear().WhichOneof("message") == "opened"
+            assert talk.hear_of(4).sequence == 4
         before = Silent(
             talks=talks,
             batches=batches,
@@ -231,7 +232,7 @@ def test_silent__is_called_back_after_a_rollback(silent: Silent, session: Sessio
     answer = talk.hear().ack
     assert (answer.sequence, answer.durable_sequence) == (2, 2)
     talk.say(*silent.batches[2:])
-    assert [talk.hear().ack.durable_sequence for _ in range(2)] == [3, 4]
+    assert talk.hear_of(4).durable_sequence == 4
     rollbacks = read_metric(session.meter, "tokenworks_rollbacks_total")
     assert rollbacks >= silent.rollback_count + 1
 

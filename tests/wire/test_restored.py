@@ -76,7 +76,8 @@ def test_restore__is_refilled_while_the_meter_runs_on(
     ]
     with talking(session) as talk:
         talk.say(opening(), *batches)
-        assert [talk.hear().WhichOneof("message") for _ in range(3)] == ["opened", "ack", "ack"]
+        assert talk.hear().WhichOneof("message") == "opened"
+        assert talk.hear_of(2).sequence == 2
         assert len(session.counted()) == 2
         backups.put_back()
         # Nothing is said on the stream: the meter finds out by itself.
