@@ -25,6 +25,8 @@ _PRODUCERS_ALONE_MAX: Final = 8
 _IN_FLIGHT_TOGETHER: Final = 128
 # Streams of one connection: fewer than a server takes.
 _STREAMS: Final = 100
+# Streams that are opened at a time.
+_OPENINGS: Final = 256
 _LOOK_SECONDS: Final = 0.1
 _END_SECONDS: Final = 5.0
 
@@ -160,10 +162,14 @@ class Load:
         streams = 1 if count <= _PRODUCERS_ALONE_MAX else _STREAMS
         links = [Link(orders["target"]) for _ in range(-(-count // streams))]
         self._links = Links(links)
-        for number, producer in enumerate(self.producers):
-            producer.open(links[number // streams])
-        while not all(producer.first for producer in self.producers):
+        opened = answered = 0
+        while answered < count:
+            # Of more that come at a moment gRPC's server turns some away.
+            for number in range(opened, min(count, answered + _OPENINGS)):
+                self.producers[number].open(links[number // streams])
+                opened += 1
             self._links.serve(_LOOK_SECONDS)
+            answered = sum(bool(producer.first) for producer in self.producers)
 
     def run(self) -> float:
         """Send until the time is over or stdin ends, wait for the last ack; return the seconds."""
