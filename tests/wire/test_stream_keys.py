@@ -21,6 +21,7 @@ from tokenworks.meter.v1 import (
 
 INPUT = usage_pb2.TOKEN_CLASS_INPUT
 BEAT = meter_service_pb2.StreamUsageRequest(heartbeat=meter_service_pb2.Heartbeat())
+GRACE_SECONDS = 2
 REVOKED = ("UNAUTHENTICATED", "API_KEY_REVOKED", False)
 
 
@@ -58,6 +59,26 @@ def test_stream__key_revoked_in_mid_stream(session: Session) -> None:
         assert failure_of(talk.hear) == REVOKED
     assert failure_of(lambda: limited.exchange(opening())) == REVOKED
     assert session.counted() == {("acme", "high", INPUT): 3}
+
+
+def test_stream__key_whose_grace_ends_in_mid_stream(session: Session) -> None:
+    """A rotated key ends by the clock alone: nothing changes in the registry at that moment."""
+    key = create_key(session)
+    limited = Session(session.meter, api_key=key.secret)
+    with talking(limited) as talk:
+        talk.say(opening("graced"), rows(1, event()))
+        assert [talk.hear().WhichOneof("message") for _ in range(2)] == ["opened", "ack"]
+        request = account_service_pb2.RotateApiKeyRequest(
+            key_id=key.key.key_id, grace_seconds=GRACE_SECONDS
+        )
+        session.call("RotateApiKey", request)
+
+        def go_on() -> None:
+            while True:
+                talk.say(BEAT)
+                assert talk.hear().ack.sequence == 1
+
+        assert failure_of(go_on) == REVOKED
 
 
 def test_stream__key_revoked_through_another_server(session: Session, tmp_path: Path) -> None:
