@@ -7,6 +7,7 @@ from typing import Final
 
 import psycopg
 
+from benchmarks.goals import BEHIND_SECONDS_MAX
 from benchmarks.load import Load
 from benchmarks.measurement import Measurement
 from benchmarks.plant import Plant, running_plant
@@ -18,7 +19,6 @@ _EVENTS_PER_SECOND: Final = 3_500_000
 # A load that is paced ends a batch of each producer early or late.
 _RATE_MET: Final = 0.98
 _BATCH_EVENTS: Final = 10_000
-_BEHIND_SECONDS_MAX: Final = 5.0
 # The load ends when counting has caught up, or has had so many times the hold without doing so.
 _PATIENCE: Final = 6
 _LOOK_SECONDS: Final = 0.1
@@ -66,7 +66,7 @@ def measure_catch_up(
         bound_of="the time for which counting was held, s",
         workload=f"counting held for {seconds:g} s while {events_per_second:,.0f} events/s come"
         f" from 8 producers in batches of {_BATCH_EVENTS} in planes, until what is not counted is"
-        f" at most {_BEHIND_SECONDS_MAX:g} s old while they go on, {world()}; {MACHINE}",
+        f" at most {BEHIND_SECONDS_MAX:g} s old while they go on, {world()}; {MACHINE}",
         notes={
             "events_per_second": round(rate),
             "events_per_second_held": round((held_events - begin_events) / held_seconds),
@@ -94,7 +94,7 @@ def _counting_held(plant: Plant) -> Iterator[None]:
 def _wait_until_near(plant: Plant, load: Load) -> float | None:
     """Return after how long counting was near enough; None if the load had ended by then."""
     begin = time.monotonic()
-    while plant.counted_behind_seconds() > _BEHIND_SECONDS_MAX:
+    while plant.counted_behind_seconds() > BEHIND_SECONDS_MAX:
         if load.wait(_LOOK_SECONDS):
             return None
     return time.monotonic() - begin

@@ -17,6 +17,8 @@ class Goal:
         return self.is_reached(value, bound)
 
 
+# How old the oldest segment may be that is not counted.
+BEHIND_SECONDS_MAX: Final = 5.0
 NO_GOAL: Final = Goal(words="–", is_reached=lambda *_: True)
 
 

@@ -10,39 +10,38 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-_INK: Final = "#22303f"
+from benchmarks.goals import BEHIND_SECONDS_MAX
+from cli.drawing import DPI, INK, PAPER
+
 _FAINT: Final = "#6b7783"
-_PAPER: Final = "#fbfaf7"
 _BLUE: Final = "#2f6ea5"
 _LIGHT_BLUE: Final = "#5fa3cc"
 _ORANGE: Final = "#e08a3c"
 _GREY: Final = "#9aa4b1"
 _RED: Final = "#d1495b"
 _SIZE_INCHES: Final = (12.8, 8.2)
-_DPI: Final = 150
 _LINE_INCHES: Final = 0.165
 # More points than these are named at powers of ten alone.
 _NAMED_MAX: Final = 7
 # Axes of less than this factor have ticks between powers of ten.
 _FINE_MAX: Final = 300
-_BEHIND_SECONDS_MAX: Final = 5.0
 _STYLE: Final[dict[Any, Any]] = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.edgecolor": _FAINT,
-    "axes.facecolor": _PAPER,
+    "axes.facecolor": PAPER,
     "axes.grid": True,
-    "axes.labelcolor": _INK,
+    "axes.labelcolor": INK,
     "axes.axisbelow": True,
     "axes.spines.right": False,
     "axes.spines.top": False,
-    "figure.facecolor": _PAPER,
+    "figure.facecolor": PAPER,
     "grid.color": "#e3e1da",
-    "text.color": _INK,
+    "text.color": INK,
     "xtick.color": _FAINT,
-    "xtick.labelcolor": _INK,
+    "xtick.labelcolor": INK,
     "ytick.color": _FAINT,
-    "ytick.labelcolor": _INK,
+    "ytick.labelcolor": INK,
 }
 # By sweep: its title, what grows, and where a point has that.
 _SWEEPS: Final = {
@@ -75,7 +74,7 @@ def draw(path: Path, sweep: Mapping[str, Any]) -> None:
     points: Sequence[Point] = sweep["points"]
     across = [point[key] for point in points]
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=_SIZE_INCHES, dpi=_DPI)
+        figure = Figure(figsize=_SIZE_INCHES, dpi=DPI)
         panels = figure.subplots(2, 2, sharex=True)
         figure.subplots_adjust(
             left=0.06, right=0.885, top=0.85, bottom=0.085, hspace=0.26, wspace=0.4
@@ -165,13 +164,13 @@ def _draw_bytes(panel: Any, across: Sequence[float], points: Sequence[Point]) ->
 
 def _draw_behind(panel: Any, across: Sequence[float], points: Sequence[Point]) -> None:  # noqa: ANN401
     behind = [point["counted_behind_seconds_max"] for point in points]
-    panel.axhline(_BEHIND_SECONDS_MAX, color=_RED, linewidth=1.2, linestyle=(0, (4, 3)))
+    panel.axhline(BEHIND_SECONDS_MAX, color=_RED, linewidth=1.2, linestyle=(0, (4, 3)))
     _line(panel, across, behind, color=_BLUE)
-    panel.set_ylim(0, max(*behind, _BEHIND_SECONDS_MAX) * 1.2)
+    panel.set_ylim(0, max(*behind, BEHIND_SECONDS_MAX) * 1.2)
     _title(panel, "Seconds that counting was behind", "the most of each second")
     _label_ends(
         panel,
-        [(_BEHIND_SECONDS_MAX, "allowed", _RED), (behind[-1], f"{behind[-1]:.1f}", _BLUE)],
+        [(BEHIND_SECONDS_MAX, "allowed", _RED), (behind[-1], f"{behind[-1]:.1f}", _BLUE)],
     )
 
 

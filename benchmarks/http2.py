@@ -12,17 +12,24 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Final
 
-_PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-_DATA, _HEADERS, _RESET, _SETTINGS, _PING, _GOAWAY, _WINDOW = 0, 1, 3, 4, 6, 7, 8
-_END_STREAM, _ACK, _END_HEADERS = 1, 1, 4
+from benchmarks.frames import (
+    ACK,
+    END_HEADERS,
+    END_STREAM,
+    HEAD_BYTES,
+    PREFACE,
+    Kind,
+    make_head,
+    read_head,
+)
+
 _INITIAL_WINDOW, _MAX_FRAME = 4, 5
-_HEADER_BYTES: Final = 9
 _WINDOW_BYTES: Final = 65_535
 _WINDOW_BYTES_MAX: Final = 2**31 - 1
-_SEVEN_BITS: Final = 127
 _READ_BYTES: Final = 262_144
 _PREFIX: Final = struct.Struct(">BI")
 _SETTING: Final = struct.Struct(">HI")
+_SIZE: Final = struct.Struct(">I")
 _Hear = Callable[[bytes], None]
 
 
@@ -61,7 +68,7 @@ class Call:
             size = min(len(first), link.frame_bytes_max, self.window, link.window)
             if size <= 0:
                 return
-            link.write_frame(_DATA, 0, self._number, first[:size])
+            link.write(first[:size], kind=Kind.DATA, stream=self._number)
             link.window -= size
             self.window -= size
             if size == len(first):
@@ -70,7 +77,7 @@ class Call:
                 waiting[0] = first[size:]
         if self._is_ending:
             self._is_ending = False
-            link.write_frame(_DATA, _END_STREAM, self._number, b"")
+            link.write(b"", kind=Kind.DATA, flags=END_STREAM, stream=self._number)
 
     def take(self, data: bytes) -> None:
         """Take bytes of messages."""
@@ -95,7 +102,6 @@ class Link:
         self.socket = socket.create_connection((host, int(port)))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.settimeout(0)
-        self._target = target
         self._calls: dict[int, Call] = {}
         self._next_number = 1
         self._out: list[bytes | memoryview] = []
@@ -103,36 +109,23 @@ class Link:
         self._unread = bytearray()
         self.window = self.call_window = _WINDOW_BYTES
         self.frame_bytes_max = 16_384
-        self._out.append(_PREFACE)
-        self.write_frame(_SETTINGS, 0, 0, _SETTING.pack(_INITIAL_WINDOW, _WINDOW_BYTES_MAX))
-        self.write_frame(_WINDOW, 0, 0, struct.pack(">I", _WINDOW_BYTES_MAX - _WINDOW_BYTES))
+        self._out.append(PREFACE)
+        self.write(_SETTING.pack(_INITIAL_WINDOW, _WINDOW_BYTES_MAX), kind=Kind.SETTINGS)
+        self.write(_SIZE.pack(_WINDOW_BYTES_MAX - _WINDOW_BYTES), kind=Kind.WINDOW_UPDATE)
 
-    @property
-    def call_count(self) -> int:
-        """How many calls were made on it."""
-        return len(self._calls)
-
-    def call(self, path: str, metadata: Sequence[tuple[str, str]], *, hear: _Hear) -> Call:
-        """Begin a call of a method."""
-        headers = [
-            (":method", "POST"),
-            (":scheme", "http"),
-            (":path", path),
-            (":authority", self._target),
-            ("content-type", "application/grpc"),
-            ("te", "trailers"),
-            *metadata,
-        ]
-        block = b"".join(b"\0" + _text(name) + _text(value) for name, value in headers)
+    def call(self, headers: bytes, *, hear: _Hear) -> Call:
+        """Begin a call, of the block of headers that opens it."""
         number, self._next_number = self._next_number, self._next_number + 2
         made = self._calls[number] = Call(self, number, hear=hear)
-        self.write_frame(_HEADERS, _END_HEADERS, number, block)
+        self.write(headers, kind=Kind.HEADERS, flags=END_HEADERS, stream=number)
         return made
 
-    def write_frame(self, kind: int, flags: int, number: int, body: bytes | memoryview) -> None:
-        """Queue a frame."""
-        self._out.append(struct.pack(">IBI", len(body) << 8 | kind, flags, number))
-        self._out.append(body)
+    def write(
+        self, payload: bytes | memoryview, *, kind: Kind, flags: int = 0, stream: int = 0
+    ) -> None:
+        """Queue a frame, of a stream or of the connection."""
+        self._out.append(make_head(len(payload), kind=kind, flags=flags, stream=stream))
+        self._out.append(payload)
 
     def flush(self) -> bool:
         """Send what is queued; tell whether all of it is sent."""
@@ -157,36 +150,34 @@ class Link:
             raise RuntimeError("the server has closed the connection")
         self._unread += data
         place, unread = 0, self._unread
-        while len(unread) - place >= _HEADER_BYTES:
-            size = int.from_bytes(unread[place : place + 3], "big")
-            end = place + _HEADER_BYTES + size
-            if end > len(unread):
+        while len(unread) - place >= HEAD_BYTES:
+            size, kind, flags, stream = read_head(unread[place : place + HEAD_BYTES])
+            begin = place + HEAD_BYTES
+            if begin + size > len(unread):
                 break
-            number = int.from_bytes(unread[place + 5 : place + 9], "big") & _WINDOW_BYTES_MAX
-            body = bytes(unread[place + _HEADER_BYTES : end])
-            self._take(unread[place + 3], unread[place + 4], number, body)
-            place = end
+            place = begin + size
+            self._take(kind, flags=flags, stream=stream, payload=bytes(unread[begin:place]))
         del unread[:place]
 
-    def _take(self, kind: int, flags: int, number: int, body: bytes) -> None:
-        if kind == _DATA:
-            self._calls[number].take(body)
-            if body:
+    def _take(self, kind: int, *, flags: int, stream: int, payload: bytes) -> None:
+        if kind == Kind.DATA:
+            self._calls[stream].take(payload)
+            if payload:
                 # Room for what comes, as much as came; of a call there is more than it ever sends.
-                self.write_frame(_WINDOW, 0, 0, struct.pack(">I", len(body)))
-        elif kind == _WINDOW:
-            self._widen(number, int.from_bytes(body, "big"))
-        elif kind == _SETTINGS and not flags & _ACK:
-            self._settle(body)
-        elif kind == _PING and not flags & _ACK:
-            self.write_frame(_PING, _ACK, 0, body)
-        elif kind == _HEADERS and flags & _END_STREAM:
-            self._calls[number].is_over = True
-            if not self._calls[number].is_ended:
+                self.write(_SIZE.pack(len(payload)), kind=Kind.WINDOW_UPDATE)
+        elif kind == Kind.WINDOW_UPDATE:
+            self._widen(stream, *_SIZE.unpack(payload))
+        elif kind == Kind.SETTINGS and not flags & ACK:
+            self._settle(payload)
+        elif kind == Kind.PING and not flags & ACK:
+            self.write(payload, kind=Kind.PING, flags=ACK)
+        elif kind == Kind.HEADERS and flags & END_STREAM:
+            self._calls[stream].is_over = True
+            if not self._calls[stream].is_ended:
                 # The status stands in there, for a person to read: gRPC writes it as plain text.
-                raise RuntimeError(f"the server has ended a call: {body!r}")
-        elif kind in {_RESET, _GOAWAY}:
-            raise RuntimeError(f"the server ends a call or all of them: {body!r}")
+                raise RuntimeError(f"the server has ended a call: {payload!r}")
+        elif kind in {Kind.RST_STREAM, Kind.GOAWAY}:
+            raise RuntimeError(f"the server ends a call or all of them: {payload!r}")
 
     def _widen(self, number: int, size: int) -> None:
         if number:
@@ -205,7 +196,7 @@ class Link:
                     call.window += more
             elif name == _MAX_FRAME:
                 self.frame_bytes_max = value
-        self.write_frame(_SETTINGS, _ACK, 0, b"")
+        self.write(b"", kind=Kind.SETTINGS, flags=ACK)
         for call in self._calls.values():
             call.push()
 
@@ -237,16 +228,3 @@ class Links:
         for link in self._links.values():
             link.socket.close()
         self._poll.close()
-
-
-def _text(text: str) -> bytes:
-    """Return a text as a header has it, RFC 7541 §5: its length in seven bits, or beginning so."""
-    data = text.encode()
-    if len(data) < _SEVEN_BITS:
-        return bytes([len(data)]) + data
-    rest, length = len(data) - _SEVEN_BITS, bytearray([_SEVEN_BITS])
-    while rest > _SEVEN_BITS:
-        length.append(rest % 128 + 128)
-        rest //= 128
-    length.append(rest)
-    return bytes(length) + data

@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Mapping
 from typing import Any, Final
 
+from benchmarks.frames import stream_headers
 from benchmarks.http2 import Link, Links
 from benchmarks.workload import ACCOUNTS, DISTINCT_EVENTS, MODELS, Batches, Form, lengths
 from tokenworks.meter.v1 import meter_service_pb2
 
-_METHOD: Final = "/tokenworks.meter.v1.MeterService/StreamUsage"
 _IN_FLIGHT: Final = 16
 # Above so many streams, batches are shared, and what all have on the way together is bounded.
 _PRODUCERS_ALONE_MAX: Final = 8
@@ -79,8 +79,7 @@ class Producer:
 
     def open(self, link: Link) -> None:
         """Open the stream; `first` is set when that is answered."""
-        metadata = (("authorization", f"Bearer {self._orders['api_key']}"),)
-        self.call = link.call(_METHOD, metadata, hear=self._hear)
+        self.call = link.call(stream_headers(self._orders["api_key"]), hear=self._hear)
         name = f"bench-{self._orders['events']}-{self._number}"
         opening = meter_service_pb2.OpenStream(producer=name, instance=os.urandom(16))
         message = meter_service_pb2.StreamUsageRequest(open=opening)
@@ -171,6 +170,11 @@ class Load:
             self._links.serve(_LOOK_SECONDS)
             answered = sum(bool(producer.first) for producer in self.producers)
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether nothing is on the way."""
+        return all(producer.is_answered for producer in self.producers)
+
     def run(self) -> float:
         """Send until the time is over or stdin ends, wait for the last ack; return the seconds."""
         begin = time.monotonic()
@@ -192,9 +196,9 @@ class Load:
                 heapq.heappush(waiting, (producer.due_time(begin), number))
             next_due = waiting[0][0] if waiting else end
             self._links.serve(min(next_due - now, _LOOK_SECONDS))
-            if self._orders["is_once"] and not waiting and all(map(_is_answered, self.producers)):
+            if self._orders["is_once"] and not waiting and self.is_answered:
                 break
-        while not all(map(_is_answered, self.producers)):
+        while not self.is_answered:
             self._links.serve(_LOOK_SECONDS)
         return time.monotonic() - begin
 
@@ -242,10 +246,6 @@ def main() -> None:
         },
     }
     print(json.dumps(report), flush=True)
-
-
-def _is_answered(producer: Producer) -> bool:
-    return producer.is_answered
 
 
 def _is_told_to_end() -> bool:

@@ -19,9 +19,9 @@ from typing import Any, Final
 
 import grpc
 
+from benchmarks.frames import END_HEADERS, PREFACE, STREAM_USAGE, Kind, frame, stream_headers
 from tests.faults.caller import to_event
 from tests.faults.events import Source, Truth
-from tests.faults.http2 import END_HEADERS, PREFACE, STREAM_USAGE, Kind, frame, stream_headers
 from tests.faults.openings import open_new
 from tests.faults.raw import RawProducer
 from tests.faults.reporter import Orders

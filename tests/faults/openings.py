@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Final
 
-from tests.faults.http2 import (
+from benchmarks.frames import (
     ACK,
     END_HEADERS,
     END_STREAM,

@@ -1,4 +1,4 @@
-"""HTTP/2 written by hand, for clients that no library would be (RFC 7540 and 7541)."""
+"""HTTP/2 written by hand, for clients that no library would be (RFC 9113 and 7541)."""
 
 import struct
 from enum import IntEnum
@@ -26,10 +26,15 @@ class Kind(IntEnum):
 
 def frame(payload: bytes, *, kind: Kind, flags: int = 0, stream: int = 1) -> bytes:
     """Return a frame; connections themselves are stream 0."""
-    return struct.pack(">I", len(payload))[1:] + struct.pack(">BBI", kind, flags, stream) + payload
+    return make_head(len(payload), kind=kind, flags=flags, stream=stream) + payload
 
 
-def read_head(head: bytes) -> tuple[int, int, int, int]:
+def make_head(size_bytes: int, *, kind: Kind, flags: int = 0, stream: int) -> bytes:
+    """Return what a frame of so many bytes begins with."""
+    return struct.pack(">IBI", size_bytes << 8 | kind, flags, stream)
+
+
+def read_head(head: bytes | bytearray) -> tuple[int, int, int, int]:
     """Return the length in bytes, the kind, the flags and the stream of a frame."""
     high, low, kind, flags, stream = struct.unpack(">BHBBI", head)
     return high << 16 | low, kind, flags, stream & 0x7FFFFFFF
