@@ -106,10 +106,24 @@ def uncounted(meter: RunningMeter) -> list[int]:
 def lives(pid: int) -> bool:
     """Tell whether a process runs; one that has ended and is not mourned yet does not."""
     try:
-        status = Path(f"/proc/{pid}/stat").read_text("utf-8")
+        return _state_of(Path(f"/proc/{pid}/stat")) != "Z"
     except (FileNotFoundError, ProcessLookupError):
         return False
-    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+def stop_for_now(pid: int) -> None:
+    """Stop a process until SIGCONT; returns when none of its threads runs any more.
+
+    The signal reaches one thread, which stops the others once it has its turn: before that another
+    one may take a connection.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    threads = Path(f"/proc/{pid}/task")
+    wait_until(lambda: {_state_of(it / "stat") for it in threads.iterdir()} == {"T"})
+
+
+def _state_of(stat: Path) -> str:
+    return stat.read_text("utf-8").rpartition(")")[2].split()[0]
 
 
 def stream_to_both(meter: RunningMeter, stack: ExitStack) -> list[Talk]:
@@ -248,7 +262,7 @@ def test_workers__one_killed_under_load(crew: RunningMeter) -> None:
 def test_workers__one_hangs(crew: RunningMeter) -> None:
     """While one does not answer the machine is neither ready nor well; the other says so."""
     (first, _) = shards_of(crew)
-    os.kill(first.pid, signal.SIGSTOP)
+    stop_for_now(first.pid)
     try:
         wait_until(lambda: read_http(crew, "/readyz")[0] == 503)
         status, text = read_http(crew, "/healthz")
