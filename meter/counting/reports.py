@@ -7,7 +7,7 @@ an event takes some ten nanoseconds.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -18,42 +18,56 @@ from meter.planes import IntArray
 from meter.segment import Gathered
 
 AccountsOf: TypeAlias = Callable[[Collection[int]], Mapping[int, str]]
+# A producer, by the account of its keys and its name.
+ProducerKey: TypeAlias = tuple[str, str]
 
 # Usage is recorded up to 35 days late: at one time reports are of two months, seldom three.
 _MONTHS_KEPT: Final = 3
 _UNKNOWN: Final = -1
 _ROOM: Final = 1024
 _BITS: Final = 8
+# A pair is a producer's place above an account's number, which is an int32.
+_NUMBER_BITS: Final = 32
+_NO_PAIRS: Final = np.zeros(0, np.int64)
 _ALL: Final = 255
 # Numbered accounts are int32: more than there can be.
 _IndexArray: TypeAlias = "npt.NDArray[np.int32]"
 _BitArray: TypeAlias = "npt.NDArray[np.uint8]"
 
 
-class Report(NamedTuple):
-    """A producer reported usage of an account in a month, which is its first day in UTC."""
+class Reports(NamedTuple):
+    """A producer reported usage of these accounts in a month, which is its first day in UTC."""
 
-    account_id: str
-    month: date
     key_account: str
     producer: str
+    month: date
+    account_ids: Sequence[str]
 
 
-@dataclass(slots=True)
+class ReportsOf(Protocol):
+    """Knows what is written of producers."""
+
+    def __call__(self, month: date, keys: Collection[ProducerKey], /) -> Iterable[Reports]:
+        """Return what some producers have reported in a month; one may stand there often."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
 class _Month:
     """Who is known to have reported in a month: a bit for each producer and account.
 
     Eight producers share a row of `bits`, whose columns are accounts. The first row has all bits:
-    it is nobody's, who says nothing new.
+    it is nobody's, who says nothing new. Of producers that are `met` all is known that is written.
     """
 
     start_ms: int
     end_ms: int
     first_day: date
-    places: dict[tuple[str, str], int] = field(default_factory=dict)
+    places: dict[ProducerKey, int] = field(default_factory=dict)
+    met: set[int] = field(default_factory=set)
     bits: _BitArray = field(default_factory=lambda: np.full((1, _ROOM), _ALL, np.uint8))
 
-    def place_of(self, key: tuple[str, str]) -> tuple[int, int]:
+    def place_of(self, key: ProducerKey) -> tuple[int, int]:
         """Return the row of a producer, and its bit there."""
         place = self.places.setdefault(key, len(self.places))
         row, bit = divmod(place, _BITS)
@@ -71,11 +85,33 @@ class _Month:
         bits[0] = _ALL
         self.bits = bits
 
+    def know(self, pairs: IntArray) -> None:
+        """Take over pairs of a producer's place and an account's number; there is room."""
+        places, numbers = _apart(pairs)
+        masks = (1 << places % _BITS).astype(np.uint8)
+        np.bitwise_or.at(self.bits, (places // _BITS + 1, numbers), masks)
+
+    def without_known(self, pairs: IntArray) -> IntArray:
+        """Return the pairs that are not known."""
+        places, numbers = _apart(pairs)
+        masks = (1 << places % _BITS).astype(np.uint8)
+        unknown: IntArray = pairs[(self.bits[places // _BITS + 1, numbers] & masks) == 0]
+        return unknown
+
+
+@dataclass(frozen=True, slots=True)
+class News:
+    """What was found and is not known, as pairs of places and numbers; each once."""
+
+    month: _Month
+    pairs: IntArray
+
 
 class ReportMemory:
     """What counting has written of who reported for whom; for one thread.
 
-    `find_new` names what is not known; `learn` takes it over once that is committed.
+    `find_new` names what is not known, `spell_out` tells it in names, and `learn` takes it over
+    once that is committed.
     """
 
     def __init__(self) -> None:
@@ -90,18 +126,28 @@ class ReportMemory:
         self._number_of: dict[str, int] = {}
         self._months: list[_Month] = []
 
-    def find_new(self, segments: Sequence[Gathered], *, accounts_of: AccountsOf) -> list[Report]:
-        """Return what these segments say and is not known; each once, in any order.
+    def find_new(
+        self, segments: Iterable[Gathered], *, accounts_of: AccountsOf, reports_of: ReportsOf
+    ) -> list[News]:
+        """Return what these segments say and is not known, in any order.
 
         Calls without a producer say nothing, and corrections neither. `accounts_of` returns the
-        accounts of dimensions.
+        accounts of dimensions; `reports_of` what is written of producers that were not met before.
         """
-        found: set[Report] = set()
+        found: dict[_Month, list[IntArray]] = {}
         for part in segments:
             if _says_something(part):
                 accounts = self._accounts(part.columns["dimension"], accounts_of)
-                found.update(self._of_segment(part, accounts))
-        return list(found)
+                for month, pairs in self._of_segment(part, accounts):
+                    found.setdefault(month, []).append(pairs)
+        news = []
+        for month, parts in found.items():
+            pairs = np.unique(np.concatenate(parts))
+            self._meet(month, _apart(pairs)[0].tolist(), reports_of)
+            pairs = month.without_known(pairs)
+            if len(pairs):
+                news.append(News(month, pairs))
+        return news
 
     def knows(self, part: Gathered) -> bool:
         """Tell whether a segment says nothing new; False where a dimension was not met before."""
@@ -110,28 +156,57 @@ class ReportMemory:
         accounts = self._find_accounts(part.columns["dimension"])
         return accounts is not None and next(self._of_segment(part, accounts), None) is None
 
-    def learn(self, reports: Iterable[Report]) -> None:
-        """Take over what was written."""
-        for it in reports:
-            month = self._month_at(_ms(it.month))
-            row, mask = month.place_of((it.key_account, it.producer))
-            month.make_room(len(self._account_ids))
-            month.bits[row, self._number_of[it.account_id]] |= mask
+    def spell_out(self, news: Iterable[News]) -> Iterator[Reports]:
+        """Yield what was found, a producer's accounts of a month together and sorted."""
+        parts: dict[_Month, list[IntArray]] = {}
+        for it in news:
+            parts.setdefault(it.month, []).append(it.pairs)
+        for month, found in parts.items():
+            keys = list(month.places)
+            places, numbers = _apart(np.unique(np.concatenate(found)))
+            starts = np.flatnonzero(np.diff(places, prepend=_UNKNOWN)).tolist()
+            names = [self._account_ids[it] for it in numbers.tolist()]
+            for start, end in zip(starts, [*starts[1:], len(names)], strict=True):
+                key_account, producer = keys[places[start]]
+                yield Reports(key_account, producer, month.first_day, sorted(names[start:end]))
 
-    def _of_segment(self, part: Gathered, accounts: _IndexArray) -> Iterator[Report]:
+    def learn(self, news: Iterable[News]) -> None:
+        """Take over what was written."""
+        for it in news:
+            it.month.make_room(len(self._account_ids))
+            it.month.know(it.pairs)
+
+    def _meet(self, month: _Month, places: Collection[int], reports_of: ReportsOf) -> None:
+        """Know of producers what is written of them: another server may have, or one of before."""
+        strange = sorted(set(places) - month.met)
+        if not strange:
+            return
+        keys = list(month.places)
+        for it in reports_of(month.first_day, [keys[place] for place in strange]):
+            place = month.places[it.key_account, it.producer]
+            numbers = [self._number(account_id) for account_id in it.account_ids]
+            month.make_room(len(self._account_ids))
+            month.know((place << _NUMBER_BITS) + np.array(numbers, np.int64))
+        month.met.update(strange)
+
+    def _of_segment(
+        self, part: Gathered, accounts: _IndexArray
+    ) -> Iterator[tuple[_Month, IntArray]]:
         end_ms = part.columns["end_ms"]
         last_ms, time_ms = int(end_ms.max()), int(end_ms.min())
         while time_ms <= last_ms:
             month = self._month_at(time_ms)
             is_whole = time_ms == end_ms.min() and last_ms < month.end_ms
             inside = None if is_whole else (end_ms >= month.start_ms) & (end_ms < month.end_ms)
-            yield from self._unknown(part, month, accounts, inside)
+            pairs = self._unknown(part, month, accounts, inside)
+            if len(pairs):
+                yield month, pairs
             time_ms = month.end_ms
 
     def _unknown(
         self, part: Gathered, month: _Month, accounts: _IndexArray, inside: BoolArray | None
-    ) -> Iterator[Report]:
-        """Yield what events of a month say and is not known; `inside` None are all of them."""
+    ) -> IntArray:
+        """Return what events of a month say and is not known."""
         keys = [(origin.account_id, origin.producer) for origin, _ in part.origins]
         places = [month.place_of(key) if key[1] else (0, _ALL) for key in keys]
         month.make_room(len(self._account_ids))
@@ -142,11 +217,9 @@ class ReportMemory:
         if inside is not None:
             is_new &= inside
         if not is_new.any():
-            return
-        batch = np.repeat(np.arange(len(counts)), counts)[is_new]
-        pairs = np.unique(batch * len(self._account_ids) + accounts[is_new])
-        for place, number in zip(*np.divmod(pairs, len(self._account_ids)), strict=True):
-            yield Report(self._account_ids[number], month.first_day, *keys[place])
+            return _NO_PAIRS
+        place = np.array([month.places.get(key, _UNKNOWN) for key in keys], np.int64)
+        return np.unique((np.repeat(place, counts)[is_new] << _NUMBER_BITS) + accounts[is_new])
 
     def _find_accounts(self, dimension: IntArray) -> "_IndexArray | None":
         """Return the number of each event's account, None where one is not known."""
@@ -169,11 +242,14 @@ class ReportMemory:
         for dimension_id, account_id in accounts_of(
             np.unique(dimension[numbers == _UNKNOWN]).tolist()
         ).items():
-            number = self._number_of.setdefault(account_id, len(self._account_ids))
-            if number == len(self._account_ids):
-                self._account_ids.append(account_id)
-            self._account_numbers[dimension_id] = number
+            self._account_numbers[dimension_id] = self._number(account_id)
         return self._account_numbers[dimension]
+
+    def _number(self, account_id: str) -> int:
+        number = self._number_of.setdefault(account_id, len(self._account_ids))
+        if number == len(self._account_ids):
+            self._account_ids.append(account_id)
+        return number
 
     def _month_at(self, time_ms: int) -> _Month:
         for month in self._months:
@@ -185,6 +261,11 @@ class ReportMemory:
         month = _Month(_ms(first_day), _ms(following), first_day)
         self._months = [*self._months[-(_MONTHS_KEPT - 1) :], month]
         return month
+
+
+def _apart(pairs: IntArray) -> tuple[IntArray, IntArray]:
+    """Return the places and the numbers of pairs."""
+    return pairs >> _NUMBER_BITS, pairs & ((1 << _NUMBER_BITS) - 1)
 
 
 def _says_something(part: Gathered) -> bool:

@@ -1,26 +1,39 @@
 """Who reported for whom, in Postgres: noted by counting, in its transaction, and asked by a close.
 
-Rows are only ever added. Counting remembers what it has written, so that the table is not asked
-again for what every batch says.
+Rows are only ever added, each with the accounts that a producer was not known to report for. What
+counting has written, and what it found of a producer when it met it, it remembers: the table is not
+asked for what every batch says, and has an account again only where two servers noted it at once.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from typing import Final
 
 from sqlalchemy import Connection, Engine, text
 
-from meter.counting.reports import Report, month_of
+from meter.counting.reports import ProducerKey, Reports, month_of
 from meter.domain.times import to_time
 from meter.producers import Standing
 from meter.reporters import Reporter
 from meter.runtime.engine import store_faults
 
+# No account has a blank in its name, and an array of arrays has no lists of different lengths.
 _NOTE: Final = text(
     """
-    INSERT INTO producer_accounts (account_id, month, key_account_id, producer)
-    SELECT DISTINCT * FROM unnest(CAST(:accounts AS text[]), CAST(:months AS date[]),
-        CAST(:key_accounts AS text[]), CAST(:producers AS text[])) ORDER BY 1, 2, 3, 4
-    ON CONFLICT DO NOTHING
+    INSERT INTO producer_reports (key_account_id, producer, month, account_ids)
+    SELECT key_account_id, producer, month, string_to_array(accounts, ' ')
+    FROM unnest(CAST(:key_accounts AS text[]), CAST(:producers AS text[]),
+        CAST(:months AS date[]), CAST(:accounts AS text[]))
+        AS t (key_account_id, producer, month, accounts)
+    """
+)
+_NOTED: Final = text(
+    """
+    SELECT r.key_account_id, r.producer, r.account_ids
+    FROM unnest(CAST(:key_accounts AS text[]), CAST(:producers AS text[]))
+        AS t (key_account_id, producer)
+    JOIN producer_reports r ON r.key_account_id = t.key_account_id COLLATE "C"
+        AND r.producer = t.producer COLLATE "C" AND r.month = CAST(:month AS date)
     """
 )
 # Of a span that began before reports were noted: whoever was heard since its begin, and whose keys
@@ -40,10 +53,11 @@ _WAITED_FOR: Final = text(
         FROM above a JOIN account_parents p ON p.account_id = a.above_id
         WHERE p.parent_id IS NOT NULL
     )
-    SELECT a.account_id, a.key_account_id, a.producer
-    FROM producer_accounts a JOIN silent USING (key_account_id, producer)
-    WHERE a.account_id = ANY(CAST(:accounts AS text[]))
-        AND a.month BETWEEN CAST(:first_month AS date) AND CAST(:last_month AS date)
+    SELECT account_id COLLATE "C" AS account_id, r.key_account_id, r.producer
+    FROM silent JOIN producer_reports r USING (key_account_id, producer),
+        unnest(r.account_ids) AS account_id
+    WHERE account_id = ANY(CAST(:accounts AS text[]))
+        AND r.month BETWEEN CAST(:first_month AS date) AND CAST(:last_month AS date)
     UNION
     SELECT a.account_id, s.key_account_id, s.producer
     FROM above a JOIN silent s ON s.key_account_id = a.above_id
@@ -87,18 +101,31 @@ class ReporterStore:
         return found
 
 
-def note_reports(connection: Connection, reports: Sequence[Report]) -> None:
-    """Add who reported for whom, sorted: two servers that count at once wait in one order."""
+def note_reports(connection: Connection, reports: Sequence[Reports]) -> None:
+    """Add who reported for whom."""
     if reports:
         connection.execute(
             _NOTE,
             {
-                "accounts": [it.account_id for it in reports],
-                "months": [it.month for it in reports],
                 "key_accounts": [it.key_account for it in reports],
                 "producers": [it.producer for it in reports],
+                "months": [it.month for it in reports],
+                "accounts": [" ".join(it.account_ids) for it in reports],
             },
         )
+
+
+def select_reports(
+    connection: Connection, month: date, keys: Collection[ProducerKey]
+) -> Iterator[Reports]:
+    """Yield what is written of producers in a month, a row for each that was added."""
+    values = {
+        "key_accounts": [account_id for account_id, _ in keys],
+        "producers": [producer for _, producer in keys],
+        "month": month,
+    }
+    for row in connection.execute(_NOTED, values):
+        yield Reports(row.key_account_id, row.producer, month, row.account_ids)
 
 
 def select_accounts_of(connection: Connection, dimension_ids: Iterable[int]) -> Mapping[int, str]:

@@ -15,7 +15,7 @@ from sqlalchemy import (
     Text,
     Uuid,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import ARRAY, JSONB
 
 from meter.domain.tokens import TokenClass
 
@@ -148,14 +148,16 @@ producers = Table(
     # At the edge of the network: nobody waits for what it may still hold.
     Column("edge", Boolean, nullable=False),
 )
-# For whose accounts a producer has reported, by the month (UTC) in which requests ended.
-producer_accounts = Table(
-    "producer_accounts",
+# For which accounts a producer has reported, by the month (UTC) in which requests ended: all that
+# its rows name. An account may be named by several.
+producer_reports = Table(
+    "producer_reports",
     metadata,
-    Column("account_id", Text, primary_key=True),
-    Column("month", Date, primary_key=True),
     Column("key_account_id", Text, primary_key=True),
     Column("producer", Text, primary_key=True),
+    Column("month", Date, primary_key=True),
+    Column("row_number", BigInteger, Identity(always=True), primary_key=True),
+    Column("account_ids", ARRAY(Text), nullable=False),
 )
 # Of months that began before `since` it is not known who has reported for whom.
 reports_known = Table(

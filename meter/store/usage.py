@@ -12,7 +12,7 @@ from sqlalchemy.dialects.postgresql import insert as upsert
 
 from meter.counting.aggregate import UsageDelta
 from meter.counting.fresh import Fresh, Run, Written
-from meter.counting.reports import Report, ReportMemory
+from meter.counting.reports import News, ReportMemory
 from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.event import Int64Array
 from meter.domain.limits import COUNTING_IDLE_SECONDS_MAX
@@ -30,7 +30,7 @@ from meter.store.cuts import CutStore
 from meter.store.folding import fold_late
 from meter.store.installation import installation_time
 from meter.store.pool_usage import add_pool_usage
-from meter.store.reporters import note_reports, select_accounts_of
+from meter.store.reporters import note_reports, select_accounts_of, select_reports
 from meter.store.tables import counting, cut_positions, journal, shards
 from meter.store.usage_query import read_usage
 from meter.usage import UsageQuery, UsageRow
@@ -123,7 +123,7 @@ class UsageStore:
             )
             yield step
         self._settled_count = count
-        self._memory.learn(step.reports)
+        self._memory.learn(step.news)
 
     def add_up_ahead(self) -> None:
         """Add up what was just committed, for the next round; asks no database."""
@@ -188,7 +188,7 @@ class CountingStep:
         self._shard = shard
         self._memory = memory
         self._fresh = fresh
-        self.reports: set[Report] = set()
+        self.news: list[News] = []
         self._last: tuple[int, datetime] | None = None
         self._starts_ms: Sequence[int] = ()
         self._classes: Sequence[TokenClass] = ()
@@ -299,8 +299,11 @@ class CountingStep:
 
     def note_reports(self, segments: Sequence[Gathered]) -> None:
         """Note for which accounts producers have reported, where that is new."""
-        find_accounts = partial(select_accounts_of, self._connection)
-        self.reports.update(self._memory.find_new(segments, accounts_of=find_accounts))
+        self.news += self._memory.find_new(
+            segments,
+            accounts_of=partial(select_accounts_of, self._connection),
+            reports_of=partial(select_reports, self._connection),
+        )
 
     def _check_dimensions(self) -> None:
         """Refuse to count events whose dimensions are gone: they would vanish in the join."""
@@ -318,7 +321,7 @@ class CountingStep:
     def advance(self) -> None:
         """Move the watermark over what was read, and fold what of it is late: last of all."""
         assert self._last is not None, "advance comes after read"
-        note_reports(self._connection, list(self.reports))
+        note_reports(self._connection, list(self._memory.spell_out(self.news)))
         position, until = self._last
         self._connection.execute(
             update(counting)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from meter import segment
 from meter.counting.aggregate import UsageDelta
 from meter.counting.fresh import Fresh, Run, Written, add_up
-from meter.counting.reports import Report, ReportMemory
+from meter.counting.reports import ReportMemory, Reports
 from meter.domain.event import SIGN, Origin
 from meter.segment import Gathered
 from tests.meter.plain_events import BEGIN_MS, PlainEvent, recorded_events, table_of, to_batch
@@ -136,10 +136,12 @@ def sums_of(delta: UsageDelta | None) -> dict[str, object]:
     }
 
 
-def reports_of(segments: Sequence[Gathered]) -> set[Report]:
+def reports_of(segments: Sequence[Gathered]) -> list[Reports]:
     """Return what segments say of who reported for whom, to somebody who knows nothing."""
     accounts = {70_000 + place: f"a{place}" for place in range(4)}
-    return set(ReportMemory().find_new(segments, accounts_of=lambda _: accounts))
+    memory = ReportMemory()
+    news = memory.find_new(segments, accounts_of=lambda _: accounts, reports_of=lambda *_: [])
+    return sorted(memory.spell_out(news))
 
 
 def one(position: int, count: int = 1) -> tuple[Written, Gathered]:
@@ -210,7 +212,7 @@ def test_knows__only_what_was_learned() -> None:
     """A segment says nothing new when its dimensions were met and its reports were written."""
     memory, (_, part) = ReportMemory(), one(1)
     assert not memory.knows(part)
-    news = memory.find_new([part], accounts_of=lambda _: {70_000: "a0"})
+    news = memory.find_new([part], accounts_of=lambda _: {70_000: "a0"}, reports_of=lambda *_: [])
     assert not memory.knows(part)
     memory.learn(news)
     assert memory.knows(part)

@@ -30,7 +30,11 @@ from tests.meter.store.recording import (
 # The month in which all here is reported, in UTC.
 START_MS = to_ms(datetime(2027, 1, 1, tzinfo=UTC))
 END_MS = to_ms(datetime(2027, 2, 1, tzinfo=UTC))
-NOTED = "SELECT account_id, month, key_account_id, producer FROM producer_accounts ORDER BY 1, 2, 4"
+NOTED = (
+    "SELECT DISTINCT account_id, month, key_account_id, producer"
+    " FROM producer_reports, unnest(account_ids) AS account_id ORDER BY 1, 2, 4"
+)
+COUNT = f"SELECT count(*) FROM ({NOTED}) AS noted"
 OF_P = Reporter("acme", "p")
 
 
@@ -90,13 +94,34 @@ def test_count__what_is_lost_is_not_known(
         step.note_reports([segment.decode(body) for body in bodies])
         raise KeyError
     follow(usage).count_once()
-    assert ask_one(database_url, "SELECT count(*) FROM producer_accounts") == 2
-    execute(database_url, "DELETE FROM producer_accounts")
+    assert ask_one(database_url, COUNT) == 2
+    execute(database_url, "DELETE FROM producer_reports")
     # Whoever restores a database ends all connections to it.
     engine.dispose()
     report(journal, "p")
     follow(usage).count_once()
-    assert ask_one(database_url, "SELECT count(*) FROM producer_accounts") == 1
+    assert ask_one(database_url, COUNT) == 1
+
+
+def test_count__what_is_written_is_not_written_again(
+    engine: Engine, journal: JournalStore, usage: UsageStore, database_url: str
+) -> None:
+    """A server that knows nothing yet asks what is written of a producer, and adds what is not."""
+    report(journal, "p")
+    report(journal, "p", end_ms=END_MS)
+    follow(usage).count_once()
+    # Whoever starts anew counts as this one does.
+    again = counting_of(engine, shard=0)
+    for dimension in (0, 0, 1):
+        report(journal, "p", dimension=dimension)
+        follow(again).count_once()
+    rows = "SELECT account_ids, month FROM producer_reports ORDER BY row_number"
+    first, second = date(2027, 1, 1), date(2027, 2, 1)
+    assert sorted(ask(database_url, rows)) == [
+        (["acme"], first),
+        (["acme"], second),
+        (["team"], first),
+    ]
 
 
 def test_accounts_of__more_dimensions_than_a_statement_has_parameters(
@@ -110,7 +135,7 @@ def test_accounts_of__more_dimensions_than_a_statement_has_parameters(
 
 
 def test_count__by_two_servers_at_once(engine: Engine, database_url: str) -> None:
-    """Two servers that count the same producers' reports note them once, and wait for nobody."""
+    """Two servers that count the same producers' reports note all of them, and wait for nobody."""
     journals = [owner(engine, shard=shard) for shard in range(2)]
     for journal in journals:
         for number in range(20):
@@ -118,7 +143,7 @@ def test_count__by_two_servers_at_once(engine: Engine, database_url: str) -> Non
     counters = [counting_of(engine, shard=shard) for shard in range(2)]
     with ThreadPoolExecutor(2) as threads:
         list(threads.map(lambda usage: follow(usage).count_once(), counters))
-    assert ask_one(database_url, "SELECT count(*) FROM producer_accounts") == 20
+    assert ask_one(database_url, COUNT) == 20
 
 
 @pytest.mark.parametrize(
