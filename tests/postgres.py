@@ -20,7 +20,7 @@ PASSWORD = "only-for-tests"
 _CLONES_SINCE = 180_000
 # Memory that is a folder, where a system has such: a database is six hundred files, and most tests
 # have one of their own.
-_IN_MEMORY = Path("/dev/shm")
+_IN_MEMORY = Path("/dev/shm")  # noqa: S108 - folders in it are made by mkdtemp
 # More than the clusters of all processes of the tests have together.
 _IN_MEMORY_BYTES_MIN = 4 << 30
 
