@@ -27,9 +27,10 @@ from meter.domain.outcome import Outcome
 from meter.domain.times import to_iso
 from meter.journal.check import is_text
 from meter.wire.correcting import append_correction
+from meter.wire.event_ids import id_bytes
 from meter.wire.status import invalid
 from meter.wire.stream import PRODUCER_NAME, StreamParts
-from meter.wire.translate import id_bytes, to_event
+from meter.wire.translate import to_event
 from tokenworks.meter.v1 import meter_service_pb2 as pb
 from tokenworks.meter.v1 import usage_pb2
 

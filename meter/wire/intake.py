@@ -27,6 +27,7 @@ from meter.journal.commit import Release, Submission
 from meter.registry import Registry
 from meter.sources.identity import event_key
 from meter.sources.observation import Observation, Source
+from meter.wire.event_ids import id_bytes
 from meter.wire.packed import UnusableBatch, unread_message_class
 from meter.wire.reported import (
     BYTES_PER_EVENT,
@@ -38,8 +39,8 @@ from meter.wire.reported import (
     report_submission,
     stream_originals,
 )
-from meter.wire.status import invalid
-from meter.wire.translate import Translator, id_bytes, to_event
+from meter.wire.status import invalid, unreadable
+from meter.wire.translate import Translator, to_event
 from tokenworks.meter.v1 import usage_pb2
 
 # Verdicts are kept for this many API keys at a time.
@@ -80,7 +81,8 @@ class Intake:
         """Return a stream's batch as a submission, and each event's outcome.
 
         A batch that cannot be read as events goes to quarantine as a whole, under its number.
-        `source` and `first_index` are of an event that was released, of its own batch.
+        `source` and `first_index` are of an event that was released, of its own batch. Raises
+        InvalidArgument (MESSAGE_UNREADABLE) when a row is no message.
         """
         kind = message.WhichOneof("events")
         form = getattr(message, kind)
@@ -89,12 +91,15 @@ class Intake:
             raw = self._without_usage(message)
         try:
             if kind == "rows":
-                batch, wrong = self._translator.from_rows(form.events)
+                batch, wrong = self._translator.from_unread_rows(form.events)
             elif kind == "columns":
                 batch, wrong = self._translator.from_columns(form), None
             else:
                 batch, wrong = self._translator.from_planes(form), None
         except (UnusableBatch, DecodeError) as error:
+            if kind == "rows" and isinstance(error, DecodeError):
+                # It was no message before it was a batch.
+                raise unreadable() from error
             # Refused, such a batch would come again without end: kept, the stream goes on.
             malformed = Outcome.BATCH_MALFORMED
             outcome = error.outcome if isinstance(error, UnusableBatch) else malformed

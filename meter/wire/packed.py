@@ -29,10 +29,12 @@ EXTRA: Final = {
     "reported_output_count": "reported_output",
 }
 _COLUMNS: Final = ("dimensions_index", "end_offset_ms", *EXTRA)
-# What is left unread, by message: every column of numbers; and what is looked up by its bytes.
+# What is left unread, by message: every column of numbers, and every row; and what is looked up by
+# its bytes.
 _UNREAD: Final = {
     "UsageColumns": ("dimensions", *_COLUMNS),
     "TokenColumn": ("counts",),
+    "UsageRows": ("events",),
     "UsagePlanes": ("accounts", "services"),
 }
 _VARINT_BYTES_MAX: Final = 10

@@ -1,7 +1,5 @@
 """Between protobuf and the meter's words: events in rows or columns ⇄ `EventBatch`."""
 
-import hashlib
-import re
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
@@ -21,11 +19,14 @@ from meter.domain.event import (
 )
 from meter.domain.outcome import Outcome
 from meter.sources.observation import Observation
+from meter.wire.event_ids import id_bytes, is_id, uuids_of
 from meter.wire.packed import UnusableBatch, read_columns_message
 from meter.wire.planar import PairMemory, read_account, read_planes, read_service
+from meter.wire.rows import Rows, Unusual, read_rows, tokens_of
 from tokenworks.meter.v1 import usage_pb2
 
-_UUID_HEX: Final = re.compile("[0-9a-fA-F]{32}")
+# Fewer are read sooner one by one.
+_ROWS_TOGETHER_MIN: Final = 64
 # The calendar of google.protobuf.Timestamp, years 1 to 9999, less the reach of an offset.
 _FIRST_MS: Final = -62_135_596_800_000 + 2**31
 _LAST_MS: Final = 253_402_300_799_999 - 2**31
@@ -106,6 +107,49 @@ class Translator:
             },
         )
 
+    def from_unread_rows(self, events: Sequence[bytes]) -> tuple[EventBatch, BoolArray]:
+        """Read serialized UsageEvent messages; also tell which have a class twice or a wrong id.
+
+        Raises UnusableBatch above `BATCH_EVENTS_MAX`, or DecodeError when one is no protobuf.
+        """
+        if _ROWS_TOGETHER_MIN <= len(events) <= limits.BATCH_EVENTS_MAX:
+            try:
+                return self._from_rows_together(read_rows(events))
+            except (Unusual, UnicodeDecodeError):
+                # Protobuf finds out what is right of it.
+                pass
+        return self.from_rows([usage_pb2.UsageEvent.FromString(it) for it in events])
+
+    def _from_rows_together(self, rows: Rows) -> tuple[EventBatch, BoolArray]:
+        count = len(rows.seconds)
+        tokens, wrong = tokens_of(rows)
+        event_ids = None
+        if rows.ids is not None:
+            event_ids = uuids_of(rows.ids)
+            if event_ids is None:
+                ids = [it.decode() for it in rows.ids]
+                wrong |= np.array([not is_id(it) for it in ids], np.bool_)
+                event_ids = _id_array(b"".join(map(id_bytes, ids)), count)
+        request_ids = None
+        if rows.request_ids is not None:
+            request_ids = [it.decode() for it in rows.request_ids]
+        extra = _extra(rows.numbers)
+        batch = EventBatch(
+            table=self._room(),
+            dimension=self._handles_of(rows.dimensions),
+            # Beyond the calendar all seconds are one.
+            end_ms=np.clip(
+                np.minimum(rows.seconds, _LAST_MS) * 1000 + rows.nanos // 1_000_000,
+                _FIRST_MS,
+                _LAST_MS,
+            ),
+            tokens=tokens,
+            extra={name: it for name, it in extra.items() if (it != DEFAULTS[name]).any()},
+            event_ids=event_ids,
+            request_ids=request_ids,
+        )
+        return batch, wrong
+
     def from_rows(self, events: Sequence[Any]) -> tuple[EventBatch, BoolArray]:
         """Read UsageEvent messages; also tell which have a class twice or a wrong id.
 
@@ -115,7 +159,7 @@ class Translator:
             raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
         count = len(events)
         tokens, twice = _row_tokens(events)
-        wrong = np.array([not _is_id(event.event_id) for event in events], np.bool_) | twice
+        wrong = np.array([not is_id(event.event_id) for event in events], np.bool_) | twice
         request_ids = [event.request_id for event in events]
         extra = {
             "duration_ms": [event.duration_ms for event in events],
@@ -194,7 +238,7 @@ class Translator:
             self._pairs = PairMemory()
         return self._table
 
-    def _handles_of(self, blobs: list[bytes]) -> Int64Array:
+    def _handles_of(self, blobs: Sequence[bytes]) -> Int64Array:
         self._room()
         known = self._handles
         handles = list(map(known.get, blobs))
@@ -283,18 +327,6 @@ def to_event(batch: EventBatch, place: int) -> usage_pb2.UsageEvent:
     return event
 
 
-def id_bytes(event_id: str) -> bytes:
-    """Return the 16 bytes that stand for an event id: a UUID's own, a digest of other text."""
-    if not event_id:
-        return bytes(limits.EVENT_ID_BYTES)
-    plain = event_id.replace("-", "")
-    if _UUID_HEX.fullmatch(plain):
-        return bytes.fromhex(plain)
-    return hashlib.blake2b(
-        event_id.encode(errors="replace"), digest_size=limits.EVENT_ID_BYTES
-    ).digest()
-
-
 def _row_tokens(events: Sequence[Any]) -> tuple[dict[int, Int64Array], BoolArray]:
     tokens: dict[int, Int64Array] = {}
     twice = np.zeros(len(events), np.bool_)
@@ -309,10 +341,6 @@ def _row_tokens(events: Sequence[Any]) -> tuple[dict[int, Int64Array], BoolArray
         if len(event.tokens) > 1:
             twice[place] = len({item.token_class for item in event.tokens}) < len(event.tokens)
     return tokens, twice
-
-
-def _is_id(event_id: str) -> bool:
-    return len(event_id) <= limits.EVENT_ID_CHARS_MAX and (not event_id or event_id.isprintable())
 
 
 def _extra(columns: dict[str, Int64Array]) -> dict[str, Int64Array]:

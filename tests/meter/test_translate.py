@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from meter import segment
 from meter.domain.event import EventBatch, Origin
+from meter.wire.event_ids import id_bytes
 from meter.wire.packed import UnreadableColumn, read_columns, unread_message_class
-from meter.wire.translate import Translator, id_bytes, to_event
+from meter.wire.translate import Translator, to_event
 from tests.meter.plain_events import BEGIN_MS
 from tests.wire.session import event, to_columns, to_planes
 from tokenworks.meter.v1 import usage_pb2
