@@ -18,11 +18,6 @@ TEMPLATE = "migrated"
 PASSWORD = "only-for-tests"
 # The first version whose FILE_COPY leaves the copying to the kernel.
 _CLONES_SINCE = 180_000
-# Memory that is a folder, where a system has such: a database is six hundred files, and most tests
-# have one of their own.
-_IN_MEMORY = Path("/dev/shm")  # noqa: S108 - folders in it are made by mkdtemp
-# More than the clusters of all processes of the tests have together.
-_IN_MEMORY_BYTES_MIN = 4 << 30
 
 
 class Cluster:
@@ -71,7 +66,7 @@ class Cluster:
 @contextmanager
 def running_cluster(*, bin_directory: Path | None) -> Iterator[Cluster]:
     """A cluster that forgets safety for speed, in a folder that vanishes with it."""
-    folder = Path(tempfile.mkdtemp(prefix="tokenworks-test-", dir=_find_memory()))
+    folder = Path(tempfile.mkdtemp(prefix="tokenworks-test-"))
     postgres = Postgres(
         folder / "cluster" / "postgres", programs=find_programs(bin_directory), durable=False
     )
@@ -81,9 +76,3 @@ def running_cluster(*, bin_directory: Path | None) -> Iterator[Cluster]:
     finally:
         postgres.stop()
         shutil.rmtree(folder)
-
-
-def _find_memory() -> Path | None:
-    """Where a cluster is fastest; None where there is no such place, or not enough room."""
-    has_room = _IN_MEMORY.is_dir() and shutil.disk_usage(_IN_MEMORY).free >= _IN_MEMORY_BYTES_MIN
-    return _IN_MEMORY if has_room else None
