@@ -2,6 +2,8 @@
 
 import io
 from collections.abc import Mapping
+from functools import cache
+from typing import Any
 
 import pytest
 from rich.cells import cell_len
@@ -60,30 +62,36 @@ def _cells(frame: Frame, name: str, *, columns: int = 80) -> list[str]:
     return row
 
 
-FRAMES = {
-    "plain": _frame(),
-    "sandbox": _frame(further=("tokenworks_sandbox 1.0",)),
-    "silent": _frame(silence=SILENT),
-    "other money": _frame(
-        further=(OTHER_MONEY % ("high", "EUR", 0.25), OTHER_MONEY % ("premium", "JPY", 9e9))
-    ),
-    "invalid": _frame(invalid=("b200",)),
-    "unpriced": _frame(further=('tokenworks_unpriced_tokens_total{tier="free"} 900',)),
-    "sources": _frame(further=(*(HEARD % (name, 1) for name in SOURCES), DRIFT % ("a", "m", -9))),
-    "measuring": _frame(count=1),
-    "no power": _frame(flows={("high", ""): (10, 20, 0.0, 0.0)}, invalid=("",)),
-    "many": _frame(flows={(f"tier-{n:03}", f"pool-{n:03}"): (n, n, n, n) for n in range(90)}),
-    "long names": _frame(flows={("t" * 300, "p" * 300): (4, 5, 6.0, 7.0)}),
-    "huge": _frame(flows={("high", "a"): (10**15, 10**15, 1e15, 1e15)}),
-    "tiny": _frame(flows={("high", "a"): (1, 1, 0.001, 1e-12)}),
+FRAMES: Mapping[str, Mapping[str, Any]] = {
+    "plain": {},
+    "sandbox": {"further": ("tokenworks_sandbox 1.0",)},
+    "silent": {"silence": SILENT},
+    "other money": {
+        "further": (OTHER_MONEY % ("high", "EUR", 0.25), OTHER_MONEY % ("premium", "JPY", 9e9))
+    },
+    "invalid": {"invalid": ("b200",)},
+    "unpriced": {"further": ('tokenworks_unpriced_tokens_total{tier="free"} 900',)},
+    "sources": {"further": (*(HEARD % (name, 1) for name in SOURCES), DRIFT % ("a", "m", -9))},
+    "measuring": {"count": 1},
+    "no power": {"flows": {("high", ""): (10, 20, 0.0, 0.0)}, "invalid": ("",)},
+    "many": {"flows": {(f"tier-{n:03}", f"pool-{n:03}"): (n, n, n, n) for n in range(90)}},
+    "long names": {"flows": {("t" * 300, "p" * 300): (4, 5, 6.0, 7.0)}},
+    "huge": {"flows": {("high", "a"): (10**15, 10**15, 1e15, 1e15)}},
+    "tiny": {"flows": {("high", "a"): (1, 1, 0.001, 1e-12)}},
 }
+
+
+@cache
+def frame(name: str) -> Frame:
+    """Return one of the frames; to make all takes seconds."""
+    return _frame(**FRAMES[name])
 
 
 @pytest.mark.parametrize("columns", [72, 80, 90, 100, 110, 140, 220])
 @pytest.mark.parametrize("name", FRAMES)
 def test_screen__fits(name: str, columns: int) -> None:
     """No line is wider and no screen is higher than the terminal, whatever there is to show."""
-    shown = _lines(FRAMES[name], columns=columns)
+    shown = _lines(frame(name), columns=columns)
     assert max(map(cell_len, shown)) <= columns
     assert len(shown) <= 24
 
@@ -92,7 +100,7 @@ def test_screen__fits(name: str, columns: int) -> None:
 @pytest.mark.parametrize("name", FRAMES)
 def test_screen__is_no_higher(name: str, lines: int) -> None:
     """In few lines there are fewer rows, and first of all fewer pools, but always a tier."""
-    shown = _lines(FRAMES[name], columns=100, lines=lines)
+    shown = _lines(frame(name), columns=100, lines=lines)
     assert len(shown) <= lines
     if name in {"plain", "silent", "sandbox", "invalid", "many"}:
         tiers = [line for line in shown if line.startswith((" medium", " tier-089"))]
@@ -103,8 +111,8 @@ def test_screen__is_no_higher(name: str, lines: int) -> None:
 def test_screen__no_number_is_cut(columns: int) -> None:
     """Every number of every tier and pool is there, whole, and so is every heading."""
     for name in ("plain", "sandbox", "invalid", "other money"):
-        assert not [line for line in _lines(FRAMES[name], columns=columns) if "…" in line]
-    words = " ".join(_lines(FRAMES["plain"], columns=columns)).split()
+        assert not [line for line in _lines(frame(name), columns=columns) if "…" in line]
+    words = " ".join(_lines(frame("plain"), columns=columns)).split()
     # Tokens/s, output tokens/s, watts, tokens/J, $/h and $/MWh of the tier medium.
     medium = {"28.3k", "7.30k", "2.80k", "2.61", "102", "36.4k", "72%"}
     # Of all: tokens/s, output, watts with what is idle, tokens/J, $/h and $/MWh.
@@ -114,7 +122,7 @@ def test_screen__no_number_is_cut(columns: int) -> None:
 
 def test_screen__columns_stand_below_each_other() -> None:
     """The numbers of pools end where those of tiers do."""
-    shown = _lines(FRAMES["plain"])
+    shown = _lines(frame("plain"))
     heads = [line for line in shown if "tok/J" in line]
     assert len(heads) == 2
     for title in ("tok/s", "out/s", "watts", "tok/J", "$/h", "$/MWh"):
@@ -123,14 +131,14 @@ def test_screen__columns_stand_below_each_other() -> None:
 
 def test_screen__busiest_first() -> None:
     """Tiers stand in the order of their tokens, pools in that of their names."""
-    names = [line.split()[0] for line in _lines(FRAMES["plain"]) if line.strip()]
+    names = [line.split()[0] for line in _lines(frame("plain")) if line.strip()]
     order = ("medium", "free", "high", "premium", "b200", "rubin")
     assert [name for name in names if name in order] == list(order)
 
 
 def test_screen__more_than_there_are_lines_for() -> None:
     """What there is no room for is counted, and both tables keep a part of the screen."""
-    shown = _lines(FRAMES["many"])
+    shown = _lines(frame("many"))
     assert [line.split()[1] for line in shown if line.split()[1:] == ["more"]] == ["more", "more"]
     assert any("tier-089" in line for line in shown)
     assert any("pool-000" in line for line in shown)
@@ -138,7 +146,7 @@ def test_screen__more_than_there_are_lines_for() -> None:
 
 def test_screen__more_than_anybody_reads() -> None:
     """A table has at most fifty rows, and the number of those that it leaves out."""
-    shown = _lines(FRAMES["many"], lines=None)
+    shown = _lines(frame("many"), lines=None)
     assert sum("tier-" in line for line in shown) == sum("pool-" in line for line in shown) == 50
     assert [line.strip() for line in shown if line.endswith("more")] == ["40 more", "40 more"]
 
@@ -146,7 +154,7 @@ def test_screen__more_than_anybody_reads() -> None:
 @pytest.mark.parametrize("columns", [72, 80, 140])
 def test_screen__long_names(columns: int) -> None:
     """A name that is too long is cut, not the numbers beside it."""
-    shown = _lines(FRAMES["long names"], columns=columns)
+    shown = _lines(frame("long names"), columns=columns)
     rows = [line.split() for line in shown if line.lstrip().startswith(("ttt", "ppp"))]
     assert [row[0][-1] for row in rows] == ["…", "…"]
     assert [[cell for cell in row if "…" in cell] for row in rows] == [[row[0]] for row in rows]
@@ -154,7 +162,7 @@ def test_screen__long_names(columns: int) -> None:
 
 def test_screen__power_missing() -> None:
     """Without valid power there is a dash, and the power's state says why."""
-    assert _cells(FRAMES["invalid"], "b200")[1:] == [
+    assert _cells(frame("invalid"), "b200")[1:] == [
         "17.6k",
         "4.60k",
         "–",
@@ -165,9 +173,9 @@ def test_screen__power_missing() -> None:
         "●",
         "invalid",
     ]
-    assert _cells(FRAMES["invalid"], "free")[4:-1] == ["14%", "–", "–", "0", "–"]
-    assert "power valid in 1 of 2 pools" in "\n".join(_lines(FRAMES["invalid"]))
-    assert _cells(FRAMES["no power"], "(none)")[-2:] == ["●", "invalid"]
+    assert _cells(frame("invalid"), "free")[4:-1] == ["14%", "–", "–", "0", "–"]
+    assert "power valid in 1 of 2 pools" in "\n".join(_lines(frame("invalid")))
+    assert _cells(frame("no power"), "(none)")[-2:] == ["●", "invalid"]
     empty = _frame(flows={}, further=('tokenworks_tokens_total{tier="a",pool="p"} 5',))
     assert _cells(empty, "p")[-2:] == ["○", "none"]
     assert "no pool reports power" in "\n".join(_lines(empty))
@@ -193,43 +201,43 @@ def test_screen__power_not_yet() -> None:
 
 def test_screen__sandbox() -> None:
     """A driven clock is said loudly, and what its rates are of."""
-    assert any("SANDBOX" in line and "real seconds" in line for line in _lines(FRAMES["sandbox"]))
-    assert not any("SANDBOX" in line for line in _lines(FRAMES["plain"]))
+    assert any("SANDBOX" in line and "real seconds" in line for line in _lines(frame("sandbox")))
+    assert not any("SANDBOX" in line for line in _lines(frame("plain")))
 
 
 def test_screen__silence() -> None:
     """A server that is away is said with since when; the last rates stay."""
-    shown = _lines(FRAMES["silent"])
+    shown = _lines(frame("silent"))
     assert (
         " no answer from 127.0.0.1:7412 since 14:13:20Z, trying again: connection refused" in shown
     )
-    assert _cells(FRAMES["silent"], "medium") == _cells(FRAMES["plain"], "medium")
+    assert _cells(frame("silent"), "medium") == _cells(frame("plain"), "medium")
 
 
 def test_screen__other_currencies() -> None:
     """What is not in dollars stands beside them, by tier and in all, and is in no sum."""
-    shown = _lines(FRAMES["other money"])
+    shown = _lines(frame("other money"))
     assert " beside dollars: EUR 15.0/h, 2.01k/MWh · JPY 540G/h, 72.5T/MWh" in shown
-    assert [*_cells(FRAMES["other money"], "high")][-3:-1] == ["EUR", "15.0"]
+    assert [*_cells(frame("other money"), "high")][-3:-1] == ["EUR", "15.0"]
     (dollars,) = {line for line in shown if "$391/h" in line}
-    assert dollars in _lines(FRAMES["plain"])
-    wide = _lines(FRAMES["other money"], columns=140)
+    assert dollars in _lines(frame("plain"))
+    wide = _lines(frame("other money"), columns=140)
     assert any("other/MWh" in line for line in wide)
 
 
 def test_screen__quality() -> None:
     """How far it can be trusted stands at the end."""
     fine = "power valid in 2 of 2 pools · counting 0 s behind · 0 held in quarantine"
-    assert fine in "\n".join(_lines(FRAMES["plain"]))
+    assert fine in "\n".join(_lines(frame("plain")))
     late = ("tokenworks_quarantine_held 1200", "tokenworks_counting_behind_seconds 4200")
     shown = "\n".join(_lines(_frame(further=late), columns=100))
     assert "counting 4,200 s behind · 1,200 held in quarantine" in shown
-    assert "15.0 tokens/s without a price" in "\n".join(_lines(FRAMES["unpriced"], columns=140))
+    assert "15.0 tokens/s without a price" in "\n".join(_lines(frame("unpriced"), columns=140))
 
 
 def test_screen__engines_and_sources() -> None:
     """The drift that is furthest from 0, and when each source was heard, stand below it."""
-    now = FRAMES["plain"].time_ms // 1000
+    now = frame("plain").time_ms // 1000
     further = (
         DRIFT % ("h100", "m", 900),
         DRIFT % ("h200", "", -20_400),
@@ -239,7 +247,7 @@ def test_screen__engines_and_sources() -> None:
     shown = _lines(_frame(further=further), columns=140)
     said = "engines -2.04 % yesterday, output of all in h200 · span heard 1,234 s ago"
     assert f"{said} · envoy heard 3 s ago" in "\n".join(shown)
-    assert "engines" not in "\n".join(_lines(FRAMES["plain"]))
+    assert "engines" not in "\n".join(_lines(frame("plain")))
     sandbox = _lines(_frame(further=(*further[2:], "tokenworks_sandbox 1")), columns=140)
     assert "heard" not in "\n".join(sandbox)
 
