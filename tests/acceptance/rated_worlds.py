@@ -2,8 +2,10 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
 from fractions import Fraction
-from typing import Any
+from multiprocessing import get_context
+from typing import Any, Final
 
 from billing.book_file import read_book
 from billing.books import PriceBooks
@@ -21,6 +23,7 @@ from billing.rating import rate
 from meter.domain.account import Account, AccountTree, ParentEdge
 from meter.domain.interval import interval_start_ms
 from meter.domain.tokens import BAND_EDGES, PROMPT_CLASSES, FinishClass, Mode, TokenClass
+from meter.toml_file import FileFaults
 from meter.usage import UsageFact
 from tests.acceptance.oracle_accounts import Tree, find_account
 from tests.acceptance.oracle_bills import (
@@ -31,11 +34,42 @@ from tests.acceptance.oracle_bills import (
     LineKey,
     Period,
     Unpriced,
+    bill,
     to_event,
 )
-from tests.acceptance.worlds import World
+from tests.acceptance.worlds import World, random_world, terms_of
 
 _MODES = {name: mode for mode, name in MODE_NAMES.items()}
+_PARTS: Final = 20
+
+
+def bill_worlds(seeds: range) -> list[str]:
+    """Return the seeds whose world product and oracle bill differently, and how."""
+    parts = [seeds[part::_PARTS] for part in range(_PARTS)]
+    # Spawned, not forked: gRPC, which other tests have used, does not like forks.
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as pool:
+        return [fault for faults in pool.map(_bill_each, parts) for fault in faults]
+
+
+def _bill_each(seeds: range) -> list[str]:
+    found = []
+    for seed in seeds:
+        world = random_world(seed)
+        bills = bill(map(to_event, world.events), terms=terms_of(world), month=world.month)
+        try:
+            terms = read_terms(world)
+        except FileFaults as refusal:
+            found.append(f"seed {seed}: {refusal}")
+            continue
+        by_event = bill_by_product(world, facts_by_event(world), terms=terms)
+        by_interval = bill_by_product(world, facts_by_interval(world), terms=terms)
+        faults = [*differences(bills, by_interval)]
+        if by_event != by_interval:
+            faults.append("by event it is not what it is by interval")
+        if not all(map(is_exact, by_interval.values())):
+            faults.append("its own sums do not close")
+        found += [f"seed {seed}: {fault}" for fault in faults]
+    return found
 
 
 def read_terms(world: World) -> Terms:

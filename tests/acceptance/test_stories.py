@@ -41,7 +41,7 @@ def lived(seeds: Iterable[int]) -> tuple[list[str], Counter[str]]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1_200)
-@pytest.mark.parametrize("stories", [60, pytest.param(400, marks=pytest.mark.stacks)])
+@pytest.mark.parametrize("stories", [60, pytest.param(200, marks=pytest.mark.stacks)])
 def test_story__documents_are_those_of_the_oracle(stories: int) -> None:
     """Whatever comes late, is taken back, credited, voided or agreed on later: each document is."""
     parts = [range(part, stories, PARTS) for part in range(PARTS)]
@@ -58,7 +58,8 @@ def test_story__documents_are_those_of_the_oracle(stories: int) -> None:
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "seeds",
-    [range(2), *(pytest.param(range(it, it + 6), marks=pytest.mark.stacks) for it in (2, 8, 14))],
+    # Those in between are proved from the journal, too.
+    [range(2), pytest.param(range(14, 20), marks=pytest.mark.stacks)],
 )
 def test_story__lived_on_postgres_as_by_the_oracle(cluster: Cluster, seeds: range) -> None:
     """The stores keep what the rules need: closes, voids and credits are those of the oracle."""

@@ -11,7 +11,7 @@ from tests.acceptance.worlds import World, random_world, terms_of
 from tests.billing.town import Town, TownEvent, town_on
 from tests.postgres import Cluster
 
-WORLDS = 200
+WORLDS = 120
 PARTS = 40
 _DAY_MS = 86_400_000
 
