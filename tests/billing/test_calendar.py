@@ -346,7 +346,7 @@ def test_lay_out__every_instant_in_one_period(
 
 @pytest.mark.stacks
 @given(_histories())
-@settings(max_examples=5_000, deadline=None)
+@settings(max_examples=1_500, deadline=None)
 def test_lay_out__every_instant_in_one_period_far(
     history: list[Step],
 ) -> None:

@@ -66,7 +66,7 @@ def test_spool__disk_fails_at_every_change(code: int, length: int, step: int) ->
 def test_spool__thousands_of_random_lives(seed: int) -> None:
     """Two starts one after the other, each with faults of its own, keep the promise."""
     random = Random(seed)
-    for _ in range(2_000):
+    for _ in range(1_000):
         rate = random.choice((0.0, 0.02, 0.2))
         ending = random.choice(ENDINGS)
         failing = frozenset(n for n in range(600) if random.random() < rate)
