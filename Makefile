@@ -14,8 +14,8 @@ LITELLM_INSTALLED := $(LITELLM)/installed
 # More words for pytest: make test ARGS="-k accounts"
 ARGS ?=
 # Processes that share the tests, a file's tests in one; 0 for none beside pytest, as a debugger
-# needs it.
-JOBS ?= 2
+# needs it. One more than two cores: a third of the time a test waits for a server.
+JOBS ?= 3
 SHARED := -n $(JOBS) --dist loadfile
 
 # Empty, whatever it was: modules are compiled once, not by each of the hundreds of processes that

@@ -65,6 +65,7 @@ def test_export__by_a_time(empty_shell: Shell) -> None:
 
 @pytest.mark.stacks
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_export__of_more_rows_than_an_answer_has(running_meter: RunningMeter, shell: Shell) -> None:
     """All rows are there, each once, when one answer cannot hold a day, and not an interval."""
     shell.run("accounts", "create", "wide", "--id", "wide")
