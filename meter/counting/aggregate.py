@@ -1,7 +1,7 @@
 """Adds events up per dimension, interval, band and way of ending; pure, exact, in integers."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, TypeVar
 
 import numpy as np
@@ -119,8 +119,19 @@ def aggregate(segments: Sequence[Gathered]) -> UsageDelta:
 
 def merge(deltas: Sequence[UsageDelta]) -> UsageDelta:
     """Return the sum of deltas, at least one; each key comes once."""
-    if len(deltas) == 1:
-        return deltas[0]
+    return deltas[0] if len(deltas) == 1 else _merged(deltas)
+
+
+def regroup(
+    delta: UsageDelta, *, dimension_id: Int64Array, band: Int64Array, finish_class: Int64Array
+) -> UsageDelta:
+    """Return the same sums under other keys, one for each row: rows of one key are added up."""
+    return _merged(
+        [replace(delta, dimension_id=dimension_id, band=band, finish_class=finish_class)]
+    )
+
+
+def _merged(deltas: Sequence[UsageDelta]) -> UsageDelta:
     interval = _joined(deltas, lambda it: it.interval_start_ms) // INTERVAL_MS
     band = _joined(deltas, lambda it: it.band)
     finish = _joined(deltas, lambda it: it.finish_class) - 1

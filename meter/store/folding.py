@@ -114,11 +114,11 @@ def fold_late(
     absent = {it.name.lower() for it in set(TokenClass).difference(classes)}
     added = ", ".join("0" if name in absent else f"sum({of_usage(name, 'i')})" for name in TOTALLED)
     statement = text(
-        f"{_INTO} SELECT d.account_id, l.cell_start, d.sku_id, i.band, {added},"  # noqa: S608  own names
+        f"{_INTO} SELECT i.account_id, l.cell_start, i.sku_id, i.band, {added},"  # noqa: S608  own names
         " (SELECT coalesce(max(cut_id), 0) + 1 FROM cuts)"
         " FROM unnest(CAST(:starts AS timestamptz[]), CAST(:cells AS timestamptz[]))"
         " AS l (interval_start, cell_start)"
-        " JOIN incoming_usage i USING (interval_start) JOIN dimensions d USING (dimension_id)"
+        " JOIN incoming_usage i USING (interval_start)"
         f" GROUP BY 1, 2, 3, 4 ORDER BY 1, 2, 3, 4 {_MERGE}"
     )
     values = {

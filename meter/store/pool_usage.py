@@ -1,51 +1,70 @@
 """Usage by pool and account, added beside usage itself: what energy is shared out by."""
 
-from collections.abc import Collection
+from typing import Final
 
+import numpy as np
 from sqlalchemy import Connection, text
 
-from meter.domain.tokens import CACHED_CLASSES, OUTPUT_CLASSES, PROMPT_CLASSES, TokenClass
-
-# Those rows alone whose events name a pool. Their intervals are marked in the order of the key, and
-# after all of the rows: whoever attributes locks the intervals first, and then reads the rows. It
-# is one statement, for an account and a sku each have a row, and nobody here needs to see them.
-_ADD: str = """
-WITH added AS (
-    INSERT INTO pool_usage AS u
-        (pool, interval_start, account_id, sku_id, input_tokens, cached_tokens, output_tokens,
-         total_tokens, request_count)
-    SELECT d.pool, i.interval_start, d.account_id, d.sku_id, sum({input}), sum({cached}),
-           sum({output}), sum({total}), sum(i.request_count)
-    FROM incoming_usage i JOIN dimensions d ON d.dimension_id = i.dimension_id AND d.pool <> ''
-    GROUP BY 1, 2, 3, 4
-    ORDER BY 1, 2, 3, 4
-    ON CONFLICT (pool, interval_start, account_id, sku_id) DO UPDATE
-    SET input_tokens = u.input_tokens + EXCLUDED.input_tokens,
-        cached_tokens = u.cached_tokens + EXCLUDED.cached_tokens,
-        output_tokens = u.output_tokens + EXCLUDED.output_tokens,
-        total_tokens = u.total_tokens + EXCLUDED.total_tokens,
-        request_count = u.request_count + EXCLUDED.request_count
-    RETURNING pool, interval_start
+from meter.counting.aggregate import UsageDelta, regroup
+from meter.domain.event import Int64Array
+from meter.domain.tokens import (
+    CACHED_CLASSES,
+    OUTPUT_CLASSES,
+    PROMPT_CLASSES,
+    FinishClass,
+    TokenClass,
 )
+from meter.store.dimension_keys import DimensionKeys
+from meter.store.merging import Rows, merge_rows
+
+TABLE: Final = "pool_usage"
+_KEYS: Final = ("pool", "interval_start", "account_id", "sku_id")
+_SUMS: Final = ("input_tokens", "cached_tokens", "output_tokens", "total_tokens", "request_count")
+# In the order of the key, and after all of the rows: whoever attributes locks the intervals first,
+# and then reads the rows.
+_MARK: Final = text(
+    """
 INSERT INTO pool_intervals AS i (pool, interval_start)
-SELECT DISTINCT pool, interval_start FROM added ORDER BY 1, 2
+SELECT DISTINCT pool, interval_start FROM incoming_pool_usage ORDER BY 1, 2
 ON CONFLICT (pool, interval_start) DO UPDATE SET version = i.version + 1
 """
+)
 
 
-def add_pool_usage(connection: Connection, *, classes: Collection[TokenClass]) -> None:
-    """Add what lies in `incoming_usage`, which has a column for each of these token classes.
-
-    The pools' intervals are marked as changed, and so attributed anew.
-    """
-    values = {
-        "input": _sum((PROMPT_CLASSES - CACHED_CLASSES).intersection(classes)),
-        "cached": _sum(CACHED_CLASSES.intersection(classes)),
-        "output": _sum(OUTPUT_CLASSES.intersection(classes)),
-        "total": _sum(classes),
+def pool_rows(delta: UsageDelta, *, keys: DimensionKeys) -> Rows:
+    """Return what a delta adds to `pool_usage`: of those events alone that name a pool."""
+    count = len(delta)
+    whole = regroup(
+        delta,
+        dimension_id=delta.dimension_id,
+        band=np.zeros(count, np.int64),
+        finish_class=np.full(count, FinishClass.DELIVERED.value),
+    )
+    pool = keys.pool(whole.dimension_id)
+    account_id, sku_id = keys.account_and_sku(keys.pair_of(whole.dimension_id))
+    rows = {
+        "pool": pool,
+        "interval_start": whole.interval_start_ms.astype("datetime64[ms]"),
+        "account_id": account_id,
+        "sku_id": sku_id,
+        "input_tokens": _total(whole, PROMPT_CLASSES - CACHED_CLASSES),
+        "cached_tokens": _total(whole, CACHED_CLASSES),
+        "output_tokens": _total(whole, OUTPUT_CLASSES),
+        "total_tokens": _total(whole, frozenset(TokenClass)),
+        "request_count": whole.request_count,
     }
-    connection.execute(text(_ADD.format(**values)))
+    named = np.flatnonzero(pool)
+    return {name: values[named] for name, values in rows.items()}
 
 
-def _sum(classes: Collection[TokenClass]) -> str:
-    return " + ".join(f"i.{it.name.lower()}" for it in sorted(classes)) or "0"
+def merge_pool_usage(connection: Connection, rows: Rows) -> None:
+    """Add rows that were sent; the pools' intervals are marked as changed, and attributed anew."""
+    merge_rows(connection, rows, table=TABLE, keys=_KEYS, sums=_SUMS)
+    connection.execute(_MARK)
+
+
+def _total(delta: UsageDelta, classes: frozenset[TokenClass]) -> Int64Array:
+    total = np.zeros(len(delta), np.int64)
+    for token_class in classes.intersection(delta.tokens):
+        total += delta.tokens[token_class]
+    return total

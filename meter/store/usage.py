@@ -10,11 +10,10 @@ import numpy as np
 from sqlalchemy import Connection, Engine, func, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
-from meter.counting.aggregate import UsageDelta
+from meter.counting.aggregate import UsageDelta, regroup
 from meter.counting.fresh import Fresh, Run, Written
 from meter.counting.reports import News, ReportMemory
 from meter.domain.errors import Reason, StoreRefusal
-from meter.domain.event import Int64Array
 from meter.domain.limits import COUNTING_IDLE_SECONDS_MAX
 from meter.domain.times import to_ms
 from meter.domain.tokens import TokenClass
@@ -27,20 +26,25 @@ from meter.runtime.engine import (
 )
 from meter.segment import Gathered
 from meter.store.cuts import CutStore
+from meter.store.dimension_keys import DimensionKeys
 from meter.store.folding import fold_late
 from meter.store.installation import installation_time
-from meter.store.pool_usage import add_pool_usage
+from meter.store.merging import Rows, merge_rows, send_rows, wait_to_merge
+from meter.store.pool_usage import TABLE as POOL_USAGE
+from meter.store.pool_usage import merge_pool_usage, pool_rows
 from meter.store.reporters import note_reports, select_accounts_of, select_reports
-from meter.store.tables import counting, cut_positions, journal, shards
+from meter.store.tables import counting, cut_positions, cuts, journal, shards
 from meter.store.usage_query import read_usage
 from meter.usage import UsageQuery, UsageRow
 
-_CLASS_NAMES: Final = [token_class.name.lower() for token_class in TokenClass]
-_SUMS: Final = [*_CLASS_NAMES, "request_count", "delivered_output_count", "estimated_count"]
-_COPY_HEAD: Final = b"PGCOPY\n\xff\r\n\x00" + bytes(8)
-_COPY_END: Final = b"\xff\xff"
-# Postgres counts microseconds from the year 2000.
-_POSTGRES_EPOCH_US: Final = 946_684_800_000_000
+_KEYS: Final = ("account_id", "interval_start", "sku_id", "band", "finish_class", "cut_id")
+_SUMS: Final = (
+    *(it.name.lower() for it in TokenClass),
+    "request_count",
+    "delivered_output_count",
+    "estimated_count",
+)
+_OPEN_CUT: Final = select(func.coalesce(func.max(cuts.c.cut_id), 0) + 1)
 # Segments that one look reads: bounds the rows held at a time, whatever their size.
 _SEGMENTS_MAX: Final = 2_000
 
@@ -79,6 +83,7 @@ class UsageStore:
         self._fresh = fresh or Fresh()
         self._cuts = CutStore(engine)
         self._memory = ReportMemory()
+        self._keys = DimensionKeys()
         self._settled_count = 0
 
     def ensure_watermark(self, shard: int) -> None:
@@ -112,6 +117,7 @@ class UsageStore:
             count = connection_count(self._engine)
             if count != self._settled_count:
                 # What was written through connections that are gone may be gone with them.
+                self._keys.forget()
                 self._memory.forget()
                 self._fresh.forget()
             connection.execute(_PATIENCE)
@@ -119,6 +125,7 @@ class UsageStore:
                 connection,
                 shard=self._own_shard() if shard is None else shard,
                 memory=self._memory,
+                keys=self._keys,
                 fresh=self._fresh if shard is None else None,
             )
             yield step
@@ -178,6 +185,7 @@ class CountingStep:
         *,
         shard: int,
         memory: ReportMemory,
+        keys: DimensionKeys,
         fresh: Fresh | None,
     ) -> None:
         """Lock the shard's watermark; `memory` is of who is known to have reported for whom.
@@ -187,6 +195,7 @@ class CountingStep:
         self._connection = connection
         self._shard = shard
         self._memory = memory
+        self._keys = keys
         self._fresh = fresh
         self.news: list[News] = []
         self._last: tuple[int, datetime] | None = None
@@ -257,45 +266,38 @@ class CountingStep:
         self._position = last.position
 
     def add(self, delta: UsageDelta) -> None:
-        """Add to usage, under the cut that is open.
-
-        Rows go up by binary COPY and are merged in the order of their key: unsorted upserts of
-        several servers deadlock.
-        """
-        names = [name.name.lower() for name in delta.tokens]
-        sums = [*names, "request_count", "delivered_output_count", "estimated_count"]
-        run = self._connection.execute
-        run(text("DROP TABLE IF EXISTS pg_temp.incoming_usage"))
-        columns = ", ".join(f"{name} bigint" for name in sums)
-        run(
-            text(
-                "CREATE TEMPORARY TABLE incoming_usage (dimension_id bigint,"
-                f" interval_start timestamptz, band bigint, finish_class bigint, {columns})"
-                " ON COMMIT DROP"
-            )
-        )
-        with (
-            driver_connection(self._connection).cursor() as cursor,
-            cursor.copy("COPY incoming_usage FROM STDIN (FORMAT binary)") as copy,
-        ):
-            copy.write(_copy_rows(delta))
-        self._check_dimensions()
-        keys = "account_id, interval_start, sku_id, band, finish_class, cut_id"
-        added = ", ".join(f"sum({name})" if name in sums else "0" for name in _SUMS)
-        merged = ", ".join(f"{name} = u.{name} + EXCLUDED.{name}" for name in sums)
-        run(
-            text(
-                f"INSERT INTO usage AS u ({keys}, {', '.join(_SUMS)})"  # noqa: S608  own names
-                " SELECT d.account_id, i.interval_start, d.sku_id, i.band, i.finish_class,"
-                f" (SELECT coalesce(max(cut_id), 0) + 1 FROM cuts), {added}"
-                " FROM incoming_usage i JOIN dimensions d USING (dimension_id)"
-                " GROUP BY 1, 2, 3, 4, 5 ORDER BY 1, 2, 3, 4, 5"
-                f" ON CONFLICT ({keys}) DO UPDATE SET {merged}"
-            )
-        )
-        add_pool_usage(self._connection, classes=delta.tokens)
+        """Add to usage, under the cut that is open: our watermark's lock holds the next one off."""
+        self._keys.learn(self._connection, delta.dimension_id)
+        usage = self._usage_rows(delta)
+        pools = pool_rows(delta, keys=self._keys)
+        send_rows(self._connection, usage, table="usage")
+        if len(pools["pool"]):
+            send_rows(self._connection, pools, table=POOL_USAGE)
+        wait_to_merge(self._connection)
+        merge_rows(self._connection, usage, table="usage", keys=_KEYS, sums=_SUMS)
+        if len(pools["pool"]):
+            merge_pool_usage(self._connection, pools)
         self._starts_ms = np.unique(delta.interval_start_ms).tolist()
         self._classes = tuple(delta.tokens)
+
+    def _usage_rows(self, delta: UsageDelta) -> Rows:
+        """Return the rows of usage that a delta comes to: pools are not in their key."""
+        pair = self._keys.pair_of(delta.dimension_id)
+        whole = regroup(delta, dimension_id=pair, band=delta.band, finish_class=delta.finish_class)
+        account_id, sku_id = self._keys.account_and_sku(whole.dimension_id)
+        cut_id = self._connection.execute(_OPEN_CUT).scalar_one()
+        return {
+            "account_id": account_id,
+            "interval_start": whole.interval_start_ms.astype("datetime64[ms]"),
+            "sku_id": sku_id,
+            "band": whole.band,
+            "finish_class": whole.finish_class,
+            "cut_id": np.full(len(whole), cut_id),
+            **{it.name.lower(): counts for it, counts in whole.tokens.items()},
+            "request_count": whole.request_count,
+            "delivered_output_count": whole.delivered_output_count,
+            "estimated_count": whole.estimated_count,
+        }
 
     def note_reports(self, segments: Sequence[Gathered]) -> None:
         """Note for which accounts producers have reported, where that is new."""
@@ -304,19 +306,6 @@ class CountingStep:
             accounts_of=partial(select_accounts_of, self._connection),
             reports_of=partial(select_reports, self._connection),
         )
-
-    def _check_dimensions(self) -> None:
-        """Refuse to count events whose dimensions are gone: they would vanish in the join."""
-        unknown = self._connection.execute(
-            text(
-                "SELECT min(dimension_id) FROM incoming_usage"
-                " LEFT JOIN dimensions USING (dimension_id) WHERE account_id IS NULL"
-            )
-        ).scalar()
-        if unknown is not None:
-            raise StoreRefusal(
-                Reason.INTERNAL, f"The journal names dimension {unknown}, which does not exist."
-            )
 
     def advance(self) -> None:
         """Move the watermark over what was read, and fold what of it is late: last of all."""
@@ -346,27 +335,6 @@ def _begin_watermark(connection: Connection, shard: int) -> None:
         )
         .on_conflict_do_nothing()
     )
-
-
-def _copy_rows(delta: UsageDelta) -> bytes:
-    start_us = delta.interval_start_ms * 1000 - _POSTGRES_EPOCH_US
-    columns: list[Int64Array] = [
-        delta.dimension_id,
-        start_us,
-        delta.band,
-        delta.finish_class,
-        *delta.tokens.values(),
-        delta.request_count,
-        delta.delivered_output_count,
-        delta.estimated_count,
-    ]
-    cell = [("size", ">i4"), ("value", ">i8")]
-    rows = np.zeros(len(delta), [("fields", ">i2"), ("cells", cell, (len(columns),))])
-    rows["fields"] = len(columns)
-    rows["cells"]["size"] = 8
-    for place, values in enumerate(columns):
-        rows["cells"]["value"][:, place] = values
-    return _COPY_HEAD + rows.tobytes() + _COPY_END
 
 
 def select_counted_until_ms(connection: Connection) -> int:

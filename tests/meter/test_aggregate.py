@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meter import segment
-from meter.counting.aggregate import UsageDelta, aggregate, merge
+from meter.counting.aggregate import UsageDelta, aggregate, merge, regroup
 from meter.domain.event import Origin
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.tokens import BAND_EDGES
@@ -108,6 +108,25 @@ def test_aggregate__split_and_order_do_not_matter(
     merged = merge(deltas)
     assert without_zeros(to_sums(merged)) == whole
     assert len(merged) == len(add_slowly(events)), "each key comes once"
+
+
+@given(events=EVENTS)
+def test_regroup__is_as_if_events_had_the_other_keys(events: list[PlainEvent]) -> None:
+    """What falls under one key is added up, and its intervals stay apart."""
+    delta = aggregate([to_segment(events)])
+    dimension_id = delta.dimension_id % 2
+    whole = regroup(
+        delta,
+        dimension_id=dimension_id,
+        band=delta.band * 0,
+        finish_class=delta.finish_class * 0 + 1,
+    )
+    expected: Sums = defaultdict(lambda: defaultdict(int))
+    for (dimension, start, _, _), sums in to_sums(delta).items():
+        for name, count in sums.items():
+            expected[dimension % 2, start, 0, 1][name] += count
+    assert without_zeros(to_sums(whole)) == without_zeros(expected)
+    assert len(whole) == len(expected), "each key comes once"
 
 
 @given(
