@@ -17,10 +17,13 @@ from meter.spans import find_tracer
 _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _RETRY_SECONDS = 1.0
-# Counting takes at most a quarter of the time, so that many small commits are added up together;
-# what is uncounted grows older by the pause, never by more than two seconds.
-_PAUSE_PER_WORK = 3.0
-_PAUSE_SECONDS_MAX = 2.0
+# Counting takes a fifth of the time, so that many small commits are added up together: rows of a
+# round cost Postgres the same however many events they sum.
+_PAUSE_PER_WORK = 4.0
+# What is committed once a round has read waits for its end, the pause, and the next round: for so
+# long, unless that leaves less to a pause than to a round, or than two seconds.
+_BEHIND_SECONDS = 4.0
+_PAUSE_SECONDS_MIN = 2.0
 # How often a pause looks for what was committed meanwhile and can be added up: at full rate there
 # is some then, and memory is free again.
 _LOOK_SECONDS = 0.05
@@ -226,7 +229,7 @@ class Follower:
             counted = {"tokenworks.events": round_.event_count}
             tracer.record("counting round", seconds=took, trace=None, attributes=counted)
         if round_.event_count and not round_.has_more:
-            self._rest(min(_PAUSE_PER_WORK * took, _PAUSE_SECONDS_MAX))
+            self._rest(pause_seconds(took))
         return round_.event_count > 0
 
     def _rest(self, seconds: float) -> None:
@@ -245,6 +248,12 @@ class Follower:
             return False
         self._looked_seconds = now_seconds
         return self.count_orphans() > 0
+
+
+def pause_seconds(took: float) -> float:
+    """Return for how long counting rests after a round that took so many seconds."""
+    least = min(took, _PAUSE_SECONDS_MIN)
+    return min(_PAUSE_PER_WORK * took, max(_BEHIND_SECONDS - 2 * took, least))
 
 
 def _read(transaction: CountingTransaction) -> Run | None:

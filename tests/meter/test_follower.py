@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 import pytest
 
 from meter.counting.aggregate import UsageDelta
-from meter.counting.follower import CountingTransaction, Follower
+from meter.counting.follower import CountingTransaction, Follower, pause_seconds
 from meter.counting.fresh import Run, add_up
 from meter.segment import Gathered
 from tests.meter.store.recording import segment_of
@@ -171,3 +171,12 @@ def test_follow__adds_up_while_it_rests() -> None:
     follower.start()
     assert store.added_up.wait(20)
     follower.stop()
+
+
+@pytest.mark.parametrize(
+    ("took", "pause"),
+    [(0.0, 0.0), (0.01, 0.04), (0.5, 2.0), (0.75, 2.5), (1.0, 2.0), (1.5, 1.5), (3.0, 2.0)],
+)
+def test_pause__keeps_what_is_not_counted_young(took: float, pause: float) -> None:
+    """Short rounds have four times their length, others what is left of four seconds."""
+    assert pause_seconds(took) == pause
