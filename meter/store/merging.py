@@ -64,8 +64,11 @@ def merge_rows(
     same += " AND u.interval_start = ANY(CAST(:starts AS timestamptz[]))"
     grown = ", ".join(f"{name} = u.{name} + i.{name}" for name in sums if name in rows)
     count = len(rows["interval_start"])
+    # The planner takes each table that was just made for ten pages, and would read an interval's
+    # rows to find one.
+    incoming = f"(SELECT * FROM incoming_{table} LIMIT {count}) i"  # noqa: S608  its own text
     merged_count = connection.execute(
-        text(f"UPDATE {table} u SET {grown} FROM incoming_{table} i WHERE {same}"),  # noqa: S608
+        text(f"UPDATE {table} u SET {grown} FROM {incoming} WHERE {same}"),  # noqa: S608
         values,
     ).rowcount
     if merged_count < count:
@@ -74,7 +77,7 @@ def merge_rows(
         merged_count += connection.execute(
             text(
                 f"INSERT INTO {table} ({key}, {columns}) SELECT {key}, {new}"  # noqa: S608
-                f" FROM incoming_{table} i"
+                f" FROM {incoming}"
                 f" WHERE NOT EXISTS (SELECT FROM {table} u WHERE {same}) ORDER BY {key}"
             ),
             values,

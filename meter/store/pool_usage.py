@@ -40,7 +40,7 @@ def pool_rows(delta: UsageDelta, *, keys: DimensionKeys) -> Rows:
         band=np.zeros(count, np.int64),
         finish_class=np.full(count, FinishClass.DELIVERED.value),
     )
-    pool = keys.pool(whole.dimension_id)
+    pool = keys.pool_of(whole.dimension_id)
     account_id, sku_id = keys.account_and_sku(keys.pair_of(whole.dimension_id))
     rows = {
         "pool": pool,
@@ -53,7 +53,7 @@ def pool_rows(delta: UsageDelta, *, keys: DimensionKeys) -> Rows:
         "total_tokens": _total(whole, frozenset(TokenClass)),
         "request_count": whole.request_count,
     }
-    named = np.flatnonzero(pool)
+    named = np.flatnonzero(pool != b"")
     return {name: values[named] for name, values in rows.items()}
 
 
