@@ -30,7 +30,7 @@ TABLES = {
     for name, table in vars(module).items()
     if isinstance(table, sqlalchemy.Table)
 }
-WRITERS = {"insert", "upsert", "update", "delete"}
+WRITERS = {"insert", "upsert", "update", "delete", "merge_rows"}
 READERS = {"select", "exists", "select_from", "join", "outerjoin", "returning"}
 WRITTEN_IN_SQL = re.compile(r"\b(?:INSERT INTO|COPY|UPDATE|DELETE FROM)\s+(\w+)", re.IGNORECASE)
 READ_IN_SQL = re.compile(r"(?<!DELETE )\b(?:FROM|JOIN)\s+(\w+)|^(\w+) \w JOIN", re.IGNORECASE)

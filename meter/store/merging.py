@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, Table, text
 
 from meter.domain.errors import Reason, StoreRefusal
 from meter.domain.times import to_time
@@ -31,7 +31,7 @@ _Column: TypeAlias = np.ndarray[tuple[int], np.dtype[Any]]
 Rows: TypeAlias = Mapping[str, _Column]
 
 
-def send_rows(connection: Connection, rows: Rows, *, table: str) -> None:
+def send_rows(table: Table, connection: Connection, rows: Rows) -> None:
     """Send rows up as `incoming_` and the table's name; it is gone when the transaction ends."""
     columns = ", ".join(f"{name} {_TYPES[it.dtype.kind]}" for name, it in rows.items())
     connection.execute(text(f"CREATE TEMPORARY TABLE incoming_{table} ({columns}) ON COMMIT DROP"))
@@ -48,15 +48,15 @@ def wait_to_merge(connection: Connection) -> None:
     connection.execute(_ALONE)
 
 
-def merge_rows(
-    connection: Connection, rows: Rows, *, table: str, keys: Sequence[str], sums: Sequence[str]
-) -> None:
+def merge_rows(table: Table, connection: Connection, rows: Rows) -> None:
     """Add the rows that `send_rows` has sent to a table; after `wait_to_merge`.
 
-    `keys` are the table's key, `interval_start` among them: each comes once. `sums` are all of its
-    other columns: those of the rows grow, the others are 0 where a row is put down.
+    They have all of its key, `interval_start` among it, and each key once. All its other columns
+    are sums: those of the rows grow, the others are 0 where a row is put down.
     Raises StoreRefusal when not all have found their row: somebody else has written meanwhile.
     """
+    keys = [column.name for column in table.columns if column.primary_key]
+    sums = [column.name for column in table.columns if not column.primary_key]
     starts = np.unique(rows["interval_start"]).astype("datetime64[ms]").astype(np.int64)
     values = {"starts": [to_time(it) for it in starts.tolist()]}
     same = " AND ".join(f"u.{key} = i.{key}" for key in keys)

@@ -15,11 +15,9 @@ from meter.domain.tokens import (
     TokenClass,
 )
 from meter.store.dimension_keys import DimensionKeys
+from meter.store.energy_tables import pool_usage
 from meter.store.merging import Rows, merge_rows
 
-TABLE: Final = "pool_usage"
-_KEYS: Final = ("pool", "interval_start", "account_id", "sku_id")
-_SUMS: Final = ("input_tokens", "cached_tokens", "output_tokens", "total_tokens", "request_count")
 # In the order of the key, and after all of the rows: whoever attributes locks the intervals first,
 # and then reads the rows.
 _MARK: Final = text(
@@ -59,7 +57,7 @@ def pool_rows(delta: UsageDelta, *, keys: DimensionKeys) -> Rows:
 
 def merge_pool_usage(connection: Connection, rows: Rows) -> None:
     """Add rows that were sent; the pools' intervals are marked as changed, and attributed anew."""
-    merge_rows(connection, rows, table=TABLE, keys=_KEYS, sums=_SUMS)
+    merge_rows(pool_usage, connection, rows)
     connection.execute(_MARK)
 
 

@@ -27,23 +27,16 @@ from meter.runtime.engine import (
 from meter.segment import Gathered
 from meter.store.cuts import CutStore
 from meter.store.dimension_keys import DimensionKeys
+from meter.store.energy_tables import pool_usage
 from meter.store.folding import fold_late
 from meter.store.installation import installation_time
 from meter.store.merging import Rows, merge_rows, send_rows, wait_to_merge
-from meter.store.pool_usage import TABLE as POOL_USAGE
 from meter.store.pool_usage import merge_pool_usage, pool_rows
 from meter.store.reporters import note_reports, select_accounts_of, select_reports
-from meter.store.tables import counting, cut_positions, cuts, journal, shards
+from meter.store.tables import counting, cut_positions, cuts, journal, shards, usage
 from meter.store.usage_query import read_usage
 from meter.usage import UsageQuery, UsageRow
 
-_KEYS: Final = ("account_id", "interval_start", "sku_id", "band", "finish_class", "cut_id")
-_SUMS: Final = (
-    *(it.name.lower() for it in TokenClass),
-    "request_count",
-    "delivered_output_count",
-    "estimated_count",
-)
 _OPEN_CUT: Final = select(func.coalesce(func.max(cuts.c.cut_id), 0) + 1)
 # Segments that one look reads: bounds the rows held at a time, whatever their size.
 _SEGMENTS_MAX: Final = 2_000
@@ -268,13 +261,13 @@ class CountingStep:
     def add(self, delta: UsageDelta) -> None:
         """Add to usage, under the cut that is open: our watermark's lock holds the next one off."""
         self._keys.learn(self._connection, delta.dimension_id)
-        usage = self._usage_rows(delta)
+        rows = self._usage_rows(delta)
         pools = pool_rows(delta, keys=self._keys)
-        send_rows(self._connection, usage, table="usage")
+        send_rows(usage, self._connection, rows)
         if len(pools["pool"]):
-            send_rows(self._connection, pools, table=POOL_USAGE)
+            send_rows(pool_usage, self._connection, pools)
         wait_to_merge(self._connection)
-        merge_rows(self._connection, usage, table="usage", keys=_KEYS, sums=_SUMS)
+        merge_rows(usage, self._connection, rows)
         if len(pools["pool"]):
             merge_pool_usage(self._connection, pools)
         self._starts_ms = np.unique(delta.interval_start_ms).tolist()

@@ -11,6 +11,7 @@ from meter.domain.errors import StoreRefusal
 from meter.domain.interval import INTERVAL_MS
 from meter.store.journal import JournalStore
 from meter.store.merging import send_rows
+from meter.store.tables import usage
 from meter.store.usage import UsageStore
 from tests.meter.plain_events import BEGIN_MS
 from tests.meter.store.pooled import serve
@@ -49,7 +50,7 @@ def test_send__texts_of_any_length(engine: Engine) -> None:
     }
     question = "SELECT * FROM incoming_usage ORDER BY number"
     with engine.begin() as connection:
-        send_rows(connection, rows, table="usage")
+        send_rows(usage, connection, rows)
         found = connection.execute(text(question)).all()
     assert [(row.name, row.number, row.other_name) for row in found] == [
         (names[number % len(names)], number, "h100" if number % 2 else "")
