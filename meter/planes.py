@@ -4,8 +4,8 @@ Number i is a base plus the i-th unsigned number of h half bytes, least signific
 h // 2 planes of a byte each and, where h is odd, one of half bytes, two in a byte.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
+from collections.abc import Iterator, Sequence
+from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import numpy as np
@@ -23,9 +23,6 @@ Packed: TypeAlias = bytes | memoryview
 _TYPES: Final = ("u1", "u1", "<u2", "<u4", "<u4", "<i8", "<i8", "<i8", "<i8")
 # Columns of fewer numbers are read together: what costs is each call of numpy, not what moves.
 TOGETHER_MAX: Final = 1_024
-# A binary fraction holds thirteen half bytes and the sums that make them to the last bit.
-_TOGETHER_HALF_BYTES_MAX: Final = 13
-_WEIGHTS_KEPT: Final = 1_024
 _HIGHEST: Final = [16**each - 1 for each in range(HALF_BYTES_MAX + 1)]
 
 
@@ -99,48 +96,59 @@ def from_columns(
     planes: Sequence[Packed], *, half_bytes: Sequence[int], bases: Sequence[int], count: int
 ) -> Sequence[Int64Array]:
     """Return the numbers of each column, `count` in each; raises ValueError as `from_planes`."""
-    if not 0 < count < TOGETHER_MAX or max(half_bytes) > _TOGETHER_HALF_BYTES_MAX:
+    if not 0 < count < TOGETHER_MAX:
         return [
             from_planes(data, half_bytes=each, base=base, count=count)
             for data, each, base in zip(planes, half_bytes, bases, strict=True)
         ]
-    whole_bytes: list[Packed] = []
-    halves: list[Packed] = []
-    half_size = (count + 1) // 2
     for data, each in zip(planes, half_bytes, strict=True):
-        end = each // 2 * count
-        if each < 0 or len(data) != end + each % 2 * half_size:
+        if not 0 <= each <= HALF_BYTES_MAX or len(data) != planes_size(count, each):
             raise ValueError(f"{len(data)} bytes for {count} numbers of {each} half bytes")
-        whole_bytes.append(data[:end])
-        halves.append(data[end:])
-    weights = _weights(tuple(half_bytes))
-    planes_count = weights.shape[1]
-    whole_count = planes_count - sum(each % 2 for each in half_bytes)
-    parts = np.empty((planes_count, count))
-    parts[:whole_count] = np.frombuffer(b"".join(whole_bytes), np.uint8).reshape(-1, count)
-    if whole_count < planes_count:
-        packed = np.frombuffer(b"".join(halves), np.uint8).reshape(-1, half_size)
-        parts[whole_count:, 0::2] = packed & 15
-        parts[whole_count:, 1::2] = packed[:, : count // 2] >> 4
-    values: npt.NDArray[np.int64] = (weights @ parts).astype(np.int64)
-    values += np.array(bases, np.int64)[:, np.newaxis]
-    return list(values)
+    values = from_runs(planes, half_bytes=half_bytes, bases=bases, counts=[count] * len(planes))
+    return list(values.reshape(len(planes), count))
 
 
-@lru_cache(_WEIGHTS_KEPT)
-def _weights(half_bytes: tuple[int, ...]) -> npt.NDArray[np.float64]:
-    """Return what each plane counts in each column: all planes of bytes first, then the halves."""
-    whole_count = sum(each // 2 for each in half_bytes)
-    weights = np.zeros((len(half_bytes), whole_count + sum(each % 2 for each in half_bytes)))
-    whole, half = 0, whole_count
-    for row, each in enumerate(half_bytes):
-        for plane in range(each // 2):
-            weights[row, whole] = 256.0**plane
-            whole += 1
-        if each % 2:
-            weights[row, half] = 256.0 ** (each // 2)
-            half += 1
-    return weights
+def from_runs(
+    planes: Sequence[Packed],
+    *,
+    half_bytes: Sequence[int],
+    bases: Sequence[int],
+    counts: Sequence[int],
+) -> Int64Array:
+    """Return the numbers of runs, one behind the other: `counts` in each, of a width of its own.
+
+    The data of each run has the size that it should have: nobody looks.
+    """
+    runs = list(zip(planes, half_bytes, counts, strict=True))
+    # In the order in which they are wanted: the lowest plane's come first.
+    halves = _halves_of(sorted((run for run in runs if run[1] % 2), key=itemgetter(1)))
+    values = np.repeat(np.array(bases, np.int64), counts)
+    nothing = bytes(max(counts))
+    for plane in range((max(half_bytes) + 1) // 2):
+        whole, place = 2 * plane + 1, plane + 1
+        joined = b"".join(
+            [
+                data[plane * n : place * n]
+                if each > whole
+                else next(halves)
+                if each == whole
+                else nothing[:n]
+                for data, each, n in runs
+            ]
+        )
+        part = np.frombuffer(joined, np.uint8)
+        values += part.astype(np.int64) << 8 * plane if plane else part
+    return values
+
+
+def _halves_of(runs: Sequence[tuple[Packed, int, int]]) -> Iterator[memoryview]:
+    """Yield the plane of half bytes of each run that has one, a byte for each number."""
+    packed = np.frombuffer(b"".join([data[each // 2 * n :] for data, each, n in runs]), np.uint8)
+    numbers = _halves(packed, 2 * len(packed)).data
+    place = 0
+    for _, _, count in runs:
+        yield numbers[place : place + count]
+        place += count + count % 2
 
 
 def _halves(packed: Uint8Array, count: int) -> Uint8Array:

@@ -9,7 +9,14 @@ import numpy as np
 from meter.domain import limits
 from meter.domain.account import AccountTree
 from meter.domain.credential import Credential, Role
-from meter.domain.event import BoolArray, Dimensions, DimensionTable, EventBatch, Uint8Array
+from meter.domain.event import (
+    BoolArray,
+    Dimensions,
+    DimensionTable,
+    EventBatch,
+    Int64Array,
+    Uint8Array,
+)
 from meter.domain.outcome import Outcome
 from meter.domain.tokens import OUTPUT_CLASSES, PROMPT_CLASSES, Finish, Mode, Quality, TokenClass
 
@@ -21,6 +28,10 @@ _BOUNDS: Final[Mapping[str, tuple[int, int, Outcome]]] = {
     "attempt": (0, limits.ATTEMPT_MAX, Outcome.FIELD_INVALID),
     "finish": (int(min(Finish)), int(max(Finish)), Outcome.FINISH_UNKNOWN),
     "quality": (int(min(Quality)), int(max(Quality)), Outcome.QUALITY_UNKNOWN),
+}
+_PLAIN: Final[Mapping[str, tuple[int, int]]] = {
+    **{name: bounds[:2] for name, bounds in _BOUNDS.items()},
+    **{str(int(number)): (0, limits.TOKEN_COUNT_MAX) for number in TokenClass},
 }
 _Mark: TypeAlias = Callable[[BoolArray, Outcome], None]
 # Looked up once: of an enum that costs as much as a call of numpy.
@@ -58,6 +69,16 @@ class Verdicts:
             self._judge_handles(np.unique(batch.dimension[unseen]), now_ms=now_ms)
             outcomes = self.outcome.take(batch.dimension)
         return outcomes
+
+    def are_fine(self, handles: Int64Array) -> BoolArray:
+        """Tell of which handles it is known that they are right at any time; below 0 is none."""
+        self._grow()
+        if not len(self.outcome):
+            return np.zeros(len(handles), np.bool_)
+        fine: BoolArray = (self.outcome.take(handles, mode="clip") == _FINE) & (handles >= 0)
+        if self.has_closed:
+            fine &= self.close_ms.take(handles, mode="clip") == _NEVER_MS
+        return fine
 
     def closed(self, batch: EventBatch) -> BoolArray | None:
         """Return of which events the account was closed by then; None: of none."""
@@ -120,6 +141,15 @@ def check(
         _check_sum(batch, mark, name="reported_output", classes=OUTPUT_CLASSES)
     found[found == _FINE] = _RECORDED
     return found
+
+
+def plain_bounds(name: str) -> tuple[int, int] | None:
+    """Return the lowest and the highest number of a column in which nothing is wrong.
+
+    It is named as in `EventBatch.extra` or, of tokens, by the class's number as text. None where
+    that alone does not tell; it may be wrong in a context.
+    """
+    return _PLAIN.get(name)
 
 
 def _check_numbers(batch: EventBatch, mark: _Mark) -> None:

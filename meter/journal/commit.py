@@ -36,9 +36,12 @@ class Release:
     key_id: str
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Submission:
     """A checked batch that waits for its commit.
+
+    Of one that has a `read` nothing but its origin and size is known yet: `read` fills in `batch`
+    and `set_aside`, or the `fault` that keeps it from being recorded, and is None from then on.
 
     `batch` holds the events to record, `set_aside` the others; `claims` is there when the events
     are counted by their ids, in the order of `batch`. `whole` is the payload to keep if the
@@ -57,6 +60,8 @@ class Submission:
     corrects: NewCorrection | None = None
     settles: Settlement | None = None
     size_bytes: int = 0
+    read: Callable[[], None] | None = None
+    fault: Exception | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -155,8 +160,11 @@ def commit_group(
 
     None means: another server holds the producer; put it off to the next group. Raises
     `Unavailable` when the fate of the group is not known, `StoreRefusal` for data that the
-    database refuses.
+    database refuses, and the `fault` of a submission that has one.
     """
+    for item in group:
+        if item.fault is not None:
+            raise item.fault
     known = store.ensure_dimensions([item.batch for item in group])
     with store.transaction() as transaction:
         results = _Group(store, transaction, now_ms=now_ms()).record(group)

@@ -147,6 +147,8 @@ class JournalWriter:
         events = 0
         while self._waiting and len(group) < GROUP_SUBMISSIONS_MAX:
             submission = self._waiting.peek()[0]
+            if submission.read is not None:
+                submission.read()
             rows = len(submission.set_aside)
             rows += 0 if submission.claims is None else len(submission.claims.keys)
             events += len(submission.batch) + _ROW_WEIGHT * rows

@@ -1,7 +1,7 @@
 """From messages to submissions: read, check, and keep apart what must not be counted."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ from meter.domain.event import (
     REPORTED,
     BoolArray,
     Claims,
+    DimensionTable,
     EventBatch,
     Origin,
     SetAside,
@@ -39,6 +40,7 @@ from meter.wire.reported import (
     report_submission,
     stream_originals,
 )
+from meter.wire.small_batches import SmallBatches, is_small
 from meter.wire.status import invalid, unreadable
 from meter.wire.translate import Translator, to_event
 from tokenworks.meter.v1 import usage_pb2
@@ -60,11 +62,45 @@ class Intake:
         self._verdicts: dict[str, tuple[object, int, Verdicts]] = {}
         self._message = unread_message_class("StreamUsageRequest")
         self.read_stream_message = self._message.FromString
+        self._nothing, _ = self._translator.from_rows([])
+        self._small = SmallBatches(self._translator, verdicts_of=self._verdicts_of)
 
     @property
     def met_count(self) -> int:
         """How many dimensions were new to this server so far, right or wrong ones."""
         return self._translator.met_count
+
+    def from_stream(
+        self,
+        message: Any,  # noqa: ANN401
+        credential: Credential,
+        origin: Origin,
+        *,
+        raw: bytes,
+        charge: Callable[[int], None],
+    ) -> Submission:
+        """Return a stream's batch as a submission, read at once or, if small, with others.
+
+        `charge` is told how many dimensions of it were new to this server, once it is read.
+        """
+
+        def read() -> Submission:
+            met_count = self.met_count
+            submission, _ = self.from_batch(message, credential, origin, raw=raw)
+            charge(self.met_count - met_count)
+            return submission
+
+        if not is_small(message, raw):
+            return read()
+        form = message.planes
+        submission = Submission(
+            origin=origin,
+            batch=self._nothing,
+            whole=raw,
+            size_bytes=len(raw) + BYTES_PER_EVENT * form.event_count,
+        )
+        self._small.add(submission, form, credential, read_alone=read)
+        return submission
 
     def from_batch(
         self,
@@ -297,25 +333,25 @@ class Intake:
         now_ms: int,
         any_age: bool,
     ) -> Uint8Array:
-        verdicts = self._verdicts_of(credential, batch, now_ms=now_ms)
+        verdicts = self._verdicts_of(credential, batch.table, now_ms)
         outcomes = check(batch, verdicts, now_ms=now_ms, any_age=any_age)
         if wrong is not None:
             # No outcome of a single event comes before this one.
             outcomes[wrong] = Outcome.FIELD_INVALID
         return outcomes
 
-    def _verdicts_of(self, credential: Credential, batch: EventBatch, *, now_ms: int) -> Verdicts:
+    def _verdicts_of(self, credential: Credential, table: DimensionTable, now_ms: int) -> Verdicts:
         snapshot = self._registry.snapshot
         # A dated move takes effect on an edge, without any change of the registry.
         interval_ms = interval_start_ms(now_ms)
         known = self._verdicts.get(credential.key_id)
         if known is not None:
             seen, since_ms, verdicts = known
-            if seen is snapshot and since_ms == interval_ms and verdicts.table is batch.table:
+            if seen is snapshot and since_ms == interval_ms and verdicts.table is table:
                 return verdicts
         if len(self._verdicts) >= _KEYS_REMEMBERED:
             self._verdicts.clear()
-        verdicts = Verdicts(batch.table, credential, snapshot.tree, self._tiers)
+        verdicts = Verdicts(table, credential, snapshot.tree, self._tiers)
         self._verdicts[credential.key_id] = (snapshot, interval_ms, verdicts)
         return verdicts
 

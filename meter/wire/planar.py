@@ -5,7 +5,7 @@ a pair of them is, is remembered in one array, so that most events cost a look i
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -72,6 +72,40 @@ class PairMemory:
             handles = self._handles.ravel().take(place)
         return handles.astype(np.int64)
 
+    def find_known(
+        self,
+        services: Sequence[int],
+        accounts: Sequence[int],
+        *,
+        service: Int64Array,
+        account: Int64Array,
+    ) -> Int64Array:
+        """Return each event's handle, below 0 where its pair is not known.
+
+        `services` and `accounts` are places of names, at least one each, from `find_places`;
+        `service` and `account` are places in these lists. What is beyond them says nothing.
+        """
+        self._make_room()
+        rows = np.array(services, np.int64) * self._handles.shape[1]
+        place = rows.take(service, mode="clip")
+        place += np.array(accounts, np.int64).take(account, mode="clip")
+        handles: Int64Array = self._handles.ravel().take(place).astype(np.int64)
+        return handles
+
+    def find_places(
+        self, services: Sequence[bytes], accounts: Sequence[bytes]
+    ) -> tuple[list[int], list[int]] | None:
+        """Return the places of services and accounts; None where one is not known, or none is."""
+        if not services or not accounts:
+            return None
+        try:
+            return (
+                list(map(self._services.__getitem__, services)),
+                list(map(self._accounts.__getitem__, accounts)),
+            )
+        except KeyError:
+            return None
+
     def _make_room(self) -> None:
         rows, columns = self._handles.shape
         if len(self._services) <= rows and len(self._accounts) <= columns:
@@ -88,11 +122,22 @@ class PairMemory:
         self._handles = larger
 
 
-def read_planes(message: Any) -> tuple[dict[str, Int64Array], dict[str, tuple[int, int]]]:  # noqa: ANN401
-    """Return the columns of a UsagePlanes, by name or, of tokens, by the class's number as text.
+class Sheet(NamedTuple):
+    """The columns of a UsagePlanes as they came: by name or, of tokens, the class's number as text.
 
-    With them come the spans in which all but the indexes lie. Indexes are not from the end; that
-    they are in the lists is not looked at. Raises UnusableBatch, before anything large is made.
+    The first three are the indexes of accounts and of services, and the offsets of the ends.
+    """
+
+    names: tuple[str, ...]
+    half_bytes: list[int]
+    bases: list[int]
+    planes: list[bytes]
+
+
+def read_sheet(message: Any) -> Sheet:  # noqa: ANN401
+    """Return the columns of a UsagePlanes, of which only the planes are not looked at.
+
+    Raises UnusableBatch, before anything large is made.
     """
     count = message.event_count
     if (
@@ -123,9 +168,20 @@ def read_planes(message: Any) -> tuple[dict[str, Int64Array], dict[str, tuple[in
         or len(message.event_ids) not in {0, count * limits.EVENT_ID_BYTES}
     ):
         raise UnusableBatch(Outcome.BATCH_MALFORMED)
-    planes = [form.planes for form in forms]
+    return Sheet(tuple(names), half_bytes, bases, [form.planes for form in forms])
+
+
+def read_planes(message: Any) -> tuple[dict[str, Int64Array], dict[str, tuple[int, int]]]:  # noqa: ANN401
+    """Return the columns of a UsagePlanes, by name as in its sheet.
+
+    With them come the spans in which all but the indexes lie. Indexes are not from the end; that
+    they are in the lists is not looked at. Raises UnusableBatch.
+    """
+    names, half_bytes, bases, planes = read_sheet(message)
     try:
-        columns = from_columns(planes, half_bytes=half_bytes, bases=bases, count=count)
+        columns = from_columns(
+            planes, half_bytes=half_bytes, bases=bases, count=message.event_count
+        )
     except ValueError as error:
         raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
     spans = map(span_of, half_bytes[2:], bases[2:])

@@ -229,9 +229,9 @@ class Stream:
             raw=raw,
         )
         await sender.news()
-        met_count = parts.intake.met_count
-        submission, _ = parts.intake.from_batch(message, credential, origin, raw=raw)
-        sender.met(parts.intake.met_count - met_count)
+        submission = parts.intake.from_stream(
+            message, credential, origin, raw=raw, charge=sender.met
+        )
         future = parts.writer.submit(submission)
         claims = submission.claims
         source = 0 if claims is None or claims.reports is None else claims.reports.source

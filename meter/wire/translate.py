@@ -41,7 +41,7 @@ class Translator:
         self._handles: dict[bytes, int] = {}
         # Of observations: their dimensions as they came.
         self._seen: dict[Dimensions, int] = {}
-        self._pairs = PairMemory()
+        self.pairs = PairMemory()
         self._forgotten_count = 0
 
     @property
@@ -58,14 +58,14 @@ class Translator:
         blobs = list(columns.dimensions)
         index = values.pop("dimensions_index")
         handles = self._handles_of(blobs)
-        base_ms = _milliseconds(columns.base_time)
+        base_ms = milliseconds(columns.base_time)
         return EventBatch(
             table=self._table,
             dimension=handles[index],
             end_ms=values.pop("end_offset_ms") + base_ms,
             tokens={int(name): v for name, v in values.items() if name not in DEFAULTS},
             extra=_extra({name: v for name, v in values.items() if name in DEFAULTS}),
-            event_ids=_id_array(b"".join([columns.event_ids]), len(index)),
+            event_ids=id_array(b"".join([columns.event_ids]), len(index)),
             request_ids=list(columns.request_id) or None,
         )
 
@@ -75,21 +75,21 @@ class Translator:
         Raises UnusableBatch, or DecodeError when a service is no protobuf at all.
         """
         values, spans = read_planes(planes)
-        table = self._room()
+        table = self.room()
 
         def intern(service: bytes, account: bytes) -> int:
             said = _bounded(read_service(service))
             name = read_account(account)[: limits.ACCOUNT_CHARS_MAX + 1]
             return table.intern(replace(said, account=name))
 
-        handles = self._pairs.find(
+        handles = self.pairs.find(
             list(planes.services),
             list(planes.accounts),
             service=values.pop("service_index"),
             account=values.pop("account_index"),
             intern=intern,
         )
-        base_ms = _milliseconds(planes.base_time)
+        base_ms = milliseconds(planes.base_time)
         lowest, highest = spans.pop("end_offset_ms")
         end_ms = values.pop("end_offset_ms")
         end_ms += base_ms
@@ -99,7 +99,7 @@ class Translator:
             end_ms=end_ms,
             tokens={int(name): v for name, v in values.items() if name not in DEFAULTS},
             extra=_extra({name: v for name, v in values.items() if name in DEFAULTS}),
-            event_ids=_id_array(planes.event_ids, len(handles)),
+            event_ids=id_array(planes.event_ids, len(handles)),
             request_ids=list(planes.request_id) or None,
             spans={
                 "end_ms": (lowest + base_ms, highest + base_ms),
@@ -129,13 +129,13 @@ class Translator:
             if event_ids is None:
                 ids = [it.decode() for it in rows.ids]
                 wrong |= np.array([not is_id(it) for it in ids], np.bool_)
-                event_ids = _id_array(b"".join(map(id_bytes, ids)), count)
+                event_ids = id_array(b"".join(map(id_bytes, ids)), count)
         request_ids = None
         if rows.request_ids is not None:
             request_ids = [it.decode() for it in rows.request_ids]
         extra = _extra(rows.numbers)
         batch = EventBatch(
-            table=self._room(),
+            table=self.room(),
             dimension=self._handles_of(rows.dimensions),
             # Beyond the calendar all seconds are one.
             end_ms=np.clip(
@@ -173,7 +173,7 @@ class Translator:
         batch = EventBatch(
             table=self._table,
             dimension=handles,
-            end_ms=np.array([_milliseconds(event.end_time) for event in events], np.int64),
+            end_ms=np.array([milliseconds(event.end_time) for event in events], np.int64),
             tokens=tokens,
             # A column of defaults says nothing, and would be checked all the same.
             extra={
@@ -181,7 +181,7 @@ class Translator:
                 for name, values in extra.items()
                 if values.count(DEFAULTS[name]) < count
             },
-            event_ids=_id_array(b"".join(id_bytes(event.event_id) for event in events), count),
+            event_ids=id_array(b"".join(id_bytes(event.event_id) for event in events), count),
             request_ids=request_ids if any(request_ids) else None,
         )
         return batch, wrong
@@ -201,7 +201,7 @@ class Translator:
                 if counts is None:
                     counts = tokens[number] = [0] * count
                 counts[place] = value
-        table = self._room()
+        table = self.room()
         extra = {
             "duration_ms": [it.duration_ms for it in observations],
             "finish": [it.finish for it in observations],
@@ -227,19 +227,20 @@ class Translator:
             request_ids=request_ids if any(request_ids) else None,
         )
 
-    def _room(self) -> DimensionTable:
+    def room(self) -> DimensionTable:
+        """Return the table of dimensions, a new one where the last has grown too large."""
         most = max(len(self._table), len(self._handles), len(self._seen))
         if most > limits.DIMENSIONS_INTERNED_MAX:
             # Batches under way keep the old table; memory stays bounded.
             self._forgotten_count += len(self._table)
             self._table, self._handles, self._seen = DimensionTable(), {}, {}
-            self._pairs = PairMemory()
-        elif self._pairs.is_full():
-            self._pairs = PairMemory()
+            self.pairs = PairMemory()
+        elif self.pairs.is_full():
+            self.pairs = PairMemory()
         return self._table
 
     def _handles_of(self, blobs: Sequence[bytes]) -> Int64Array:
-        self._room()
+        self.room()
         known = self._handles
         handles = list(map(known.get, blobs))
         if None in handles:
@@ -351,7 +352,8 @@ def _extra(columns: dict[str, Int64Array]) -> dict[str, Int64Array]:
     return columns
 
 
-def _id_array(joined: bytes, count: int) -> Any:  # noqa: ANN401
+def id_array(joined: bytes, count: int) -> Any:  # noqa: ANN401
+    """Return event ids as n × 16 bytes; None where there are none."""
     if not joined:
         return None
     return np.frombuffer(joined, np.uint8).reshape(count, limits.EVENT_ID_BYTES)
@@ -361,7 +363,7 @@ def _reported(event: Any, name: str) -> int:  # noqa: ANN401
     return getattr(event, name) if event.HasField(name) else -1
 
 
-def _milliseconds(time: Any) -> int:  # noqa: ANN401
+def milliseconds(time: Any) -> int:  # noqa: ANN401
     """Return the time, or the end of the calendar that lies before or behind it."""
     milliseconds: int = time.seconds * 1000 + time.nanos // 1_000_000
     return min(max(milliseconds, _FIRST_MS), _LAST_MS)

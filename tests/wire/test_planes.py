@@ -25,6 +25,22 @@ def test_stream__planes_count_once(session: Apart) -> None:
     assert session.counted() == {("acme", "high", INPUT): 9}
 
 
+def test_stream__small_batches_in_planes_are_told_apart(session: Apart) -> None:
+    """Of those that wait for one commit each has its own answer, also when they are sent again."""
+    events = [[session.event()], [session.event("nobody"), session.event()], [session.event()]]
+    batches = []
+    for number, each in enumerate(events, 1):
+        form = to_planes(each)
+        for name in ("request_id", "reported_input_count", "reported_output_count"):
+            form.ClearField(name)
+        batches.append(planes(number, form))
+    for listed in ([2], []):
+        acks = [it.ack for it in session.exchange(session.opening(), *batches)[1:]]
+        assert acks[-1].sequence == 3
+        assert [ack.sequence for ack in acks if ack.set_aside_count] == listed
+    assert session.counted() == {("acme", "high", INPUT): 9}
+
+
 def test_stream__event_in_planes_is_set_aside_alone(session: Apart) -> None:
     """One wrong event among others goes to quarantine, with its place; the others count."""
     batch = planes(

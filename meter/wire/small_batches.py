@@ -1,0 +1,270 @@
+"""Small batches in planes: what waits for its commit is read and checked in one pass.
+
+Numpy asks a microsecond or two for each call, whatever it is of, and a batch of a hundred events
+makes fifty of them. A batch in which all is known and right comes out of the pass as it would
+alone; any other is read alone, with what is to be said of it. Lives on the event loop alone.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, groupby
+from typing import Any, Final
+
+import numpy as np
+
+from meter.domain import limits
+from meter.domain.credential import Credential
+from meter.domain.event import DEFAULTS, BoolArray, DimensionTable, EventBatch, Int64Array
+from meter.journal.check import Verdicts, plain_bounds
+from meter.journal.commit import Submission
+from meter.planes import TOGETHER_MAX, from_runs
+from meter.wire.packed import UnusableBatch
+from meter.wire.planar import Sheet, read_sheet
+from meter.wire.translate import Translator, id_array, milliseconds
+
+# A batch of more bytes is read at once: what waits is bounded.
+_BYTES_MAX: Final = 65_536
+# So many wait at most, for all of them share a pass then; and what is new to this server is
+# charged to who brought it before others bring more.
+WAITING_MAX: Final = 64
+
+# Columns of a sheet before those of numbers.
+_INDEXES: Final = 2
+
+# What the verdicts of an API key are, on dimensions of a table, at a time.
+VerdictsOf = Callable[[Credential, DimensionTable, int], Verdicts]
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A batch that is not read yet; `read_alone` completes its submission without the others."""
+
+    submission: Submission
+    form: Any
+    credential: Credential
+    read_alone: Callable[[], Submission]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    """What a batch says if nothing of it is wrong: its sheet, and the places of its names."""
+
+    waiting: _Waiting
+    count: int
+    base_ms: int
+    sheet: Sheet
+    services: list[int]
+    accounts: list[int]
+
+
+class SmallBatches:
+    """Batches whose submissions wait to be completed: `Submission.read` completes all of them."""
+
+    def __init__(self, translator: Translator, *, verdicts_of: VerdictsOf) -> None:
+        """Take who knows the names, and the verdicts."""
+        self._translator = translator
+        self._verdicts_of = verdicts_of
+        self._waiting: list[_Waiting] = []
+
+    def add(
+        self,
+        submission: Submission,
+        form: Any,  # noqa: ANN401
+        credential: Credential,
+        *,
+        read_alone: Callable[[], Submission],
+    ) -> None:
+        """Have the events of UsagePlanes read before it is the submission's turn to be recorded.
+
+        Of a batch that `is_small`; `read_alone` returns what it is if it is read for itself.
+        """
+        submission.read = self.read
+        self._waiting.append(_Waiting(submission, form, credential, read_alone))
+        if len(self._waiting) >= WAITING_MAX:
+            self.read()
+
+    def read(self) -> None:
+        """Complete all that wait. What cannot be read for a fault of ours has it as its `fault`."""
+        waiting, self._waiting = self._waiting, []
+        together: dict[tuple[str, ...], list[_Plain]] = {}
+        alone: list[_Waiting] = []
+        for each in waiting:
+            each.submission.read = None
+            plain = self._find_plain(each)
+            if plain is None:
+                alone.append(each)
+            else:
+                together.setdefault(plain.sheet.names, []).append(plain)
+        for batches in together.values():
+            alone += self._read_together(batches)
+        for each in alone:
+            submission = each.submission
+            try:
+                found = each.read_alone()
+            except Exception as fault:  # noqa: BLE001  it is the answer to its own batch alone
+                submission.fault = fault
+                continue
+            submission.batch, submission.set_aside = found.batch, found.set_aside
+
+    def _find_plain(self, waiting: _Waiting) -> _Plain | None:
+        """Return what a batch says; None where its form is wrong, or a name not known."""
+        form = waiting.form
+        try:
+            sheet = read_sheet(form)
+        except UnusableBatch:
+            return None
+        count = form.event_count
+        half_size = (count + 1) // 2
+        sizes = [(each >> 1) * count + (each & 1) * half_size for each in sheet.half_bytes]
+        if list(map(len, sheet.planes)) != sizes:
+            return None
+        places = self._translator.pairs.find_places(form.services, form.accounts)
+        if places is None:
+            return None
+        return _Plain(waiting, count, milliseconds(form.base_time), sheet, *places)
+
+    def _read_together(self, batches: list[_Plain]) -> list[_Waiting]:
+        """Complete those of batches, all of the same columns, that are right; return the others."""
+        names = batches[0].sheet.names[_INDEXES:]
+        bounds = [plain_bounds(name) for name in names[1:]]
+        if None in bounds:
+            return [it.waiting for it in batches]
+        # Those of one API key are judged together.
+        batches.sort(key=lambda it: it.waiting.credential.key_id)
+        columns = _Columns(batches)
+        table = self._translator.room()
+        handles = self._translator.pairs.find_known(
+            [place for it in batches for place in it.services],
+            [place for it in batches for place in it.accounts],
+            service=columns.service,
+            account=columns.account,
+        )
+        are_right = columns.are_within([it for it in bounds if it])
+        are_right &= self._are_fine(batches, handles, table)
+        others = []
+        extra_count = sum(name in DEFAULTS for name in names[1:])
+        numbers = [int(name) for name in names[1 + extra_count :]]
+        for place, (batch, is_right) in enumerate(zip(batches, are_right.tolist(), strict=True)):
+            if not is_right:
+                others.append(batch.waiting)
+                continue
+            begin = columns.begins[place]
+            end_ms, *values = columns.of_batch(place)
+            batch.waiting.submission.batch = EventBatch(
+                table=table,
+                dimension=handles[begin : begin + batch.count],
+                end_ms=end_ms,
+                tokens=dict(zip(numbers, values[extra_count:], strict=True)),
+                extra=dict(zip(names[1 : 1 + extra_count], values[:extra_count], strict=True)),
+                event_ids=id_array(batch.waiting.form.event_ids, batch.count),
+            )
+        return others
+
+    def _are_fine(
+        self, batches: Sequence[_Plain], handles: Int64Array, table: DimensionTable
+    ) -> BoolArray:
+        """Tell of each batch whether all of its dimensions are known to be right."""
+        fine: list[BoolArray] = []
+        begin = 0
+        for _, run in groupby(batches, key=lambda it: it.waiting.credential.key_id):
+            of_key = list(run)
+            waiting = of_key[-1].waiting
+            # The newest: what a key may do is judged by the accounts of now.
+            verdicts = self._verdicts_of(
+                waiting.credential, table, waiting.submission.origin.received_ms
+            )
+            counts = [it.count for it in of_key]
+            end = begin + sum(counts)
+            starts = [0, *accumulate(counts[:-1])]
+            fine.append(np.logical_and.reduceat(verdicts.are_fine(handles[begin:end]), starts))
+            begin = end
+        return np.concatenate(fine)
+
+
+class _Columns:
+    """The numbers of batches, all of the same columns.
+
+    The indexes of each kind lie behind each other, as places among the names of all batches;
+    behind them, batch by batch, all other columns.
+    """
+
+    def __init__(self, batches: Sequence[_Plain]) -> None:
+        sheets = [it.sheet for it in batches]
+        counts = [it.count for it in batches]
+        self._batches = batches
+        self._width = len(sheets[0].names) - _INDEXES
+        self._accounts = [0, *accumulate(len(it.accounts) for it in batches)]
+        self._services = [0, *accumulate(len(it.services) for it in batches)]
+        self._counts = [*counts, *counts, *(n for n in counts for _ in range(self._width))]
+        firsts = (
+            [first + it.bases[0] for first, it in zip(self._accounts, sheets, strict=False)],
+            [first + it.bases[1] for first, it in zip(self._services, sheets, strict=False)],
+        )
+        rest = [
+            base
+            for it, own in zip(batches, sheets, strict=True)
+            for base in (it.base_ms + own.bases[_INDEXES], *own.bases[_INDEXES + 1 :])
+        ]
+        self._values = from_runs(
+            _by_kind([it.planes for it in sheets]),
+            half_bytes=_by_kind([it.half_bytes for it in sheets]),
+            bases=[*firsts[0], *firsts[1], *rest],
+            counts=self._counts,
+        )
+        self.begins = [0, *accumulate(counts)]
+        total = self.begins[-1]
+        self.account = self._values[:total]
+        self.service = self._values[total : 2 * total]
+        self._rest = self._values[2 * total :]
+
+    def of_batch(self, place: int) -> Sequence[Int64Array]:
+        """Return the columns of a batch but the indexes: the ends, then as they are named."""
+        count, begin = self._batches[place].count, self.begins[place] * self._width
+        return list(self._rest[begin : begin + count * self._width].reshape(self._width, count))
+
+    def are_within(self, bounds: Sequence[tuple[int, int]]) -> BoolArray:
+        """Tell of each batch whether all its numbers lie between their bounds, by column.
+
+        Those of the ends and the indexes are its own.
+        """
+        received = [it.waiting.submission.origin.received_ms for it in self._batches]
+        lows, highs = [low for low, _ in bounds], [high for _, high in bounds]
+        lowest = [
+            *self._accounts[:-1],
+            *self._services[:-1],
+            *(low for now in received for low in (now - limits.LATE_MS_MAX, *lows)),
+        ]
+        highest = [
+            *(end - 1 for end in self._accounts[1:]),
+            *(end - 1 for end in self._services[1:]),
+            *(high for now in received for high in (now + limits.FUTURE_MS_MAX, *highs)),
+        ]
+        starts = [0, *accumulate(self._counts[:-1])]
+        within = (np.minimum.reduceat(self._values, starts) >= lowest) & (
+            np.maximum.reduceat(self._values, starts) <= highest
+        )
+        count = len(self._batches)
+        return (
+            within[:count]
+            & within[count : 2 * count]
+            & within[2 * count :].reshape(count, self._width).all(axis=1)
+        )
+
+
+def is_small(message: Any, raw: bytes) -> bool:  # noqa: ANN401
+    """Tell whether a batch's message is of few events in planes, and of nothing else."""
+    if message.WhichOneof("events") != "planes" or message.is_doubtful or len(raw) > _BYTES_MAX:
+        return False
+    form = message.planes
+    return 0 < form.event_count < TOGETHER_MAX and not (
+        form.source or form.usage or form.request_id
+    )
+
+
+def _by_kind(columns: Sequence[Sequence[Any]]) -> list[Any]:
+    """Return what batches have of each column, in the order of `_Columns`."""
+    return [
+        *(it[0] for it in columns),
+        *(it[1] for it in columns),
+        *(each for it in columns for each in it[_INDEXES:]),
+    ]
