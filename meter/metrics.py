@@ -339,6 +339,9 @@ class Metrics:
         self.counting_lag = page.plain_gauge(LAG)
         self.counting_behind = page.plain_gauge(BEHIND)
         self.buffer_bytes = page.plain_gauge(BUFFER)
+        # It changes with every batch, and is looked at when a page is made.
+        self._buffered_bytes = 0
+        self.buffer_bytes.set_function(lambda: self._buffered_bytes)
         self.quarantine_held = page.plain_gauge(QUARANTINE)
         self.corrections = page.counter(CORRECTIONS)
         self.streams_open = page.plain_gauge(STREAMS)
@@ -369,4 +372,4 @@ class Metrics:
 
     def buffered(self, size_bytes: int) -> None:
         """Note how much waits."""
-        self.buffer_bytes.set(size_bytes)
+        self._buffered_bytes = size_bytes

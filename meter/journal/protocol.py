@@ -52,7 +52,12 @@ class ProducerState:
     def recorded(self, digest: bytes) -> "ProducerState":
         """Return the state after the next batch."""
         kept = (self.digests + digest)[-DIGESTS_KEPT * DIGEST_BYTES :]
-        return replace(self, sequence=self.sequence + 1, digests=kept)
+        return ProducerState(
+            instance=self.instance,
+            sequence=self.sequence + 1,
+            digests=kept,
+            announced_sequence=self.announced_sequence,
+        )
 
     def opened(
         self, *, instance: bytes, first_sequence: int, missing_from: int = 0

@@ -98,8 +98,11 @@ class JournalWriter:
         if self.is_full(submission.origin):
             raise Overloaded(Reason.OVERLOADED, "The buffer is full. Wait a second and send again.")
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
-        self._waiting.put(lane_of(submission.origin), (submission, future))
-        self._hold(submission)
+        lane = lane_of(submission.origin)
+        self._waiting.put(lane, (submission, future))
+        self._held_bytes[lane] += submission.size_bytes
+        self._buffered_bytes += submission.size_bytes
+        self._observer.buffered(self._buffered_bytes)
         tracer = find_tracer()
         trace = None if tracer is None else tracer.find_trace()
         if trace is not None:
@@ -202,13 +205,13 @@ class JournalWriter:
                 put_off.append((submission, future))
                 continue
             self._let_go(submission)
-            self._put_off.pop(id(submission), None)
             if future.done():
                 continue
             if isinstance(outcome, Result):
                 future.set_result(outcome)
             else:
                 _fail(future, outcome or _held_elsewhere())
+        self._observer.buffered(self._buffered_bytes)
         if put_off:
             # Ahead of what came later, so that a producer's batches keep their order.
             self._waiting.put_back((lane_of(each[0].origin), each) for each in put_off)
@@ -220,19 +223,16 @@ class JournalWriter:
         tries = self._put_off[id(submission)] = self._put_off.get(id(submission), 0) + 1
         return tries <= _PUT_OFF_MAX
 
-    def _hold(self, submission: Submission) -> None:
-        self._held_bytes[lane_of(submission.origin)] += submission.size_bytes
-        self._buffered_bytes += submission.size_bytes
-        self._observer.buffered(self._buffered_bytes)
-
     def _let_go(self, submission: Submission) -> None:
         lane = lane_of(submission.origin)
-        self._held_bytes[lane] -= submission.size_bytes
-        if self._held_bytes[lane] <= 0:
+        held_bytes = self._held_bytes[lane] - submission.size_bytes
+        if held_bytes > 0:
+            self._held_bytes[lane] = held_bytes
+        else:
             del self._held_bytes[lane]
         self._traces.pop(id(submission), None)
+        self._put_off.pop(id(submission), None)
         self._buffered_bytes -= submission.size_bytes
-        self._observer.buffered(self._buffered_bytes)
 
 
 def _fail(future: "asyncio.Future[Result]", error: BaseException) -> None:

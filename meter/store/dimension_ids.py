@@ -59,6 +59,8 @@ class DimensionIds:
             # Tables are replaced when they are full; those of this group are still needed.
             used = {id(batch.table) for batch in batches}
             self._ids_by_table = {k: v for k, v in self._ids_by_table.items() if k in used}
+        if not self._is_any_missing(batches):
+            return [0] * len(batches)
         # What is missing in all batches is looked up, and written, together.
         wanted: dict[int, set[int]] = {}
         missing = [
@@ -82,6 +84,20 @@ class DimensionIds:
                 ids[handles] = [self._dimension_ids[key] for key in own]
             known_counts.append(len(own) - len(added.intersection(own)))
         return known_counts
+
+    def _is_any_missing(self, batches: Sequence[EventBatch]) -> bool:
+        """Tell whether any of the batches' dimensions has no id here yet: mostly none is new."""
+        by_table: dict[int, list[Int64Array]] = {}
+        for batch in batches:
+            by_table.setdefault(id(batch.table), []).append(batch.dimension)
+        for number, handles in by_table.items():
+            known = self._ids_by_table.get(number)
+            joined = np.concatenate(handles)
+            if known is None or int(joined.max(initial=-1)) >= len(known[1]):
+                return True
+            if not known[1].take(joined).all():
+                return True
+        return False
 
     def _find_missing(self, batch: EventBatch, *, wanted: set[int]) -> list[int]:
         """Return the handles of a batch's dimensions that have no id here yet, each once.

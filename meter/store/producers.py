@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, case, func, or_, select, text, tuple_, update
+from sqlalchemy import Connection, Engine, Row, case, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from meter.audit_log import Action, Change
@@ -86,6 +86,16 @@ _SAVE: Final = text(
         AS n (account_id, producer, sequence, digests)
     WHERE p.account_id = n.account_id AND p.producer = n.producer
     """  # noqa: S608
+)
+# In arrays: a list of so many pairs is another statement for each number of them.
+_LOCK: Final = text(
+    """
+    SELECT p.account_id, p.producer, p.instance, p.sequence, p.digests, p.announced_sequence
+    FROM producers p
+    JOIN unnest(CAST(:accounts AS text[]), CAST(:names AS text[])) AS n (account_id, producer)
+        USING (account_id, producer)
+    ORDER BY 1, 2 FOR UPDATE OF p SKIP LOCKED
+    """
 )
 _SUMMARY: Final = text(
     f"""
@@ -317,13 +327,8 @@ def lock_producers(
     wanted = sorted(set(keys))
     if not wanted:
         return {}
-    pair = tuple_(producers.c.account_id, producers.c.producer)
-    rows = connection.execute(
-        select(producers)
-        .where(pair.in_(wanted))
-        .order_by(producers.c.account_id, producers.c.producer)
-        .with_for_update(skip_locked=True)
-    )
+    accounts, names = map(list, zip(*wanted, strict=True))
+    rows = connection.execute(_LOCK, {"accounts": accounts, "names": names})
     return {(row.account_id, row.producer): _to_state(row) for row in rows}
 
 

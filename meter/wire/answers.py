@@ -5,9 +5,10 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
+from prometheus_client import Histogram
 
 from meter.domain import limits
 from meter.domain.clock import Clock
@@ -25,15 +26,16 @@ from tokenworks.meter.v1 import meter_service_pb2
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A batch whose commit is awaited."""
+class Waiting(NamedTuple):
+    """A batch whose commit is awaited.
+
+    `source` is who reports, 0 where nobody else reports what the batch has.
+    """
 
     sequence: int
     sender: Sender
     future: "asyncio.Future[Result]"
     arrival_seconds: float
-    # Who reports, 0 where nobody else reports what the batch has.
     source: int
 
 
@@ -83,6 +85,7 @@ class Answers:
         self._waiting: deque[Waiting | Beat | Look | None] = deque()
         self._has_more = asyncio.Event()
         self._permits = asyncio.Semaphore(limits.BATCHES_IN_FLIGHT_MAX)
+        self._ack_seconds: Histogram | None = None
         self.session = StreamSession(producer="", instance=b"")
 
     async def take_room(self) -> None:
@@ -117,7 +120,7 @@ class Answers:
                 await self._has_more.wait()
             first = self._waiting[0]
             if isinstance(first, Waiting) and not first.future.done():
-                await asyncio.wait((first.future,))
+                await _decision_of(first.future)
             if await self._answer_decided():
                 return
 
@@ -132,7 +135,11 @@ class Answers:
                 item = self._waiting.popleft()
                 if item is None:
                     return True
-                answer = await self._answer_to(item, said)
+                if isinstance(item, Waiting):
+                    said.batch_count += 1
+                    if (fault := item.future.exception()) is not None:
+                        raise await self._end_of(fault)
+                answer = self._answer_to(item, said)
                 if isinstance(answer, Opened):
                     await self._send(said)
                     await self.send_opened(answer)
@@ -160,44 +167,43 @@ class Answers:
             self._permits.release()
         said.batch_count = 0
 
-    async def _answer_to(self, item: Waiting | Beat | Look, said: "_Said") -> Opened | Ack | None:
+    def _answer_to(self, item: Waiting | Beat | Look, said: "_Said") -> Opened | Ack | None:
         rollback_count = self.session.rollback_count
         try:
+            if isinstance(item, Waiting):
+                return self._answer_to_batch(item, said)
             if isinstance(item, Beat):
                 return self.session.beat()
-            if isinstance(item, Look):
-                return self.session.seen(item.mark, item.found)
-            return await self._answer_to_batch(item, said)
+            return self.session.seen(item.mark, item.found)
         finally:
             found_older = self.session.rollback_count - rollback_count
             if found_older:
                 self._metrics.rollbacks.inc(found_older)
                 _log.warning("database_rolled_back", extra={"count": found_older})
 
-    async def _answer_to_batch(self, item: Waiting, said: "_Said") -> Opened | Ack | None:
-        said.batch_count += 1
-        result = await self._result_of(item)
+    def _answer_to_batch(self, item: Waiting, said: "_Said") -> Opened | Ack | None:
+        result = item.future.result()
+        item.sender.known(result.known_dimension_count)
         answer = self.session.answer(item.sequence, result)
         if isinstance(answer, Ack):
             if item.source or result.set_aside or result.outcomes:
                 self._count_outcomes(result, source=item.source)
             else:
                 said.recorded_count += result.recorded_count
-            now = self._clock.monotonic_seconds()
-            # Looked up each time: a series that is there before its first ack has no quantile.
-            self._metrics.ack_seconds.labels("stream").observe(now - item.arrival_seconds)
+            if self._ack_seconds is None:
+                # Not before: a series that is there before its first ack has no quantile.
+                self._ack_seconds = self._metrics.ack_seconds.labels("stream")
+            self._ack_seconds.observe(self._clock.monotonic_seconds() - item.arrival_seconds)
         return answer
 
-    async def _result_of(self, waiting: Waiting) -> Result:
-        try:
-            result = await waiting.future
-            waiting.sender.known(result.known_dimension_count)
-            return result
-        except Refused as error:
-            if error.reason is not Reason.PRODUCER_TAKEN_OVER:
-                raise
-            # A database that was restored may have an older instance as its newest.
-            raise self.session.fenced(is_known=await self._is_known()) from error
+    async def _end_of(self, fault: BaseException) -> BaseException:
+        """Return how the stream ends when a batch could not be recorded."""
+        if not isinstance(fault, Refused) or fault.reason is not Reason.PRODUCER_TAKEN_OVER:
+            return fault
+        # A database that was restored may have an older instance as its newest.
+        error = self.session.fenced(is_known=await self._is_known())
+        error.__cause__ = fault
+        return error
 
     async def send_opened(self, opened: Opened) -> None:
         """Tell where to begin, or to go back to."""
@@ -232,6 +238,18 @@ class Answers:
             note_differing(metrics, Source(source), result)
         else:
             note_outcomes(metrics, counts)
+
+
+async def _decision_of(future: "asyncio.Future[Result]") -> None:
+    """Wait until a batch is decided; whoever ends before does not end the batch with it."""
+    decided = asyncio.get_running_loop().create_future()
+
+    def decide(_: object) -> None:
+        if not decided.done():
+            decided.set_result(None)
+
+    future.add_done_callback(decide)
+    await decided
 
 
 def _is_decided(item: Waiting | Beat | Look | None) -> bool:

@@ -76,8 +76,9 @@ class Sender:
 
     def known(self, count: int) -> None:
         """Give back those of them that the database had."""
-        self._news.give_back(count)
-        self._share.dimensions.give_back(count)
+        if count:
+            self._news.give_back(count)
+            self._share.dimensions.give_back(count)
 
     def is_at_rest(self, now_seconds: float) -> bool:
         """Tell whether it may be forgotten."""

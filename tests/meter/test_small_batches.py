@@ -219,7 +219,7 @@ def test_from_stream__fault_of_ours_is_of_its_own_batch(monkeypatch: pytest.Monk
 def test_from_stream__each_key_by_its_own_scopes() -> None:
     """Two keys' batches wait together, and what one may report the other may not."""
     intake = new_intake()
-    other = replace(CREDENTIAL, key_id="key_2", scopes=())
+    other = replace(CREDENTIAL, key_id="key_0", scopes=())
     for _ in range(2):
         taken = [
             hand_in(intake, planes(1, form_of(plain())), credential=who)
