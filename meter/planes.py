@@ -141,10 +141,10 @@ def from_runs(
     return values
 
 
-def _halves_of(runs: Sequence[tuple[Packed, int, int]]) -> Iterator[memoryview]:
+def _halves_of(runs: Sequence[tuple[Packed, int, int]]) -> Iterator[bytes]:
     """Yield the plane of half bytes of each run that has one, a byte for each number."""
     packed = np.frombuffer(b"".join([data[each // 2 * n :] for data, each, n in runs]), np.uint8)
-    numbers = _halves(packed, 2 * len(packed)).data
+    numbers = _halves(packed, 2 * len(packed)).tobytes()
     place = 0
     for _, _, count in runs:
         yield numbers[place : place + count]

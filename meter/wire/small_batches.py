@@ -6,9 +6,8 @@ alone; any other is read alone, with what is to be said of it. Lives on the even
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import accumulate, groupby
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -35,8 +34,7 @@ _INDEXES: Final = 2
 VerdictsOf = Callable[[Credential, DimensionTable, int], Verdicts]
 
 
-@dataclass(frozen=True, slots=True)
-class _Waiting:
+class _Waiting(NamedTuple):
     """A batch that is not read yet; `read_alone` completes its submission without the others."""
 
     submission: Submission
@@ -45,8 +43,7 @@ class _Waiting:
     read_alone: Callable[[], Submission]
 
 
-@dataclass(frozen=True, slots=True)
-class _Plain:
+class _Plain(NamedTuple):
     """What a batch says if nothing of it is wrong: its sheet, and the places of its names."""
 
     waiting: _Waiting
