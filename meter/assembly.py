@@ -68,6 +68,7 @@ from meter.wire.factory_messages import FactoryDesk
 from meter.wire.intake import Intake
 from meter.wire.meter_servicer import MeterServicer
 from meter.wire.observation_desk import ObservationDesk
+from meter.wire.small_batches import SmallBatches
 from meter.wire.software_marks import SoftwareMarkDesk
 from meter.wire.stream import StreamParts
 
@@ -144,8 +145,10 @@ def make_stream_parts(
     producers = ProducerStore(engine)
     # A clock that stands still says nothing of silence, and one that leaps would find everyone.
     is_driven = isinstance(clock, DrivenClock)
+    intake = Intake(registry=registry, tiers=options.tiers)
     return StreamParts(
-        intake=Intake(registry=registry, tiers=options.tiers),
+        intake=intake,
+        batches=SmallBatches(intake),
         bounds=Bounds(
             metrics,
             calls_per_second_max=options.calls_per_second_max,

@@ -1,7 +1,7 @@
 """From messages to submissions: read, check, and keep apart what must not be counted."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -40,7 +40,6 @@ from meter.wire.reported import (
     report_submission,
     stream_originals,
 )
-from meter.wire.small_batches import SmallBatches, is_small
 from meter.wire.status import invalid, unreadable
 from meter.wire.translate import Translator, to_event
 from tokenworks.meter.v1 import usage_pb2
@@ -58,49 +57,15 @@ class Intake:
         """Take the registry and the tiers that are sold."""
         self._registry = registry
         self._tiers = frozenset(tiers)
-        self._translator = Translator()
+        self.translator = Translator()
         self._verdicts: dict[str, tuple[object, int, Verdicts]] = {}
         self._message = unread_message_class("StreamUsageRequest")
         self.read_stream_message = self._message.FromString
-        self._nothing, _ = self._translator.from_rows([])
-        self._small = SmallBatches(self._translator, verdicts_of=self._verdicts_of)
 
     @property
     def met_count(self) -> int:
         """How many dimensions were new to this server so far, right or wrong ones."""
-        return self._translator.met_count
-
-    def from_stream(
-        self,
-        message: Any,  # noqa: ANN401
-        credential: Credential,
-        origin: Origin,
-        *,
-        raw: bytes,
-        charge: Callable[[int], None],
-    ) -> Submission:
-        """Return a stream's batch as a submission, read at once or, if small, with others.
-
-        `charge` is told how many dimensions of it were new to this server, once it is read.
-        """
-
-        def read() -> Submission:
-            met_count = self.met_count
-            submission, _ = self.from_batch(message, credential, origin, raw=raw)
-            charge(self.met_count - met_count)
-            return submission
-
-        if not is_small(message, raw):
-            return read()
-        form = message.planes
-        submission = Submission(
-            origin=origin,
-            batch=self._nothing,
-            whole=raw,
-            size_bytes=len(raw) + BYTES_PER_EVENT * form.event_count,
-        )
-        self._small.add(submission, form, credential, read_alone=read)
-        return submission
+        return self.translator.met_count
 
     def from_batch(
         self,
@@ -127,11 +92,11 @@ class Intake:
             raw = self._without_usage(message)
         try:
             if kind == "rows":
-                batch, wrong = self._translator.from_unread_rows(form.events)
+                batch, wrong = self.translator.from_unread_rows(form.events)
             elif kind == "columns":
-                batch, wrong = self._translator.from_columns(form), None
+                batch, wrong = self.translator.from_columns(form), None
             else:
-                batch, wrong = self._translator.from_planes(form), None
+                batch, wrong = self.translator.from_planes(form), None
         except (UnusableBatch, DecodeError) as error:
             if kind == "rows" and isinstance(error, DecodeError):
                 # It was no message before it was a batch.
@@ -196,7 +161,7 @@ class Intake:
         classes.
         """
         try:
-            batch, wrong = self._translator.from_rows(events)
+            batch, wrong = self.translator.from_rows(events)
         except UnusableBatch as error:
             rule = f"of at most {limits.BATCH_CLASSES_MAX} token classes in one call"
             raise invalid("events", rule) from error
@@ -251,7 +216,7 @@ class Intake:
         At most `BATCH_EVENTS_MAX`.
         """
         keys = observation_keys(observations, source=source, profile=profile)
-        batch = self._translator.from_observations(observations, keys=keys)
+        batch = self.translator.from_observations(observations, keys=keys)
         outcomes = self._check(
             batch,
             credential,
@@ -285,9 +250,9 @@ class Intake:
         Whoever may correct may do so for every account.
         """
         try:
-            batch, wrong = self._translator.from_rows([event])
+            batch, wrong = self.translator.from_rows([event])
         except UnusableBatch as error:
-            empty, _ = self._translator.from_rows([])
+            empty, _ = self.translator.from_rows([])
             return empty, error.outcome
         everywhere = replace(credential, scopes=(Scope(role=Role.PRODUCER, account_id=None),))
         # Not remembered: the credential's own verdicts are others.
@@ -298,7 +263,7 @@ class Intake:
 
     def correction(self, correction: NewCorrection, origin: Origin) -> Submission:
         """Return a correction as a submission."""
-        empty, _ = self._translator.from_rows([])
+        empty, _ = self.translator.from_rows([])
         batch = correction.to_batch(empty.table)
         return Submission(
             origin=origin,
@@ -317,7 +282,7 @@ class Intake:
     def _kept_whole(
         self, origin: Origin, outcome: Outcome, *, raw: bytes
     ) -> tuple[Submission, Uint8Array]:
-        empty, _ = self._translator.from_rows([])
+        empty, _ = self.translator.from_rows([])
         whole = SetAside(index=-1, outcome=outcome, payload=raw)
         submission = Submission(
             origin=origin, batch=empty, set_aside=(whole,), whole=raw, size_bytes=len(raw)
@@ -333,14 +298,15 @@ class Intake:
         now_ms: int,
         any_age: bool,
     ) -> Uint8Array:
-        verdicts = self._verdicts_of(credential, batch.table, now_ms)
+        verdicts = self.verdicts_of(credential, batch.table, now_ms)
         outcomes = check(batch, verdicts, now_ms=now_ms, any_age=any_age)
         if wrong is not None:
             # No outcome of a single event comes before this one.
             outcomes[wrong] = Outcome.FIELD_INVALID
         return outcomes
 
-    def _verdicts_of(self, credential: Credential, table: DimensionTable, now_ms: int) -> Verdicts:
+    def verdicts_of(self, credential: Credential, table: DimensionTable, now_ms: int) -> Verdicts:
+        """Return what is known of a table's dimensions for an API key, at this time."""
         snapshot = self._registry.snapshot
         # A dated move takes effect on an edge, without any change of the registry.
         interval_ms = interval_start_ms(now_ms)

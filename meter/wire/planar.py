@@ -4,6 +4,7 @@ A batch of ten thousand events names each of its accounts once, and few services
 a pair of them is, is remembered in one array, so that most events cost a look into it and no more.
 """
 
+import struct
 from collections.abc import Callable, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +23,8 @@ _ROOM: Final = 64
 # Beyond it a column says nothing that a check would take for valid, and sums could overflow.
 _HALF_BYTES_MAX: Final = 14
 _BASE_MAX: Final = 2**60
+_PLACE: Final = struct.Struct("=i")
+PLACE_BYTES: Final = _PLACE.size
 _HandleArray = npt.NDArray[np.int32]
 
 
@@ -30,8 +33,9 @@ class PairMemory:
 
     def __init__(self) -> None:
         """Begin with nothing known."""
-        self._accounts: dict[bytes, int] = {}
-        self._services: dict[bytes, int] = {}
+        # Places as bytes: many are joined sooner than an array is made of as many numbers.
+        self._accounts: dict[bytes, bytes] = {}
+        self._services: dict[bytes, bytes] = {}
         self._handles: _HandleArray = np.full((_ROOM, _ROOM), _UNKNOWN, np.int32)
 
     def is_full(self) -> bool:
@@ -73,38 +77,35 @@ class PairMemory:
         return handles.astype(np.int64)
 
     def find_known(
-        self,
-        services: Sequence[int],
-        accounts: Sequence[int],
-        *,
-        service: Int64Array,
-        account: Int64Array,
+        self, services: bytes, accounts: bytes, *, service: Int64Array, account: Int64Array
     ) -> Int64Array:
         """Return each event's handle, below 0 where its pair is not known.
 
-        `services` and `accounts` are places of names, at least one each, from `find_places`;
-        `service` and `account` are places in these lists. What is beyond them says nothing.
+        `services` and `accounts` are of `find_places`; `service` and `account` are places in them.
+        What is beyond them says nothing.
         """
         self._make_room()
-        rows = np.array(services, np.int64) * self._handles.shape[1]
+        rows = _to_places(services) * self._handles.shape[1]
         place = rows.take(service, mode="clip")
-        place += np.array(accounts, np.int64).take(account, mode="clip")
+        place += _to_places(accounts).take(account, mode="clip")
         handles: Int64Array = self._handles.ravel().take(place).astype(np.int64)
         return handles
 
     def find_places(
         self, services: Sequence[bytes], accounts: Sequence[bytes]
-    ) -> tuple[list[int], list[int]] | None:
-        """Return the places of services and accounts; None where one is not known, or none is."""
-        if not services or not accounts:
-            return None
+    ) -> tuple[bytes, bytes] | None:
+        """Return the places of services and accounts, `PLACE_BYTES` each.
+
+        None where one is not known, or where there are none.
+        """
         try:
-            return (
-                list(map(self._services.__getitem__, services)),
-                list(map(self._accounts.__getitem__, accounts)),
+            found = (
+                b"".join(map(self._services.__getitem__, services)),
+                b"".join(map(self._accounts.__getitem__, accounts)),
             )
         except KeyError:
             return None
+        return found if all(found) else None
 
     def _make_room(self) -> None:
         rows, columns = self._handles.shape
@@ -204,10 +205,15 @@ def read_account(blob: bytes) -> str:
         raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
 
 
-def _places(known: dict[bytes, int], names: Sequence[bytes]) -> Int64Array:
+def _places(known: dict[bytes, bytes], names: Sequence[bytes]) -> Int64Array:
     try:
-        return np.fromiter(map(known.__getitem__, names), np.int64, len(names))
+        return _to_places(b"".join(map(known.__getitem__, names)))
     except KeyError:
         if max(map(len, names)) > limits.DIMENSIONS_BYTES_REMEMBERED:
             raise UnusableBatch(Outcome.BATCH_MALFORMED) from None
-        return np.array([known.setdefault(name, len(known)) for name in names], np.int64)
+        found = [known.setdefault(name, _PLACE.pack(len(known))) for name in names]
+        return _to_places(b"".join(found))
+
+
+def _to_places(joined: bytes) -> Int64Array:
+    return np.frombuffer(joined, np.int32).astype(np.int64)

@@ -13,13 +13,15 @@ import numpy as np
 
 from meter.domain import limits
 from meter.domain.credential import Credential
-from meter.domain.event import DEFAULTS, BoolArray, DimensionTable, EventBatch, Int64Array
-from meter.journal.check import Verdicts, plain_bounds
+from meter.domain.event import DEFAULTS, BoolArray, DimensionTable, EventBatch, Int64Array, Origin
+from meter.journal.check import plain_bounds
 from meter.journal.commit import Submission
 from meter.planes import TOGETHER_MAX, from_runs
+from meter.wire.intake import Intake
 from meter.wire.packed import UnusableBatch
-from meter.wire.planar import Sheet, read_sheet
-from meter.wire.translate import Translator, id_array, milliseconds
+from meter.wire.planar import PLACE_BYTES, Sheet, read_sheet
+from meter.wire.reported import BYTES_PER_EVENT
+from meter.wire.translate import id_array, milliseconds
 
 # A batch of more bytes is read at once: what waits is bounded.
 _BYTES_MAX: Final = 65_536
@@ -30,59 +32,65 @@ WAITING_MAX: Final = 64
 # Columns of a sheet before those of numbers.
 _INDEXES: Final = 2
 
-# What the verdicts of an API key are, on dimensions of a table, at a time.
-VerdictsOf = Callable[[Credential, DimensionTable, int], Verdicts]
-
 
 class _Waiting(NamedTuple):
-    """A batch that is not read yet; `read_alone` completes its submission without the others."""
+    """A batch that is not read yet; `charge` is told how many dimensions of it are new here."""
 
     submission: Submission
-    form: Any
+    message: Any
     credential: Credential
-    read_alone: Callable[[], Submission]
+    charge: Callable[[int], None]
 
 
 class _Plain(NamedTuple):
     """What a batch says if nothing of it is wrong: its sheet, and the places of its names."""
 
     waiting: _Waiting
-    count: int
+    event_count: int
     base_ms: int
     sheet: Sheet
-    services: list[int]
-    accounts: list[int]
+    services: bytes
+    accounts: bytes
 
 
 class SmallBatches:
-    """Batches whose submissions wait to be completed: `Submission.read` completes all of them."""
+    """Makes submissions of streams' batches; those of few events wait for each other."""
 
-    def __init__(self, translator: Translator, *, verdicts_of: VerdictsOf) -> None:
-        """Take who knows the names, and the verdicts."""
-        self._translator = translator
-        self._verdicts_of = verdicts_of
+    def __init__(self, intake: Intake) -> None:
+        """Take who reads those that are not small, or not all known and right."""
+        self._intake = intake
+        self._nothing, _ = intake.translator.from_rows([])
         self._waiting: list[_Waiting] = []
 
-    def add(
+    def take(
         self,
-        submission: Submission,
-        form: Any,  # noqa: ANN401
+        message: Any,  # noqa: ANN401
         credential: Credential,
+        origin: Origin,
         *,
-        read_alone: Callable[[], Submission],
-    ) -> None:
-        """Have the events of UsagePlanes read before it is the submission's turn to be recorded.
+        raw: bytes,
+        charge: Callable[[int], None],
+    ) -> Submission:
+        """Return a stream's batch as a submission, which is read at once or has a `read`.
 
-        Of a batch that `is_small`; `read_alone` returns what it is if it is read for itself.
+        `charge` is told how many dimensions of it were new to this server, once it is read.
         """
+        submission = Submission(origin=origin, batch=self._nothing, whole=raw)
+        waiting = _Waiting(submission, message, credential, charge)
+        if not _is_small(message, raw):
+            return self._read_alone(waiting)
+        submission.size_bytes = len(raw) + BYTES_PER_EVENT * message.planes.event_count
         submission.read = self.read
-        self._waiting.append(_Waiting(submission, form, credential, read_alone))
+        self._waiting.append(waiting)
         if len(self._waiting) >= WAITING_MAX:
             self.read()
+        return submission
 
     def read(self) -> None:
         """Complete all that wait. What cannot be read for a fault of ours has it as its `fault`."""
         waiting, self._waiting = self._waiting, []
+        # Before any name is looked up: a new table forgets them all.
+        table = self._intake.translator.room()
         together: dict[tuple[str, ...], list[_Plain]] = {}
         alone: list[_Waiting] = []
         for each in waiting:
@@ -93,19 +101,28 @@ class SmallBatches:
             else:
                 together.setdefault(plain.sheet.names, []).append(plain)
         for batches in together.values():
-            alone += self._read_together(batches)
+            alone += self._read_together(batches, table)
         for each in alone:
-            submission = each.submission
             try:
-                found = each.read_alone()
+                read = self._read_alone(each)
             except Exception as fault:  # noqa: BLE001  it is the answer to its own batch alone
-                submission.fault = fault
+                each.submission.fault = fault
                 continue
-            submission.batch, submission.set_aside = found.batch, found.set_aside
+            each.submission.batch, each.submission.set_aside = read.batch, read.set_aside
+
+    def _read_alone(self, waiting: _Waiting) -> Submission:
+        """Return what a batch is if it is read for itself."""
+        intake, whole = self._intake, waiting.submission
+        met_count = intake.met_count
+        submission, _ = intake.from_batch(
+            waiting.message, waiting.credential, whole.origin, raw=whole.whole
+        )
+        waiting.charge(intake.met_count - met_count)
+        return submission
 
     def _find_plain(self, waiting: _Waiting) -> _Plain | None:
         """Return what a batch says; None where its form is wrong, or a name not known."""
-        form = waiting.form
+        form = waiting.message.planes
         try:
             sheet = read_sheet(form)
         except UnusableBatch:
@@ -115,12 +132,12 @@ class SmallBatches:
         sizes = [(each >> 1) * count + (each & 1) * half_size for each in sheet.half_bytes]
         if list(map(len, sheet.planes)) != sizes:
             return None
-        places = self._translator.pairs.find_places(form.services, form.accounts)
+        places = self._intake.translator.pairs.find_places(form.services, form.accounts)
         if places is None:
             return None
         return _Plain(waiting, count, milliseconds(form.base_time), sheet, *places)
 
-    def _read_together(self, batches: list[_Plain]) -> list[_Waiting]:
+    def _read_together(self, batches: list[_Plain], table: DimensionTable) -> list[_Waiting]:
         """Complete those of batches, all of the same columns, that are right; return the others."""
         names = batches[0].sheet.names[_INDEXES:]
         bounds = [plain_bounds(name) for name in names[1:]]
@@ -129,10 +146,9 @@ class SmallBatches:
         # Those of one API key are judged together.
         batches.sort(key=lambda it: it.waiting.credential.key_id)
         columns = _Columns(batches)
-        table = self._translator.room()
-        handles = self._translator.pairs.find_known(
-            [place for it in batches for place in it.services],
-            [place for it in batches for place in it.accounts],
+        handles = self._intake.translator.pairs.find_known(
+            b"".join([it.services for it in batches]),
+            b"".join([it.accounts for it in batches]),
             service=columns.service,
             account=columns.account,
         )
@@ -149,11 +165,11 @@ class SmallBatches:
             end_ms, *values = columns.of_batch(place)
             batch.waiting.submission.batch = EventBatch(
                 table=table,
-                dimension=handles[begin : begin + batch.count],
+                dimension=handles[begin : begin + batch.event_count],
                 end_ms=end_ms,
                 tokens=dict(zip(numbers, values[extra_count:], strict=True)),
                 extra=dict(zip(names[1 : 1 + extra_count], values[:extra_count], strict=True)),
-                event_ids=id_array(batch.waiting.form.event_ids, batch.count),
+                event_ids=id_array(batch.waiting.message.planes.event_ids, batch.event_count),
             )
         return others
 
@@ -167,10 +183,10 @@ class SmallBatches:
             of_key = list(run)
             waiting = of_key[-1].waiting
             # The newest: what a key may do is judged by the accounts of now.
-            verdicts = self._verdicts_of(
+            verdicts = self._intake.verdicts_of(
                 waiting.credential, table, waiting.submission.origin.received_ms
             )
-            counts = [it.count for it in of_key]
+            counts = [it.event_count for it in of_key]
             end = begin + sum(counts)
             starts = [0, *accumulate(counts[:-1])]
             fine.append(np.logical_and.reduceat(verdicts.are_fine(handles[begin:end]), starts))
@@ -187,11 +203,11 @@ class _Columns:
 
     def __init__(self, batches: Sequence[_Plain]) -> None:
         sheets = [it.sheet for it in batches]
-        counts = [it.count for it in batches]
+        counts = [it.event_count for it in batches]
         self._batches = batches
         self._width = len(sheets[0].names) - _INDEXES
-        self._accounts = [0, *accumulate(len(it.accounts) for it in batches)]
-        self._services = [0, *accumulate(len(it.services) for it in batches)]
+        self._accounts = [0, *accumulate(len(it.accounts) // PLACE_BYTES for it in batches)]
+        self._services = [0, *accumulate(len(it.services) // PLACE_BYTES for it in batches)]
         self._counts = [*counts, *counts, *(n for n in counts for _ in range(self._width))]
         firsts = (
             [first + it.bases[0] for first, it in zip(self._accounts, sheets, strict=False)],
@@ -216,7 +232,7 @@ class _Columns:
 
     def of_batch(self, place: int) -> Sequence[Int64Array]:
         """Return the columns of a batch but the indexes: the ends, then as they are named."""
-        count, begin = self._batches[place].count, self.begins[place] * self._width
+        count, begin = self._batches[place].event_count, self.begins[place] * self._width
         return list(self._rest[begin : begin + count * self._width].reshape(self._width, count))
 
     def are_within(self, bounds: Sequence[tuple[int, int]]) -> BoolArray:
@@ -248,7 +264,7 @@ class _Columns:
         )
 
 
-def is_small(message: Any, raw: bytes) -> bool:  # noqa: ANN401
+def _is_small(message: Any, raw: bytes) -> bool:  # noqa: ANN401
     """Tell whether a batch's message is of few events in planes, and of nothing else."""
     if message.WhichOneof("events") != "planes" or message.is_doubtful or len(raw) > _BYTES_MAX:
         return False

@@ -28,6 +28,7 @@ from meter.standbys import Standbys
 from meter.wire.answers import Answers, Beat, Look, Waiting
 from meter.wire.bounds import Bounds, Sender
 from meter.wire.intake import Intake
+from meter.wire.small_batches import SmallBatches
 from meter.wire.status import invalid, readable, unreadable
 
 _log = logging.getLogger(__name__)
@@ -50,6 +51,7 @@ class StreamParts:
     """
 
     intake: Intake
+    batches: SmallBatches
     bounds: Bounds
     writer: JournalWriter
     producers: ProducerPort
@@ -229,9 +231,7 @@ class Stream:
             raw=raw,
         )
         await sender.news()
-        submission = parts.intake.from_stream(
-            message, credential, origin, raw=raw, charge=sender.met
-        )
+        submission = parts.batches.take(message, credential, origin, raw=raw, charge=sender.met)
         future = parts.writer.submit(submission)
         claims = submission.claims
         source = 0 if claims is None or claims.reports is None else claims.reports.source

@@ -18,8 +18,9 @@ from meter.journal.commit import Submission
 from meter.planes import TOGETHER_MAX
 from meter.wire import small_batches
 from meter.wire.intake import Intake
+from meter.wire.small_batches import SmallBatches
 from tests.meter.plain_events import BEGIN_MS
-from tests.meter.test_intake import CREDENTIAL, ORIGIN, new_intake
+from tests.meter.test_intake import CREDENTIAL, INTAKE, ORIGIN, new_intake
 from tests.wire.session import event, planes, to_plane, to_planes
 from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 
@@ -45,7 +46,7 @@ def plain(account: str = "acme", **fields: Any) -> usage_pb2.UsageEvent:  # noqa
 
 
 def hand_in(
-    intake: Intake,
+    batches: SmallBatches,
     message: meter_service_pb2.StreamUsageRequest,
     *,
     origin: Origin = ORIGIN,
@@ -54,8 +55,8 @@ def hand_in(
 ) -> Submission:
     """Have an intake take a batch as a stream does."""
     raw = message.SerializeToString()
-    unread = intake.read_stream_message(raw).batch
-    return intake.from_stream(unread, credential, origin, raw=raw, charge=charge)
+    unread = INTAKE.read_stream_message(raw).batch
+    return batches.take(unread, credential, origin, raw=raw, charge=charge)
 
 
 def take_alone(intake: Intake, message: meter_service_pb2.StreamUsageRequest) -> Submission:
@@ -121,7 +122,7 @@ DAMAGES: Final = st.sampled_from(
     batches=st.lists(st.tuples(st.lists(EVENTS, min_size=1, max_size=5), DAMAGES), max_size=6),
     is_doubtful=st.booleans(),
 )
-def test_from_stream__batches_are_what_each_is_alone(
+def test_take__batches_are_what_each_is_alone(
     *, batches: list[tuple[list[usage_pb2.UsageEvent], dict[str, Any]]], is_doubtful: bool
 ) -> None:
     """Right ones and wrong ones, of any columns: what each says does not depend on the others."""
@@ -135,7 +136,7 @@ def test_from_stream__batches_are_what_each_is_alone(
     messages = [planes(number, form) for number, form in enumerate(forms, 1)]
     if messages:
         messages[-1].batch.is_doubtful = is_doubtful
-    together, alone = new_intake(), new_intake()
+    together, alone = SmallBatches(new_intake()), new_intake()
     # The second time all names are known.
     for _ in range(2):
         taken = [hand_in(together, message) for message in messages]
@@ -143,7 +144,7 @@ def test_from_stream__batches_are_what_each_is_alone(
         assert [said(read(it)) for it in taken] == [said(it) for it in wanted]
 
 
-def test_from_stream__small_ones_are_read_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_take__small_ones_are_read_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of batches that are right and known none is read alone; a wrong one is, and no other."""
     alone: list[int] = []
 
@@ -151,14 +152,14 @@ def test_from_stream__small_ones_are_read_in_one_pass(monkeypatch: pytest.Monkey
         alone.append(named["origin"].sequence if "origin" in named else arguments[2].sequence)
         return FROM_BATCH(self, *arguments, **named)
 
-    intake = new_intake()
+    batches = SmallBatches(new_intake())
     forms = [form_of(plain(), plain()), form_of(plain("nobody")), form_of(plain(tokens={INPUT: 9}))]
     for form in forms:
-        read(hand_in(intake, planes(1, form)))
+        read(hand_in(batches, planes(1, form)))
     monkeypatch.setattr(Intake, "from_batch", from_batch)
     origins = [replace(ORIGIN, sequence=number) for number in range(3)]
     taken = [
-        hand_in(intake, planes(1, form), origin=origin)
+        hand_in(batches, planes(1, form), origin=origin)
         for form, origin in zip(forms, origins, strict=True)
     ]
     assert not alone
@@ -170,39 +171,39 @@ def test_from_stream__small_ones_are_read_in_one_pass(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("events", [TOGETHER_MAX - 1, TOGETHER_MAX])
-def test_from_stream__only_few_events_wait(events: int) -> None:
+def test_take__only_few_events_wait(events: int) -> None:
     """A batch of many events is read at once: it would hold the others up."""
     form = form_of(*[plain()] * events)
-    taken = hand_in(new_intake(), planes(1, form))
+    taken = hand_in(SmallBatches(new_intake()), planes(1, form))
     assert (taken.read is None) == (events == TOGETHER_MAX)
     assert len(read(taken).batch) == events
 
 
-def test_from_stream__what_waits_is_bounded() -> None:
+def test_take__what_waits_is_bounded() -> None:
     """When so many wait all are read, and charged, though no commit has asked for them."""
     charged: list[int] = []
-    intake = new_intake()
+    batches = SmallBatches(new_intake())
     taken = [
-        hand_in(intake, planes(1, form_of(plain(model=f"m{number}"))), charge=charged.append)
+        hand_in(batches, planes(1, form_of(plain(model=f"m{number}"))), charge=charged.append)
         for number in range(small_batches.WAITING_MAX)
     ]
     assert [it.read for it in taken] == [None] * len(taken)
     assert charged == [1] * len(taken)
 
 
-def test_from_stream__many_bytes_do_not_wait() -> None:
+def test_take__many_bytes_do_not_wait() -> None:
     """A batch of few events and very many names is read at once."""
     form = form_of(plain())
     form.accounts.extend(["x" * 1_000] * 70)
-    assert hand_in(new_intake(), planes(1, form)).read is None
+    assert hand_in(SmallBatches(new_intake()), planes(1, form)).read is None
 
 
-def test_from_stream__fault_of_ours_is_of_its_own_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_take__fault_of_ours_is_of_its_own_batch(monkeypatch: pytest.MonkeyPatch) -> None:
     """What nobody foresaw in one batch keeps no other from being recorded."""
-    intake = new_intake()
+    batches = SmallBatches(new_intake())
     taken = [
-        hand_in(intake, planes(1, form_of(plain("new")))),
-        hand_in(intake, planes(1, form_of(plain()))),
+        hand_in(batches, planes(1, form_of(plain("new")))),
+        hand_in(batches, planes(1, form_of(plain()))),
     ]
     fault = RuntimeError("nobody foresaw it")
 
@@ -216,14 +217,25 @@ def test_from_stream__fault_of_ours_is_of_its_own_batch(monkeypatch: pytest.Monk
     assert len(taken[1].batch) == 1
 
 
-def test_from_stream__each_key_by_its_own_scopes() -> None:
+def test_take__each_key_by_its_own_scopes() -> None:
     """Two keys' batches wait together, and what one may report the other may not."""
-    intake = new_intake()
+    batches = SmallBatches(new_intake())
     other = replace(CREDENTIAL, key_id="key_0", scopes=())
     for _ in range(2):
         taken = [
-            hand_in(intake, planes(1, form_of(plain())), credential=who)
+            hand_in(batches, planes(1, form_of(plain())), credential=who)
             for who in (CREDENTIAL, other, CREDENTIAL)
         ]
         outcomes = [[it.outcome for it in read(each).set_aside] for each in taken]
         assert outcomes == [[], [Outcome.ACCOUNT_OUT_OF_SCOPE], []]
+
+
+def test_take__names_that_are_forgotten_meanwhile(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names of a table that has grown too large are read anew, whatever place they had."""
+    batches = SmallBatches(new_intake())
+    many = [plain(model=f"m{number}") for number in range(200)]
+    for _ in range(2):
+        read(hand_in(batches, planes(1, form_of(*many))))
+    monkeypatch.setattr(limits, "DIMENSIONS_INTERNED_MAX", 10)
+    taken = hand_in(batches, planes(1, form_of(*many)))
+    assert len(read(taken).batch) == len(many)
