@@ -91,16 +91,8 @@ class Intake:
         if usage:
             raw = self._without_usage(message)
         try:
-            if kind == "rows":
-                batch, wrong = self.translator.from_unread_rows(form.events)
-            elif kind == "columns":
-                batch, wrong = self.translator.from_columns(form), None
-            else:
-                batch, wrong = self.translator.from_planes(form), None
+            batch, wrong = self._read(kind, form)
         except (UnusableBatch, DecodeError) as error:
-            if kind == "rows" and isinstance(error, DecodeError):
-                # It was no message before it was a batch.
-                raise unreadable() from error
             # Refused, such a batch would come again without end: kept, the stream goes on.
             malformed = Outcome.BATCH_MALFORMED
             outcome = error.outcome if isinstance(error, UnusableBatch) else malformed
@@ -288,6 +280,18 @@ class Intake:
             origin=origin, batch=empty, set_aside=(whole,), whole=raw, size_bytes=len(raw)
         )
         return submission, np.empty(0, np.uint8)
+
+    def _read(self, kind: str, form: Any) -> tuple[EventBatch, BoolArray | None]:  # noqa: ANN401
+        """Return a batch's events and, of rows, which are wrong in themselves."""
+        if kind == "columns":
+            return self.translator.from_columns(form), None
+        if kind == "planes":
+            return self.translator.from_planes(form), None
+        try:
+            return self.translator.from_unread_rows(form.events)
+        except DecodeError as error:
+            # It was no message before it was a batch.
+            raise unreadable() from error
 
     def _check(
         self,
