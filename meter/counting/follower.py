@@ -22,7 +22,7 @@ _RETRY_SECONDS = 1.0
 _PAUSE_PER_WORK = 4.0
 # What is committed once a round has read waits for its end, the pause, and the next round: for so
 # long, unless that leaves less to a pause than to a round, or than two seconds.
-_BEHIND_SECONDS = 4.0
+_BEHIND_SECONDS = 3.5
 _PAUSE_SECONDS_MIN = 2.0
 # How often a pause looks for what was committed meanwhile and can be added up: at full rate there
 # is some then, and memory is free again.
