@@ -178,5 +178,5 @@ def test_follow__adds_up_while_it_rests() -> None:
     [(0.0, 0.0), (0.01, 0.04), (0.5, 2.0), (0.75, 2.0), (1.0, 1.5), (1.5, 1.5), (3.0, 2.0)],
 )
 def test_pause__keeps_what_is_not_counted_young(took: float, pause: float) -> None:
-    """Short rounds have four times their length, others what is left of three and a half seconds."""
+    """Short rounds have four times their length, others what is left of 3.5 seconds."""
     assert pause_seconds(took) == pause
