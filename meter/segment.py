@@ -106,23 +106,26 @@ def gather(
 
     `dimension_ids` gives each event's database id.
     """
+    origins, parts = zip(*batches, strict=True)
+    counts = [len(batch) for batch in parts]
     columns: dict[str, IntArray] = {
-        "dimension": _joined([(dimension_ids(batch), 0, len(batch)) for _, batch in batches]),
+        "dimension": _narrowed(np.concatenate([dimension_ids(batch) for batch in parts])),
         # Whole: the steps between them have signs.
-        "end_ms": np.concatenate([batch.end_ms for _, batch in batches]),
+        "end_ms": np.concatenate([batch.end_ms for batch in parts]),
     }
+    present = set().union(*(batch.extra for batch in parts))
     for name, default in DEFAULTS.items():
-        if any(name in batch.extra for _, batch in batches):
-            values = _joined([(b.extra.get(name), default, len(b)) for _, b in batches])
+        if name in present:
+            values = _joined([it.extra.get(name) for it in parts], counts=counts, default=default)
             if (values != default).any():
                 columns[name] = values
-    tokens: dict[int, IntArray] = {}
-    for number in sorted({number for _, batch in batches for number in batch.tokens}):
-        counts = _joined([(batch.tokens.get(number), 0, len(batch)) for _, batch in batches])
-        if counts.any():
-            tokens[number] = counts
+    tokens = {}
+    for number in sorted(set().union(*(batch.tokens for batch in parts))):
+        numbers = _joined([it.tokens.get(number) for it in parts], counts=counts, default=0)
+        if numbers.any():
+            tokens[number] = numbers
     return Gathered(
-        origins=[(origin, len(batch)) for origin, batch in batches],
+        origins=list(zip(origins, counts, strict=True)),
         columns=columns,
         tokens=tokens,
         event_ids=_event_ids(batches),
@@ -341,15 +344,13 @@ def _unpack(data: Packed, column: Column, count: int) -> Int64Array:
     return values
 
 
-def _joined(parts: Sequence[tuple[Int64Array | None, int, int]]) -> IntArray:
-    return _narrowed(
-        np.concatenate(
-            [
-                np.full(length, default, np.int64) if values is None else values
-                for values, default, length in parts
-            ]
-        )
-    )
+def _joined(
+    columns: Sequence[Int64Array | None], *, counts: Sequence[int], default: int
+) -> IntArray:
+    """Return what batches have of a column, one behind the other; None is all default."""
+    pairs = zip(columns, counts, strict=True)
+    filled = [np.full(n, default, np.int64) if it is None else it for it, n in pairs]
+    return _narrowed(np.concatenate(filled))
 
 
 def _narrowed(values: Int64Array) -> IntArray:

@@ -206,7 +206,8 @@ class _Group:
             return Refused(Reason.RELEASE_REFUSED, "The entry was decided before.")
         if not _is_numbered(item):
             return Result(verdict=Verdict.RECORD, set_aside=[(it, 0) for it in item.set_aside])
-        state = self._states.get(_key(item))
+        key = _key(item)
+        state = self._states.get(key)
         if state is None:
             return None
         verdict = state.judge(
@@ -219,7 +220,7 @@ class _Group:
             )
         aside: Sequence[SetAside] = ()
         if verdict is Verdict.RECORD:
-            self._states[_key(item)] = state = state.recorded(origin.digest)
+            self._states[key] = state = state.recorded(origin.digest)
             aside = item.set_aside
         elif verdict is Verdict.CHANGED:
             aside = [SetAside(index=-1, outcome=Outcome.BATCH_CHANGED, payload=item.whole)]

@@ -47,7 +47,7 @@ class DimensionIds:
 
     def of(self, batch: EventBatch) -> Int64Array:
         """Return each event's `dimension_id`, after `ensure` for the batch."""
-        return self._ids_by_table[id(batch.table)][1][batch.dimension]
+        return self._ids_by_table[id(batch.table)][1].take(batch.dimension)
 
     def ensure(self, batches: Sequence[EventBatch]) -> list[int]:
         """Give database ids to dimensions seen for the first time; commits by itself.
