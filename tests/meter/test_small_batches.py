@@ -1,12 +1,14 @@
 """Small batches that wait together: each is read as it is alone, whatever comes beside it."""
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
 import numpy as np
 import pytest
-from hypothesis import given
+from google.protobuf.message import DecodeError
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from meter import segment
@@ -27,6 +29,7 @@ from tokenworks.meter.v1 import meter_service_pb2, usage_pb2
 FROM_BATCH: Final = Intake.from_batch
 # Ids of dimensions, the same whoever has met them.
 NUMBERS: Final[dict[Dimensions, int]] = {}
+
 INPUT: Final = usage_pb2.TOKEN_CLASS_INPUT
 OUTPUT: Final = usage_pb2.TOKEN_CLASS_OUTPUT
 TOO_OLD_MS: Final = BEGIN_MS - limits.LATE_MS_MAX - 1
@@ -142,6 +145,37 @@ def test_take__batches_are_what_each_is_alone(
         taken = [hand_in(together, message) for message in messages]
         wanted = [take_alone(alone, message) for message in messages]
         assert [said(read(it)) for it in taken] == [said(it) for it in wanted]
+
+
+@settings(max_examples=400)
+@given(
+    damages=st.lists(
+        st.tuples(st.integers(0, 2_000), st.integers(0, 255), st.integers(0, 3)), max_size=6
+    )
+)
+def test_take__damaged_bytes(*, damages: list[tuple[int, int, int]]) -> None:
+    """Bytes that were changed, lost or doubled are judged as they are alone, and harm no other."""
+    form = form_of(*[plain(model=f"m{number}", duration_ms=300 * number) for number in range(3)])
+    whole = planes(1, form).SerializeToString()
+    changed = bytearray(whole)
+    for place, value, length in damages:
+        at = place % (len(changed) + 1)
+        changed[at : at + length] = bytes([value]) * (length % 2 + 1)
+    together, alone = SmallBatches(new_intake()), new_intake()
+    # What was not damaged is known.
+    read(hand_in(together, planes(1, form)))
+    raws = [whole, bytes(changed), whole]
+    taken = []
+    for raw in raws:
+        with contextlib.suppress(DecodeError):
+            message = INTAKE.read_stream_message(raw)
+            if message.batch.WhichOneof("events") == "planes":
+                wanted = alone.from_batch(message.batch, CREDENTIAL, ORIGIN, raw=raw)[0]
+                one = together.take(
+                    message.batch, CREDENTIAL, ORIGIN, raw=raw, charge=lambda _: None
+                )
+                taken.append((one, wanted))
+    assert [said(read(one)) for one, _ in taken] == [said(wanted) for _, wanted in taken]
 
 
 def test_take__small_ones_are_read_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
