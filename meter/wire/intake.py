@@ -40,7 +40,7 @@ from meter.wire.reported import (
     report_submission,
     stream_originals,
 )
-from meter.wire.status import invalid, unreadable
+from meter.wire.status import invalid
 from meter.wire.translate import Translator, to_event
 from tokenworks.meter.v1 import usage_pb2
 
@@ -83,7 +83,7 @@ class Intake:
 
         A batch that cannot be read as events goes to quarantine as a whole, under its number.
         `source` and `first_index` are of an event that was released, of its own batch. Raises
-        InvalidArgument (MESSAGE_UNREADABLE) when a row is no message.
+        DecodeError when a row is no message, which the whole is not then.
         """
         kind = message.WhichOneof("events")
         form = getattr(message, kind)
@@ -92,11 +92,9 @@ class Intake:
             raw = self._without_usage(message)
         try:
             batch, wrong = self._read(kind, form)
-        except (UnusableBatch, DecodeError) as error:
+        except UnusableBatch as error:
             # Refused, such a batch would come again without end: kept, the stream goes on.
-            malformed = Outcome.BATCH_MALFORMED
-            outcome = error.outcome if isinstance(error, UnusableBatch) else malformed
-            return self._kept_whole(origin, outcome, raw=raw)
+            return self._kept_whole(origin, error.outcome, raw=raw)
         if message.is_doubtful and releases is None:
             return self._kept_whole(origin, Outcome.BATCH_DOUBTFUL, raw=raw)
         source = source or form.source
@@ -283,15 +281,13 @@ class Intake:
 
     def _read(self, kind: str, form: Any) -> tuple[EventBatch, BoolArray | None]:  # noqa: ANN401
         """Return a batch's events and, of rows, which are wrong in themselves."""
-        if kind == "columns":
-            return self.translator.from_columns(form), None
-        if kind == "planes":
-            return self.translator.from_planes(form), None
-        try:
+        if kind == "rows":
             return self.translator.from_unread_rows(form.events)
+        read = self.translator.from_columns if kind == "columns" else self.translator.from_planes
+        try:
+            return read(form), None
         except DecodeError as error:
-            # It was no message before it was a batch.
-            raise unreadable() from error
+            raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
 
     def _check(
         self,

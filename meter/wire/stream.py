@@ -231,7 +231,11 @@ class Stream:
             raw=raw,
         )
         await sender.news()
-        submission = parts.batches.take(message, credential, origin, raw=raw, charge=sender.met)
+        try:
+            submission = parts.batches.take(message, credential, origin, raw=raw, charge=sender.met)
+        except DecodeError as error:
+            # Rows are bytes until they are read.
+            raise unreadable() from error
         future = parts.writer.submit(submission)
         claims = submission.claims
         source = 0 if claims is None or claims.reports is None else claims.reports.source
