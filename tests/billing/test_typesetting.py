@@ -27,7 +27,8 @@ def streams(document: bytes) -> list[bytes]:
     found = []
     for packed in STREAM.findall(document):
         try:
-            found.append(zlib.decompress(packed))
+            # Without its check at the end, whose last byte may look like the end of a line.
+            found.append(zlib.decompressobj().decompress(packed))
         except zlib.error:
             found.append(packed)
     return found
