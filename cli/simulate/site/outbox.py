@@ -46,12 +46,17 @@ class Outbox:
     @property
     def unrecorded_count(self) -> int:
         """Batches that no ack has come of."""
-        return self._first + len(self._held) - 1 - self._told
+        return self.last_sequence - self._told
 
     @property
     def is_idle(self) -> bool:
         """Whether all that was sealed went out."""
         return self._cursor >= self._first + len(self._held)
+
+    @property
+    def last_sequence(self) -> int:
+        """The number of the newest batch that was sealed."""
+        return self._first + len(self._held) - 1
 
     @property
     def is_empty(self) -> bool:

@@ -11,6 +11,7 @@ from cli.simulate.site.outbox import Outbox, Sealed
 from tokenworks.client.clock import new_instance, uniform
 from tokenworks.meter.v1.meter_service_pb2 import (
     BatchAck,
+    Heartbeat,
     OpenStream,
     StreamOpened,
     StreamUsageRequest,
@@ -21,6 +22,8 @@ _METHOD: Final = "/tokenworks.meter.v1.MeterService/StreamUsage"
 _REASON_KEY: Final = "tokenworks-error-reason"
 # A stream that broke is opened again after so many seconds, each drawn.
 _RETRY_SECONDS: Final = (0.2, 1.0)
+# How often the meter is asked whether the last batches are durable, when all are recorded.
+_BEAT_SECONDS: Final = 1.0
 # What sending again does not mend.
 _FINAL: Final = frozenset(
     {
@@ -115,7 +118,12 @@ class Producer:
                         await call.done_writing()
                         await hearing
                         return True
-                await self._news.wait()
+                try:
+                    async with asyncio.timeout(self._patience_seconds()):
+                        await self._news.wait()
+                except TimeoutError:
+                    beat = Heartbeat(last_sequence=self.outbox.last_sequence)
+                    await call.write(StreamUsageRequest(heartbeat=beat).SerializeToString())
         except asyncio.InvalidStateError:
             # gRPC's word for a call that has ended under what was being written.
             pass
@@ -128,6 +136,14 @@ class Producer:
                 hearing.exception()
         await hearing
         return False
+
+    def _patience_seconds(self) -> float | None:
+        """Return how long news are waited for before they are asked for; None for ever.
+
+        A stream that was opened again may find all recorded that there is: no ack comes by itself.
+        """
+        waits = self._is_over and self.is_open.is_set() and not self.outbox.unrecorded_count
+        return _BEAT_SECONDS if waits else None
 
     async def _send(self, call: Any) -> None:  # noqa: ANN401 - as above
         while (taken := self.outbox.take()) is not None:
