@@ -174,8 +174,13 @@ def _draw_money(panel: Any, moments: Sequence[Moment], *, begin_ms: int) -> None
     panel.set_ylim(bottom=0)
     panel.yaxis.set_major_formatter(lambda value, _: f"${value:,.0f}")
     write_title(panel, "Dollars, added up", "by tier, at the prices of the contracts")
-    named = {name: f"{name} ${values[-1]:,.0f}" for name, values in series.items() if values}
+    named = {name: f"{name} {_short(values[-1])}" for name, values in series.items() if values}
     _label_middles(panel, series, names=named)
+
+
+def _short(dollars: float) -> str:
+    """Return an amount in as few characters as there is room for beside a panel."""
+    return f"${dollars / _MILLION:,.2f} M" if dollars >= _MILLION else f"${dollars:,.0f}"
 
 
 def _draw_ranking(panel: Any, result: Result) -> None:  # noqa: ANN401
