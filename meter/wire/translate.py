@@ -112,7 +112,10 @@ class Translator:
 
         Raises UnusableBatch above `BATCH_EVENTS_MAX`, or DecodeError when one is no protobuf.
         """
-        if _ROWS_TOGETHER_MIN <= len(events) <= limits.BATCH_EVENTS_MAX:
+        # Before any of them is made an object.
+        if len(events) > limits.BATCH_EVENTS_MAX:
+            raise UnusableBatch(Outcome.BATCH_TOO_LARGE)
+        if len(events) >= _ROWS_TOGETHER_MIN:
             try:
                 return self._from_rows_together(read_rows(events))
             except (Unusual, UnicodeDecodeError):
@@ -134,9 +137,10 @@ class Translator:
         if rows.request_ids is not None:
             request_ids = [it.decode() for it in rows.request_ids]
         extra = _extra(rows.numbers)
+        handles = self._handles_of(rows.dimensions)
         batch = EventBatch(
-            table=self.room(),
-            dimension=self._handles_of(rows.dimensions),
+            table=self._table,
+            dimension=handles,
             # Beyond the calendar all seconds are one.
             end_ms=np.clip(
                 np.minimum(rows.seconds, _LAST_MS) * 1000 + rows.nanos // 1_000_000,
