@@ -187,3 +187,13 @@ def test_read__every_field_there_is() -> None:
     """A field that comes to the contract is read side by side, too, or batches of it are slow."""
     fields = usage_pb2.UsageEvent.DESCRIPTOR.fields
     assert {it.number for it in fields} == {tag >> 3 for tag in rows._EVENT}  # noqa: SLF001
+
+
+@pytest.mark.parametrize("seconds", [2**63 - 1, 2**53, 10**15, 253_402_300_800])
+def test_read__times_beyond_the_calendar(seconds: int) -> None:
+    """A time that no calendar has is far ahead, and not one of long ago."""
+    far = usage_pb2.UsageEvent()
+    far.end_time.seconds = seconds
+    raw = [ORDINARY, far.SerializeToString()]
+    assert len(read_rows(raw).seconds) == 2
+    assert without_ids(read_together(raw)) == without_ids(read_by_protobuf(raw))
