@@ -30,7 +30,7 @@ from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
 from meter.store.dimension_ids import DimensionIds
 from meter.store.observations import ObservationWrites, to_uuid_array
-from meter.store.producers import ProducerKey, lock_producers, save_producers
+from meter.store.producer_locks import ProducerKey, lock_producers, save_producers
 from meter.store.tables import (
     event_claims,
     quarantine,

@@ -5,10 +5,10 @@ as it likes, and several servers agree.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, Engine, Row, case, func, or_, select, text, update
+from sqlalchemy import Connection, Engine, case, func, or_, select, text, update
 from sqlalchemy.dialects.postgresql import insert as upsert
 
 from meter.audit_log import Action, Change
@@ -38,9 +38,9 @@ from meter.store.producer_list import (
     get_producer,
     list_producers,
 )
+from meter.store.producer_locks import to_state
 from meter.store.tables import producer_gaps, producer_instances, producers
 
-ProducerKey = tuple[str, str]
 _NOW: Final = installation_time(func.clock_timestamp())
 # What a commit wrote just now is not written again. A producer that a commit holds is passed over:
 # that commit says that it was heard, too, but not what was announced: that is told again. What is
@@ -76,26 +76,6 @@ _WRITE: Final = text(
     FROM told JOIN producers p USING (account_id, producer)
         LEFT JOIN written w USING (account_id, producer)
     """  # noqa: S608
-)
-_SAVE: Final = text(
-    f"""
-    UPDATE producers p SET sequence = n.sequence, digests = n.digests,
-        seen_time = greatest(p.seen_time, {CLOCK})
-    FROM unnest(CAST(:accounts AS text[]), CAST(:names AS text[]),
-        CAST(:sequences AS bigint[]), CAST(:digests AS bytea[]))
-        AS n (account_id, producer, sequence, digests)
-    WHERE p.account_id = n.account_id AND p.producer = n.producer
-    """  # noqa: S608
-)
-# In arrays: a list of so many pairs is another statement for each number of them.
-_LOCK: Final = text(
-    """
-    SELECT p.account_id, p.producer, p.instance, p.sequence, p.digests, p.announced_sequence
-    FROM producers p
-    JOIN unnest(CAST(:accounts AS text[]), CAST(:names AS text[])) AS n (account_id, producer)
-        USING (account_id, producer)
-    ORDER BY 1, 2 FOR UPDATE OF p SKIP LOCKED
-    """
 )
 _SUMMARY: Final = text(
     f"""
@@ -147,7 +127,7 @@ class ProducerStore:
             row = connection.execute(select(producers).filter_by(**blank).with_for_update()).first()
             if row is None:
                 raise _too_many()
-            before = _to_state(row, announced_sequence=announced_sequence)
+            before = to_state(row, announced_sequence=announced_sequence)
             is_first = row.seen_time is None
             is_new = connection.execute(
                 upsert(producer_instances)
@@ -317,36 +297,6 @@ def _too_many() -> Overloaded:
     )
 
 
-def lock_producers(
-    connection: Connection, keys: Iterable[ProducerKey]
-) -> dict[ProducerKey, ProducerState]:
-    """Lock producers in sorted order and return their states.
-
-    One that another server holds at this moment is left out, not waited for.
-    """
-    wanted = sorted(set(keys))
-    if not wanted:
-        return {}
-    accounts, names = map(list, zip(*wanted, strict=True))
-    rows = connection.execute(_LOCK, {"accounts": accounts, "names": names})
-    return {(row.account_id, row.producer): _to_state(row) for row in rows}
-
-
-def save_producers(connection: Connection, states: Mapping[ProducerKey, ProducerState]) -> None:
-    """Write the states of locked producers, which were heard just now."""
-    if not states:
-        return
-    connection.execute(
-        _SAVE,
-        {
-            "accounts": [account_id for account_id, _ in states],
-            "names": [name for _, name in states],
-            "sequences": [state.sequence for state in states.values()],
-            "digests": [state.digests for state in states.values()],
-        },
-    )
-
-
 def _record_gap(
     connection: Connection,
     blank: Mapping[str, str],
@@ -380,15 +330,6 @@ def _new_row(*, account_id: str, producer: str, standing: Standing) -> dict[str,
         "key_id": "",
         "create_time": _NOW,
     }
-
-
-def _to_state(row: Row[Any], *, announced_sequence: int = 0) -> ProducerState:
-    return ProducerState(
-        instance=bytes(row.instance),
-        sequence=row.sequence,
-        digests=bytes(row.digests),
-        announced_sequence=max(row.announced_sequence, announced_sequence),
-    )
 
 
 def _missing_count(connection: Connection) -> int:
