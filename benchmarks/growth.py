@@ -1,4 +1,4 @@
-"""How ingest grows: with the size of batches, dimensions, producers, and events in the journal.
+"""How ingest grows: with batches, dimensions, producers, workers, and events in the journal.
 
 `python -m benchmarks.growth` takes the points of each sweep and writes them as JSON, a file for
 each; `--plot` draws what lies there and takes nothing. Each point is a plant of its own, whose SQL
@@ -10,7 +10,7 @@ import itertools
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -32,9 +32,13 @@ IMAGES: Final = Path(__file__).parents[1] / "docs" / "images"
 _BATCHES: Final = (10, 30, 100, 300, 1_000, 3_000, 10_000)
 _DIMENSIONS: Final = (1_000, 10_000, 100_000, 1_000_000)
 _PRODUCERS: Final = (1, 8, 64, 512, 2_000)
+_WORKERS: Final = (1, 2, 4, 8)
 _SKUS: Final = len(MODELS) * len(TIERS)
 _BATCH_EVENTS: Final = 10_000
 _PRODUCERS_BATCH_EVENTS: Final = 1_000
+# The system throws dice for each connection: of so many no worker has much more than its share.
+_WORKERS_STREAMS: Final = 64
+_WORKERS_BATCH_EVENTS: Final = 100
 # Of each dimension a load has so many events before its batches repeat.
 _EVENTS_A_DIMENSION: Final = 3
 _STREAMS: Final = 8
@@ -56,6 +60,7 @@ class Sizes:
     events_max: int
     dimensions_max: int
     producers_max: int
+    workers_max: int
 
 
 def sweep_batch(sizes: Sizes) -> Iterator[Point]:
@@ -90,6 +95,24 @@ def sweep_producers(sizes: Sizes) -> Iterator[Point]:
             seconds=sizes.seconds, events=_PRODUCERS_BATCH_EVENTS, producers=producers
         )
         yield {"producers": producers, **_take("benchmarks.stream_load", orders)}
+
+
+def sweep_workers(sizes: Sizes) -> Iterator[Point]:
+    """Yield a point for each number of workers; a second one needs a core that nobody else has."""
+    orders = stream_orders(
+        seconds=sizes.seconds,
+        events=_WORKERS_BATCH_EVENTS,
+        producers=_WORKERS_STREAMS,
+        is_apart=True,
+    )
+    for workers in _WORKERS:
+        if workers > sizes.workers_max:
+            return
+        settings = {"TOKENWORKS_WORKERS": str(workers)}
+        yield {
+            "workers": workers,
+            **_take("benchmarks.stream_load", orders, settings=settings),
+        }
 
 
 def sweep_journal(sizes: Sizes) -> Iterator[Point]:
@@ -149,9 +172,10 @@ def _take(
     *,
     accounts: int = ACCOUNTS,
     distinct_events: int = DISTINCT_EVENTS,
+    settings: Mapping[str, str] | None = None,
 ) -> Point:
-    """Return a point: the load on a plant that knows all names."""
-    with running_plant(put_down=partial(put_down_names, accounts=accounts)) as plant:
+    """Return a point: the load on a plant that knows all names, with such settings of its meter."""
+    with running_plant(settings, put_down=partial(put_down_names, accounts=accounts)) as plant:
         _warm(plant, accounts=accounts, distinct_events=distinct_events)
         recorded = record_load(plant, module, orders)
         # None was new while the clock ran.
@@ -184,6 +208,10 @@ SWEEPS: Final[dict[str, tuple[Callable[[Sizes], Iterator[Point]], str]]] = {
         sweep_producers,
         "batches of 1,000 events in planes as fast as they are acknowledged, 20,000 dimensions",
     ),
+    "workers": (
+        sweep_workers,
+        "64 streams, a connection each, batches of 100 events in planes, 20,000 dimensions",
+    ),
     "journal": (
         sweep_journal,
         "one run of 8 streams, batches of 10,000 events in planes, 20,000 dimensions",
@@ -202,6 +230,7 @@ def main() -> int:
     parser.add_argument("--events-max", type=int, default=10**9, help="events in the journal")
     parser.add_argument("--dimensions-max", type=int, default=_DIMENSIONS[-1])
     parser.add_argument("--producers-max", type=int, default=_PRODUCERS[-1])
+    parser.add_argument("--workers-max", type=int, default=_WORKERS[-1])
     options = parser.parse_args()
     if options.plot:
         draw_all(options.out, options.images)
@@ -211,6 +240,7 @@ def main() -> int:
         events_max=options.events_max,
         dimensions_max=options.dimensions_max,
         producers_max=options.producers_max,
+        workers_max=options.workers_max,
     )
     options.out.mkdir(parents=True, exist_ok=True)
     for name in options.only:

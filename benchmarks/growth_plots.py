@@ -52,6 +52,7 @@ _SWEEPS: Final = {
         "dimensions",
     ),
     "producers": ("Throughput by producers", "producers, a stream each", "producers"),
+    "workers": ("Throughput by workers", "workers of one meter", "workers"),
     "journal": ("Throughput as the journal grows", "events in the journal", "events_in_journal"),
 }
 _PER_MILLION: Final = "processor_seconds_per_million_"

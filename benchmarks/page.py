@@ -17,6 +17,7 @@ _TITLES: Final = {
     "batch": "Batches",
     "dimensions": "Dimensions",
     "producers": "Producers",
+    "workers": "Workers",
     "journal": "The journal",
 }
 assert _TITLES.keys() == SWEEPS.keys()

@@ -42,11 +42,13 @@ def stream_orders(
     distinct_events: int = DISTINCT_EVENTS,
     events_per_second: float | None = None,
     is_once: bool = False,
+    is_apart: bool = False,
 ) -> dict[str, Any]:
     """Return orders: streams that send batches of so many events.
 
     `events_per_second` is of all of them together; None is as fast as they are acknowledged.
     `is_once`: each batch is sent once, and waited for, so that its names are known from then on.
+    `is_apart`: each stream has a connection of its own, however many there are.
     """
     return {
         "seconds": seconds,
@@ -57,6 +59,7 @@ def stream_orders(
         "accounts": accounts,
         "distinct_events": distinct_events,
         "is_once": is_once,
+        "is_apart": is_apart,
         "batches_per_second": events_per_second and events_per_second / events / producers,
     }
 
@@ -158,7 +161,8 @@ class Load:
     def open(self) -> None:
         """Open all streams, few of them on one connection where they are few."""
         orders, count = self._orders, len(self.producers)
-        streams = 1 if count <= _PRODUCERS_ALONE_MAX else _STREAMS
+        is_apart = orders["is_apart"] or count <= _PRODUCERS_ALONE_MAX
+        streams = 1 if is_apart else _STREAMS
         links = [Link(orders["target"]) for _ in range(-(-count // streams))]
         self._links = Links(links)
         opened = answered = 0

@@ -19,7 +19,9 @@ from benchmarks.recording import Standing
 
 PNG = b"\x89PNG\r\n"
 DIMENSIONS = 20_000
-SMALL = Sizes(seconds=0.3, events_max=10**9, dimensions_max=DIMENSIONS, producers_max=1)
+SMALL = Sizes(
+    seconds=0.3, events_max=10**9, dimensions_max=DIMENSIONS, producers_max=1, workers_max=1
+)
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +34,7 @@ def plant() -> Iterator[Plant]:
 @pytest.fixture
 def small(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have each sweep take one point, of that plant."""
-    monkeypatch.setattr(growth, "running_plant", lambda **_: nullcontext(plant))
+    monkeypatch.setattr(growth, "running_plant", lambda *_, **__: nullcontext(plant))
     monkeypatch.setattr(growth, "_BATCHES", (1_000,))
     monkeypatch.setattr(growth, "_DIMENSIONS", (DIMENSIONS,))
     goal = Standing.of(plant).events + 1_000_000
@@ -47,6 +49,7 @@ def small(plant: Plant, monkeypatch: pytest.MonkeyPatch) -> None:
         ("batch", "events_a_batch"),
         ("dimensions", "dimensions"),
         ("producers", "producers"),
+        ("workers", "workers"),
         ("journal", "events_in_journal"),
     ],
 )
@@ -113,7 +116,7 @@ def test_short__has_three_digits(value: float, text: str) -> None:
 
 def made_up(name: str) -> dict[str, Any]:
     """Return a sweep of three points that nobody took."""
-    keys = ("events_a_batch", "dimensions", "producers", "events_in_journal")
+    keys = ("events_a_batch", "dimensions", "producers", "workers", "events_in_journal")
     points = [
         {
             **dict.fromkeys(keys, 10**power),
