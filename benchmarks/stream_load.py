@@ -220,7 +220,7 @@ def in_flight_max(orders: Mapping[str, Any]) -> int:
     """Return how many batches a stream has on the way at most."""
     if orders["is_once"]:
         return 1
-    if orders["batches_per_second"]:
+    if orders["batches_per_second"] or orders["is_apart"]:
         return _IN_FLIGHT
     return int(max(1, min(_IN_FLIGHT_TOGETHER // orders["producers"], _IN_FLIGHT)))
 
