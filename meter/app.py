@@ -91,7 +91,7 @@ async def serve(
     database lives on the other clock, and `Unavailable` when it cannot be reached at the start.
     Later, an absent database is waited for.
     """
-    # The committing thread asks the database five times a group, and each answer waits for the
+    # The committing thread asks the database twice a group and more, and each answer waits for the
     # loop's turn to end: at the usual 5 ms the commits of single calls would mostly be waiting.
     sys.setswitchinterval(_SWITCH_SECONDS)
     engine = make_engine(options.database_url, pool_size=12)

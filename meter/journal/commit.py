@@ -113,8 +113,8 @@ class Transaction(Protocol):
         """Keep usage objects as they came, of events that ended in a span, both ends included."""
         ...
 
-    def append(self, part: Gathered) -> int:
-        """Append a segment and return its position."""
+    def append(self, part: Gathered) -> None:
+        """Append a segment."""
         ...
 
     def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:

@@ -26,6 +26,7 @@ from meter.sources.identity import event_key
 from meter.sources.originals import unpack
 from meter.store.archived_bodies import Archived, ArchivedBodies
 from meter.store.corrections import follow_all, require_counted
+from meter.store.group_writes import GroupWrites
 from meter.store.observations import to_uuid_array
 from meter.store.recorded_events import read_recorded
 
@@ -118,10 +119,8 @@ _NO_REPORT: Final = bytes(16)
 _COUNTED: Final = 3
 
 
-class ArbitrationWrites:
+class ArbitrationWrites(GroupWrites):
     """The part of a group's transaction that settles what a correction was made for."""
-
-    _connection: Connection
 
     def settle(self, settlements: Sequence[Settlement]) -> None:
         """Note what is counted by corrections, each with its id in `after`."""

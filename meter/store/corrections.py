@@ -21,10 +21,10 @@ from meter.domain.errors import Reason, Unavailable
 from meter.domain.event import Dimensions
 from meter.domain.times import to_iso, to_ms, to_time
 from meter.domain.tokens import TokenClass
-from meter.leases import Lease
 from meter.runtime.engine import store_faults
 from meter.store.archived_bodies import ArchivedBodies
 from meter.store.audit_log import ChangeLog
+from meter.store.group_writes import GroupWrites
 from meter.store.recorded_events import find_recorded
 from meter.store.tables import corrections, counting, shards
 
@@ -41,11 +41,9 @@ _RECORDED = text(
 )
 
 
-class CorrectionWrites:
+class CorrectionWrites(GroupWrites):
     """The part of a group's transaction that writes corrections."""
 
-    _connection: Connection
-    _lease: Lease
     # Where the segment of a correction has to come to lie; None once it does.
     awaited_position: int | None = None
 

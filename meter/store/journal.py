@@ -6,9 +6,9 @@ from itertools import groupby
 from typing import Final, Protocol
 
 from sqlalchemy import (
-    Connection,
     Engine,
     delete,
+    event,
     insert,
     select,
     update,
@@ -23,13 +23,26 @@ from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
 from meter.leases import Lease, ShardLost
 from meter.runtime.engine import connection_count, store_faults
+from meter.runtime.trips import (
+    UUID,
+    Row,
+    Trips,
+    forget_prepared,
+    from_int,
+    from_timestamp,
+    to_even_array,
+    to_int2,
+    to_int4,
+    to_int8,
+    to_timestamp,
+)
 from meter.segment import Gathered, pack
-from meter.store.appending import APPEND, CLAIM, CLAIMED_BEFORE
+from meter.store.appending import APPEND, CLAIM, CLAIMED_BEFORE, is_not_owned
 from meter.store.arbitration import ArbitrationWrites
 from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
 from meter.store.dimension_ids import DimensionIds
-from meter.store.observations import ObservationWrites, to_uuid_array
+from meter.store.observations import ObservationWrites
 from meter.store.producer_locks import ProducerKey, lock_producers, save_producers
 from meter.store.tables import (
     event_claims,
@@ -66,6 +79,7 @@ class JournalStore:
         self._dimensions = DimensionIds(engine)
         self._wanted: list[EventBatch] = []
         self._settled_count = 0
+        event.listen(engine, "rollback", forget_prepared)
 
     @contextmanager
     def transaction(self) -> Iterator["JournalTransaction"]:
@@ -80,15 +94,18 @@ class JournalStore:
             with store_faults(), self._engine.begin() as connection:
                 if connection_count(self._engine) != self._settled_count:
                     lease = self._settle(lease)
-                transaction = JournalTransaction(connection, lease=lease)
+                transaction = JournalTransaction(Trips(connection), lease=lease)
                 yield transaction
-                assert transaction.awaited_position is None, "a correction has its segment"
+                transaction.commit()
             if self._fresh is not None:
                 self._fresh.hold(lease.shard, transaction.written)
         except ShardLost:
             self._leases.lost(lease)
             raise
         except DBAPIError as error:
+            if is_not_owned(error):
+                self._leases.lost(lease)
+                raise ShardLost(lease.shard) from error
             message = "The database refused the batch; see the server's log."
             raise StoreRefusal(Reason.INTERNAL, message) from error
 
@@ -124,62 +141,67 @@ class JournalStore:
 class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites):
     """What one group's transaction can do; the order is the writer's."""
 
-    def __init__(self, connection: Connection, *, lease: Lease) -> None:
-        """Take an open connection in a transaction, and what holds the shard."""
-        self._connection = connection
-        self._lease = lease
+    def __init__(self, trips: Trips, *, lease: Lease) -> None:
+        """Take how to speak in an open transaction, and what holds the shard."""
+        super().__init__(trips, lease=lease)
         self.written: list[tuple[Written, Gathered]] = []
+
+    def commit(self) -> None:
+        """Commit, with what was not sent yet."""
+        assert self.awaited_position is None, "a correction has its segment"
+        self._trips.commit()
 
     def lock_producers(self, keys: Iterable[ProducerKey]) -> dict[ProducerKey, ProducerState]:
         """Lock producers in sorted order and return their states.
 
         One that another server holds at this moment is left out, not waited for.
         """
-        return lock_producers(self._connection, keys)
+        return lock_producers(self._trips, keys)
 
     def save_producers(self, states: Mapping[ProducerKey, ProducerState], *, now_ms: int) -> None:
         """Write the states of locked producers."""
         del now_ms  # Producers live by the database's clock.
-        save_producers(self._connection, states)
+        save_producers(self._trips, states)
 
     def claim_events(self, claims: Mapping[bytes, bytes], *, now_ms: int) -> dict[bytes, bytes]:
         """Claim event keys and return those that were claimed before, with their content hashes."""
         # Sorted, so that two servers that claim the same ids wait for each other in one order.
         keys = sorted(claims)
-        values = {
-            "keys": to_uuid_array(keys),
-            "hashes": to_uuid_array([claims[key] for key in keys]),
-            "now": to_time(now_ms),
-        }
-        inserted = self._connection.execute(
-            CLAIM, values, execution_options={"preserve_rowcount": True}
-        ).rowcount
-        if inserted == len(keys):
+        sent = to_even_array(UUID, keys)
+        hashes = to_even_array(UUID, [claims[key] for key in keys])
+        now = to_timestamp(to_time(now_ms))
+        if self._trips.count(CLAIM, sent, hashes, now) == len(keys):
             return {}
-        before = self._connection.execute(CLAIMED_BEFORE, values)
-        return {row.event_key.bytes: row.content_hash.bytes for row in before}
+        return {row[0]: row[1] for row in self._trips.ask(CLAIMED_BEFORE, sent)}
 
-    def append(self, part: Gathered) -> int:
-        """Append a segment and return its position; refuses when the shard has a newer owner."""
+    def append(self, part: Gathered) -> None:
+        """Append a segment; the commit fails with ShardLost when the shard has a newer owner."""
         lease = self._lease
         end_ms = part.columns["end_ms"]
-        values = {
-            "lease_shard": lease.shard,
-            "lease_epoch": lease.epoch,
-            "lease_owner": lease.owner,
-            "events": len(part),
-            "first": to_time(int(end_ms.min())),
-            "last": to_time(int(end_ms.max())),
-            "bytes": pack(part),
-        }
-        found = self._connection.execute(APPEND, values).one_or_none()
-        if found is None:
-            raise ShardLost(lease.shard)
-        written = Written(*found)
-        assert self.awaited_position in {None, written.position}, "a correction has its segment"
-        self.awaited_position = None
-        self.written.append((written, part))
-        return written.position
+        awaited, self.awaited_position = self.awaited_position, None
+
+        def note(rows: Sequence[Row]) -> None:
+            ((position, event_count, commit_time),) = rows
+            written = Written(
+                from_int(position), from_int(event_count), from_timestamp(commit_time)
+            )
+            assert awaited in {None, written.position}, "a correction has its segment"
+            self.written.append((written, part))
+
+        self._trips.tell(
+            APPEND,
+            to_int2(lease.shard),
+            to_int8(lease.epoch),
+            lease.owner.encode(),
+            to_int4(len(part)),
+            to_timestamp(to_time(int(end_ms.min()))),
+            to_timestamp(to_time(int(end_ms.max()))),
+            pack(part),
+            on_rows=note,
+        )
+        if awaited is not None:
+            # Nothing is committed before it lies where the correction says.
+            self._trips.send()
 
     def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:
         """Put events into quarantine and return the entries' ids, in order."""

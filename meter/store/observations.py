@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from sqlalchemy import Connection, insert, text
+from sqlalchemy import insert, text
 
 from meter.domain.event import Claim, Evidence, Reports
 from meter.domain.times import to_time
-from meter.leases import Lease
 from meter.sources.observation import RANK_MAX
+from meter.store.group_writes import GroupWrites
 from meter.store.tables import usage_originals
 
 _CLAIM: Final = text("""
@@ -58,11 +58,8 @@ _EVIDENCE: Final = 2
 _COUNTED_ROWS: Final[Mapping[str, Any]] = {"preserve_rowcount": True}
 
 
-class ObservationWrites:
+class ObservationWrites(GroupWrites):
     """The part of a group's transaction that claims requests and keeps what else was reported."""
-
-    _connection: Connection
-    _lease: Lease
 
     def claim_requests(self, claims: Mapping[bytes, Claim], *, now_ms: int) -> dict[bytes, Claim]:
         """Claim requests; return how those are counted that were claimed before.

@@ -3,37 +3,47 @@
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Row
 
 from meter.journal.protocol import ProducerState
+from meter.runtime.trips import (
+    BYTEA,
+    INT8,
+    TEXT,
+    Statement,
+    Trips,
+    from_int,
+    to_array,
+    to_even_array,
+    to_int8,
+)
 from meter.store.producer_list import CLOCK
 
 ProducerKey = tuple[str, str]
-_SAVE: Final = text(
-    f"""
+# In arrays: a list of so many pairs is another statement for each number of them.
+_LOCK: Final = Statement(
+    name="tokenworks_lock",
+    text="""
+    SELECT n.place, p.instance, p.sequence, p.digests, p.announced_sequence
+    FROM producers p
+    JOIN unnest($1::text[], $2::text[]) WITH ORDINALITY AS n (account_id, producer, place)
+        USING (account_id, producer)
+    ORDER BY p.account_id, p.producer FOR UPDATE OF p SKIP LOCKED
+    """,
+)
+_SAVE: Final = Statement(
+    name="tokenworks_save",
+    text=f"""
     UPDATE producers p SET sequence = n.sequence, digests = n.digests,
         seen_time = greatest(p.seen_time, {CLOCK})
-    FROM unnest(CAST(:accounts AS text[]), CAST(:names AS text[]),
-        CAST(:sequences AS bigint[]), CAST(:digests AS bytea[]))
+    FROM unnest($1::text[], $2::text[], $3::bigint[], $4::bytea[])
         AS n (account_id, producer, sequence, digests)
     WHERE p.account_id = n.account_id AND p.producer = n.producer
-    """  # noqa: S608
-)
-# In arrays: a list of so many pairs is another statement for each number of them.
-_LOCK: Final = text(
-    """
-    SELECT p.account_id, p.producer, p.instance, p.sequence, p.digests, p.announced_sequence
-    FROM producers p
-    JOIN unnest(CAST(:accounts AS text[]), CAST(:names AS text[])) AS n (account_id, producer)
-        USING (account_id, producer)
-    ORDER BY 1, 2 FOR UPDATE OF p SKIP LOCKED
-    """
+    """,  # noqa: S608
 )
 
 
-def lock_producers(
-    connection: Connection, keys: Iterable[ProducerKey]
-) -> dict[ProducerKey, ProducerState]:
+def lock_producers(trips: Trips, keys: Iterable[ProducerKey]) -> dict[ProducerKey, ProducerState]:
     """Lock producers in sorted order and return their states.
 
     One that another server holds at this moment is left out, not waited for.
@@ -41,23 +51,34 @@ def lock_producers(
     wanted = sorted(set(keys))
     if not wanted:
         return {}
-    accounts, names = map(list, zip(*wanted, strict=True))
-    rows = connection.execute(_LOCK, {"accounts": accounts, "names": names})
-    return {(row.account_id, row.producer): to_state(row) for row in rows}
+    return {
+        wanted[from_int(place) - 1]: ProducerState(
+            instance=instance,
+            sequence=from_int(sequence),
+            digests=digests,
+            announced_sequence=from_int(announced),
+        )
+        for place, instance, sequence, digests, announced in trips.ask(_LOCK, *_to_arrays(wanted))
+    }
 
 
-def save_producers(connection: Connection, states: Mapping[ProducerKey, ProducerState]) -> None:
+def save_producers(trips: Trips, states: Mapping[ProducerKey, ProducerState]) -> None:
     """Write the states of locked producers, which were heard just now."""
     if not states:
         return
-    connection.execute(
+    trips.tell(
         _SAVE,
-        {
-            "accounts": [account_id for account_id, _ in states],
-            "names": [name for _, name in states],
-            "sequences": [state.sequence for state in states.values()],
-            "digests": [state.digests for state in states.values()],
-        },
+        *_to_arrays(states),
+        to_even_array(INT8, [to_int8(state.sequence) for state in states.values()]),
+        to_array(BYTEA, [state.digests for state in states.values()]),
+    )
+
+
+def _to_arrays(keys: Iterable[ProducerKey]) -> tuple[bytes, bytes]:
+    accounts, names = zip(*keys, strict=True)
+    return (
+        to_array(TEXT, [account_id.encode() for account_id in accounts]),
+        to_array(TEXT, [name.encode() for name in names]),
     )
 
 

@@ -66,10 +66,9 @@ class SimulatedTransaction:
         """Nobody else reports here."""
         raise NotImplementedError
 
-    def append(self, part: Gathered) -> int:
+    def append(self, part: Gathered) -> None:
         """Append a segment."""
         self.draft = replace(self.draft, bodies=(*self.draft.bodies, pack(part)))
-        return len(self.draft.bodies)
 
     def set_aside(self, items: Sequence[tuple[Origin, SetAside]]) -> list[int]:
         """Keep them, a whole batch once however often it comes."""
