@@ -7,16 +7,23 @@ database has lost what was acknowledged, though neither says anything.
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
 from meter.domain.errors import MeterError
 from meter.domain.event import Origin
-from meter.domain.limits import ACCOUNT_PRODUCERS_MAX, PRESENCE_ROWS_MAX
+from meter.domain.limits import (
+    ACCOUNT_PRODUCERS_MAX,
+    OPENINGS_ALONE_MAX,
+    OPENINGS_TOGETHER_MAX,
+    PRESENCE_ROWS_MAX,
+)
+from meter.gathering import Gathering
+from meter.journal.protocol import ProducerState
 from meter.journal.session import Mark, Seen
 from meter.metrics import Metrics
-from meter.producers import Presence, ProducerPort, Standing, Summary
+from meter.producers import Opening, Presence, ProducerPort, Standing, Summary
 
 _log = logging.getLogger(__name__)
 _NOBODY: Final = Summary(counts={}, hearings={}, backlog_count=0, missing_count=0, seen={})
@@ -106,6 +113,20 @@ class Roster:
         self._by_name: dict[tuple[str, str], set[OpenStream]] = {}
         self._parted: dict[tuple[str, str], Attendance] = {}
         self._writing = asyncio.Lock()
+        self._openings = Gathering(
+            self._open_together,
+            self._open_alone,
+            key_of=lambda opening: opening.origin.producer_key,
+            size_max=OPENINGS_TOGETHER_MAX,
+            alone_max=OPENINGS_ALONE_MAX,
+        )
+        self._endings = Gathering(
+            self._end_together,
+            self._end_alone,
+            key_of=lambda origin: origin.producer_key,
+            size_max=OPENINGS_TOGETHER_MAX,
+            alone_max=1,
+        )
         self._attentive_since: float | None = None
         self.summary = _NOBODY
         """How all producers stood in the last round."""
@@ -113,6 +134,17 @@ class Roster:
     def now_seconds(self) -> float:
         """Return the time by which streams say when they were heard."""
         return self._monotonic_seconds()
+
+    async def open(
+        self, origin: Origin, *, first_sequence: int, missing_from: int
+    ) -> ProducerState:
+        """Make an instance its producer's newest and return the state, as the store does.
+
+        All that wait are opened together. Raises Overloaded where the account has no room for a
+        new producer, Unavailable when the database is away.
+        """
+        opening = Opening(origin=origin, first_sequence=first_sequence, missing_from=missing_from)
+        return await self._openings.ask(opening)
 
     def join(self, stream: OpenStream) -> None:
         """Watch a stream that has just opened."""
@@ -140,20 +172,14 @@ class Roster:
         if before is not None and (before.announced_sequence <= attendance.mark.recorded_sequence):
             # A connection that broke before: written later, it would undo the goodbye.
             del self._parted[attendance.name]
-        # A round under way has seen it open, and would make it active again.
-        async with self._writing:
-            try:
-                await asyncio.to_thread(self._store.end_producer, origin)
-            except MeterError as error:
-                # It will be called silent, which a person can settle; nothing is lost.
-                _log.warning(
-                    "goodbye_not_written",
-                    extra={
-                        "producer": origin.producer,
-                        "fault": str(error),
-                        "cause": error.cause,
-                    },
-                )
+        try:
+            await self._endings.ask(origin)
+        except MeterError as error:
+            # It will be called silent, which a person can settle; nothing is lost.
+            _log.warning(
+                "goodbye_not_written",
+                extra={"producer": origin.producer, "fault": str(error), "cause": error.cause},
+            )
 
     def has_open(self, account_id: str, producer: str) -> bool:
         """Tell whether a producer has an open stream here."""
@@ -199,6 +225,40 @@ class Roster:
             return
         self.summary = summary
         self._on_summary(summary)
+
+    async def _open_together(self, asked: Sequence[Opening]) -> Sequence[ProducerState | None]:
+        openings = [self._heard(each) for each in asked]
+        return await asyncio.to_thread(self._store.open_producers, openings)
+
+    async def _open_alone(self, asked: Opening) -> ProducerState:
+        opening = self._heard(asked)
+        return await asyncio.to_thread(
+            self._store.open_producer,
+            opening.origin,
+            first_sequence=opening.first_sequence,
+            missing_from=opening.missing_from,
+            announced_sequence=opening.announced_sequence,
+            may_be_new=opening.may_be_new,
+        )
+
+    def _heard(self, asked: Opening) -> Opening:
+        """Add what is known here by now: until its turn it may have announced more."""
+        account_id, producer = asked.origin.producer_key
+        return replace(
+            asked,
+            announced_sequence=self.announced_sequence(account_id, producer),
+            may_be_new=self.has_room(account_id),
+        )
+
+    async def _end_together(self, origins: Sequence[Origin]) -> Sequence[bool | None]:
+        # A round under way has seen them open, and would make them active again.
+        async with self._writing:
+            return await asyncio.to_thread(self._store.end_producers, origins)
+
+    async def _end_alone(self, origin: Origin) -> bool:
+        async with self._writing:
+            await asyncio.to_thread(self._store.end_producer, origin)
+        return True
 
     async def _write(self) -> None:
         now = self._monotonic_seconds()

@@ -121,6 +121,21 @@ class Presence:
     heard_seconds: float | None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Opening:
+    """What a stream asks for when it opens; `missing_from` 0 is none.
+
+    `announced_sequence` is what this server has heard of the producer and may not have written yet.
+    A name that is new is refused, unless it `may_be_new`.
+    """
+
+    origin: Origin
+    first_sequence: int
+    missing_from: int = 0
+    announced_sequence: int = 0
+    may_be_new: bool = True
+
+
 class ProducerPort(Protocol):
     """Where producers are kept: `meter.store.producers.ProducerStore`, which blocks.
 
@@ -133,13 +148,21 @@ class ProducerPort(Protocol):
         origin: Origin,
         *,
         first_sequence: int,
-        announced_sequence: int = 0,
         missing_from: int = 0,
+        announced_sequence: int = 0,
         may_be_new: bool = True,
     ) -> ProducerState:
         """Make an instance the newest one and return the state; it is active from then on.
 
-        Raises Overloaded for a name that is new, unless it `may_be_new`.
+        Waits for whoever holds the producer. Raises Overloaded for a name that is new, unless it
+        `may_be_new`.
+        """
+        ...
+
+    def open_producers(self, openings: Sequence[Opening]) -> Sequence[ProducerState | None]:
+        """Open producers, each at most once, and return their states in order.
+
+        None for one that has to be opened alone: it is held, or it is new and may not be.
         """
         ...
 
@@ -148,7 +171,11 @@ class ProducerPort(Protocol):
         ...
 
     def end_producer(self, origin: Origin) -> None:
-        """Note that the newest instance has ended in good order."""
+        """Note that the newest instance has ended in good order; waits for whoever holds it."""
+        ...
+
+    def end_producers(self, origins: Sequence[Origin]) -> Sequence[bool | None]:
+        """Note it of several, each at most once: True for each, None for one that is held."""
         ...
 
     def write_presences(

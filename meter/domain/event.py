@@ -166,6 +166,11 @@ class Origin:
     digest: bytes = b""
     left_out: tuple[int, ...] = ()
 
+    @property
+    def producer_key(self) -> tuple[str, str]:
+        """By what a producer is known: the account and its name."""
+        return (self.account_id, self.producer)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetAside:

@@ -46,11 +46,15 @@ HELD_REPORTS_MAX: Final = 50_000
 # What one API key may take of one server, so that no sender holds up the others for long.
 # Streams: the loop serves those that have something to say in turn, some 0.1 ms each.
 KEY_STREAMS_MAX: Final = 4_096
-# Streams that it opens in a second, each a transaction, once it has opened as many as it may have:
-# after a server's start all of them come back at once.
+# Streams that are opened, or ended, by one transaction, which holds their producers meanwhile.
+OPENINGS_TOGETHER_MAX: Final = 256
+# Those of them that others hold at a time: each waits for that on a thread, which serves others.
+OPENINGS_ALONE_MAX: Final = 4
+# Streams that it opens in a second, each some rows for good, once it has opened as many as it may
+# have: after a server's start all of them come back at once.
 KEY_OPENINGS_SECOND_MAX: Final = 50
-# Of them at a time: the threads that they wait on serve others, too.
-KEY_OPENINGS_AT_ONCE_MAX: Final = 4
+# Of them at a time: others find room in the transaction that opens them.
+KEY_OPENINGS_AT_ONCE_MAX: Final = OPENINGS_TOGETHER_MAX // 2
 # Calls that are worked on at a time, and those that wait for it.
 KEY_CALLS_AT_ONCE_MAX: Final = 128
 KEY_CALLS_WAITING_MAX: Final = 1_024

@@ -20,6 +20,7 @@ from meter.journal.protocol import ProducerState
 from meter.journal.session import Seen
 from meter.producers import (
     Hearing,
+    Opening,
     Presence,
     Producer,
     ProducerQuery,
@@ -38,7 +39,7 @@ from meter.store.producer_list import (
     get_producer,
     list_producers,
 )
-from meter.store.producer_locks import to_state
+from meter.store.producer_openings import end_all, open_all
 from meter.store.tables import producer_gaps, producer_instances, producers
 
 _NOW: Final = installation_time(func.clock_timestamp())
@@ -106,8 +107,8 @@ class ProducerStore:
         origin: Origin,
         *,
         first_sequence: int,
-        announced_sequence: int = 0,
         missing_from: int = 0,
+        announced_sequence: int = 0,
         may_be_new: bool = True,
     ) -> ProducerState:
         """Make `origin.instance` the newest one and return the state; records a gap.
@@ -116,47 +117,26 @@ class ProducerStore:
         that a newer one has followed changes nothing: the state that is returned then names the
         newer one. Raises Overloaded for a name that is new, unless it `may_be_new`.
         """
-        blank = {"account_id": origin.account_id, "producer": origin.producer}
+        opening = Opening(
+            origin=origin,
+            first_sequence=first_sequence,
+            missing_from=missing_from,
+            announced_sequence=announced_sequence,
+            may_be_new=may_be_new,
+        )
         with store_faults(), self._engine.begin() as connection:
-            if may_be_new:
-                connection.execute(
-                    upsert(producers)
-                    .values(**_new_row(**blank, standing=Standing.ACTIVE))
-                    .on_conflict_do_nothing()
-                )
-            row = connection.execute(select(producers).filter_by(**blank).with_for_update()).first()
-            if row is None:
+            (state,) = open_all(connection, [opening], waits=True)
+            if state is None:
                 raise _too_many()
-            before = to_state(row, announced_sequence=announced_sequence)
-            is_first = row.seen_time is None
-            is_new = connection.execute(
-                upsert(producer_instances)
-                .values(**blank, instance=origin.instance, open_time=_NOW)
-                .on_conflict_do_nothing()
-                .returning(producer_instances.c.open_time)
-            ).first()
-            if is_new is None and before.instance != origin.instance and not is_first:
-                return before
-            after = before.opened(
-                instance=origin.instance,
-                first_sequence=first_sequence,
-                missing_from=missing_from,
-            )
-            _record_gap(connection, blank, before=before, after=after)
-            connection.execute(
-                update(producers)
-                .filter_by(**blank)
-                .values(
-                    instance=after.instance,
-                    sequence=after.sequence,
-                    digests=after.digests,
-                    announced_sequence=max(after.announced_sequence, after.sequence),
-                    state=Standing.ACTIVE,
-                    key_id=origin.key_id,
-                    seen_time=func.greatest(producers.c.seen_time, _NOW),
-                )
-            )
-            return after
+            return state
+
+    def open_producers(self, openings: Sequence[Opening]) -> Sequence[ProducerState | None]:
+        """Do it for several, each at most once; None for one that has to be opened alone.
+
+        Somebody holds that one's row, or it is new and may not be.
+        """
+        with store_faults(), self._engine.begin() as connection:
+            return open_all(connection, openings, waits=False)
 
     def is_known(self, origin: Origin) -> bool:
         """Tell whether an instance has ever opened its producer."""
@@ -168,16 +148,13 @@ class ProducerStore:
 
     def end_producer(self, origin: Origin) -> None:
         """Retire a producer that has ended in good order: its newest instance, without backlog."""
-        statement = (
-            update(producers)
-            .filter_by(
-                account_id=origin.account_id, producer=origin.producer, instance=origin.instance
-            )
-            .where(producers.c.announced_sequence <= producers.c.sequence)
-            .values(state=Standing.RETIRED, seen_time=func.greatest(producers.c.seen_time, _NOW))
-        )
         with store_faults(), self._engine.begin() as connection:
-            connection.execute(statement)
+            end_all(connection, [origin], waits=True)
+
+    def end_producers(self, origins: Sequence[Origin]) -> Sequence[bool | None]:
+        """Do it for several, each at most once: True for each, None for one that is held."""
+        with store_faults(), self._engine.begin() as connection:
+            return end_all(connection, origins, waits=False)
 
     def write_presences(
         self, presences: Sequence[Presence]
@@ -239,7 +216,7 @@ class ProducerStore:
         self, account_id: str, name: str, *, edge: bool, silence_ms: int | None, by: str
     ) -> Producer:
         """Expect a producer from now on, at the edge or not; an active one stays active."""
-        row = _new_row(account_id=account_id, producer=name, standing=Standing.REGISTERED)
+        row = _new_row(account_id=account_id, producer=name)
         is_retired = producers.c.state == Standing.RETIRED
         anew = {
             "state": case((is_retired, Standing.REGISTERED), else_=producers.c.state),
@@ -297,27 +274,7 @@ def _too_many() -> Overloaded:
     )
 
 
-def _record_gap(
-    connection: Connection,
-    blank: Mapping[str, str],
-    *,
-    before: ProducerState,
-    after: ProducerState,
-) -> None:
-    if after.sequence > before.sequence:
-        connection.execute(
-            upsert(producer_gaps)
-            .values(
-                **blank,
-                first_sequence=before.sequence + 1,
-                last_sequence=after.sequence,
-                found_time=_NOW,
-            )
-            .on_conflict_do_nothing()
-        )
-
-
-def _new_row(*, account_id: str, producer: str, standing: Standing) -> dict[str, Any]:
+def _new_row(*, account_id: str, producer: str) -> dict[str, Any]:
     return {
         "account_id": account_id,
         "producer": producer,
@@ -325,7 +282,7 @@ def _new_row(*, account_id: str, producer: str, standing: Standing) -> dict[str,
         "instance": bytes(INSTANCE_BYTES),
         "sequence": 0,
         "digests": b"",
-        "state": standing,
+        "state": Standing.REGISTERED,
         "announced_sequence": 0,
         "key_id": "",
         "create_time": _NOW,

@@ -191,15 +191,8 @@ class Stream:
             horizon=None if parts.standbys is None else parts.standbys.horizon,
         )
         async with parts.bounds.of(opener.key_id).opening():
-            state = await asyncio.to_thread(
-                parts.producers.open_producer,
-                opener,
-                first_sequence=message.first_sequence,
-                missing_from=message.missing_from,
-                announced_sequence=parts.roster.announced_sequence(
-                    opener.account_id, opener.producer
-                ),
-                may_be_new=parts.roster.has_room(opener.account_id),
+            state = await parts.roster.open(
+                opener, first_sequence=message.first_sequence, missing_from=message.missing_from
             )
         opened = session.opened(state)
         self._opener = opener

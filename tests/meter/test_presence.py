@@ -4,18 +4,25 @@ import asyncio
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
 from meter.domain.errors import Reason, Unavailable
 from meter.domain.event import Origin
+from meter.domain.limits import ACCOUNT_PRODUCERS_MAX
+from meter.journal.protocol import ProducerState
 from meter.journal.session import Mark, Seen
 from meter.presence import Attendance, Roster
-from meter.producers import Presence, ProducerPort, Summary
+from meter.producers import Hearing, Opening, Presence, ProducerPort, Summary
 
 OURS = b"o" * 16
 NOBODY = Summary(counts={}, hearings={}, backlog_count=0, missing_count=0, seen={})
+
+
+def state_of(origin: Origin) -> ProducerState:
+    """Return the state of a producer that has recorded nothing."""
+    return ProducerState(instance=origin.instance, sequence=0, digests=b"")
 
 
 @dataclass
@@ -27,6 +34,20 @@ class HeldStore:
     ended: list[str] = field(default_factory=list)
     silences: list[int | None] = field(default_factory=list)
     found: dict[str, Seen] = field(default_factory=dict)
+    opened: list[Opening] = field(default_factory=list)
+    held: set[str] = field(default_factory=set)
+
+    def open_producers(self, openings: Sequence[Opening]) -> Sequence[ProducerState | None]:
+        """Keep what was asked for; who is held is left out."""
+        self._answer()
+        self.opened += openings
+        return [None if it.origin.producer in self.held else state_of(it.origin) for it in openings]
+
+    def open_producer(self, origin: Origin, **asked: Any) -> ProducerState:  # noqa: ANN401
+        """Keep what was asked for alone."""
+        self._answer()
+        self.opened.append(Opening(origin=origin, **asked))
+        return state_of(origin)
 
     def write_presences(
         self, presences: Sequence[Presence]
@@ -40,10 +61,11 @@ class HeldStore:
             if each.producer in self.found
         }
 
-    def end_producer(self, origin: Origin) -> None:
+    def end_producers(self, origins: Sequence[Origin]) -> Sequence[bool]:
         """Keep who ended."""
         self._answer()
-        self.ended.append(origin.producer)
+        self.ended += [origin.producer for origin in origins]
+        return [True] * len(origins)
 
     def summarize(self, *, silence_ms: int | None) -> Summary:
         """Keep how long one may be silent."""
@@ -216,12 +238,42 @@ def test_announced__is_known_before_it_is_written() -> None:
     assert not hall.roster.has_open("acme", "p")
 
 
+@pytest.mark.parametrize("is_held", [False, True])
+def test_open__says_what_is_known_by_then(*, is_held: bool) -> None:
+    """An opening that has waited for its turn says what was announced here in the meantime."""
+    hall = Hall()
+    stream = HeldStream("p", heard=100)
+    hall.store.held = {"p"} if is_held else set()
+    newer = Origin(account_id="acme", key_id="", received_ms=0, producer="p", instance=b"n" * 16)
+
+    async def live() -> ProducerState:
+        hall.roster.join(stream)
+        opening = asyncio.create_task(hall.roster.open(newer, first_sequence=3, missing_from=2))
+        stream.hear(101, announced=9)
+        return await opening
+
+    assert asyncio.run(live()).instance == newer.instance
+    asked = Opening(origin=newer, first_sequence=3, missing_from=2, announced_sequence=9)
+    assert hall.store.opened == [asked] * (1 + is_held)
+
+
+def test_open__of_an_account_without_room() -> None:
+    """An account that has as many producers as it may have gets no new one."""
+    hall = Hall()
+    full = Hearing(silent_count=0, heard_until_ms=None, expected_count=ACCOUNT_PRODUCERS_MAX)
+    hall.roster.summary = replace(NOBODY, hearings={"acme": full})
+    for account in ("acme", "team"):
+        origin = Origin(account_id=account, key_id="", received_ms=0, producer="p")
+        asyncio.run(hall.roster.open(origin, first_sequence=0, missing_from=0))
+    assert [it.may_be_new for it in hall.store.opened] == [False, True]
+
+
 def test_end__is_not_undone_by_a_round_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
     """A goodbye waits for a round that has seen the stream open, and is the last word."""
     hall = Hall()
     stream = HeldStream("p", heard=100)
     order: list[str] = []
-    write, end = hall.store.write_presences, hall.store.end_producer
+    write, end = hall.store.write_presences, hall.store.end_producers
 
     is_writing, may_end = threading.Event(), threading.Event()
 
@@ -243,12 +295,12 @@ def test_end__is_not_undone_by_a_round_under_way(monkeypatch: pytest.MonkeyPatch
         order.append("write")
         return write(each)
 
-    def noted_end(origin: Origin) -> None:
+    def noted_end(origins: Sequence[Origin]) -> Sequence[bool]:
         order.append("end")
-        end(origin)
+        return end(origins)
 
     monkeypatch.setattr(hall.store, "write_presences", noted_write)
-    monkeypatch.setattr(hall.store, "end_producer", noted_end)
+    monkeypatch.setattr(hall.store, "end_producers", noted_end)
     asyncio.run(live())
     assert order == ["write", "end"]
     assert hall.at(104) == []

@@ -193,7 +193,9 @@ def tokens_in_journal(database_url: str) -> int:
 
 def wait_for_lock(database_url: str) -> None:
     """Return when some connection waits for another one's lock."""
+    end = time.monotonic() + WAIT_SECONDS_MAX
     while not waiting_count(database_url):
+        assert time.monotonic() < end, "nobody waits"
         time.sleep(LOOK_SECONDS)
 
 
