@@ -9,18 +9,19 @@ from operator import itemgetter
 from typing import Any, Final, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from meter.domain.event import Int64Array, Uint8Array
-
-# Whole numbers of any width.
-IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
+from meter.domain.event import Int64Array, IntArray, Uint8Array
 
 HALF_BYTES_MAX: Final = 16
 # The bytes of a column.
 Packed: TypeAlias = bytes | memoryview
 # A type that holds numbers of so many whole bytes, little-endian.
 _TYPES: Final = ("u1", "u1", "<u2", "<u4", "<u4", "<i8", "<i8", "<i8", "<i8")
+# Of numbers from 0, by the highest that they hold; and of all others.
+_NARROW: Final = tuple((256**size - 1, np.dtype(f"<u{size}")) for size in (1, 2, 4))
+_WIDE: Final = np.dtype(np.int64)
+# Steps between offsets up to it fit into four bytes, with their signs.
+_STEP_MAX: Final = 2**31 - 1
 # Columns of fewer numbers are read together: what costs is each call of numpy, not what moves.
 TOGETHER_MAX: Final = 1_024
 _HIGHEST: Final = [16**each - 1 for each in range(HALF_BYTES_MAX + 1)]
@@ -48,54 +49,68 @@ def to_planes(values: IntArray, half_bytes: int) -> bytes:
 
 
 def split(values: IntArray, half_bytes: int) -> list[memoryview]:
-    """Return the planes of numbers as `to_planes` does, each for itself."""
+    """Return the planes of numbers as `to_planes` does, in parts that are to be joined."""
     if not half_bytes:
         return []
     whole, rest = divmod(half_bytes, 2)
-    narrow = values.astype(_TYPES[whole + rest], copy=False)
+    numbers = values.astype(_TYPES[whole + rest], copy=False)
     # Shifted and cut off, which a processor does to many numbers at once.
     planes = [
-        (narrow >> 8 * it if it else narrow).astype(np.uint8, copy=False)
+        (numbers >> 8 * it if it else numbers).astype(np.uint8, copy=False)
         for it in range(whole + rest)
     ]
     if rest:
-        low, high = planes[-1][0::2], planes[-1][1::2]
-        packed = low.copy()
-        packed[: len(high)] |= high << 4
-        planes[-1] = packed
+        plane = np.ascontiguousarray(planes.pop())
+        paired = len(plane) // 2 * 2
+        pairs = plane[:paired].view("<u2")
+        planes += [(pairs >> 4 | pairs).astype(np.uint8), plane[paired:]]
     return [plane.data for plane in planes]
 
 
-def from_planes(data: Packed, *, half_bytes: int, base: int, count: int) -> Int64Array:
-    """Return the numbers, of which `data` has all planes; raises ValueError where it has others."""
+def narrow(values: IntArray) -> IntArray:
+    """Return numbers from 0 in as few bytes as hold them, others as they are."""
+    kind = np.min_scalar_type(int(values.max(initial=0)))
+    if kind.itemsize >= values.itemsize or int(values.min(initial=0)) < 0:
+        return values
+    return values.astype(kind)
+
+
+def offsets_of(values: IntArray, base: int, *, highest: int) -> IntArray:
+    """Return how far numbers lie above the lowest, in a type that also holds their steps."""
+    if highest - base > _STEP_MAX:
+        return values - base
+    offsets = np.empty(len(values), np.int32)
+    # What moves is what costs: no array of eight bytes a number is made in between.
+    return np.subtract(values, base, out=offsets, casting="unsafe")
+
+
+def from_planes(data: Packed, *, half_bytes: int, base: int, count: int) -> IntArray:
+    """Return the numbers, of which `data` has all planes; raises ValueError where it has others.
+
+    They are as narrow as any are that lie between those of `span_of`, and may not be written to.
+    """
     if not 0 <= half_bytes <= HALF_BYTES_MAX or len(data) != planes_size(count, half_bytes):
         raise ValueError(f"{len(data)} bytes for {count} numbers of {half_bytes} half bytes")
+    kind = _kind_of(*span_of(half_bytes, base))
     if not half_bytes:
-        return np.full(count, base, np.int64)
+        return np.full(count, base, kind)
     raw = np.frombuffer(data, np.uint8)
     whole, rest = divmod(half_bytes, 2)
-    kind = np.dtype(_TYPES[whole + rest])
-    if whole + rest == kind.itemsize == 1:
-        narrow: Uint8Array = raw if whole else _halves(raw, count)
-        values = narrow.astype(np.int64)
-    else:
-        # Fewer bytes than eight to a number: what moves is what costs.
-        make = np.empty if whole + rest == kind.itemsize else np.zeros
-        planes = make((count, kind.itemsize), np.uint8)
-        for plane in range(whole):
-            planes[:, plane] = raw[plane * count : (plane + 1) * count]
-        if rest:
-            planes[:, whole] = _halves(raw[whole * count :], count)
-        values = planes.view(kind).reshape(count).astype(np.int64)
-    if base:
-        values += base
-    return values
+    planes = [raw[place * count : (place + 1) * count] for place in range(whole)]
+    if rest:
+        planes.append(_halves(raw[whole * count :], count))
+    # The highest first. Where numbers are shifted, what moves is what costs.
+    values = planes.pop().astype(kind, copy=False)
+    for plane in reversed(planes):
+        values <<= 8
+        values |= plane
+    return values + base if base else values
 
 
 def from_columns(
     planes: Sequence[Packed], *, half_bytes: Sequence[int], bases: Sequence[int], count: int
-) -> Sequence[Int64Array]:
-    """Return the numbers of each column, `count` in each; raises ValueError as `from_planes`."""
+) -> Sequence[IntArray]:
+    """Return the numbers of each column as `from_planes`, `count` in each; few are int64."""
     if not 0 < count < TOGETHER_MAX:
         return [
             from_planes(data, half_bytes=each, base=base, count=count)
@@ -152,7 +167,16 @@ def _halves_of(runs: Sequence[tuple[Packed, int, int]]) -> Iterator[bytes]:
 
 
 def _halves(packed: Uint8Array, count: int) -> Uint8Array:
-    halves = np.empty(count, np.uint8)
-    halves[0::2] = packed & 15
-    halves[1::2] = packed[: count // 2] >> 4
-    return halves
+    pairs = packed.astype("<u2")
+    pairs |= pairs << 4
+    pairs &= 0x0F0F
+    return pairs.view(np.uint8)[:count]
+
+
+def _kind_of(lowest: int, highest: int) -> "np.dtype[np.integer[Any]]":
+    """Return the narrowest type of all numbers between two; what has a sign takes eight bytes."""
+    if lowest >= 0:
+        for most, kind in _NARROW:
+            if highest <= most:
+                return kind
+    return _WIDE

@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 
-from meter.domain.event import DEFAULTS, SIGN, EventBatch, Int64Array, Origin
+from meter.domain.event import DEFAULTS, SIGN, EventBatch, Int64Array, IntArray, Origin
 from meter.domain.limits import EVENT_ID_BYTES, SEGMENT_EVENTS_MAX
-from meter.planes import IntArray, Packed, from_planes, half_bytes_of, planes_size, split
+from meter.planes import Packed, from_planes, half_bytes_of, narrow, offsets_of, planes_size, split
 
 VERSION: Final = 1
 SIGNED_VERSION: Final = 2
@@ -100,7 +100,7 @@ class Segment(Gathered):
 def gather(
     batches: Sequence[tuple[Origin, EventBatch]],
     *,
-    dimension_ids: Callable[[EventBatch], Int64Array],
+    dimension_ids: Callable[[EventBatch], IntArray],
 ) -> Gathered:
     """Return batches as one segment, at least one event; what is all default is left out.
 
@@ -109,8 +109,7 @@ def gather(
     origins, parts = zip(*batches, strict=True)
     counts = [len(batch) for batch in parts]
     columns: dict[str, IntArray] = {
-        "dimension": _narrowed(np.concatenate([dimension_ids(batch) for batch in parts])),
-        # Whole: the steps between them have signs.
+        "dimension": narrow(np.concatenate([dimension_ids(batch) for batch in parts])),
         "end_ms": np.concatenate([batch.end_ms for batch in parts]),
     }
     present = set().union(*(batch.extra for batch in parts))
@@ -166,7 +165,7 @@ def pack(segment: Gathered) -> bytes:
 def encode(
     batches: Sequence[tuple[Origin, EventBatch]],
     *,
-    dimension_ids: Callable[[EventBatch], Int64Array],
+    dimension_ids: Callable[[EventBatch], IntArray],
 ) -> bytes:
     """Return the body of the segment that batches make."""
     return pack(gather(batches, dimension_ids=dimension_ids))
@@ -322,50 +321,45 @@ def _check(version: int) -> None:
 def _pack(name: str, values: IntArray) -> tuple[Column, list[memoryview]]:
     if not len(values):
         return Column(name, 0, 0, None), []
-    base = int(values.min())
-    half_bytes = half_bytes_of(int(values.max()) - base)
-    offsets = values - base if base else values
-    if name == "end_ms" and half_bytes > 1:
-        # Reports arrive nearly in order of time: the steps are often narrower than the span.
-        steps = np.diff(offsets, prepend=offsets[:1])
-        step_base = int(steps.min())
-        narrower = half_bytes_of(int(steps.max()) - step_base)
-        if narrower < half_bytes:
-            start = int(values[0])
-            return Column(name, narrower, step_base, start), split(steps - step_base, narrower)
+    base, highest = int(values.min()), int(values.max())
+    half_bytes = half_bytes_of(highest - base)
+    if name != "end_ms" or half_bytes <= 1:
+        offsets = values - base if base else values
+        return Column(name, half_bytes, base, None), split(offsets, half_bytes)
+    offsets = offsets_of(values, base, highest=highest)
+    # Reports arrive nearly in order of time: the steps are often narrower than the span.
+    steps = np.diff(offsets, prepend=offsets[:1])
+    step_base, highest_step = int(steps.min()), int(steps.max())
+    narrower = half_bytes_of(highest_step - step_base)
+    if narrower < half_bytes:
+        steps -= step_base
+        return Column(name, narrower, step_base, int(values[0])), split(steps, narrower)
     return Column(name, half_bytes, base, None), split(offsets, half_bytes)
 
 
 def _unpack(data: Packed, column: Column, count: int) -> Int64Array:
-    values = from_planes(data, half_bytes=column.half_bytes, base=column.base, count=count)
+    numbers = from_planes(data, half_bytes=column.half_bytes, base=column.base, count=count)
+    values = numbers.astype(np.int64)
     if column.start is not None:
         np.cumsum(values, out=values)
         values += column.start
     return values
 
 
-def _joined(
-    columns: Sequence[Int64Array | None], *, counts: Sequence[int], default: int
-) -> IntArray:
+def _joined(columns: Sequence[IntArray | None], *, counts: Sequence[int], default: int) -> IntArray:
     """Return what batches have of a column, one behind the other; None is all default."""
+    # As narrow as it can be: what is joined is as wide as the widest.
+    kind = np.min_scalar_type(default) if default >= 0 else np.int64
     pairs = zip(columns, counts, strict=True)
-    filled = [np.full(n, default, np.int64) if it is None else it for it, n in pairs]
-    return _narrowed(np.concatenate(filled))
-
-
-def _narrowed(values: Int64Array) -> IntArray:
-    """Return numbers from 0 in as few bytes as hold them: what moves is what costs."""
-    kind = np.min_scalar_type(int(values.max(initial=0)))
-    if kind.itemsize == values.itemsize or int(values.min(initial=0)) < 0:
-        return values
-    return values.astype(kind)
+    filled = [np.full(n, default, kind) if it is None else it for it, n in pairs]
+    return narrow(np.concatenate(filled))
 
 
 def _event_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> bytes:
     if not any(batch.event_ids is not None and batch.event_ids.any() for _, batch in batches):
         return b""
     return b"".join(
-        bytes(EVENT_ID_BYTES * len(batch)) if batch.event_ids is None else batch.event_ids.tobytes()
+        bytes(EVENT_ID_BYTES * len(batch)) if batch.event_ids is None else batch.event_ids.data
         for _, batch in batches
     )
 

@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 import numpy as np
 
 from meter.counted import Sampled
-from meter.domain.event import DEFAULTS, SIGN, Int64Array
+from meter.domain.event import DEFAULTS, SIGN, Int64Array, IntArray
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.limits import LAG_SAMPLES_MAX
 from meter.domain.tokens import (
@@ -19,7 +19,6 @@ from meter.domain.tokens import (
     Quality,
     TokenClass,
 )
-from meter.planes import IntArray
 from meter.segment import Gathered
 
 Part = TypeVar("Part")

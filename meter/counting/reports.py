@@ -12,9 +12,8 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from meter.domain.event import BoolArray
+from meter.domain.event import BoolArray, IntArray
 from meter.domain.times import to_ms, to_time
-from meter.planes import IntArray
 from meter.segment import Gathered
 
 AccountsOf: TypeAlias = Callable[[Collection[int]], Mapping[int, str]]

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 Int64Array = npt.NDArray[np.int64]
+# Whole numbers of any width.
+IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
 BoolArray = npt.NDArray[np.bool_]
 Uint8Array = npt.NDArray[np.uint8]
 
@@ -88,20 +90,22 @@ class DimensionTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EventBatch:
-    """n events, a column each; all arrays are int64 of length n.
+    """n events, a column each; all arrays are of length n.
 
     `dimension` holds handles of `table`; `end_ms` is ms since 1970 in UTC. `tokens` maps a class
-    number to its counts. `extra` maps a name of `DEFAULTS` to its column; an absent one is all
-    default. `event_ids` is n × 16 bytes (zeros: none) or None. `request_ids` is n strings or None.
-    `spans` has, by the column's name or class number, a lowest and a highest number between which
-    all of the column's lie, where the reader knew them without looking.
+    number to its counts; `extra` maps a name of `DEFAULTS` to its column, and an absent one is all
+    default. Both are whole numbers of any width: they are made wide before anything is added to
+    them or taken away, and are not written to. `event_ids` is n × 16 bytes (zeros: none) or None.
+    `request_ids` is n strings or None. `spans` has, by the column's name or class number, a lowest
+    and a highest number between which all of the column's lie, where the reader knew them without
+    looking.
     """
 
     table: DimensionTable
     dimension: Int64Array
     end_ms: Int64Array
-    tokens: Mapping[int, Int64Array]
-    extra: Mapping[str, Int64Array] = field(default_factory=dict)
+    tokens: Mapping[int, IntArray]
+    extra: Mapping[str, IntArray] = field(default_factory=dict)
     event_ids: Uint8Array | None = None
     request_ids: Sequence[str] | None = None
     spans: Mapping[str | int, tuple[int, int]] = field(default_factory=dict)
@@ -110,7 +114,7 @@ class EventBatch:
         """Return the number of events."""
         return len(self.dimension)
 
-    def column(self, name: str) -> Int64Array:
+    def column(self, name: str) -> IntArray:
         """Return an extra column, made of its default where it is absent."""
         present = self.extra.get(name)
         if present is not None:
@@ -122,7 +126,7 @@ class EventBatch:
         known = self.spans.get(name)
         if known is not None:
             return known
-        values = (
+        values: IntArray = (
             self.end_ms
             if name == "end_ms"
             else self.extra[name]

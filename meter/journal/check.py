@@ -64,9 +64,9 @@ class Verdicts:
         """Return each event's outcome by its dimensions."""
         self._grow()
         outcomes = self.outcome.take(batch.dimension)
-        unseen = outcomes == _NOT_JUDGED
-        if unseen.any():
-            self._judge_handles(np.unique(batch.dimension[unseen]), now_ms=now_ms)
+        if int(outcomes.max(initial=0)) == _NOT_JUDGED:
+            unseen = batch.dimension[outcomes == _NOT_JUDGED]
+            self._judge_handles(np.unique(unseen), now_ms=now_ms)
             outcomes = self.outcome.take(batch.dimension)
         return outcomes
 
@@ -139,7 +139,11 @@ def check(
         _check_tokens(batch, mark)
         _check_sum(batch, mark, name="reported_input", classes=PROMPT_CLASSES)
         _check_sum(batch, mark, name="reported_output", classes=OUTPUT_CLASSES)
-    found[found == _FINE] = _RECORDED
+    if int(found.min(initial=_FINE)) == _FINE:
+        # Most batches are right in all.
+        found.fill(_RECORDED)
+    else:
+        found[found == _FINE] = _RECORDED
     return found
 
 
@@ -198,7 +202,8 @@ def _check_sum(
     total = np.zeros(len(batch), np.int64)
     for number in classes & batch.tokens.keys():
         # Out-of-range counts have an outcome of their own; clipped, they cannot overflow here.
-        total += np.clip(batch.tokens[number], 0, limits.TOKEN_COUNT_MAX + 1)
+        counts = batch.tokens[number].astype(np.int64, copy=False)
+        total += np.clip(counts, 0, limits.TOKEN_COUNT_MAX + 1)
     mark((reported >= 0) & (reported != total), Outcome.COUNT_MISMATCH)
 
 

@@ -15,7 +15,7 @@ from meter.domain.event import (
     Claims,
     EventBatch,
     Evidence,
-    Int64Array,
+    IntArray,
     Origin,
     Reports,
     SetAside,
@@ -148,7 +148,7 @@ class Store(Protocol):
         """
         ...
 
-    def dimension_ids(self, batch: EventBatch) -> Int64Array:
+    def dimension_ids(self, batch: EventBatch) -> IntArray:
         """Return each event's database id."""
         ...
 

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from typing import Any, Final, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 from sqlalchemy import Engine, text
 
-from meter.domain.event import Dimensions, EventBatch, Int64Array
+from meter.domain.event import Dimensions, EventBatch, IntArray
 from meter.domain.limits import DIMENSIONS_INTERNED_MAX
 from meter.runtime.engine import store_faults
 
@@ -38,14 +39,15 @@ class DimensionIds:
         self._engine = engine
         self._dimension_ids: dict[_DimensionKey, int] = {}
         self._sku_ids: dict[tuple[Any, ...], int] = {}
-        self._ids_by_table: dict[int, tuple[Any, Int64Array]] = {}
+        # As narrow as the column of the database.
+        self._ids_by_table: dict[int, tuple[Any, npt.NDArray[np.int32]]] = {}
 
     def forget(self) -> None:
         """Know nothing any more: this may be an older database."""
         for known in (self._dimension_ids, self._sku_ids, self._ids_by_table):
             known.clear()
 
-    def of(self, batch: EventBatch) -> Int64Array:
+    def of(self, batch: EventBatch) -> IntArray:
         """Return each event's `dimension_id`, after `ensure` for the batch."""
         return self._ids_by_table[id(batch.table)][1].take(batch.dimension)
 
@@ -87,12 +89,16 @@ class DimensionIds:
 
     def _is_any_missing(self, batches: Sequence[EventBatch]) -> bool:
         """Tell whether any of the batches' dimensions has no id here yet: mostly none is new."""
-        by_table: dict[int, list[Int64Array]] = {}
+        by_table: dict[int, list[EventBatch]] = {}
         for batch in batches:
-            by_table.setdefault(id(batch.table), []).append(batch.dimension)
-        for number, handles in by_table.items():
+            by_table.setdefault(id(batch.table), []).append(batch)
+        for number, of_table in by_table.items():
             known = self._ids_by_table.get(number)
-            joined = np.concatenate(handles)
+            size = len(of_table[0].table)
+            if known is not None and size < sum(map(len, of_table)) and _has_all(known[1], size):
+                # One look at each dimension, and none at the events.
+                continue
+            joined = np.concatenate([batch.dimension for batch in of_table])
             if known is None or int(joined.max(initial=-1)) >= len(known[1]):
                 return True
             if not known[1].take(joined).all():
@@ -106,9 +112,9 @@ class DimensionIds:
         """
         table = batch.table
         known = self._ids_by_table.get(id(table))
-        ids = np.zeros(0, np.int64) if known is None else known[1]
+        ids = np.zeros(0, np.int32) if known is None else known[1]
         if len(ids) < len(table):
-            ids = np.append(ids, np.zeros(2 * len(table) - len(ids), np.int64))
+            ids = np.append(ids, np.zeros(2 * len(table) - len(ids), np.int32))
             known = None
         if known is None:
             self._ids_by_table[id(table)] = (table, ids)
@@ -159,6 +165,11 @@ class DimensionIds:
         # Only now: an id whose commit was lost does not exist.
         known.update({tuple(row[1:]): row[0] for row in found})
         return added
+
+
+def _has_all(ids: IntArray, size: int) -> bool:
+    """Tell whether none of the first `size` dimensions lacks its id."""
+    return len(ids) >= size and bool(ids[:size].all())
 
 
 def _sku_key(row: Dimensions) -> tuple[str, str, str, int, str]:

@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from meter.audit_log import Action, Change
 from meter.counting.fresh import Fresh, Written
 from meter.domain.errors import Reason, StoreRefusal
-from meter.domain.event import EventBatch, Int64Array, Origin, SetAside
+from meter.domain.event import EventBatch, IntArray, Origin, SetAside
 from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
 from meter.leases import Lease, ShardLost
@@ -109,7 +109,7 @@ class JournalStore:
             message = "The database refused the batch; see the server's log."
             raise StoreRefusal(Reason.INTERNAL, message) from error
 
-    def dimension_ids(self, batch: EventBatch) -> Int64Array:
+    def dimension_ids(self, batch: EventBatch) -> IntArray:
         """Return each event's `dimension_id`, after `ensure_dimensions` for the batch."""
         return self._dimensions.of(batch)
 

@@ -12,13 +12,19 @@ import numpy as np
 import numpy.typing as npt
 
 from meter.domain import limits
-from meter.domain.event import Int64Array
+from meter.domain.event import Int64Array, IntArray
 from meter.domain.outcome import Outcome
 from meter.planes import from_columns, span_of
 from meter.wire.packed import EXTRA, UnusableBatch
 from tokenworks.meter.v1 import usage_pb2
 
 _UNKNOWN: Final = -1
+# Where a batch has so many events for each account that it names, it names the same ones as the
+# batch before; where it has fewer, its list hardly comes again.
+_EVENTS_PER_ACCOUNT_MIN: Final = 8
+# Shorter lists are looked up as soon as they are found; of so many names in all lists are kept.
+_LISTED_MIN: Final = 256
+_LISTED_MAX: Final = 16 * limits.BATCH_DIMENSIONS_MAX
 _ROOM: Final = 64
 # Beyond it a column says nothing that a check would take for valid, and sums could overflow.
 _HALF_BYTES_MAX: Final = 14
@@ -36,6 +42,8 @@ class PairMemory:
         # Places as bytes: many are joined sooner than an array is made of as many numbers.
         self._accounts: dict[bytes, bytes] = {}
         self._services: dict[bytes, bytes] = {}
+        self._lists: dict[tuple[bytes, bytes, int], tuple[Sequence[bytes], Int64Array]] = {}
+        self.listed_count = 0
         self._handles: _HandleArray = np.full((_ROOM, _ROOM), _UNKNOWN, np.int32)
 
     def is_full(self) -> bool:
@@ -47,8 +55,8 @@ class PairMemory:
         services: Sequence[bytes],
         accounts: Sequence[bytes],
         *,
-        service: Int64Array,
-        account: Int64Array,
+        service: IntArray,
+        account: IntArray,
         intern: Callable[[bytes, bytes], int],
     ) -> Int64Array:
         """Return each event's handle; `intern` gives that of a pair seen for the first time.
@@ -57,24 +65,43 @@ class PairMemory:
         beyond its list.
         """
         service_places = _places(self._services, services)
-        account_places = _places(self._accounts, accounts)
+        account_places = self._account_places(accounts, event_count=len(account))
         self._make_room()
         # One look into a flat array for each event.
         try:
-            place = (service_places * self._handles.shape[1])[service] + account_places[account]
+            place = (service_places * self._handles.shape[1]).take(service)
+            place += account_places.take(account)
         except IndexError as error:
             raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
         handles: _HandleArray = self._handles.ravel().take(place)
         if int(handles.min(initial=0)) == _UNKNOWN:
             missing = handles == _UNKNOWN
             # By their places in the batch, which both are below BATCH_DIMENSIONS_MAX.
-            pairs = np.unique(service[missing] * len(accounts) + account[missing])
+            pairs = np.unique(service[missing].astype(np.int64) * len(accounts) + account[missing])
             for pair in pairs.tolist():
                 of_service, of_account = divmod(pair, len(accounts))
                 where = service_places[of_service], account_places[of_account]
                 self._handles[where] = intern(services[of_service], accounts[of_account])
             handles = self._handles.ravel().take(place)
         return handles.astype(np.int64)
+
+    def _account_places(self, names: Sequence[bytes], *, event_count: int) -> Int64Array:
+        """Return the places of accounts; a long list that comes again is compared, not looked up.
+
+        Whoever serves the same accounts names all of them in each large batch, in one order.
+        """
+        if not _LISTED_MIN <= len(names) <= event_count // _EVENTS_PER_ACCOUNT_MIN:
+            return _places(self._accounts, names)
+        key = names[0], names[-1], len(names)
+        found = self._lists.get(key)
+        if found is not None and found[0] == names:
+            return found[1]
+        places = _places(self._accounts, names)
+        self.listed_count += len(names)
+        if self.listed_count > _LISTED_MAX:
+            self._lists, self.listed_count = {}, len(names)
+        self._lists[key] = names, places
+        return places
 
     def find_known(
         self, services: bytes, accounts: bytes, *, service: Int64Array, account: Int64Array
@@ -126,13 +153,15 @@ class PairMemory:
 class Sheet(NamedTuple):
     """The columns of a UsagePlanes as they came: by name or, of tokens, the class's number as text.
 
-    The first three are the indexes of accounts and of services, and the offsets of the ends.
+    The first three are the indexes of accounts and of services, and the offsets of the ends. Its
+    `event_ids` are 16 bytes for each event, or none.
     """
 
     names: tuple[str, ...]
     half_bytes: list[int]
     bases: list[int]
     planes: list[bytes]
+    event_ids: bytes
 
 
 def read_sheet(message: Any) -> Sheet:  # noqa: ANN401
@@ -156,6 +185,8 @@ def read_sheet(message: Any) -> Sheet:  # noqa: ANN401
     for form in message.tokens:
         names.append(str(form.token_class))
         forms.append(form.counts)
+    # Asked for once: each time it is a copy.
+    event_ids = message.event_ids
     half_bytes = [form.half_bytes for form in forms]
     bases = [form.base for form in forms]
     if (
@@ -166,23 +197,23 @@ def read_sheet(message: Any) -> Sheet:  # noqa: ANN401
         or max(bases) > _BASE_MAX
         or min(bases[:2]) < 0
         or len(message.request_id) not in {0, count}
-        or len(message.event_ids) not in {0, count * limits.EVENT_ID_BYTES}
+        or len(event_ids) not in {0, count * limits.EVENT_ID_BYTES}
     ):
         raise UnusableBatch(Outcome.BATCH_MALFORMED)
-    return Sheet(tuple(names), half_bytes, bases, [form.planes for form in forms])
+    return Sheet(tuple(names), half_bytes, bases, [form.planes for form in forms], event_ids)
 
 
-def read_planes(message: Any) -> tuple[dict[str, Int64Array], dict[str, tuple[int, int]]]:  # noqa: ANN401
-    """Return the columns of a UsagePlanes, by name as in its sheet.
+def read_numbers(
+    sheet: Sheet, *, count: int
+) -> tuple[dict[str, IntArray], dict[str, tuple[int, int]]]:
+    """Return the columns of a sheet by name, `count` numbers each.
 
     With them come the spans in which all but the indexes lie. Indexes are not from the end; that
     they are in the lists is not looked at. Raises UnusableBatch.
     """
-    names, half_bytes, bases, planes = read_sheet(message)
+    names, half_bytes, bases, planes, _ = sheet
     try:
-        columns = from_columns(
-            planes, half_bytes=half_bytes, bases=bases, count=message.event_count
-        )
+        columns = from_columns(planes, half_bytes=half_bytes, bases=bases, count=count)
     except ValueError as error:
         raise UnusableBatch(Outcome.BATCH_MALFORMED) from error
     spans = map(span_of, half_bytes[2:], bases[2:])

@@ -169,7 +169,7 @@ class SmallBatches:
                 end_ms=end_ms,
                 tokens=dict(zip(numbers, values[extra_count:], strict=True)),
                 extra=dict(zip(names[1 : 1 + extra_count], values[:extra_count], strict=True)),
-                event_ids=id_array(batch.waiting.message.planes.event_ids, batch.event_count),
+                event_ids=id_array(batch.sheet.event_ids, batch.event_count),
             )
         return others
 

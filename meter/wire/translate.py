@@ -1,7 +1,7 @@
 """Between protobuf and the meter's words: events in rows or columns ⇄ `EventBatch`."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -16,12 +16,13 @@ from meter.domain.event import (
     DimensionTable,
     EventBatch,
     Int64Array,
+    IntArray,
 )
 from meter.domain.outcome import Outcome
 from meter.sources.observation import Observation
 from meter.wire.event_ids import id_bytes, is_id, uuids_of
 from meter.wire.packed import UnusableBatch, read_columns_message
-from meter.wire.planar import PairMemory, read_account, read_planes, read_service
+from meter.wire.planar import PairMemory, read_account, read_numbers, read_service, read_sheet
 from meter.wire.rows import Rows, Unusual, read_rows, tokens_of
 from tokenworks.meter.v1 import usage_pb2
 
@@ -74,7 +75,8 @@ class Translator:
 
         Raises UnusableBatch, or DecodeError when a service is no protobuf at all.
         """
-        values, spans = read_planes(planes)
+        sheet = read_sheet(planes)
+        values, spans = read_numbers(sheet, count=planes.event_count)
         table = self.room()
 
         def intern(service: bytes, account: bytes) -> int:
@@ -91,15 +93,14 @@ class Translator:
         )
         base_ms = milliseconds(planes.base_time)
         lowest, highest = spans.pop("end_offset_ms")
-        end_ms = values.pop("end_offset_ms")
-        end_ms += base_ms
+        end_ms = values.pop("end_offset_ms") + np.int64(base_ms)
         return EventBatch(
             table=table,
             dimension=handles,
             end_ms=end_ms,
             tokens={int(name): v for name, v in values.items() if name not in DEFAULTS},
             extra=_extra({name: v for name, v in values.items() if name in DEFAULTS}),
-            event_ids=id_array(planes.event_ids, len(handles)),
+            event_ids=id_array(sheet.event_ids, len(handles)),
             request_ids=list(planes.request_id) or None,
             spans={
                 "end_ms": (lowest + base_ms, highest + base_ms),
@@ -348,12 +349,12 @@ def _row_tokens(events: Sequence[Any]) -> tuple[dict[int, Int64Array], BoolArray
     return tokens, twice
 
 
-def _extra(columns: dict[str, Int64Array]) -> dict[str, Int64Array]:
-    for name in ("finish", "quality"):
-        if name in columns:
-            # The enums' zero means their first value.
-            columns[name] = np.where(columns[name] == 0, DEFAULTS[name], columns[name])
-    return columns
+def _extra(columns: Mapping[str, IntArray]) -> dict[str, IntArray]:
+    # The enums' zero means their first value.
+    return {
+        name: np.where(it == 0, DEFAULTS[name], it) if name in ("finish", "quality") else it
+        for name, it in columns.items()
+    }
 
 
 def id_array(joined: bytes, count: int) -> Any:  # noqa: ANN401

@@ -1,13 +1,13 @@
 """Events one by one, as tests think of them, and the batches in columns that stand for them."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import numpy as np
 from hypothesis import strategies as st
 
-from meter.domain.event import DEFAULTS, Dimensions, DimensionTable, EventBatch
+from meter.domain.event import DEFAULTS, Dimensions, DimensionTable, EventBatch, IntArray
 from meter.domain.interval import INTERVAL_MS
 from meter.domain.tokens import BAND_EDGES, TokenClass
 from meter.segment import Segment
@@ -47,6 +47,20 @@ def to_batch(events: Sequence[PlainEvent], *, table: DimensionTable) -> EventBat
         event_ids=np.frombuffer(ids, np.uint8).reshape(-1, 16) if any(ids) else None,
         request_ids=[item.request_id for item in events],
     )
+
+
+def narrowed(batch: EventBatch) -> EventBatch:
+    """Return a batch whose columns are as narrow as their numbers allow, as one in planes has."""
+    return replace(
+        batch,
+        tokens={number: _narrowed(it) for number, it in batch.tokens.items()},
+        extra={name: _narrowed(it) for name, it in batch.extra.items()},
+    )
+
+
+def _narrowed(values: IntArray) -> IntArray:
+    least, most = int(values.min(initial=0)), int(values.max(initial=0))
+    return values if least < 0 else values.astype(np.min_scalar_type(most))
 
 
 def to_plain(segment: Segment) -> list[PlainEvent]:

@@ -1,10 +1,11 @@
 """What a batch in planes cannot make the server keep: names that are absurd, or without end."""
 
+import numpy as np
 import pytest
 
 from meter.domain import limits
 from meter.domain.outcome import Outcome
-from meter.wire import translate
+from meter.wire import planar, translate
 from meter.wire.packed import UnusableBatch, unread_message_class
 from meter.wire.planar import PairMemory
 from meter.wire.translate import Translator
@@ -45,3 +46,32 @@ def test_read__pairs_are_forgotten_when_they_are_too_many(monkeypatch: pytest.Mo
     again = translator.from_planes(form)
     assert len(made) == 2
     assert again.dimension.tolist() == first.dimension.tolist()
+
+
+def test_read__long_lists_that_look_alike() -> None:
+    """A list of accounts that differs from one before in its middle alone is told from it."""
+    names = [f"account-{number}" for number in range(300)]
+    others = [*names[:150], "another", *names[151:]]
+    translator = Translator()
+    for listed in (names, others, names, others):
+        form = to_planes([event(name) for name in listed * 8])
+        batch = translator.from_planes(UNREAD.FromString(form.SerializeToString()))
+        found = [batch.table[handle].account for handle in batch.dimension.tolist()]
+        assert found == listed * 8
+
+
+def test_read__lists_are_forgotten_when_they_are_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lists of accounts without end are not kept without end."""
+    memory = PairMemory()
+    monkeypatch.setattr(planar, "_LISTED_MAX", 1_000)
+    index = np.tile(np.arange(300, dtype=np.uint16), 8)
+    for step in range(20):
+        names = [b"%d" % number for number in range(step, step + 300)]
+        memory.find(
+            [b"service"],
+            names,
+            service=np.zeros(len(index), np.uint8),
+            account=index,
+            intern=lambda _, account: int(account),
+        )
+        assert 0 < memory.listed_count <= 1_000

@@ -38,6 +38,19 @@ def test_planes__are_what_is_written_digit_by_digit(values: list[int]) -> None:
     assert plain.planes == to_planes(offsets, plain.half_bytes)
 
 
+@pytest.mark.parametrize("most", [0, 1, 255, 256, 2**16 - 1, 2**16, 2**32 - 1, 2**32])
+@pytest.mark.parametrize("half_bytes", [0, 1, 2, 3, 4, 5, 7, 8])
+def test_from_planes__are_as_narrow_as_their_span(most: int, half_bytes: int) -> None:
+    """Numbers are of the narrowest type that holds all of their width, their base in it."""
+    highest = 16**half_bytes - 1
+    base = most - highest
+    packed = to_planes(np.array([0, highest, highest // 3], np.int64), half_bytes)
+    read = from_planes(packed, half_bytes=half_bytes, base=base, count=3)
+    assert read.tolist() == [base, base + highest, base + highest // 3]
+    narrowest = np.min_scalar_type(most).itemsize
+    assert read.itemsize == (8 if base < 0 else narrowest)
+
+
 @pytest.mark.parametrize(("size", "half_bytes"), [(3, 2), (5, 2), (0, 1), (4, 17), (0, -1), (1, 0)])
 def test_from_planes__of_another_size(size: int, half_bytes: int) -> None:
     """Planes that are too short, too long or too wide are no numbers."""

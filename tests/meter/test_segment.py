@@ -3,18 +3,21 @@
 import json
 import struct
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from meter import segment
 from meter.domain.event import DEFAULTS, EventBatch, Int64Array, Origin
 from meter.domain.tokens import TokenClass
+from meter.planes import half_bytes_of
 from tests.meter.plain_events import (
     BEGIN_MS,
     PlainEvent,
+    narrowed,
     recorded_events,
     table_of,
     to_batch,
@@ -95,6 +98,51 @@ def test_encode__grouping_only_shows_in_the_origins(batches: list[list[PlainEven
     """Events are the same whether they came in one batch or in several."""
     together = segment.decode(encode([[event for events in batches for event in events]]))
     assert to_plain(segment.decode(encode(batches))) == to_plain(together)
+
+
+@given(batches=BATCHES, are_narrow=st.lists(st.booleans(), min_size=4, max_size=4))
+def test_encode__width_of_columns_leaves_no_trace(
+    batches: list[list[PlainEvent]], are_narrow: list[bool]
+) -> None:
+    """Columns of a byte, two or four, beside each other and wide ones, are the same bytes."""
+    origin = Origin(account_id="", key_id="k", received_ms=0)
+    parts = [to_batch(events, table=TABLE) for events in batches]
+    mixed = [
+        (origin, narrowed(part) if is_narrow else part)
+        for part, is_narrow in zip(parts, are_narrow, strict=False)
+    ]
+    assert segment.encode(mixed, dimension_ids=handles) == encode(batches)
+
+
+@given(
+    ends=st.lists(
+        st.one_of(
+            st.integers(0, 40),
+            st.sampled_from([2**31 - 1, 2**31, 2**31 + 1, 2**32, 2**40]),
+            st.integers(0, 2**62),
+        ),
+        min_size=1,
+        max_size=12,
+    ),
+    base=st.sampled_from([0, 1, BEGIN_MS]),
+    is_sorted=st.booleans(),
+)
+@example(ends=[0, 2**32], base=0, is_sorted=True)
+def test_encode__times_are_packed_as_the_document_says(
+    ends: list[int], base: int, *, is_sorted: bool
+) -> None:
+    """Times are steps where these are narrower than the times, however wide either is."""
+    times = [base + it for it in (sorted(ends) if is_sorted else ends)]
+    body = encode([[PlainEvent(dimension=0, end_ms=it, tokens={}) for it in times]])
+    steps = [0, *(later - earlier for earlier, later in pairwise(times))]
+    whole, stepped = (
+        segment.Column("end_ms", half_bytes_of(max(numbers) - min(numbers)), min(numbers), start)
+        for numbers, start in ((times, None), (steps, times[0]))
+    )
+    is_stepped = whole.half_bytes > 1 and stepped.half_bytes < whole.half_bytes
+    head = segment.read_head(body)
+    assert head.parts["end_ms"].column == (stepped if is_stepped else whole)
+    assert [it.end_ms for it in to_plain(segment.decode(body))] == times
 
 
 @pytest.mark.parametrize("width", range(0, 63, 3))

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meter import segment
-from meter.domain.event import EventBatch, Origin
+from meter.domain.event import EventBatch, IntArray, Origin
 from meter.wire.event_ids import id_bytes
 from meter.wire.packed import UnreadableColumn, read_columns, unread_message_class
 from meter.wire.translate import Translator, to_event
@@ -103,7 +103,7 @@ def test_read__planes_give_the_same_journal_bytes(events: list[usage_pb2.UsageEv
         in_planes = translator.from_planes(UNREAD_BATCH.FromString(message).planes)
         assert body(in_planes) == body(in_rows)
         for name, (lowest, highest) in in_planes.spans.items():
-            values = in_planes.end_ms if name == "end_ms" else None
+            values: IntArray | None = in_planes.end_ms if name == "end_ms" else None
             values = in_planes.extra.get(str(name), values)
             values = in_planes.tokens[int(name)] if values is None else values
             zero_means_first = name in {"finish", "quality"}

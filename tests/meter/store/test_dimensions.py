@@ -3,6 +3,7 @@
 import pytest
 from sqlalchemy import Connection, Engine, event
 
+from meter.domain.event import Dimensions, EventBatch
 from meter.journal.commit import Submission
 from meter.store.journal import JournalStore
 from tests.meter.plain_events import BEGIN_MS, PlainEvent, to_batch
@@ -61,3 +62,26 @@ def test_ensure_dimensions__of_two_batches_at_once(engine: Engine, database_url:
     assert another.dimension_ids(first).tolist() == store.dimension_ids(first).tolist()
     assert another.dimension_ids(second).tolist() == store.dimension_ids(second).tolist()
     assert ask_one(database_url, "SELECT count(*) FROM dimensions") == 3
+
+
+def test_ensure_dimensions__new_ones_among_many_events(engine: Engine, database_url: str) -> None:
+    """Of more events than dimensions none is looked at where all have ids; a new one gets its."""
+    table = new_table()
+    store = owner(engine)
+
+    def many(*dimensions: int) -> EventBatch:
+        events = [PlainEvent(dimension=it, end_ms=BEGIN_MS, tokens={}) for it in dimensions]
+        return to_batch(events * 20, table=table)
+
+    for wanted, batch in ((1, many(0)), (2, many(0, 2)), (2, many(2)), (3, many(1, 2))):
+        store.ensure_dimensions([batch])
+        assert store.dimension_ids(batch).all()
+        assert ask_one(database_url, "SELECT count(*) FROM dimensions") == wanted
+    # As many as there is room for, and one more.
+    room = 2 * len(table)
+    for number in range(len(table), room + 1):
+        store.ensure_dimensions([many(*range(number))])
+        table.intern(Dimensions("acme", f"m{number}", "m", "high", 1, "", ""))
+    store.ensure_dimensions([many(room)])
+    assert store.dimension_ids(many(*range(room + 1))).all()
+    assert ask_one(database_url, "SELECT count(*) FROM dimensions") == room + 1
