@@ -85,4 +85,4 @@ def _column(column: PlaneColumn, form: UsagePlanes) -> npt.NDArray[np.int64]:
         half_bytes=column.half_bytes,
         base=column.base,
         count=form.event_count,
-    )
+    ).astype(np.int64)
