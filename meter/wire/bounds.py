@@ -172,9 +172,12 @@ class Share:
         wait = self._openings.take(1, now_seconds=self.now_seconds())
         if wait > 0:
             self.note(Bound.OPENINGS)
-            await asyncio.sleep(min(wait, limits.HOLD_SECONDS_MAX))
-            if wait > limits.HOLD_SECONDS_MAX:
+            is_refused = wait > limits.HOLD_SECONDS_MAX
+            if is_refused:
+                # Before it is held back: those who come meanwhile would be refused for its sake.
                 self._openings.give_back(1)
+            await asyncio.sleep(min(wait, limits.HOLD_SECONDS_MAX))
+            if is_refused:
                 raise self.reached(Bound.OPENINGS)
         async with self._doors:
             yield

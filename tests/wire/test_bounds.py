@@ -137,6 +137,41 @@ def test_opening__a_flood_goes_at_a_pace(
     assert held.seconds == [pytest.approx(pace), pytest.approx(pace)]
 
 
+def test_opening__who_is_refused_takes_nobodys_turn(
+    bounds: Bounds, held: Held, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While thousands are held back to be refused, so many a second are still opened."""
+    monkeypatch.setattr(limits, "KEY_STREAMS_MAX", 3)
+    in_time = 3 + round(limits.HOLD_SECONDS_MAX * limits.KEY_OPENINGS_SECOND_MAX)
+
+    async def work() -> None:
+        awake = asyncio.Event()
+
+        async def sleep(_: float) -> None:
+            await awake.wait()
+
+        monkeypatch.setattr("meter.wire.bounds.asyncio.sleep", sleep)
+        share = bounds.of("greedy")
+
+        async def open_once() -> bool:
+            try:
+                async with share.opening():
+                    return True
+            except Overloaded:
+                return False
+
+        flood = [asyncio.create_task(open_once()) for _ in range(in_time + 1_000)]
+        # Then all others are held back.
+        await asyncio.wait(flood[:3])
+        held.now += 1.0
+        later = asyncio.create_task(open_once())
+        awake.set()
+        assert sum(await asyncio.gather(*flood)) == in_time
+        assert await later
+
+    run(work)
+
+
 def test_message__a_flood_goes_at_a_pace(bounds: Bounds, held: Held) -> None:
     """A producer's batches go at its pace, over however many streams; another's do not wait."""
     most = limits.PRODUCER_BATCHES_SECOND_MAX
