@@ -2,11 +2,15 @@
 
 import json
 import math
+import shutil
+import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
+from types import FrameType
 from typing import Final, TypeAlias
 
 import click
@@ -250,43 +254,49 @@ def simulate(
     """
     _refuse_others(_FLEET_ONLY if size is not None else _SITE_ONLY, has_site=size is not None)
     meter = _find_meter()
-    truth = _truth_folder(out)
-    if size is not None:
-        options = SiteOptions(
-            size=size,
-            minutes=minutes,
-            seed=seed,
-            traces=traces,
-            truth=truth,
-            picture=picture,
-            deadline_seconds=deadline_seconds,
+    with _truth_folder(out) as truth:
+        if size is not None:
+            options = SiteOptions(
+                size=size,
+                minutes=minutes,
+                seed=seed,
+                traces=traces,
+                truth=truth,
+                picture=picture,
+                deadline_seconds=deadline_seconds,
+            )
+            simulate_site(client, options, meter=meter)
+            return
+        customers = Customers(
+            accounts=accounts or find_or_create_accounts(client.accounts),
+            tiers=tiers,
+            models=models,
+            pools=pools or (),
         )
-        simulate_site(client, options, meter=meter)
-        return
-    customers = Customers(
-        accounts=accounts or find_or_create_accounts(client.accounts),
-        tiers=tiers,
-        models=models,
-        pools=pools or (),
-    )
-    workload = Workload(traces=traces, request_count=request_count, seed=seed, customers=customers)
-    requests_total, span_ms = _measure(workload)
-    report_end_ms = time_ns() // 1_000_000 + (int(span_ms / speed) if speed else 0)
-    replay = Replay(
-        workload=workload,
-        meter=meter,
-        server_count=server_count,
-        end_ms=_find_end_ms(client, report_end_ms=report_end_ms),
-        report_end_ms=report_end_ms,
-        speed=speed,
-        resend_percent=resend_percent,
-        deadline_seconds=deadline_seconds,
-        truth=truth,
-    )
-    report_progress(f"{server_count} servers, {requests_total} requests, truth files in {truth}")
-    servers = _run(replay, requests_total=requests_total)
-    click.echo(_as_json(servers, replay=replay) if client.as_json else _as_table(servers, replay))
-    _demand_acknowledgement(servers, replay=replay)
+        workload = Workload(
+            traces=traces, request_count=request_count, seed=seed, customers=customers
+        )
+        requests_total, span_ms = _measure(workload)
+        report_end_ms = time_ns() // 1_000_000 + (int(span_ms / speed) if speed else 0)
+        replay = Replay(
+            workload=workload,
+            meter=meter,
+            server_count=server_count,
+            end_ms=_find_end_ms(client, report_end_ms=report_end_ms),
+            report_end_ms=report_end_ms,
+            speed=speed,
+            resend_percent=resend_percent,
+            deadline_seconds=deadline_seconds,
+            truth=truth,
+        )
+        report_progress(
+            f"{server_count} servers, {requests_total} requests, truth files in {truth}"
+        )
+        servers = _run(replay, requests_total=requests_total)
+        click.echo(
+            _as_json(servers, replay=replay) if client.as_json else _as_table(servers, replay)
+        )
+        _demand_acknowledgement(servers, replay=replay)
 
 
 def _refuse_others(names: frozenset[str], *, has_site: bool) -> None:
@@ -326,13 +336,40 @@ def _find_meter() -> MeterAddress:
     )
 
 
-def _truth_folder(out: Path | None) -> Path:
-    if out is None:
-        return Path(tempfile.mkdtemp(prefix="tokenworks-simulate-"))
-    out.mkdir(parents=True, exist_ok=True)
-    if any(out.glob("*.jsonl")):
-        raise click.BadParameter(f"{out} has truth files already", param_hint="--out")
-    return out
+@contextmanager
+def _truth_folder(out: Path | None) -> Iterator[Path]:
+    """The folder for the truth files; one of its own does not outlive a run that was killed."""
+    before = signal.signal(signal.SIGTERM, _end_at_once)
+    try:
+        if out is None:
+            with _folder_of_its_own() as folder:
+                yield folder
+            return
+        out.mkdir(parents=True, exist_ok=True)
+        if any(out.glob("*.jsonl")):
+            raise click.BadParameter(f"{out} has truth files already", param_hint="--out")
+        yield out
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _folder_of_its_own() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="tokenworks-simulate-"))
+    try:
+        yield folder
+    except (KeyboardInterrupt, SystemExit):
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    finally:
+        # A run that was refused has written nothing; what an ended one wrote is named and stays.
+        with suppress(OSError):
+            folder.rmdir()
+
+
+def _end_at_once(number: int, _frame: FrameType | None) -> None:
+    """End as the shell says of who was killed, once all processes of the run are ended."""
+    sys.exit(128 + number)
 
 
 def _measure(workload: Workload) -> tuple[int, int]:

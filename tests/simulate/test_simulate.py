@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -196,6 +198,47 @@ def test_simulate__no_meter(tmp_path: Path) -> None:
         pass
     done = _run(meter, "--out", str(tmp_path / "out"))
     assert done.returncode == Exit.UNREACHABLE
+
+
+def test_simulate__killed(tmp_path: Path) -> None:
+    """Who is told to end does so at once, its processes too, and leaves no folder of its own."""
+    with (
+        running(FakeMeter()) as meter,
+        subprocess.Popen(
+            [
+                TOKENWORKS,
+                "simulate",
+                "--server",
+                meter.target,
+                "--api-key",
+                API_KEY,
+                "--speed",
+                "1",
+            ],
+            env={**os.environ, "TMPDIR": str(tmp_path)},
+            stderr=subprocess.DEVNULL,
+        ) as process,
+    ):
+        while process.poll() is None and not any(tmp_path.glob("*/*")):
+            time.sleep(0.01)
+        process.terminate()
+        process.wait(COMMAND_SECONDS_MAX)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_simulate__refused_leaves_nothing(tmp_path: Path) -> None:
+    """A run that could not begin leaves no folder."""
+    done = subprocess.run(
+        [TOKENWORKS, "simulate", "--server", "127.0.0.1:1", "--api-key", API_KEY],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=COMMAND_SECONDS_MAX,
+        check=False,
+    )
+    assert done.returncode == Exit.UNREACHABLE
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_run_fleet__server_killed(tmp_path: Path) -> None:

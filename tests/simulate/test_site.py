@@ -98,6 +98,24 @@ def test_simulate_site__interrupted(running_meter: RunningMeter, tmp_path: Path)
     assert answer["events"]["counted"] == read_truth(tmp_path / "truth").events.total() > 0
 
 
+def test_simulate_site__killed(running_meter: RunningMeter, tmp_path: Path) -> None:
+    """Who is told to end does so at once: its keys are of no use any more, its folder is gone."""
+    with subprocess.Popen(
+        [TOKENWORKS, "simulate", *SMALL, "--minutes", "10"],
+        env={**running_meter.environment, "TMPDIR": str(tmp_path)},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        _wait_until_served(process)
+        assert len(list(tmp_path.glob("tokenworks-simulate-*/sent.jsonl"))) == 1
+        process.terminate()
+        process.communicate(timeout=COMMAND_SECONDS_MAX)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert list(tmp_path.glob("tokenworks-simulate-*")) == []
+    keys = Shell(running_meter.target, running_meter.api_key).run_json("keys", "list")
+    assert all(it["end_time"] for it in keys if "simulated" in it["description"])
+
+
 def test_simulate_site__key_revoked(running_meter: RunningMeter, tmp_path: Path) -> None:
     """A refusal that no repetition mends ends the site, and says which server was refused why."""
     shell = Shell(running_meter.target, running_meter.api_key)

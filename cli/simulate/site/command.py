@@ -144,7 +144,8 @@ class _Run:
                     stop.set()
                     self._listen(reader, asking=asking, show=show)
         finally:
-            process.join(_JOIN_SECONDS_MAX)
+            # Whoever has not reported to the end by now is not waited for.
+            process.join(_JOIN_SECONDS_MAX if self.history.latest.is_final else 0.0)
             if process.is_alive():
                 process.kill()
                 process.join()
