@@ -2,15 +2,10 @@
 
 import json
 import math
-import shutil
-import signal
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Final, TypeAlias
 
 import click
@@ -24,6 +19,7 @@ from cli.simulate.server import MeterAddress, Progress, Replay
 from cli.simulate.site import SiteOptions, simulate_site
 from cli.simulate.site.size import Size, SizeInvalid, parse_size
 from cli.simulate.trace import TraceUnreadable
+from cli.simulate.truth_folder import truth_folder
 from cli.simulate.workload import Customers, Workload
 from tokenworks.client.clock import time_ns
 from tokenworks.meter.v1.clock_service_pb2 import GetClockRequest
@@ -254,7 +250,7 @@ def simulate(
     """
     _refuse_others(_FLEET_ONLY if size is not None else _SITE_ONLY, has_site=size is not None)
     meter = _find_meter()
-    with _truth_folder(out) as truth:
+    with truth_folder(out) as truth:
         if size is not None:
             options = SiteOptions(
                 size=size,
@@ -289,14 +285,15 @@ def simulate(
             deadline_seconds=deadline_seconds,
             truth=truth,
         )
-        report_progress(
-            f"{server_count} servers, {requests_total} requests, truth files in {truth}"
-        )
-        servers = _run(replay, requests_total=requests_total)
-        click.echo(
-            _as_json(servers, replay=replay) if client.as_json else _as_table(servers, replay)
-        )
-        _demand_acknowledgement(servers, replay=replay)
+        _replay(client, replay, requests_total=requests_total)
+
+
+def _replay(client: Client, replay: Replay, *, requests_total: int) -> None:
+    count, truth = replay.server_count, replay.truth
+    report_progress(f"{count} servers, {requests_total} requests, truth files in {truth}")
+    servers = _run(replay, requests_total=requests_total)
+    click.echo(_as_json(servers, replay=replay) if client.as_json else _as_table(servers, replay))
+    _demand_acknowledgement(servers, replay=replay)
 
 
 def _refuse_others(names: frozenset[str], *, has_site: bool) -> None:
@@ -334,42 +331,6 @@ def _find_meter() -> MeterAddress:
         client_key=settings.client_key,
         insecure=not target.tls,
     )
-
-
-@contextmanager
-def _truth_folder(out: Path | None) -> Iterator[Path]:
-    """The folder for the truth files; one of its own does not outlive a run that was killed."""
-    before = signal.signal(signal.SIGTERM, _end_at_once)
-    try:
-        if out is None:
-            with _folder_of_its_own() as folder:
-                yield folder
-            return
-        out.mkdir(parents=True, exist_ok=True)
-        if any(out.glob("*.jsonl")):
-            raise click.BadParameter(f"{out} has truth files already", param_hint="--out")
-        yield out
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _folder_of_its_own() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="tokenworks-simulate-"))
-    try:
-        yield folder
-    except (KeyboardInterrupt, SystemExit):
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-    finally:
-        # A run that was refused has written nothing; what an ended one wrote is named and stays.
-        with suppress(OSError):
-            folder.rmdir()
-
-
-def _end_at_once(number: int, _frame: FrameType | None) -> None:
-    """End as the shell says of who was killed, once all processes of the run are ended."""
-    sys.exit(128 + number)
 
 
 def _measure(workload: Workload) -> tuple[int, int]:
