@@ -23,17 +23,22 @@ from meter.runtime.engine import driver_connection
 _PREPARED: Final = "tokenworks_prepared"
 _ASK_PREPARED: Final = b"SELECT name FROM pg_prepared_statements"
 _BINARY: Final = 1
+# As numbers: of what is asked of each answer, a member of an enumeration is the dearest.
+_FATAL_ERROR: Final = int(pq.ExecStatus.FATAL_ERROR)
+_PIPELINE_SYNC: Final = int(pq.ExecStatus.PIPELINE_SYNC)
+_IDLE: Final = int(pq.TransactionStatus.IDLE)
+_OFF: Final = int(pq.PipelineStatus.OFF)
 # Between two results there is one nothing; of a connection that was lost there is nothing else.
 _NOTHING_MAX: Final = 2
 _EPOCH: Final = datetime(2000, 1, 1, tzinfo=UTC)
 _MICROSECOND: Final = timedelta(microseconds=1)
 # Types of Postgres.
-TEXT: Final = 25
 BYTEA: Final = 17
 UUID: Final = 2950
-INT8: Final = 20
 
 Row = Sequence[bytes]
+# Bytes are what Postgres has in memory, a text is what it reads.
+Value = bytes | str
 _Hear = Callable[[pq.abc.PGresult], None]
 
 
@@ -68,20 +73,20 @@ class Trips:
     def tell(
         self,
         statement: Statement,
-        *values: bytes,
+        *values: Value,
         on_rows: Callable[[Sequence[Row]], None] = lambda _: None,
     ) -> None:
         """Have a statement sent with whatever comes next; `on_rows` takes what it returns."""
         self._tell(statement, values, hear=lambda result: on_rows(_rows_of(result)))
 
-    def ask(self, statement: Statement, *values: bytes) -> Sequence[Row]:
+    def ask(self, statement: Statement, *values: Value) -> Sequence[Row]:
         """Send what waits and a statement, and return its rows, in Postgres' own bytes."""
         found: list[Row] = []
         self._tell(statement, values, hear=lambda result: found.extend(_rows_of(result)))
         self.send()
         return found
 
-    def count(self, statement: Statement, *values: bytes) -> int:
+    def count(self, statement: Statement, *values: Value) -> int:
         """Send what waits and a statement, and return how many rows it has written."""
         counts: list[int] = []
         self._tell(statement, values, hear=lambda result: counts.append(result.command_tuples or 0))
@@ -108,21 +113,19 @@ class Trips:
             self._prepared().update(self._preparing)
             self._preparing.clear()
 
-    def _tell(self, statement: Statement, values: Sequence[bytes], *, hear: _Hear) -> None:
+    def _tell(self, statement: Statement, values: Sequence[Value], *, hear: _Hear) -> None:
         self._begin()
         name = statement.name.encode()
         if name not in self._prepared() and name not in self._preparing:
             text = statement.text.encode()
             self._add(lambda: self._pgconn.send_prepare(name, text), lambda _: None)
             self._preparing.add(name)
-        formats = [_BINARY] * len(values)
-        self._add(
-            lambda: self._pgconn.send_query_prepared(name, values, formats, _BINARY),
-            hear,
-        )
+        formats = [isinstance(it, bytes) for it in values]
+        sent = [it if isinstance(it, bytes) else it.encode() for it in values]
+        self._add(lambda: self._pgconn.send_query_prepared(name, sent, formats, _BINARY), hear)
 
     def _begin(self) -> None:
-        is_idle = self._pgconn.transaction_status == pq.TransactionStatus.IDLE
+        is_idle = self._pgconn.transaction_status == _IDLE
         if is_idle and not self._waiting:
             self._command(b"BEGIN")
 
@@ -154,17 +157,23 @@ def forget_prepared(connection: Connection) -> None:
 
 
 def to_array(kind: int, items: Sequence[bytes]) -> bytes:
-    """Return an array of texts or bytes as Postgres has it."""
-    parts = [part for item in items for part in (len(item).to_bytes(4, "big"), item)]
-    return _array_head(kind, len(items)) + b"".join(parts)
+    """Return an array of `BYTEA` or `UUID` as Postgres has it."""
+    sizes = set(map(len, items))
+    if len(sizes) == 1:
+        parts = [size := sizes.pop().to_bytes(4, "big"), size.join(items)]
+    else:
+        parts = [part for item in items for part in (len(item).to_bytes(4, "big"), item)]
+    return b"".join([_array_head(kind, len(items)), *parts])
 
 
-def to_even_array(kind: int, items: Sequence[bytes]) -> bytes:
-    """Return an array of what all has the same size as Postgres has it, such as UUIDs."""
-    if not items:
-        return _array_head(kind, 0)
-    size = len(items[0]).to_bytes(4, "big")
-    return b"".join((_array_head(kind, len(items)), size, size.join(items)))
+def to_text_array(items: Iterable[str]) -> str:
+    """Return an array of texts as Postgres reads it; they have neither quotes nor backslashes."""
+    return '{"' + '","'.join(items) + '"}'
+
+
+def to_number_array(numbers: Iterable[int]) -> str:
+    """Return an array of numbers as Postgres reads it."""
+    return "{" + ",".join(map(str, numbers)) + "}"
 
 
 def to_int2(number: int) -> bytes:
@@ -256,7 +265,7 @@ def _exchange(
         _raise_fault(results)
         raise
     finally:
-        if pgconn.pipeline_status != pq.PipelineStatus.OFF:
+        if pgconn.pipeline_status != _OFF:
             # Answers that were not read would be taken for those of whoever comes next.
             pgconn.finish()
     _raise_fault(results)
@@ -265,7 +274,7 @@ def _exchange(
 
 def _raise_fault(results: Iterable[pq.abc.PGresult]) -> None:
     for result in results:
-        if result.status == pq.ExecStatus.FATAL_ERROR:
+        if result.status == _FATAL_ERROR:
             raise errors.error_from_result(result)
 
 
@@ -286,7 +295,7 @@ def _results(pgconn: pq.abc.PGconn) -> Iterator[pq.abc.PGresult]:
             pgconn.consume_input()
         result = pgconn.get_result()
         nothing_count = nothing_count + 1 if result is None else 0
-        if result is not None and result.status == pq.ExecStatus.PIPELINE_SYNC:
+        if result is not None and result.status == _PIPELINE_SYNC:
             return
         if result is not None:
             yield result

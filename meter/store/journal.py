@@ -30,7 +30,7 @@ from meter.runtime.trips import (
     forget_prepared,
     from_int,
     from_timestamp,
-    to_even_array,
+    to_array,
     to_int2,
     to_int4,
     to_int8,
@@ -167,8 +167,8 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
         """Claim event keys and return those that were claimed before, with their content hashes."""
         # Sorted, so that two servers that claim the same ids wait for each other in one order.
         keys = sorted(claims)
-        sent = to_even_array(UUID, keys)
-        hashes = to_even_array(UUID, [claims[key] for key in keys])
+        sent = to_array(UUID, keys)
+        hashes = to_array(UUID, [claims[key] for key in keys])
         now = to_timestamp(to_time(now_ms))
         if self._trips.count(CLAIM, sent, hashes, now) == len(keys):
             return {}
@@ -192,7 +192,7 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
             APPEND,
             to_int2(lease.shard),
             to_int8(lease.epoch),
-            lease.owner.encode(),
+            lease.owner,
             to_int4(len(part)),
             to_timestamp(to_time(int(end_ms.min()))),
             to_timestamp(to_time(int(end_ms.max()))),

@@ -8,14 +8,12 @@ from sqlalchemy import Row
 from meter.journal.protocol import ProducerState
 from meter.runtime.trips import (
     BYTEA,
-    INT8,
-    TEXT,
     Statement,
     Trips,
     from_int,
     to_array,
-    to_even_array,
-    to_int8,
+    to_number_array,
+    to_text_array,
 )
 from meter.store.producer_list import CLOCK
 
@@ -53,10 +51,7 @@ def lock_producers(trips: Trips, keys: Iterable[ProducerKey]) -> dict[ProducerKe
         return {}
     return {
         wanted[from_int(place) - 1]: ProducerState(
-            instance=instance,
-            sequence=from_int(sequence),
-            digests=digests,
-            announced_sequence=from_int(announced),
+            instance, from_int(sequence), digests, from_int(announced)
         )
         for place, instance, sequence, digests, announced in trips.ask(_LOCK, *_to_arrays(wanted))
     }
@@ -69,17 +64,15 @@ def save_producers(trips: Trips, states: Mapping[ProducerKey, ProducerState]) ->
     trips.tell(
         _SAVE,
         *_to_arrays(states),
-        to_even_array(INT8, [to_int8(state.sequence) for state in states.values()]),
+        to_number_array([state.sequence for state in states.values()]),
         to_array(BYTEA, [state.digests for state in states.values()]),
     )
 
 
-def _to_arrays(keys: Iterable[ProducerKey]) -> tuple[bytes, bytes]:
+def _to_arrays(keys: Iterable[ProducerKey]) -> tuple[str, str]:
+    # Ids of accounts are made here, and a producer that has a name with quotes was not opened.
     accounts, names = zip(*keys, strict=True)
-    return (
-        to_array(TEXT, [account_id.encode() for account_id in accounts]),
-        to_array(TEXT, [name.encode() for name in names]),
-    )
+    return to_text_array(accounts), to_text_array(names)
 
 
 def to_state(row: Row[Any], *, announced_sequence: int = 0) -> ProducerState:

@@ -1,7 +1,7 @@
 """A journal in memory that loses commits, or their answers, and comes back older than it was."""
 
 from collections import Counter, deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -40,7 +40,7 @@ class SimulatedTransaction:
         """Begin from what is there."""
         self.draft = contents
 
-    def lock_producers(self, keys: Sequence[ProducerKey]) -> dict[ProducerKey, ProducerState]:
+    def lock_producers(self, keys: Collection[ProducerKey]) -> dict[ProducerKey, ProducerState]:
         """Return their states; there is no other server here."""
         known = self.draft.producers
         return {key: known[key] for key in keys if key in known}
