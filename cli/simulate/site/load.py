@@ -5,6 +5,7 @@ import gc
 import math
 from collections import Counter
 from collections.abc import Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from multiprocessing.synchronize import Event
 from time import process_time
@@ -12,8 +13,8 @@ from typing import Final
 
 import grpc
 
-from cli.simulate.server import MeterAddress
 from cli.simulate.site.batches import LEVELS, Prepared, place, prepare
+from cli.simulate.site.line import Line, open_channel
 from cli.simulate.site.orders import Orders, Progress
 from cli.simulate.site.outbox import NumbersDiffer, Sealed
 from cli.simulate.site.power import Counters, PowerReports, now_ms
@@ -21,14 +22,12 @@ from cli.simulate.site.producer import Producer, Refusal
 from cli.simulate.site.size import MODELS, TIERS
 from cli.simulate.site.truth import TruthFiles
 from cli.simulate.trace import seeded
-from tokenworks.client.certificates import CertificateFiles
 from tokenworks.client.clock import monotonic
-from tokenworks.client.connection import is_loopback
 from tokenworks.meter.v1.meter_service_pb2 import BatchAck
 from tokenworks.meter.v1.outcome_pb2 import Outcome
 
 # Streams of one connection: fewer than a server takes.
-_CHANNEL_STREAMS: Final = 100
+_LINE_STREAMS: Final = 100
 _OBJECTS_BEFORE_COLLECTION: Final = 100_000
 _REPORT_SECONDS: Final = 1.0
 # All servers have their moment in the second; those of so many milliseconds go out together.
@@ -93,15 +92,15 @@ class _Site:
 
     async def run(self) -> None:
         """Open all streams, serve for the time, and wait until all is durable."""
-        channels = [
-            _channel(self._orders.meter) for _ in range(0, len(self._producers), _CHANNEL_STREAMS)
-        ]
+        connect = partial(open_channel, self._orders.meter)
+        lines = [Line(connect) for _ in range(0, len(self._producers), _LINE_STREAMS)]
         tasks = [
-            asyncio.create_task(producer.run(channels[number // _CHANNEL_STREAMS]))
+            asyncio.create_task(producer.run(lines[number // _LINE_STREAMS]))
             for number, producer in enumerate(self._producers)
         ]
+        power_channel = connect()
         tasks += [
-            asyncio.create_task(self._serve(channels[0])),
+            asyncio.create_task(self._serve(power_channel)),
             asyncio.create_task(self._watch()),
         ]
         reporting = asyncio.create_task(self._report_always())
@@ -115,8 +114,9 @@ class _Site:
         for task in (reporting, *tasks):
             task.cancel()
         await asyncio.gather(reporting, *tasks, return_exceptions=True)
-        for channel in channels:
-            await channel.close()
+        for line in lines:
+            await line.close()
+        await power_channel.close()
         self._truth.close()
         self._report(is_final=True, fault=fault)
 
@@ -257,25 +257,3 @@ def _prepare(orders: Orders) -> list[Prepared]:
         accounts=orders.accounts,
         seed=orders.seed,
     )
-
-
-def _channel(meter: MeterAddress) -> grpc.aio.Channel:
-    options = [
-        ("grpc.primary_user_agent", "tokenworks-simulate"),
-        ("grpc.enable_http_proxy", int(not is_loopback(meter.target))),
-        # Each has a connection of its own.
-        ("grpc.use_local_subchannel_pool", 1),
-        ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 100),
-        ("grpc.max_reconnect_backoff_ms", 1_000),
-    ]
-    if meter.insecure:
-        return grpc.aio.insecure_channel(meter.target, options=options)
-    files = CertificateFiles(
-        ca=meter.ca_certificate,
-        certificate=meter.client_certificate,
-        key=meter.client_key,
-    )
-    pems = files.read()
-    credentials = grpc.ssl_channel_credentials(pems.roots, pems.key, pems.chain)
-    return grpc.aio.secure_channel(meter.target, credentials, options=options)

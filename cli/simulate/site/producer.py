@@ -7,6 +7,7 @@ from typing import Any, Final
 import grpc
 
 from cli.simulate.site.batches import Prepared, message
+from cli.simulate.site.line import Line
 from cli.simulate.site.outbox import Outbox, Sealed
 from tokenworks.client.clock import new_instance, uniform
 from tokenworks.meter.v1.meter_service_pb2 import (
@@ -81,23 +82,24 @@ class Producer:
         self._is_over = True
         self._news.set()
 
-    async def run(self, channel: grpc.aio.Channel) -> None:
+    async def run(self, line: Line) -> None:
         """Keep a stream open until the end; raises Refusal and NumbersDiffer."""
-        stream: Any = channel.stream_stream(
-            _METHOD,
-            request_serializer=None,
-            response_deserializer=StreamUsageResponse.FromString,
-        )
-        while True:
+        while not self.is_done:
+            channel, is_of_age = line.take(), False
+            stream: Any = channel.stream_stream(
+                _METHOD,
+                request_serializer=None,
+                response_deserializer=StreamUsageResponse.FromString,
+            )
             try:
                 self.is_done = await self._serve(stream(metadata=self._metadata))
-                if self.is_done:
-                    return
+                is_of_age = not self.is_done
             except grpc.aio.AioRpcError as error:
                 self._judge(error)
                 await asyncio.sleep(uniform(*_RETRY_SECONDS))
             finally:
                 self.is_open.clear()
+                await line.leave(channel, is_of_age=is_of_age)
 
     async def _serve(self, call: Any) -> bool:  # noqa: ANN401 - not in gRPC's stubs
         """Serve one call; returns whether it was the last: all that there is is durable."""
