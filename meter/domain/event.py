@@ -152,8 +152,7 @@ class EventBatch:
         )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Origin:
+class Origin(NamedTuple):
     """Whence a batch came. `account_id` owns the API key ("" for the installation).
 
     A stream's batch has a producer, an instance of 16 bytes, a sequence from 1 and the digest of

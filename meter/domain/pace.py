@@ -22,13 +22,13 @@ class Pace:
     def wait_seconds(self, now_seconds: float) -> float:
         """Return for how long a taker would have to wait now; 0 while there is something left."""
         self._fill(now_seconds)
-        return max(0.0, (1.0 - self._level) / self._per_second)
+        return (1.0 - self._level) / self._per_second if self._level < 1.0 else 0.0
 
     def take(self, count: float, *, now_seconds: float) -> float:
         """Take, and return for how long to wait before it is used."""
         self._fill(now_seconds)
         self._level -= count
-        return max(0.0, -self._level / self._per_second)
+        return -self._level / self._per_second if self._level < 0.0 else 0.0
 
     def give_back(self, count: float) -> None:
         """Undo a taking, or a part of it."""
@@ -40,6 +40,7 @@ class Pace:
         return self._level >= self._burst_max
 
     def _fill(self, now_seconds: float) -> None:
-        passed = max(0.0, now_seconds - self._seconds)
-        self._level = min(self._burst_max, self._level + passed * self._per_second)
+        passed = now_seconds - self._seconds
         self._seconds = now_seconds
+        if passed > 0.0:
+            self._level = min(self._burst_max, self._level + passed * self._per_second)

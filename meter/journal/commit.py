@@ -328,7 +328,7 @@ def _leaving_out(origin: Origin, claims: Claims, outcomes: Sequence[int]) -> Ori
     left_out = [
         claims.indexes[place] for place, outcome in enumerate(outcomes) if outcome != _RECORDED
     ]
-    return replace(origin, left_out=tuple(left_out))
+    return origin._replace(left_out=tuple(left_out))
 
 
 def _kept_aside(claims: Claims, place: int, *, outcome: int) -> SetAside:

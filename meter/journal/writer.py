@@ -2,11 +2,10 @@
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 from meter.domain.errors import MeterError, Overloaded, Reason, StoreRefusal, Unavailable
 from meter.domain.event import Origin
@@ -30,6 +29,18 @@ _ROW_WEIGHT = 10
 # What the database has not decided so long after `stop` is answered without it; shorter than the
 # grace that the server gives its calls.
 _STOP_SECONDS = 2.0
+
+
+# What became of a submission, or what kept it from being recorded.
+Decision: TypeAlias = Result | BaseException
+
+
+class _Queued(NamedTuple):
+    """A submission in its sender's lane, and who is told what became of it."""
+
+    submission: Submission
+    lane: tuple[str, str]
+    decide: Callable[[Decision], None]
 
 
 class Observer(Protocol):
@@ -70,15 +81,15 @@ class JournalWriter:
         self._monotonic_seconds = monotonic_seconds
         self._buffer_bytes_max = buffer_bytes_max
         self._on_commit = on_commit
-        self._waiting: Lanes[tuple[Submission, asyncio.Future[Result]]] = Lanes()
+        self._waiting: Lanes[_Queued] = Lanes()
         self._buffered_bytes = 0
-        self._held_bytes: Counter[tuple[str, str]] = Counter()
+        self._held_bytes: dict[tuple[str, str], int] = {}
         self._put_off: dict[int, int] = {}
         # Where a submission came from, while somebody traces.
         self._traces: dict[int, Trace] = {}
         self._filled = asyncio.Event()
         self._drained = asyncio.Condition()
-        self._under_way: list[asyncio.Future[Result]] = []
+        self._under_way: Sequence[_Queued] = ()
         self.stopping = asyncio.Event()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="journal")
 
@@ -86,21 +97,27 @@ class JournalWriter:
         """Tell whether nothing more of a sender is taken now."""
         part = self._buffer_bytes_max // BUFFER_KEPT_PARTS
         left = self._buffer_bytes_max - self._buffered_bytes
-        return left <= 0 or (left <= part and self._held_bytes[lane_of(origin)] > part)
+        return left <= 0 or (left <= part and self._held_bytes.get(lane_of(origin), 0) > part)
 
     def submit(self, submission: Submission) -> "asyncio.Future[Result]":
-        """Queue a submission; its future ends when it is on disk.
+        """Queue a submission; its future ends when it is on disk. Raises as `hand_in`."""
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.hand_in(submission, partial(_settle, future))
+        return future
 
-        Raises Overloaded when the buffer is full and Unavailable when the writer stops.
+    def hand_in(self, submission: Submission, decide: Callable[[Decision], None]) -> None:
+        """Queue a submission; `decide` is called when it is on disk, or cannot be.
+
+        It may be called again, and what it is told first holds. Raises Overloaded when the buffer
+        is full and Unavailable when the writer stops.
         """
         if self.stopping.is_set():
             raise shutting_down()
         if self.is_full(submission.origin):
             raise Overloaded(Reason.OVERLOADED, "The buffer is full. Wait a second and send again.")
-        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         lane = lane_of(submission.origin)
-        self._waiting.put(lane, (submission, future))
-        self._held_bytes[lane] += submission.size_bytes
+        self._waiting.put(lane, _Queued(submission, lane, decide))
+        self._held_bytes[lane] = self._held_bytes.get(lane, 0) + submission.size_bytes
         self._buffered_bytes += submission.size_bytes
         self._observer.buffered(self._buffered_bytes)
         tracer = find_tracer()
@@ -108,7 +125,6 @@ class JournalWriter:
         if trace is not None:
             self._traces[id(submission)] = trace
         self._filled.set()
-        return future
 
     async def wait_for_room(self, origin: Origin, *, seconds: float) -> None:
         """Return when there is room for a sender; raises Overloaded after `seconds`."""
@@ -127,8 +143,8 @@ class JournalWriter:
             await self._filled.wait()
             self._filled.clear()
             while group := self._take_group():
-                self._under_way = [future for _, future in group]
-                await self._deliver(group, await self._commit([item for item, _ in group]))
+                self._under_way = group
+                await self._deliver(group, await self._commit([it.submission for it in group]))
         self._thread.shutdown()
 
     def stop(self) -> None:
@@ -140,16 +156,14 @@ class JournalWriter:
 
     def _give_up(self) -> None:
         """Answer what is still not decided: its fate is not known, and a repeat is harmless."""
-        waiting = [future for _, future in self._waiting.take_all()]
-        for future in (*self._under_way, *waiting):
-            if not future.done():
-                _fail(future, shutting_down())
+        for each in (*self._under_way, *self._waiting.take_all()):
+            each.decide(shutting_down())
 
-    def _take_group(self) -> list[tuple[Submission, "asyncio.Future[Result]"]]:
-        group: list[tuple[Submission, asyncio.Future[Result]]] = []
+    def _take_group(self) -> list[_Queued]:
+        group: list[_Queued] = []
         events = 0
         while self._waiting and len(group) < GROUP_SUBMISSIONS_MAX:
-            submission = self._waiting.peek()[0]
+            submission = self._waiting.peek().submission
             if submission.read is not None:
                 submission.read()
             rows = len(submission.set_aside)
@@ -160,7 +174,7 @@ class JournalWriter:
             group.append(self._waiting.take())
         return group
 
-    async def _commit(self, group: Sequence[Submission]) -> Sequence[Result | BaseException | None]:
+    async def _commit(self, group: Sequence[Submission]) -> Sequence[Decision | None]:
         """Commit a group; one that cannot be recorded is split until the culprit is alone.
 
         A fault that nobody foresaw is the answer to its culprit: it ends neither the writer nor
@@ -196,25 +210,20 @@ class JournalWriter:
 
     async def _deliver(
         self,
-        group: Sequence[tuple[Submission, "asyncio.Future[Result]"]],
-        outcomes: Sequence[Result | BaseException | None],
+        group: Sequence[_Queued],
+        outcomes: Sequence[Decision | None],
     ) -> None:
         put_off = []
-        for (submission, future), outcome in zip(group, outcomes, strict=True):
-            if outcome is None and self._may_wait(submission):
-                put_off.append((submission, future))
+        for each, outcome in zip(group, outcomes, strict=True):
+            if outcome is None and self._may_wait(each.submission):
+                put_off.append(each)
                 continue
-            self._let_go(submission)
-            if future.done():
-                continue
-            if isinstance(outcome, Result):
-                future.set_result(outcome)
-            else:
-                _fail(future, outcome or _held_elsewhere())
+            self._let_go(each)
+            each.decide(outcome or _held_elsewhere())
         self._observer.buffered(self._buffered_bytes)
         if put_off:
             # Ahead of what came later, so that a producer's batches keep their order.
-            self._waiting.put_back((lane_of(each[0].origin), each) for each in put_off)
+            self._waiting.put_back((each.lane, each) for each in put_off)
             await asyncio.sleep(_PUT_OFF_SECONDS)
         async with self._drained:
             self._drained.notify_all()
@@ -223,22 +232,30 @@ class JournalWriter:
         tries = self._put_off[id(submission)] = self._put_off.get(id(submission), 0) + 1
         return tries <= _PUT_OFF_MAX
 
-    def _let_go(self, submission: Submission) -> None:
-        lane = lane_of(submission.origin)
-        held_bytes = self._held_bytes[lane] - submission.size_bytes
+    def _let_go(self, queued: _Queued) -> None:
+        submission, lane, _ = queued
+        held_bytes = self._held_bytes.get(lane, 0) - submission.size_bytes
         if held_bytes > 0:
             self._held_bytes[lane] = held_bytes
         else:
-            del self._held_bytes[lane]
-        self._traces.pop(id(submission), None)
-        self._put_off.pop(id(submission), None)
+            # What takes none of the buffer may come more than once.
+            self._held_bytes.pop(lane, None)
+        if self._traces:
+            self._traces.pop(id(submission), None)
+        if self._put_off:
+            self._put_off.pop(id(submission), None)
         self._buffered_bytes -= submission.size_bytes
 
 
-def _fail(future: "asyncio.Future[Result]", error: BaseException) -> None:
-    future.set_exception(error)
-    # A stream that has ended does not ask what became of its last batches; that is no fault.
-    future.exception()
+def _settle(future: "asyncio.Future[Result]", outcome: Decision) -> None:
+    if future.done():
+        return
+    if isinstance(outcome, Result):
+        future.set_result(outcome)
+    else:
+        future.set_exception(outcome)
+        # A call that has ended does not ask what became of its events; that is no fault.
+        future.exception()
 
 
 def lane_of(origin: Origin) -> tuple[str, str]:

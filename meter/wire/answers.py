@@ -5,9 +5,10 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import grpc
+from prometheus_client import Counter as Series
 from prometheus_client import Histogram
 
 from meter.domain import limits
@@ -17,6 +18,7 @@ from meter.domain.event import SetAside
 from meter.domain.outcome import Outcome
 from meter.journal.commit import Result
 from meter.journal.session import Ack, Mark, Opened, Seen, StreamSession
+from meter.journal.writer import Decision
 from meter.metrics import Metrics
 from meter.sources.observation import Source
 from meter.wire.bounds import Sender
@@ -26,17 +28,18 @@ from tokenworks.meter.v1 import meter_service_pb2
 _log = logging.getLogger(__name__)
 
 
-class Waiting(NamedTuple):
-    """A batch whose commit is awaited.
+@dataclass(slots=True)
+class Waiting:
+    """A batch whose commit is awaited, until there is a `decision`.
 
     `source` is who reports, 0 where nobody else reports what the batch has.
     """
 
     sequence: int
     sender: Sender
-    future: "asyncio.Future[Result]"
     arrival_seconds: float
     source: int
+    decision: Decision | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,18 +86,36 @@ class Answers:
         self._clock = clock
         self._is_known = is_known
         self._waiting: deque[Waiting | Beat | Look | None] = deque()
-        self._has_more = asyncio.Event()
-        self._permits = asyncio.Semaphore(limits.BATCHES_IN_FLIGHT_MAX)
+        # That something may be said: a batch whose commit is awaited is no news.
+        self._has_news = asyncio.Event()
+        self._in_flight_count = 0
+        self._has_room = asyncio.Event()
+        # Not before they are needed: a series that is there before its first ack has no quantile.
         self._ack_seconds: Histogram | None = None
+        self._recorded: Series | None = None
         self.session = StreamSession(producer="", instance=b"")
 
-    async def take_room(self) -> None:
+    @property
+    def is_full(self) -> bool:
+        """Tell whether no further batch may be on its way by now."""
+        return self._in_flight_count >= limits.BATCHES_IN_FLIGHT_MAX
+
+    async def wait_for_room(self) -> None:
         """Wait until one batch more may be on its way."""
-        await self._permits.acquire()
+        while self.is_full:
+            self._has_room.clear()
+            await self._has_room.wait()
 
     def add(self, item: Waiting) -> None:
-        """Queue a batch, after `take_room`."""
-        self._queue(item)
+        """Queue a batch for which there is room; `decide` tells what became of it."""
+        self._in_flight_count += 1
+        self._waiting.append(item)
+
+    def decide(self, item: Waiting, decision: Decision) -> None:
+        """Take what became of a batch; what is told first holds."""
+        if item.decision is None:
+            item.decision = decision
+            self._has_news.set()
 
     def end(self) -> None:
         """Say nothing more once all that is queued is said."""
@@ -110,19 +131,13 @@ class Answers:
 
     def _queue(self, item: Waiting | Beat | Look | None) -> None:
         self._waiting.append(item)
-        self._has_more.set()
+        self._has_news.set()
 
     async def run(self) -> None:
         """Say what there is to say until the end; raises what ends the stream."""
-        while True:
-            while not self._waiting:
-                self._has_more.clear()
-                await self._has_more.wait()
-            first = self._waiting[0]
-            if isinstance(first, Waiting) and not first.future.done():
-                await _decision_of(first.future)
-            if await self._answer_decided():
-                return
+        while not await self._answer_decided():
+            await self._has_news.wait()
+            self._has_news.clear()
 
     async def _answer_decided(self) -> bool:
         """Answer what is decided by now, in order; tell whether that was the last.
@@ -137,8 +152,8 @@ class Answers:
                     return True
                 if isinstance(item, Waiting):
                     said.batch_count += 1
-                    if (fault := item.future.exception()) is not None:
-                        raise await self._end_of(fault)
+                    if isinstance(item.decision, BaseException):
+                        raise await self._end_of(item.decision)
                 answer = self._answer_to(item, said)
                 if isinstance(answer, Opened):
                     await self._send(said)
@@ -158,14 +173,17 @@ class Answers:
         """Send the ack that was put off, and let as many batches more be read."""
         ack, said.ack = said.ack, None
         if said.recorded_count:
-            note_outcomes(self._metrics, {Outcome.RECORDED: said.recorded_count})
+            if self._recorded is None:
+                self._recorded = self._metrics.events.labels(Outcome.RECORDED.name)
+            self._recorded.inc(said.recorded_count)
             said.recorded_count = 0
         if ack is not None:
             await self._send_ack(ack)
-        # Not before it is sent: of who takes no answers no more batches are read.
-        for _ in range(said.batch_count):
-            self._permits.release()
-        said.batch_count = 0
+        if said.batch_count:
+            # Not before it is sent: of who takes no answers no more batches are read.
+            self._in_flight_count -= said.batch_count
+            said.batch_count = 0
+            self._has_room.set()
 
     def _answer_to(self, item: Waiting | Beat | Look, said: "_Said") -> Opened | Ack | None:
         rollback_count = self.session.rollback_count
@@ -182,7 +200,8 @@ class Answers:
                 _log.warning("database_rolled_back", extra={"count": found_older})
 
     def _answer_to_batch(self, item: Waiting, said: "_Said") -> Opened | Ack | None:
-        result = item.future.result()
+        result = item.decision
+        assert isinstance(result, Result)
         item.sender.known(result.known_dimension_count)
         answer = self.session.answer(item.sequence, result)
         if isinstance(answer, Ack):
@@ -191,7 +210,6 @@ class Answers:
             else:
                 said.recorded_count += result.recorded_count
             if self._ack_seconds is None:
-                # Not before: a series that is there before its first ack has no quantile.
                 self._ack_seconds = self._metrics.ack_seconds.labels("stream")
             self._ack_seconds.observe(self._clock.monotonic_seconds() - item.arrival_seconds)
         return answer
@@ -217,14 +235,15 @@ class Answers:
         )
 
     async def _send_ack(self, answer: Ack) -> None:
-        ack = meter_service_pb2.BatchAck(
-            sequence=answer.sequence,
-            durable_sequence=answer.durable_sequence,
-            set_aside_count=len(answer.set_aside),
-        )
-        for item, quarantine_id in answer.set_aside[: limits.SET_ASIDE_LISTED_MAX]:
-            ack.set_aside.append(_to_set_aside(item, quarantine_id))
-        await self._context.write(meter_service_pb2.StreamUsageResponse(ack=ack))
+        message = meter_service_pb2.StreamUsageResponse()
+        ack = message.ack
+        ack.sequence = answer.sequence
+        ack.durable_sequence = answer.durable_sequence
+        if answer.set_aside:
+            ack.set_aside_count = len(answer.set_aside)
+            for item, quarantine_id in answer.set_aside[: limits.SET_ASIDE_LISTED_MAX]:
+                ack.set_aside.append(_to_set_aside(item, quarantine_id))
+        await self._context.write(message)
 
     def _count_outcomes(self, result: Result, *, source: int) -> None:
         counts = Counter(item.outcome for item, _ in result.set_aside)
@@ -240,20 +259,8 @@ class Answers:
             note_outcomes(metrics, counts)
 
 
-async def _decision_of(future: "asyncio.Future[Result]") -> None:
-    """Wait until a batch is decided; whoever ends before does not end the batch with it."""
-    decided = asyncio.get_running_loop().create_future()
-
-    def decide(_: object) -> None:
-        if not decided.done():
-            decided.set_result(None)
-
-    future.add_done_callback(decide)
-    await decided
-
-
 def _is_decided(item: Waiting | Beat | Look | None) -> bool:
-    return not isinstance(item, Waiting) or item.future.done()
+    return not isinstance(item, Waiting) or item.decision is not None
 
 
 def _to_set_aside(item: SetAside, quarantine_id: int) -> meter_service_pb2.SetAside:

@@ -59,13 +59,18 @@ class Sender:
 
         Raises Overloaded. Other producers of the key, who bring none, go on.
         """
-        now = self._share.now_seconds()
-        wait = self._share.dimensions.wait_seconds(now)
-        if wait > 0 and not self._news.is_full(now):
+        wait = self.news_wait()
+        if wait > 0:
             self._share.note(Bound.DIMENSIONS)
             await asyncio.sleep(min(wait, limits.HOLD_SECONDS_MAX))
             if wait > limits.HOLD_SECONDS_MAX:
                 raise self._share.reached(Bound.DIMENSIONS)
+
+    def news_wait(self) -> float:
+        """Return for how many seconds `news` would hold it."""
+        now = self._share.now_seconds()
+        wait = self._share.dimensions.wait_seconds(now)
+        return 0.0 if wait <= 0 or self._news.is_full(now) else wait
 
     def met(self, count: int) -> None:
         """Charge dimensions that were new to this server."""

@@ -6,6 +6,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import grpc
@@ -212,27 +213,28 @@ class Stream:
             raise invalid("batch.sequence", f"1–{limits.SEQUENCE_MAX}")
         if message.WhichOneof("events") is None:
             raise invalid("batch.events", "rows, columns or planes")
-        parts = self._parts
-        await self._answers.take_room()
-        assert self._opener is not None
-        await parts.writer.wait_for_room(self._opener, seconds=_ROOM_SECONDS)
+        parts, answers, opener = self._parts, self._answers, self._opener
+        assert opener is not None
+        # A batch that need not wait asks for no coroutine.
+        if answers.is_full:
+            await answers.wait_for_room()
+        if parts.writer.is_full(opener):
+            await parts.writer.wait_for_room(opener, seconds=_ROOM_SECONDS)
         origin = self._origin(
-            credential,
-            self._opener.producer,
-            self._opener.instance,
-            sequence=message.sequence,
-            raw=raw,
+            credential, opener.producer, opener.instance, sequence=message.sequence, raw=raw
         )
-        await sender.news()
+        if sender.news_wait() > 0:
+            await sender.news()
         try:
             submission = parts.batches.take(message, credential, origin, raw=raw, charge=sender.met)
         except DecodeError as error:
             # Rows are bytes until they are read.
             raise unreadable() from error
-        future = parts.writer.submit(submission)
         claims = submission.claims
         source = 0 if claims is None or claims.reports is None else claims.reports.source
-        self._answers.add(Waiting(message.sequence, sender, future, arrival, source))
+        waiting = Waiting(message.sequence, sender, arrival, source)
+        parts.writer.hand_in(submission, partial(answers.decide, waiting))
+        answers.add(waiting)
 
     async def _is_known(self) -> bool:
         assert self._opener is not None

@@ -1,7 +1,6 @@
 """Better reports of requests that come after their month was closed: billed as corrections are."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Final
@@ -45,7 +44,7 @@ def report(town: Town, source: Source, *, tokens: int) -> None:
     observation = seen(
         source.name, model="llama-4", tokens={INPUT: tokens}, end_ms=ms("2026-10-10")
     )
-    origin = replace(ORIGIN, received_ms=town.clock.now)
+    origin = ORIGIN._replace(received_ms=town.clock.now)
     commit(town.journal, Reporting()(observation, source=source, origin=origin))
     town.count()
     Settling(town.engine, town.journal)()

@@ -191,7 +191,7 @@ def test_take__small_ones_are_read_in_one_pass(monkeypatch: pytest.MonkeyPatch) 
     for form in forms:
         read(hand_in(batches, planes(1, form)))
     monkeypatch.setattr(Intake, "from_batch", from_batch)
-    origins = [replace(ORIGIN, sequence=number) for number in range(3)]
+    origins = [ORIGIN._replace(sequence=number) for number in range(3)]
     taken = [
         hand_in(batches, planes(1, form), origin=origin)
         for form, origin in zip(forms, origins, strict=True)

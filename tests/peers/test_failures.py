@@ -6,7 +6,6 @@ import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -141,7 +140,7 @@ def test_failure_retry_after_the_window__is_too_old(database_url: str) -> None:
         (end_ms + CLAIM_KEPT_MS, Outcome.TIME_TOO_OLD),
     ):
         journal.forget_claims(before_ms=at_ms - CLAIM_KEPT_MS)
-        origin = replace(ORIGIN, received_ms=at_ms)
+        origin = ORIGIN._replace(received_ms=at_ms)
         submission, outcomes = intake.from_events([sent], CREDENTIAL, origin)
         (result,) = commit_group(journal, [submission], now_ms=partial(int, at_ms))
         assert isinstance(result, Result)

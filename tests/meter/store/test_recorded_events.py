@@ -75,7 +75,7 @@ def test_find__behind_many_of_another_account(engine: Engine, store: JournalStor
     """However often others have reported the same id, the event of this account's key is found."""
     wanted = ById(event_id=b"1" * 16)
     event = PlainEvent(dimension=0, end_ms=BEGIN_MS, tokens={INPUT: 1}, event_id=wanted.event_id)
-    theirs = replace(origin_of(""), account_id="other")
+    theirs = origin_of("")._replace(account_id="other")
     commit(store, Submission(origin=theirs, batch=to_batch([event] * 200, table=TABLE)))
     with pytest.raises(Refused, match="reported with a key of other: say whose"):
         find(engine, wanted)
