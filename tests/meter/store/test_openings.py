@@ -53,7 +53,7 @@ def opening(producer: str, *, instance: bytes = INSTANCE, first_sequence: int = 
 
 def of_account(origin: Origin, account_id: str) -> Origin:
     """Return the same of another account's key."""
-    return replace(origin, account_id=account_id)
+    return origin._replace(account_id=account_id)
 
 
 def drawn_openings(random: Random) -> Sequence[Opening]:
@@ -61,8 +61,8 @@ def drawn_openings(random: Random) -> Sequence[Opening]:
     names = random.sample(NAMES, random.randint(1, len(NAMES)))
     return [
         Opening(
-            origin=replace(
-                origin_of(name, instance=random.choice(INSTANCES)), key_id=f"key_{turn}"
+            origin=origin_of(name, instance=random.choice(INSTANCES))._replace(
+                key_id=f"key_{turn}"
             ),
             first_sequence=random.choice((0, 0, 1, 3, 9)),
             missing_from=random.choice((0, 0, 0, 1, 4)),
