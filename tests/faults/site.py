@@ -213,9 +213,12 @@ class Site:
 
     @contextmanager
     def commits_held(self) -> Iterator[None]:
-        """Keep every commit of the journal waiting for the time of the block."""
+        """Keep the journal's transactions waiting, for the time of the block, to claim event ids.
+
+        A commit is sent with what comes behind that, and done by whoever has received it.
+        """
         with psycopg.connect(self.database.url, connect_timeout=10) as holder:
-            holder.execute("SELECT 1 FROM shards FOR UPDATE")
+            holder.execute("LOCK TABLE event_claims IN SHARE MODE")
             yield
 
     @contextmanager
