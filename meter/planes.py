@@ -22,6 +22,8 @@ _NARROW: Final = tuple((256**size - 1, np.dtype(f"<u{size}")) for size in (1, 2,
 _WIDE: Final = np.dtype(np.int64)
 # Steps between offsets up to it fit into four bytes, with their signs.
 _STEP_MAX: Final = 2**31 - 1
+# So many numbers are split at a time; even, since two half bytes share a byte.
+BLOCK: Final = 16_384
 # Columns of fewer numbers are read together: what costs is each call of numpy, not what moves.
 TOGETHER_MAX: Final = 1_024
 _HIGHEST: Final = [16**each - 1 for each in range(HALF_BYTES_MAX + 1)]
@@ -48,23 +50,34 @@ def to_planes(values: IntArray, half_bytes: int) -> bytes:
     return b"".join(split(values, half_bytes))
 
 
-def split(values: IntArray, half_bytes: int) -> list[memoryview]:
-    """Return the planes of numbers as `to_planes` does, in parts that are to be joined."""
-    if not half_bytes:
-        return []
+def split(values: IntArray, half_bytes: int, *, base: int = 0) -> list[memoryview]:
+    """Return the planes of numbers less a base as `to_planes` does, in parts to be joined."""
+    planes: list[list[memoryview]] = [[] for _ in range((half_bytes + 1) // 2)]
+    if planes:
+        # Arrays in between of some pages, which are used again, and not of some megabytes.
+        for begin in range(0, len(values), BLOCK):
+            block = values[begin : begin + BLOCK]
+            for plane, part in zip(
+                planes, _split(block - base if base else block, half_bytes), strict=True
+            ):
+                plane += [each.data for each in part]
+    return [part for plane in planes for part in plane]
+
+
+def _split(values: IntArray, half_bytes: int) -> list[list[Uint8Array]]:
     whole, rest = divmod(half_bytes, 2)
     numbers = values.astype(_TYPES[whole + rest], copy=False)
     # Shifted and cut off, which a processor does to many numbers at once.
     planes = [
-        (numbers >> 8 * it if it else numbers).astype(np.uint8, copy=False)
+        [(numbers >> 8 * it if it else numbers).astype(np.uint8, copy=False)]
         for it in range(whole + rest)
     ]
     if rest:
-        plane = np.ascontiguousarray(planes.pop())
+        plane = np.ascontiguousarray(planes.pop()[0])
         paired = len(plane) // 2 * 2
         pairs = plane[:paired].view("<u2")
-        planes += [(pairs >> 4 | pairs).astype(np.uint8), plane[paired:]]
-    return [plane.data for plane in planes]
+        planes.append([(pairs >> 4 | pairs).astype(np.uint8), plane[paired:]])
+    return planes
 
 
 def narrow(values: IntArray) -> IntArray:

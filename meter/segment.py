@@ -324,16 +324,15 @@ def _pack(name: str, values: IntArray) -> tuple[Column, list[memoryview]]:
     base, highest = int(values.min()), int(values.max())
     half_bytes = half_bytes_of(highest - base)
     if name != "end_ms" or half_bytes <= 1:
-        offsets = values - base if base else values
-        return Column(name, half_bytes, base, None), split(offsets, half_bytes)
+        return Column(name, half_bytes, base, None), split(values, half_bytes, base=base)
     offsets = offsets_of(values, base, highest=highest)
     # Reports arrive nearly in order of time: the steps are often narrower than the span.
     steps = np.diff(offsets, prepend=offsets[:1])
     step_base, highest_step = int(steps.min()), int(steps.max())
     narrower = half_bytes_of(highest_step - step_base)
     if narrower < half_bytes:
-        steps -= step_base
-        return Column(name, narrower, step_base, int(values[0])), split(steps, narrower)
+        start = int(values[0])
+        return Column(name, narrower, step_base, start), split(steps, narrower, base=step_base)
     return Column(name, half_bytes, base, None), split(offsets, half_bytes)
 
 

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meter import planes
 from meter.planes import (
     TOGETHER_MAX,
     from_columns,
@@ -12,6 +13,7 @@ from meter.planes import (
     half_bytes_of,
     planes_size,
     span_of,
+    split,
     to_planes,
 )
 from tests.wire.session import to_plane
@@ -36,6 +38,22 @@ def test_planes__are_what_is_written_digit_by_digit(values: list[int]) -> None:
     offsets = np.array(values, np.int64) - plain.base
     assert plain.half_bytes == half_bytes_of(int(offsets.max()))
     assert plain.planes == to_planes(offsets, plain.half_bytes)
+
+
+@pytest.mark.parametrize("half_bytes", [1, 2, 3, 4, 5, 9])
+@pytest.mark.parametrize("more", [-1, 0, 1, 2, planes.BLOCK + 1])
+def test_planes__of_more_numbers_than_are_split_at_a_time(half_bytes: int, more: int) -> None:
+    """Where numbers are split in blocks, the planes of all lie behind each other all the same."""
+    count = planes.BLOCK + more
+    values = np.random.default_rng(count).integers(0, 16**half_bytes, count)
+    packed = b"".join(split(values - 7, half_bytes, base=-7))
+    whole = half_bytes // 2
+    digits = [values >> 4 * it & 15 for it in range(half_bytes)]
+    bytes_of = [digits[2 * it] | digits[2 * it + 1] << 4 for it in range(whole)]
+    if half_bytes % 2:
+        last = np.append(digits[-1], np.zeros(count % 2, np.int64))
+        bytes_of.append(last[0::2] | last[1::2] << 4)
+    assert packed == np.concatenate(bytes_of).astype(np.uint8).tobytes()
 
 
 @pytest.mark.parametrize("most", [0, 1, 255, 256, 2**16 - 1, 2**16, 2**32 - 1, 2**32])
