@@ -212,7 +212,7 @@ class ReportMemory:
         counts = [count for _, count in part.origins]
         row = np.repeat(np.array([row * month.bits.shape[1] for row, _ in places]), counts)
         mask = np.repeat(np.array([mask for _, mask in places], np.uint8), counts)
-        is_new = (month.bits.ravel()[row + accounts] & mask) == 0
+        is_new = (month.bits.ravel().take(row + accounts) & mask) == 0
         if inside is not None:
             is_new &= inside
         if not is_new.any():
@@ -224,7 +224,8 @@ class ReportMemory:
         """Return the number of each event's account, None where one is not known."""
         if int(dimension.max()) >= len(self._account_numbers):
             return None
-        numbers = self._account_numbers[dimension]
+        # Three times as fast as brackets, of numbers that are narrow.
+        numbers = self._account_numbers.take(dimension)
         return None if int(numbers.min()) == _UNKNOWN else numbers
 
     def _accounts(self, dimension: IntArray, accounts_of: AccountsOf) -> _IndexArray:
