@@ -1,6 +1,7 @@
 """From messages to submissions: read, check, and keep apart what must not be counted."""
 
 import hashlib
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -44,8 +45,10 @@ from meter.wire.status import invalid
 from meter.wire.translate import Translator, to_event
 from tokenworks.meter.v1 import usage_pb2
 
-# Verdicts are kept for this many API keys at a time.
-_KEYS_REMEMBERED: Final = 256
+# So many verdicts are kept, of 9 to 14 bytes each: one of each dimension for all rights that are
+# remembered, and what is beside them weighs as much as so many.
+_VERDICTS_REMEMBERED: Final = 4_194_304
+_RIGHTS_WEIGHT: Final = 1_024
 # Looked up once: of an enum that costs as much as a call of numpy.
 _RECORDED: Final = int(Outcome.RECORDED)
 
@@ -58,7 +61,10 @@ class Intake:
         self._registry = registry
         self._tiers = frozenset(tiers)
         self.translator = Translator()
-        self._verdicts: dict[str, tuple[object, int, Verdicts]] = {}
+        # By the tops of what a key may report for, so that keys of the same rights share them; the
+        # least recently used first. They hold of this registry, interval and table alone.
+        self._verdicts: OrderedDict[tuple[str | None, ...], Verdicts] = OrderedDict()
+        self._held_of: tuple[object, int, object] = (None, 0, None)
         self._message = unread_message_class("StreamUsageRequest")
         self.read_stream_message = self._message.FromString
 
@@ -307,18 +313,21 @@ class Intake:
 
     def verdicts_of(self, credential: Credential, table: DimensionTable, now_ms: int) -> Verdicts:
         """Return what is known of a table's dimensions for an API key, at this time."""
-        snapshot = self._registry.snapshot
         # A dated move takes effect on an edge, without any change of the registry.
-        interval_ms = interval_start_ms(now_ms)
-        known = self._verdicts.get(credential.key_id)
-        if known is not None:
-            seen, since_ms, verdicts = known
-            if seen is snapshot and since_ms == interval_ms and verdicts.table is table:
-                return verdicts
-        if len(self._verdicts) >= _KEYS_REMEMBERED:
+        snapshot, interval_ms = self._registry.snapshot, interval_start_ms(now_ms)
+        seen, since_ms, of = self._held_of
+        if seen is not snapshot or since_ms != interval_ms or of is not table:
             self._verdicts.clear()
-        verdicts = Verdicts(table, credential, snapshot.tree, self._tiers)
-        self._verdicts[credential.key_id] = (snapshot, interval_ms, verdicts)
+            self._held_of = (snapshot, interval_ms, table)
+        rights = tuple(credential.roots(Role.PRODUCER))
+        verdicts = self._verdicts.get(rights)
+        if verdicts is None:
+            verdicts = Verdicts(table, credential, snapshot.tree, self._tiers)
+            self._verdicts[rights] = verdicts
+        self._verdicts.move_to_end(rights)
+        weight = len(table) + _RIGHTS_WEIGHT
+        while len(self._verdicts) > 1 and len(self._verdicts) * weight > _VERDICTS_REMEMBERED:
+            self._verdicts.popitem(last=False)
         return verdicts
 
 

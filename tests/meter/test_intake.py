@@ -1,6 +1,7 @@
 """Whatever bytes come: events, a whole batch kept aside, or no message; never a fault of ours."""
 
 import contextlib
+from dataclasses import replace
 from typing import Any, Final
 
 from google.protobuf.message import DecodeError
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from meter import segment
 from meter.domain.account import Account, AccountTree, ParentEdge
 from meter.domain.credential import Credential, RegistrySnapshot, Role, Scope
-from meter.domain.event import Origin
+from meter.domain.event import DimensionTable, Origin
 from meter.journal.commit import Submission
 from meter.registry import Registry
 from meter.wire.intake import Intake
@@ -29,16 +30,17 @@ ORIGIN: Final = Origin(account_id="", key_id="key_1", received_ms=BEGIN_MS)
 
 
 class Source:
-    """A registry's source with one account, which never changes."""
+    """A registry's source with one account; `number` is its version."""
 
     known: RegistrySnapshot | None = None
+    number = 1
 
     def version(self) -> int:
-        """Return the one version."""
-        return 1
+        """Return the version."""
+        return self.number
 
     def load(self) -> RegistrySnapshot:
-        """Return the one snapshot."""
+        """Return its snapshot."""
         acme = Account(
             account_id="acme",
             handle="acme",
@@ -46,7 +48,7 @@ class Source:
             close_ms=None,
             parents=(ParentEdge(start_ms=0, parent_id=None),),
         )
-        return RegistrySnapshot(version=1, tree=AccountTree([acme]), credentials={})
+        return RegistrySnapshot(version=self.number, tree=AccountTree([acme]), credentials={})
 
 
 def new_intake() -> Intake:
@@ -166,6 +168,80 @@ def test_from_events__is_known_again_after_an_upgrade() -> None:
     assert submission.claims is not None
     assert submission.claims.keys[0].hex() == "1509620385e8f970661da5582f7b91ea"
     assert submission.claims.hashes[0].hex() == "800403025dd9415eb0b96045fad78c89"
+
+
+def key_of(account_id: str) -> Credential:
+    """Return a key that reports for an account and what is below it."""
+    scopes = (Scope(role=Role.PRODUCER, account_id=account_id),)
+    return replace(CREDENTIAL, key_id=f"key of {account_id}", scopes=scopes)
+
+
+KEYS: Final = [key_of(f"account{number}") for number in range(300)]
+
+
+def test_verdicts_of__three_hundred_rights_in_turn() -> None:
+    """More keys than were ever remembered at once are each judged once, not once a batch."""
+    intake, table = new_intake(), DimensionTable()
+    turns = [[intake.verdicts_of(key, table, BEGIN_MS) for key in KEYS] for _ in range(3)]
+    for again in turns[1:]:
+        assert all(a is b for a, b in zip(again, turns[0], strict=True))
+
+
+def test_verdicts_of__keys_of_the_same_rights_share_them() -> None:
+    """What a key may report for decides, not its name or what else it may; others have theirs."""
+    intake, table = new_intake(), DimensionTable()
+    reader = Scope(role=Role.READER, account_id="other")
+    twin = replace(KEYS[0], key_id="twin", scopes=(reader, *KEYS[0].scopes))
+    mine, his, another = (
+        intake.verdicts_of(key, table, BEGIN_MS) for key in (KEYS[0], twin, KEYS[1])
+    )
+    assert mine is his
+    assert mine is not another
+
+
+def test_verdicts_of__another_registry_or_table_is_judged_anew() -> None:
+    """Nothing is said of a later registry, or of another table's handles, that was said before."""
+    source = Source()
+    registry = Registry(source, FakeClock(BEGIN_MS))
+    registry.refresh()
+    intake, table = Intake(registry=registry, tiers=("high",)), DimensionTable()
+    of_table = intake.verdicts_of(KEYS[0], table, BEGIN_MS)
+    other = DimensionTable()
+    assert intake.verdicts_of(KEYS[0], other, BEGIN_MS).table is other
+    of_registry = intake.verdicts_of(KEYS[0], table, BEGIN_MS)
+    assert of_registry is not of_table
+    source.number = 2
+    registry.refresh()
+    assert intake.verdicts_of(KEYS[0], table, BEGIN_MS).tree is registry.snapshot.tree
+    assert registry.snapshot.tree is not of_registry.tree
+
+
+class LongTable(DimensionTable):
+    """A table that says that it is so long that three rights' verdicts of it may be kept."""
+
+    def __len__(self) -> int:
+        """Return how many dimensions there would be."""
+        return 1_300_000
+
+
+def test_verdicts_of__longest_unused_is_forgotten_first() -> None:
+    """Of a long table few verdicts are kept, those that were used last."""
+    intake, table = new_intake(), LongTable()
+    first, second, third = (intake.verdicts_of(key, table, BEGIN_MS) for key in KEYS[:3])
+    assert intake.verdicts_of(KEYS[0], table, BEGIN_MS) is first
+    fourth = intake.verdicts_of(KEYS[3], table, BEGIN_MS)
+    for key, known in ((KEYS[0], first), (KEYS[2], third), (KEYS[3], fourth)):
+        assert intake.verdicts_of(key, table, BEGIN_MS) is known
+    assert intake.verdicts_of(KEYS[1], table, BEGIN_MS) is not second
+
+
+def test_verdicts_of__of_a_short_table_not_all_are_kept() -> None:
+    """Rights without end do not fill the memory, however short the table."""
+    intake, table = new_intake(), DimensionTable()
+    first = intake.verdicts_of(KEYS[0], table, BEGIN_MS)
+    for number in range(4_096):
+        intake.verdicts_of(key_of(f"more{number}"), table, BEGIN_MS)
+    assert intake.verdicts_of(KEYS[0], table, BEGIN_MS) is not first
 
 
 PLANES: Final = st.builds(
