@@ -3,13 +3,13 @@
 import hashlib
 import re
 import string
-from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
 
 from meter.domain import limits
 from meter.domain.event import Uint8Array
+from meter.wire.texts import Texts
 
 _UUID_HEX: Final = re.compile("[0-9a-fA-F]{32}")
 _UUID_CHARS: Final = 36
@@ -39,11 +39,11 @@ def is_id(event_id: str) -> bool:
     return len(event_id) <= limits.EVENT_ID_CHARS_MAX and (not event_id or event_id.isprintable())
 
 
-def uuids_of(ids: Sequence[bytes]) -> Uint8Array | None:
+def uuids_of(ids: Texts) -> Uint8Array | None:
     """Return the bytes of UUIDs that are all written as usual, None where one is not."""
-    if any(len(it) != _UUID_CHARS for it in ids):
+    text = ids.of_size(_UUID_CHARS)
+    if text is None:
         return None
-    text = np.frombuffer(b"".join(ids), np.uint8).reshape(-1, _UUID_CHARS)
     digits = _DIGITS[text[:, _UUID_DIGITS]]
     if (text[:, _UUID_HYPHENS] != ord("-")).any() or (digits == _NO_DIGIT).any():
         return None

@@ -21,6 +21,7 @@ from meter.domain.event import (
 from meter.domain.outcome import Outcome
 from meter.sources.observation import Observation
 from meter.wire.event_ids import id_bytes, is_id, uuids_of
+from meter.wire.known_dimensions import KnownDimensions
 from meter.wire.packed import UnusableBatch, read_columns_message
 from meter.wire.planar import PairMemory, read_account, read_numbers, read_service, read_sheet
 from meter.wire.rows import Rows, Unusual, read_rows, tokens_of
@@ -39,7 +40,7 @@ class Translator:
     def __init__(self) -> None:
         """Begin with no dimensions."""
         self._table = DimensionTable()
-        self._handles: dict[bytes, int] = {}
+        self._known = KnownDimensions(self._intern)
         # Of observations: their dimensions as they came.
         self._seen: dict[Dimensions, int] = {}
         self.pairs = PairMemory()
@@ -58,7 +59,8 @@ class Translator:
         values = read_columns_message(columns)
         blobs = list(columns.dimensions)
         index = values.pop("dimensions_index")
-        handles = self._handles_of(blobs)
+        self.room()
+        handles = self._known.find(blobs)
         base_ms = milliseconds(columns.base_time)
         return EventBatch(
             table=self._table,
@@ -125,20 +127,20 @@ class Translator:
         return self.from_rows([usage_pb2.UsageEvent.FromString(it) for it in events])
 
     def _from_rows_together(self, rows: Rows) -> tuple[EventBatch, BoolArray]:
-        count = len(rows.seconds)
         tokens, wrong = tokens_of(rows)
         event_ids = None
         if rows.ids is not None:
             event_ids = uuids_of(rows.ids)
             if event_ids is None:
-                ids = [it.decode() for it in rows.ids]
+                ids = [it.decode() for it in rows.ids.each()]
                 wrong |= np.array([not is_id(it) for it in ids], np.bool_)
-                event_ids = id_array(b"".join(map(id_bytes, ids)), count)
+                event_ids = id_array(b"".join(map(id_bytes, ids)), len(rows))
         request_ids = None
         if rows.request_ids is not None:
-            request_ids = [it.decode() for it in rows.request_ids]
+            request_ids = [it.decode() for it in rows.request_ids.each()]
         extra = _extra(rows.numbers)
-        handles = self._handles_of(rows.dimensions)
+        self.room()
+        handles = self._known.find_texts(rows.dimensions)
         batch = EventBatch(
             table=self._table,
             dimension=handles,
@@ -174,7 +176,8 @@ class Translator:
             "reported_input": [_reported(event, "reported_input_count") for event in events],
             "reported_output": [_reported(event, "reported_output_count") for event in events],
         }
-        handles = self._handles_of([event.dimensions.SerializeToString() for event in events])
+        self.room()
+        handles = self._known.find([event.dimensions.SerializeToString() for event in events])
         batch = EventBatch(
             table=self._table,
             dimension=handles,
@@ -234,32 +237,20 @@ class Translator:
 
     def room(self) -> DimensionTable:
         """Return the table of dimensions, a new one where the last has grown too large."""
-        most = max(len(self._table), len(self._handles), len(self._seen))
+        most = max(len(self._table), len(self._known), len(self._seen))
         if most > limits.DIMENSIONS_INTERNED_MAX:
             # Batches under way keep the old table; memory stays bounded.
             self._forgotten_count += len(self._table)
-            self._table, self._handles, self._seen = DimensionTable(), {}, {}
+            self._table, self._seen = DimensionTable(), {}
+            self._known = KnownDimensions(self._intern)
             self.pairs = PairMemory()
         elif self.pairs.is_full():
             self.pairs = PairMemory()
         return self._table
 
-    def _handles_of(self, blobs: Sequence[bytes]) -> Int64Array:
-        self.room()
-        known = self._handles
-        handles = list(map(known.get, blobs))
-        if None in handles:
-            for place, blob in enumerate(blobs):
-                if handles[place] is None:
-                    found = self._intern(usage_pb2.Dimensions.FromString(blob))
-                    handles[place] = found
-                    if len(blob) <= limits.DIMENSIONS_BYTES_REMEMBERED:
-                        known[blob] = found
-        return np.array(handles, np.int64)
-
-    def _intern(self, message: Any) -> int:  # noqa: ANN401
+    def _intern(self, blob: bytes) -> int:
         # A string is kept to one character beyond its limit: enough to be found too long.
-        return self._table.intern(_bounded(message))
+        return self._table.intern(_bounded(usage_pb2.Dimensions.FromString(blob)))
 
     def _intern_observed(self, dimensions: Dimensions) -> int:
         """Return the handle of dimensions that nobody has bounded or checked."""
