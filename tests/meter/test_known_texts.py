@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from meter.domain.event import Int64Array
 from meter.wire import known_texts
+from meter.wire.known_dimensions import KnownDimensions
 from meter.wire.known_texts import KnownTexts
 from meter.wire.texts import PADDING_BYTES, Texts
 
@@ -71,3 +73,18 @@ def test_find__same_marks(monkeypatch: pytest.MonkeyPatch) -> None:
     found = known.find(texts([*told, b"x"]))
     assert ((found == -1) | (found == [*told.values(), -1])).all()
     assert (found >= 0).sum() == 1
+
+
+def test_dimensions__are_learnt_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dimensions for which there is no seat are not learnt anew with each batch that has them."""
+    learnt: list[bytes] = []
+
+    def note(_: KnownTexts, new: Texts, __: Int64Array) -> None:
+        learnt.extend(new.each())
+
+    monkeypatch.setattr(KnownTexts, "learn", note)
+    known = KnownDimensions(intern=int)
+    for _ in range(2):
+        found = known.find_texts(texts([b"4", b"2", b"4"]))
+        assert found.tolist() == [4, 2, 4]
+    assert sorted(learnt) == [b"2", b"4"]

@@ -222,6 +222,21 @@ def test_append__newer_owner_fences_the_older_one(
     assert ask(database_url, "SELECT position, epoch FROM journal") == [(1, 2)]
 
 
+def test_append__correction_whose_segment_lies_elsewhere_is_not_committed(
+    store: JournalStore, database_url: str
+) -> None:
+    """What a correction names is the position of its segment, or there is no commit."""
+
+    def corrected() -> None:
+        with store.transaction() as transaction:
+            transaction.awaited_position = 7
+            transaction.append(segment_of(5))
+
+    with pytest.raises(AssertionError, match="a correction has its segment"):
+        corrected()
+    assert ask_one(database_url, FACTS) == 0
+
+
 def test_lock__producer_of_another_server_is_put_off(
     store: JournalStore, database_url: str
 ) -> None:
