@@ -12,13 +12,11 @@ from typing import Final, NamedTuple, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from meter.domain.event import BoolArray, IntArray
+from meter.domain.event import BoolArray, IntArray, ProducerKey
 from meter.domain.times import to_ms, to_time
 from meter.segment import Gathered
 
 AccountsOf: TypeAlias = Callable[[Collection[int]], Mapping[int, str]]
-# A producer, by the account of its keys and its name.
-ProducerKey: TypeAlias = tuple[str, str]
 
 # Usage is recorded up to 35 days late: at one time reports are of two months, seldom three.
 _MONTHS_KEPT: Final = 3

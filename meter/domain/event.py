@@ -12,6 +12,8 @@ Int64Array = npt.NDArray[np.int64]
 IntArray: TypeAlias = npt.NDArray[np.integer[Any]]
 BoolArray = npt.NDArray[np.bool_]
 Uint8Array = npt.NDArray[np.uint8]
+# A producer, by the account of its keys and its name.
+ProducerKey: TypeAlias = tuple[str, str]
 
 # What an absent column of a report means, by name.
 REPORTED: Final[Mapping[str, int]] = {
@@ -170,8 +172,8 @@ class Origin(NamedTuple):
     left_out: tuple[int, ...] = ()
 
     @property
-    def producer_key(self) -> tuple[str, str]:
-        """By what a producer is known: the account and its name."""
+    def producer_key(self) -> ProducerKey:
+        """By what its producer is known."""
         return (self.account_id, self.producer)
 
 

@@ -17,6 +17,7 @@ from meter.domain.event import (
     Evidence,
     IntArray,
     Origin,
+    ProducerKey,
     Reports,
     SetAside,
 )
@@ -25,7 +26,6 @@ from meter.journal.observing import Observing
 from meter.journal.protocol import ProducerState, Verdict
 from meter.segment import Gathered, gather
 
-ProducerKey = tuple[str, str]
 # Of each batch and each event: a member is looked up in its class five times slower than a name.
 _RECORD: Final = Verdict.RECORD
 _RECORDED: Final = int(Outcome.RECORDED)
@@ -186,7 +186,7 @@ class _Group:
         self._states: dict[ProducerKey, ProducerState] = {}
 
     def record(self, group: Sequence[Submission]) -> list[Result | MeterError | None]:
-        keys = {_key(item) for item in group if _is_numbered(item)}
+        keys = {item.origin.producer_key for item in group if _is_numbered(item)}
         self._states = self._transaction.lock_producers(keys)
         results = [self._judge(item) for item in group]
         recorded = [
@@ -210,7 +210,7 @@ class _Group:
             return Refused(Reason.RELEASE_REFUSED, "The entry was decided before.")
         if not _is_numbered(item):
             return Result(verdict=_RECORD, set_aside=[(it, 0) for it in item.set_aside])
-        key = _key(item)
+        key = origin.producer_key
         state = self._states.get(key)
         if state is None:
             return None
@@ -349,7 +349,3 @@ def _kept_aside(claims: Claims, place: int, *, outcome: int) -> SetAside:
 def _is_numbered(item: Submission) -> bool:
     """Tell whether the producer's numbers decide: a released entry had its number before."""
     return bool(item.origin.sequence) and item.releases is None
-
-
-def _key(item: Submission) -> ProducerKey:
-    return (item.origin.account_id, item.origin.producer)

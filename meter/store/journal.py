@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from meter.audit_log import Action, Change
 from meter.counting.fresh import Fresh, Written
 from meter.domain.errors import Reason, StoreRefusal
-from meter.domain.event import EventBatch, IntArray, Origin, SetAside
+from meter.domain.event import EventBatch, IntArray, Origin, ProducerKey, SetAside
 from meter.domain.times import to_time
 from meter.journal.protocol import ProducerState
 from meter.leases import Lease, ShardLost
@@ -43,7 +43,7 @@ from meter.store.audit_log import ChangeLog
 from meter.store.corrections import CorrectionWrites
 from meter.store.dimension_ids import DimensionIds
 from meter.store.observations import ObservationWrites
-from meter.store.producer_locks import ProducerKey, lock_producers, save_producers
+from meter.store.producer_locks import lock_producers, save_producers
 from meter.store.tables import (
     event_claims,
     quarantine,
@@ -99,9 +99,6 @@ class JournalStore:
                 transaction.commit()
             if self._fresh is not None:
                 self._fresh.hold(lease.shard, transaction.written)
-        except ShardLost:
-            self._leases.lost(lease)
-            raise
         except DBAPIError as error:
             if is_not_owned(error):
                 self._leases.lost(lease)

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from sqlalchemy import Row
 
+from meter.domain.event import ProducerKey
 from meter.journal.protocol import ProducerState
 from meter.runtime.trips import (
     BYTEA,
@@ -17,7 +18,6 @@ from meter.runtime.trips import (
 )
 from meter.store.producer_list import CLOCK
 
-ProducerKey = tuple[str, str]
 # In arrays: a list of so many pairs is another statement for each number of them.
 _LOCK: Final = Statement(
     name="tokenworks_lock",

@@ -11,7 +11,8 @@ from typing import Final
 
 from sqlalchemy import Connection, Engine, text
 
-from meter.counting.reports import ProducerKey, Reports, month_of
+from meter.counting.reports import Reports, month_of
+from meter.domain.event import ProducerKey
 from meter.domain.times import to_time
 from meter.producers import Standing
 from meter.reporters import Reporter

@@ -59,11 +59,11 @@ class Translator:
         values = read_columns_message(columns)
         blobs = list(columns.dimensions)
         index = values.pop("dimensions_index")
-        self.room()
+        table = self.room()
         handles = self._known.find(blobs)
         base_ms = milliseconds(columns.base_time)
         return EventBatch(
-            table=self._table,
+            table=table,
             dimension=handles[index],
             end_ms=values.pop("end_offset_ms") + base_ms,
             tokens={int(name): v for name, v in values.items() if name not in DEFAULTS},
@@ -139,10 +139,10 @@ class Translator:
         if rows.request_ids is not None:
             request_ids = [it.decode() for it in rows.request_ids.each()]
         extra = _extra(rows.numbers)
-        self.room()
+        table = self.room()
         handles = self._known.find_texts(rows.dimensions)
         batch = EventBatch(
-            table=self._table,
+            table=table,
             dimension=handles,
             # Beyond the calendar all seconds are one.
             end_ms=np.clip(
@@ -176,10 +176,10 @@ class Translator:
             "reported_input": [_reported(event, "reported_input_count") for event in events],
             "reported_output": [_reported(event, "reported_output_count") for event in events],
         }
-        self.room()
+        table = self.room()
         handles = self._known.find([event.dimensions.SerializeToString() for event in events])
         batch = EventBatch(
-            table=self._table,
+            table=table,
             dimension=handles,
             end_ms=np.array([milliseconds(event.end_time) for event in events], np.int64),
             tokens=tokens,

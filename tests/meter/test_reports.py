@@ -8,8 +8,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from meter.counting.reports import News, ProducerKey, ReportMemory, Reports, month_of
-from meter.domain.event import SIGN, Origin
+from meter.counting.reports import News, ReportMemory, Reports, month_of
+from meter.domain.event import SIGN, Origin, ProducerKey
 from meter.domain.times import to_ms
 from meter.segment import Segment
 

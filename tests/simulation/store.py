@@ -11,8 +11,16 @@ import numpy as np
 from meter.arbiter import Settlement
 from meter.corrections import NewCorrection
 from meter.domain.errors import Reason, Unavailable
-from meter.domain.event import Claim, EventBatch, Evidence, Int64Array, Origin, Reports, SetAside
-from meter.journal.commit import ProducerKey
+from meter.domain.event import (
+    Claim,
+    EventBatch,
+    Evidence,
+    Int64Array,
+    Origin,
+    ProducerKey,
+    Reports,
+    SetAside,
+)
 from meter.journal.protocol import ProducerState
 from meter.segment import Gathered, decode, pack
 
