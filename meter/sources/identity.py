@@ -5,6 +5,7 @@ can be seen from two keys whether a source reports one call of a request twice o
 """
 
 import hashlib
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Final
 
@@ -90,5 +91,10 @@ def event_key(account_id: str, *, event_id: bytes) -> bytes:
 
     `account_id` is that of the API key's owner, "" for the installation.
     """
-    named = account_id.encode() + b"\0" + event_id
-    return hashlib.blake2b(named, digest_size=_BYTES).digest()
+    return event_keys(account_id, event_ids=[event_id])[0]
+
+
+def event_keys(account_id: str, *, event_ids: Iterable[bytes]) -> list[bytes]:
+    """Return `event_key` of each."""
+    owner = account_id.encode() + b"\0"
+    return [hashlib.blake2b(owner + it, digest_size=_BYTES).digest() for it in event_ids]

@@ -15,6 +15,7 @@ _UUID_HEX: Final = re.compile("[0-9a-fA-F]{32}")
 _UUID_CHARS: Final = 36
 _UUID_HYPHENS: Final = [8, 13, 18, 23]
 _UUID_DIGITS: Final = [it for it in range(_UUID_CHARS) if it not in _UUID_HYPHENS]
+_UUID_DIGIT_COUNT: Final = len(_UUID_DIGITS)
 _NO_DIGIT: Final = 16
 # By a character's code, which digit it is.
 _DIGITS: Final = np.array(
@@ -40,11 +41,14 @@ def is_id(event_id: str) -> bool:
 
 
 def uuids_of(ids: Texts) -> Uint8Array | None:
-    """Return the bytes of UUIDs that are all written as usual, None where one is not."""
-    text = ids.of_size(_UUID_CHARS)
+    """Return the bytes of UUIDs that are all written as usual or all as plain digits, else None."""
+    text = ids.of_size(_UUID_DIGIT_COUNT)
     if text is None:
-        return None
-    digits = _DIGITS[text[:, _UUID_DIGITS]]
-    if (text[:, _UUID_HYPHENS] != ord("-")).any() or (digits == _NO_DIGIT).any():
+        text = ids.of_size(_UUID_CHARS)
+        if text is None or (text[:, _UUID_HYPHENS] != ord("-")).any():
+            return None
+        text = text[:, _UUID_DIGITS]
+    digits = _DIGITS[text]
+    if (digits == _NO_DIGIT).any():
         return None
     return (digits[:, 0::2] << 4 | digits[:, 1::2]).astype(np.uint8)

@@ -1,6 +1,5 @@
 """From messages to submissions: read, check, and keep apart what must not be counted."""
 
-import hashlib
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,9 +12,7 @@ from meter.corrections import NewCorrection
 from meter.domain import limits
 from meter.domain.credential import Credential, Role, Scope
 from meter.domain.event import (
-    REPORTED,
     BoolArray,
-    Claims,
     DimensionTable,
     EventBatch,
     Origin,
@@ -27,8 +24,8 @@ from meter.domain.outcome import FIRST_QUARANTINED, Outcome
 from meter.journal.check import Verdicts, check
 from meter.journal.commit import Release, Submission
 from meter.registry import Registry
-from meter.sources.identity import event_key
 from meter.sources.observation import Observation, Source
+from meter.wire.event_claims import claim_events
 from meter.wire.event_ids import id_bytes
 from meter.wire.packed import UnusableBatch, unread_message_class
 from meter.wire.reported import (
@@ -192,7 +189,7 @@ class Intake:
                 )
                 for i in np.flatnonzero(~keep).tolist()
             ],
-            claims=_claims(events, kept, origin, keep=keep, places=places),
+            claims=claim_events(events, kept, origin, keep=keep, places=places),
             releases=releases,
             size_bytes=2 * size_bytes + 2 * BYTES_PER_EVENT * len(events),
         )
@@ -342,39 +339,3 @@ def _set_aside(batch: EventBatch, outcomes: Uint8Array, *, source: int) -> list[
         )
         for place in np.flatnonzero(outcomes != Outcome.RECORDED).tolist()
     ]
-
-
-def _claims(
-    events: Sequence[usage_pb2.UsageEvent],
-    kept: EventBatch,
-    origin: Origin,
-    *,
-    keep: BoolArray,
-    places: Sequence[int] | None,
-) -> Claims:
-    """Return the claims of the events to keep, by their ids."""
-    indexes = np.flatnonzero(keep).tolist()
-    account_id = origin.account_id
-    return Claims(
-        keys=[event_key(account_id, event_id=id_bytes(events[i].event_id)) for i in indexes],
-        hashes=_content_hashes(kept),
-        indexes=indexes,
-        payload=lambda index: events[index].SerializeToString(),
-        places=places,
-    )
-
-
-def _content_hashes(batch: EventBatch) -> list[bytes]:
-    """Return a hash of each event's content: equal for events that mean the same."""
-    columns = [batch.end_ms.tolist(), *(batch.column(name).tolist() for name in REPORTED)]
-    numbers = sorted(batch.tokens)
-    counts = [batch.tokens[number].tolist() for number in numbers]
-    texts = batch.request_ids or [""] * len(batch)
-    rows = zip(*columns, strict=True)
-    hashes = []
-    for place, (handle, row) in enumerate(zip(batch.dimension.tolist(), rows, strict=True)):
-        said = [*row, *[(n, c[place]) for n, c in zip(numbers, counts, strict=True) if c[place]]]
-        # As `repr` has the tuple of all of these: what was claimed before must be known again.
-        content = f"({batch.table.said(handle)}, {str(said)[1:-1]}, {texts[place]!r})"
-        hashes.append(hashlib.blake2b(content.encode(), digest_size=16).digest())
-    return hashes
