@@ -29,6 +29,9 @@ from meter.segment import Gathered, gather
 # Of each batch and each event: a member is looked up in its class five times slower than a name.
 _RECORD: Final = Verdict.RECORD
 _RECORDED: Final = int(Outcome.RECORDED)
+# The store writes a segment while the next is packed, and the numbers of one stay near the
+# processor.
+_SEGMENT_EVENTS: Final = 50_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,9 +272,15 @@ class _Group:
         return batches
 
     def _append(self, batches: Sequence[tuple[Origin, EventBatch]]) -> None:
-        if not batches:
-            return
-        self._transaction.append(gather(batches, dimension_ids=self._store.dimension_ids))
+        """Append batches, in segments of `_SEGMENT_EVENTS` and less than one batch more."""
+        part: list[tuple[Origin, EventBatch]] = []
+        event_count = 0
+        for place, batch in enumerate(batches, 1):
+            part.append(batch)
+            event_count += len(batch[1])
+            if event_count >= _SEGMENT_EVENTS or place == len(batches):
+                self._transaction.append(gather(part, dimension_ids=self._store.dimension_ids))
+                part, event_count = [], 0
 
     def _correct(self, recorded: Sequence[tuple[Submission, Result]]) -> None:
         """Append each correction as a segment of its own: counting tells them apart by that."""

@@ -53,7 +53,8 @@ class Statement:
 class Trips:
     """Speaks on a connection that SQLAlchemy has begun a transaction on, and beside SQLAlchemy.
 
-    What is told waits until something is asked, or the end. Faults are those of SQLAlchemy.
+    What is told waits until something is asked or pushed, or the end. Faults are those of
+    SQLAlchemy.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -95,13 +96,25 @@ class Trips:
 
     def commit(self) -> None:
         """Send what waits and the commit: a statement that fails keeps it from being done."""
-        if self._waiting:
+        if self._heard:
             self._command(b"COMMIT")
             self.send()
 
+    def push(self) -> None:
+        """Send what waits and go on: Postgres does it meanwhile, and answers what comes next."""
+        waiting, self._waiting = self._waiting, []
+        with _faults(self._connection):
+            _push(self._pgconn, waiting)
+
+    def drop(self) -> None:
+        """Hear no answer to what was pushed: nothing of it is committed, and the session ends."""
+        if self._pgconn.pipeline_status != _OFF:
+            with _faults(self._connection):
+                self._pgconn.finish()
+
     def send(self) -> None:
-        """Send what waits, and hear the answers."""
-        if not self._waiting:
+        """Send what waits, and hear the answers, with those to what was pushed."""
+        if not self._heard:
             return
         waiting, heard = self._waiting, self._heard
         self._waiting, self._heard = [], []
@@ -126,7 +139,7 @@ class Trips:
 
     def _begin(self) -> None:
         is_idle = self._pgconn.transaction_status == _IDLE
-        if is_idle and not self._waiting:
+        if is_idle and not self._heard:
             self._command(b"BEGIN")
 
     def _command(self, text: bytes) -> None:
@@ -254,7 +267,7 @@ def _exchange(
     """
     results: list[pq.abc.PGresult] = []
     try:
-        pgconn.enter_pipeline_mode()
+        _enter(pgconn)
         for command in commands:
             command()
         pgconn.pipeline_sync()
@@ -272,6 +285,34 @@ def _exchange(
     return results
 
 
+def _push(pgconn: pq.abc.PGconn, commands: Sequence[Callable[[], None]]) -> None:
+    """Send commands whose answers are heard with those of what comes behind them."""
+    try:
+        _enter(pgconn)
+        for command in commands:
+            command()
+        _flush(pgconn)
+    except psycopg.Error:
+        pgconn.finish()
+        raise
+
+
+def _enter(pgconn: pq.abc.PGconn) -> None:
+    if pgconn.pipeline_status == _OFF:
+        pgconn.enter_pipeline_mode()
+
+
+def _flush(pgconn: pq.abc.PGconn) -> None:
+    """Write all; what cannot be written now is read for by libpq itself: nobody waits for another.
+
+    Who waits for Python's lock has it meanwhile.
+    """
+    poller = select.poll()
+    poller.register(pgconn.socket, select.POLLIN | select.POLLOUT)
+    while pgconn.flush():
+        poller.poll()
+
+
 def _raise_fault(results: Iterable[pq.abc.PGresult]) -> None:
     for result in results:
         if result.status == _FATAL_ERROR:
@@ -279,15 +320,10 @@ def _raise_fault(results: Iterable[pq.abc.PGresult]) -> None:
 
 
 def _results(pgconn: pq.abc.PGconn) -> Iterator[pq.abc.PGresult]:
-    """Yield results up to the pipeline's end; who waits for Python's lock has it meanwhile.
-
-    What cannot be written now is read for by libpq itself: nobody waits for the other.
-    """
+    """Yield results up to the pipeline's end; who waits for Python's lock has it meanwhile."""
+    _flush(pgconn)
     poller = select.poll()
-    poller.register(pgconn.socket, select.POLLIN | select.POLLOUT)
-    while pgconn.flush():
-        poller.poll()
-    poller.modify(pgconn.socket, select.POLLIN)
+    poller.register(pgconn.socket, select.POLLIN)
     nothing_count = 0
     while nothing_count < _NOTHING_MAX:
         while pgconn.is_busy():

@@ -50,6 +50,8 @@ from meter.store.tables import (
 )
 
 _HELD: Final = 1
+# What is smaller is written sooner than a process wakes up for it.
+_PUSHED_BYTES_MIN: Final = 131_072
 
 
 class Tenure(Protocol):
@@ -95,8 +97,11 @@ class JournalStore:
                 if connection_count(self._engine) != self._settled_count:
                     lease = self._settle(lease)
                 transaction = JournalTransaction(Trips(connection), lease=lease)
-                yield transaction
-                transaction.commit()
+                try:
+                    yield transaction
+                    transaction.commit()
+                finally:
+                    transaction.drop()
             if self._fresh is not None:
                 self._fresh.hold(lease.shard, transaction.written)
         except DBAPIError as error:
@@ -142,6 +147,10 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
         """Take how to speak in an open transaction, and what holds the shard."""
         super().__init__(trips, lease=lease)
         self.written: list[tuple[Written, Gathered]] = []
+
+    def drop(self) -> None:
+        """End the session where Postgres was told what it was not heard to do: after a fault."""
+        self._trips.drop()
 
     def commit(self) -> None:
         """Commit, with what was not sent yet."""
@@ -193,9 +202,12 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
             to_int4(len(part)),
             to_timestamp(to_time(int(end_ms.min()))),
             to_timestamp(to_time(int(end_ms.max()))),
-            pack(part),
+            body := pack(part),
             on_rows=note,
         )
+        if len(body) >= _PUSHED_BYTES_MIN:
+            # Postgres writes it while the next is packed.
+            self._trips.push()
         if awaited is not None:
             # Nothing is committed before it lies where the correction says.
             self._trips.send()

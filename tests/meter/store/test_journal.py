@@ -14,6 +14,7 @@ from meter.domain.errors import MeterError, Reason, Refused, Unavailable
 from meter.domain.outcome import Outcome
 from meter.journal.commit import Release, Result, Submission, commit_group
 from meter.journal.protocol import Verdict
+from meter.store import journal as journal_store
 from meter.store.journal import JournalStore, JournalTransaction
 from tests.meter.store.recording import (
     WAIT_SECONDS_MAX,
@@ -192,10 +193,16 @@ def test_claim__is_forgotten_after_its_time(store: JournalStore, database_url: s
     assert ask_one(database_url, "SELECT count(*) FROM event_claims") == 0
 
 
+@pytest.mark.parametrize("pushed_bytes_min", [0, 131_072])
 def test_append__newer_owner_fences_the_older_one(
-    engine: Engine, store: JournalStore, database_url: str
+    engine: Engine,
+    store: JournalStore,
+    database_url: str,
+    pushed_bytes_min: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A server whose shard was taken over in mid-group leaves nothing of that group behind."""
+    monkeypatch.setattr(journal_store, "_PUSHED_BYTES_MIN", pushed_bytes_min)
     open_producer(store)
 
     def taken_over() -> None:
@@ -211,6 +218,7 @@ def test_append__newer_owner_fences_the_older_one(
         )
         newer.append(owner(engine))
         transaction.append(segment_of(5))
+        transaction.append(segment_of(6))
 
     newer: list[JournalStore] = []
     with pytest.raises(Unavailable) as failure:
@@ -262,11 +270,17 @@ STEPS: list[Callable[[Any], object]] = [
 ]
 
 
+@pytest.mark.parametrize("pushed_bytes_min", [0, 131_072])
 @pytest.mark.parametrize("lost_before", range(len(STEPS) + 1))
 def test_transaction__connection_lost_at_any_step(
-    store: JournalStore, database_url: str, lost_before: int
+    store: JournalStore,
+    database_url: str,
+    lost_before: int,
+    pushed_bytes_min: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Whenever the connection is lost, nothing is acknowledged, nothing stays, and all goes on."""
+    monkeypatch.setattr(journal_store, "_PUSHED_BYTES_MIN", pushed_bytes_min)
     open_producer(store)
 
     def interrupted() -> None:

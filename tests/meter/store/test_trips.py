@@ -27,12 +27,20 @@ from meter.runtime.trips import (
     to_text_array,
     to_timestamp,
 )
-from tests.meter.store.recording import WAIT_SECONDS_MAX, ask, ask_one, end_connections
+from tests.meter.store.recording import (
+    WAIT_SECONDS_MAX,
+    administrator,
+    ask,
+    ask_one,
+    end_connections,
+    wait_for_lock,
+)
 
 ADD = Statement(
     name="add", text="INSERT INTO accounts VALUES ($1::text, $1::text, now()) RETURNING account_id"
 )
 NAMED = "SELECT count(*) FROM accounts WHERE account_id IN ('one', 'two', 'three')"
+LOCK = Statement(name="lock", text="SELECT pg_advisory_xact_lock(1) IS NULL")
 LONG = Statement(name="long", text="SELECT $1::bytea || $1::bytea")
 PARAMETERS_TOO_MANY = 65_536
 READS: dict[str, tuple[Value, str]] = {
@@ -142,6 +150,69 @@ def test_commit__is_not_done_after_a_fault(owned: Engine, database_url: str) -> 
     with pytest.raises(DBAPIError, match="duplicate key") as failure:
         add_twice()
     assert not failure.value.connection_invalidated
+    assert ask_one(database_url, NAMED) == 0
+
+
+def test_push__is_done_while_nobody_asks(owned: Engine, database_url: str) -> None:
+    """Postgres does what was pushed before anything is asked, and answers it in its turn."""
+    heard: list[str] = []
+    with owned.begin() as connection:
+        trips = Trips(connection)
+        with administrator(database_url) as holder:
+            holder.execute("SELECT pg_advisory_lock(1)")
+            trips.tell(LOCK, on_rows=lambda _: heard.append("lock"))
+            trips.push()
+            wait_for_lock(database_url)
+            assert not heard
+        trips.tell(ADD, b"one", on_rows=lambda _: heard.append("one"))
+        trips.push()
+        trips.tell(ADD, b"two", on_rows=lambda _: heard.append("two"))
+        trips.commit()
+        assert heard == ["lock", "one", "two"]
+        assert ask_one(database_url, NAMED) == 2
+
+
+def test_push__of_all_that_is_committed(owned: Engine, database_url: str) -> None:
+    """A commit with nothing new to say is one all the same."""
+    with owned.begin() as connection:
+        trips = Trips(connection)
+        trips.tell(ADD, b"one")
+        trips.push()
+        trips.commit()
+        assert ask_one(database_url, NAMED) == 1
+
+
+def test_push__of_what_fails(owned: Engine, database_url: str) -> None:
+    """The fault of what was pushed keeps what comes behind it, and the commit, from being done."""
+
+    def add_twice() -> None:
+        with owned.begin() as connection:
+            trips = Trips(connection)
+            trips.tell(ADD, b"one")
+            trips.tell(ADD, b"one")
+            trips.push()
+            trips.tell(ADD, b"two")
+            trips.commit()
+
+    with pytest.raises(DBAPIError, match="duplicate key") as failure:
+        add_twice()
+    assert not failure.value.connection_invalidated
+    assert ask_one(database_url, NAMED) == 0
+
+
+def test_drop__ends_what_was_pushed(owned: Engine, database_url: str) -> None:
+    """Nothing of it is done, and whoever comes next has a session without its answers."""
+    with owned.connect() as connection:
+        trips = Trips(connection)
+        trips.tell(ADD, b"one")
+        trips.push()
+        trips.drop()
+        assert connection.invalidated
+    with owned.connect() as connection:
+        trips = Trips(connection)
+        assert trips.ask(LONG, b"x") == [[b"xx"]]
+        trips.drop()
+        assert not connection.invalidated
     assert ask_one(database_url, NAMED) == 0
 
 
