@@ -56,7 +56,7 @@ class DimensionTable:
         self._handles: dict[Dimensions, int] = {}
         self._rows: list[Dimensions] = []
         self._words: dict[int, str] = {}
-        self._said: dict[int, str] = {}
+        self._said: dict[int, bytes] = {}
 
     def __len__(self) -> int:
         """Return how many dimensions are known."""
@@ -73,12 +73,12 @@ class DimensionTable:
             words = self._words[handle] = self._rows[handle].words()
         return words
 
-    def said(self, handle: int) -> str:
-        """Return the `repr` of a handle's dimensions, which is put together once."""
-        said = self._said.get(handle)
-        if said is None:
-            said = self._said[handle] = repr(self._rows[handle])
-        return said
+    def said(self, handles: Sequence[int]) -> list[bytes]:
+        """Return the `repr` of each handle's dimensions in UTF-8, which is put together once."""
+        known = self._said
+        for handle in set(handles).difference(known):
+            known[handle] = repr(self._rows[handle]).encode()
+        return [known[handle] for handle in handles]
 
     def intern(self, dimensions: Dimensions) -> int:
         """Return the handle of `dimensions`, a new one at the first sight."""

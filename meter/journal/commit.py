@@ -239,21 +239,27 @@ class _Group:
 
     def _claim(self, items: Sequence[tuple[Submission, Result]]) -> list[tuple[Origin, EventBatch]]:
         wanted: dict[bytes, bytes] = {}
+        wanted_count = 0
         for item, _ in items:
             if item.claims is not None and item.claims.reports is None:
+                wanted_count += len(item.claims.keys)
                 for key, content in zip(item.claims.keys, item.claims.hashes, strict=True):
                     wanted.setdefault(key, content)
         known = self._transaction.claim_events(wanted, now_ms=self._now_ms) if wanted else {}
         observing = Observing(self._transaction, now_ms=self._now_ms)
         observing.claim([(item.claims, item.origin, item.batch) for item, _ in items])
         batches = []
+        # Mostly: then none of them has to be looked at.
+        are_all_new = not known and len(wanted) == wanted_count
         taken: set[bytes] = set(known)
-        contents = {**wanted, **known}
+        contents = wanted if are_all_new else {**wanted, **known}
         for item, result in items:
             origin, batch = item.origin, item.batch
             if item.claims is not None:
                 if item.claims.reports is not None:
                     outcomes, result.differing_count = observing.outcomes(item.claims)
+                elif are_all_new:
+                    outcomes = [_RECORDED] * len(item.claims.keys)
                 else:
                     outcomes = _outcomes(item.claims, known=contents, taken=taken)
                 result.outcomes = outcomes

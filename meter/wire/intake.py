@@ -25,8 +25,7 @@ from meter.journal.check import Verdicts, check
 from meter.journal.commit import Release, Submission
 from meter.registry import Registry
 from meter.sources.observation import Observation, Source
-from meter.wire.event_claims import claim_events
-from meter.wire.event_ids import id_bytes
+from meter.wire.event_claims import claim_events, ids_of
 from meter.wire.packed import UnusableBatch, unread_message_class
 from meter.wire.reported import (
     BYTES_PER_EVENT,
@@ -38,7 +37,7 @@ from meter.wire.reported import (
     report_submission,
     stream_originals,
 )
-from meter.wire.status import invalid
+from meter.wire.status import invalid, unreadable
 from meter.wire.translate import Translator, to_event
 from tokenworks.meter.v1 import usage_pb2
 
@@ -135,7 +134,7 @@ class Intake:
 
     def from_events(
         self,
-        events: Sequence[usage_pb2.UsageEvent],
+        events: Sequence[bytes],
         credential: Credential,
         origin: Origin,
         *,
@@ -146,25 +145,27 @@ class Intake:
         choices: Sequence[bool] = (),
         places: Sequence[int] | None = None,
     ) -> tuple[Submission, Uint8Array]:
-        """Return events that are counted by their ids, and each one's outcome before claiming.
+        """Return serialized events that are counted by their ids, and outcomes before claiming.
 
         `size_bytes` is that of the call. With a `source` they are reports, which are counted by
         request; `choices` as in `Reports`, or none. `places` are the events' places in their own
         calls, where several calls are taken together. Raises InvalidArgument for too many token
-        classes.
+        classes, and where one is no message.
         """
         try:
-            batch, wrong = self.translator.from_rows(events)
+            batch, wrong = self.translator.from_unread_rows(events)
         except UnusableBatch as error:
             rule = f"of at most {limits.BATCH_CLASSES_MAX} token classes in one call"
             raise invalid("events", rule) from error
-        wrong |= np.array([not event.event_id for event in events], np.bool_)
+        except DecodeError as error:
+            raise unreadable() from error
+        wrong |= _nameless(batch, events)
         outcomes = self._check(
             batch, credential, wrong=wrong, now_ms=origin.received_ms, any_age=any_age
         )
         if source:
             who, is_kept = Source(source), bool(releases)
-            ids = [id_bytes(event.event_id) for event in events]
+            ids = ids_of(batch)
             reported = report_submission(
                 origin,
                 batch=batch,
@@ -185,7 +186,7 @@ class Intake:
                 SetAside(
                     index=i if places is None else places[i],
                     outcome=int(outcomes[i]),
-                    payload=events[i].SerializeToString(),
+                    payload=events[i],
                 )
                 for i in np.flatnonzero(~keep).tolist()
             ],
@@ -326,6 +327,17 @@ class Intake:
         while len(self._verdicts) > 1 and len(self._verdicts) * weight > _VERDICTS_REMEMBERED:
             self._verdicts.popitem(last=False)
         return verdicts
+
+
+def _nameless(batch: EventBatch, events: Sequence[bytes]) -> BoolArray:
+    """Tell which have no id; among ids there may be one whose 16 bytes are zeros as well."""
+    ids = batch.event_ids
+    nameless: BoolArray = np.full(len(batch), ids is None)
+    if ids is not None:
+        nameless = np.logical_not(ids.any(axis=1))
+    for place in np.flatnonzero(nameless).tolist():
+        nameless[place] = not usage_pb2.UsageEvent.FromString(events[place]).event_id
+    return nameless
 
 
 def _set_aside(batch: EventBatch, outcomes: Uint8Array, *, source: int) -> list[SetAside]:

@@ -76,7 +76,9 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
             await stream.run(request_iterator)
 
     async def RecordUsage(
-        self, request: pb.RecordUsageRequest, _context: _Context
+        self,
+        request: Any,  # noqa: ANN401  its events are bytes
+        _context: _Context,
     ) -> pb.RecordUsageResponse:
         """Record events by their ids."""
         arrival = self._clock.monotonic_seconds()
@@ -89,7 +91,10 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         async with share.events(len(request.events)):
             await share.sender("").news()
             outcomes = await self._desk.record(
-                request.events, credential, size_bytes=request.ByteSize(), source=request.source
+                list(request.events),
+                credential,
+                size_bytes=request.ByteSize(),
+                source=request.source,
             )
         self._ack_seconds.observe(self._clock.monotonic_seconds() - arrival)
         return pb.RecordUsageResponse(outcomes=outcomes)  # type: ignore[arg-type]
@@ -198,9 +203,8 @@ class MeterServicer(meter_service_pb2_grpc.MeterServiceServicer):
         release = Release(quarantine_id=entry.quarantine_id, key_id=credential.key_id)
         intake = self._parts.intake
         if not entry.producer:
-            event = usage_pb2.UsageEvent.FromString(entry.payload)
             submission, outcomes = intake.from_events(
-                [event],
+                [entry.payload],
                 credential,
                 origin,
                 any_age=True,

@@ -35,6 +35,7 @@ _UNREAD: Final = {
     "UsageColumns": ("dimensions", *_COLUMNS),
     "TokenColumn": ("counts",),
     "UsageRows": ("events",),
+    "RecordUsageRequest": ("events",),
     "UsagePlanes": ("accounts", "services"),
 }
 _VARINT_BYTES_MAX: Final = 10

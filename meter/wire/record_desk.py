@@ -24,9 +24,9 @@ from meter.sources.observation import Source
 from meter.wire.observed import merged
 from meter.wire.observed_counts import note_differing, note_observed, note_outcomes
 from meter.wire.stream import StreamParts
-from tokenworks.meter.v1 import usage_pb2
 
-_Events = Sequence[usage_pb2.UsageEvent]
+# Serialized UsageEvent messages.
+_Events = Sequence[bytes]
 
 
 @dataclass(slots=True, kw_only=True)

@@ -1,7 +1,7 @@
 """The one place where errors become gRPC status, with ErrorInfo and, where it helps, RetryInfo."""
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, NoReturn
@@ -21,6 +21,7 @@ from meter.runtime.clock import SystemClock
 from meter.runtime.driven_clock import DrivenClock
 from meter.runtime.ids import random_bytes
 from meter.wire.handlers import is_served, wrap_handler
+from meter.wire.packed import unread_message_class
 from meter.wire.refusals import RefusalLog
 
 _log = logging.getLogger(__name__)
@@ -41,6 +42,13 @@ _CODES: Final[dict[type[MeterError], grpc.StatusCode]] = {
     errors.Refused: grpc.StatusCode.FAILED_PRECONDITION,
     errors.Overloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
+}
+
+# Events of a call are read side by side, as the rows of a stream are.
+_UNREAD: Final[Mapping[str, Callable[[bytes], Any]]] = {
+    "/tokenworks.meter.v1.MeterService/RecordUsage": unread_message_class(
+        "RecordUsageRequest"
+    ).FromString
 }
 
 
@@ -123,7 +131,7 @@ class StatusInterceptor(grpc.aio.ServerInterceptor):
             unary=partial(self._unary, method),
             listing=partial(self._listing, method),
             streaming=partial(self._streaming, method),
-            make_deserializer=lambda it: safely(None if is_stream else it),
+            make_deserializer=lambda it: safely(None if is_stream else _UNREAD.get(method, it)),
         )
 
     def _unary(self, method: str, call: Callable[[Any, Any], Awaitable[Any]]) -> Any:  # noqa: ANN401

@@ -130,7 +130,7 @@ def call(data: bytes) -> None:
         request = meter_service_pb2.RecordUsageRequest.FromString(data)
     except DecodeError:
         return
-    events = request.events[:RECORD_EVENTS_MAX]
+    events = [event.SerializeToString() for event in request.events[:RECORD_EVENTS_MAX]]
     with contextlib.suppress(InvalidArgument):
         submission, outcomes = INTAKE.from_events(events, CREDENTIAL, ORIGIN)
         assert len(outcomes) == len(events)

@@ -279,5 +279,6 @@ def test_intake__dated_move_holds_from_its_edge_on(step_ms: int, outcome: int) -
     intake = Intake(registry=registry, tiers=("high",))
     for now_ms in (BEGIN_MS, edge + step_ms):
         origin = Origin(account_id="acme", key_id="key_1", received_ms=now_ms)
-        _, outcomes = intake.from_events([event("team", end_ms=now_ms)], CREDENTIAL, origin)
+        sent = event("team", end_ms=now_ms).SerializeToString()
+        _, outcomes = intake.from_events([sent], CREDENTIAL, origin)
     assert outcomes.tolist() == [outcome]

@@ -76,7 +76,8 @@ def test_claim_events__keys() -> None:
     events = [usage_pb2.UsageEvent(event_id=each) for each in ids]
     batch, _ = Translator().from_rows(events)
     keep = np.array([True, False, True, True])
-    claims = claim_events(events, batch.take(keep), ORIGIN, keep=keep, places=None)
+    raw = [event.SerializeToString() for event in events]
+    claims = claim_events(raw, batch.take(keep), ORIGIN, keep=keep, places=None)
     kept = [each for each in ids if each]
     assert claims.keys == [event_key("acme", event_id=id_bytes(each)) for each in kept]
     assert list(claims.indexes) == [0, 2, 3]

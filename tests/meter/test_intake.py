@@ -4,6 +4,7 @@ import contextlib
 from dataclasses import replace
 from typing import Any, Final
 
+import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from meter import segment
 from meter.domain.account import Account, AccountTree, ParentEdge
 from meter.domain.credential import Credential, RegistrySnapshot, Role, Scope
+from meter.domain.errors import InvalidArgument, Reason
 from meter.domain.event import DimensionTable, Origin
+from meter.domain.outcome import Outcome
 from meter.journal.commit import Submission
 from meter.registry import Registry
 from meter.wire.intake import Intake
@@ -164,10 +167,39 @@ def test_from_events__is_known_again_after_an_upgrade() -> None:
     known = event(
         end_ms=BEGIN_MS, event_id="known", request_id="r", finish=3, reported_input_count=3
     )
-    submission, _ = INTAKE.from_events([known], CREDENTIAL, ORIGIN)
+    submission, _ = INTAKE.from_events([known.SerializeToString()], CREDENTIAL, ORIGIN)
     assert submission.claims is not None
     assert submission.claims.keys[0].hex() == "1509620385e8f970661da5582f7b91ea"
     assert submission.claims.hashes[0].hex() == "800403025dd9415eb0b96045fad78c89"
+
+
+@pytest.mark.parametrize("count", [3, 100])
+def test_from_events__without_an_id(count: int) -> None:
+    """An event without an id is wrong, and one whose id is a UUID of zeros alone has one."""
+    none, zeros = "", "00000000-0000-0000-0000-000000000000"
+    for other in (zeros, "f" * 32):
+        named = [event(end_ms=BEGIN_MS, event_id=name) for name in (none, zeros, other)]
+        raw = [it.SerializeToString() for it in (named * count)[:count]]
+        submission, outcomes = INTAKE.from_events(raw, CREDENTIAL, ORIGIN)
+        wanted = [Outcome.FIELD_INVALID, Outcome.RECORDED, Outcome.RECORDED]
+        assert outcomes.tolist() == (wanted * count)[:count]
+        assert [raw[it.index] for it in submission.set_aside] == [
+            it.payload for it in submission.set_aside
+        ]
+    nobody = [event(end_ms=BEGIN_MS, event_id="").SerializeToString()] * count
+    assert set(INTAKE.from_events(nobody, CREDENTIAL, ORIGIN)[1].tolist()) == {
+        Outcome.FIELD_INVALID
+    }
+
+
+@pytest.mark.parametrize("count", [1, 100])
+def test_from_events__that_are_no_messages(count: int) -> None:
+    """A call with an event that is no message is refused as a message that is none."""
+    raw = [event(end_ms=BEGIN_MS, event_id="e").SerializeToString()] * count
+    for broken in (b"\xff", raw[0][:-1], b"\x0a\x02\xff\xfe"):
+        with pytest.raises(InvalidArgument) as caught:
+            INTAKE.from_events([*raw, broken], CREDENTIAL, ORIGIN)
+        assert caught.value.reason is Reason.MESSAGE_UNREADABLE
 
 
 def key_of(account_id: str) -> Credential:

@@ -69,7 +69,8 @@ class Hall:
         self, *events: usage_pb2.UsageEvent, source: int = 0
     ) -> "asyncio.Task[list[int]]":
         """Begin a call, which is where it waits when this returns."""
-        recording = self.desk.record(list(events), CREDENTIAL, size_bytes=100, source=source)
+        raw = [it.SerializeToString() for it in events]
+        recording = self.desk.record(raw, CREDENTIAL, size_bytes=100, source=source)
         task = asyncio.create_task(recording)
         await rest()
         return task
@@ -264,7 +265,7 @@ async def test_record__a_turn_is_no_larger_than_a_call_may_be() -> None:
     calls = [
         asyncio.create_task(
             hall.desk.record(
-                [fine() for _ in range(GATHERED_CALL_EVENTS_MAX)],
+                [fine().SerializeToString() for _ in range(GATHERED_CALL_EVENTS_MAX)],
                 CREDENTIAL,
                 size_bytes=1,
                 source=0,

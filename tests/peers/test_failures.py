@@ -141,7 +141,7 @@ def test_failure_retry_after_the_window__is_too_old(database_url: str) -> None:
     ):
         journal.forget_claims(before_ms=at_ms - CLAIM_KEPT_MS)
         origin = ORIGIN._replace(received_ms=at_ms)
-        submission, outcomes = intake.from_events([sent], CREDENTIAL, origin)
+        submission, outcomes = intake.from_events([sent.SerializeToString()], CREDENTIAL, origin)
         (result,) = commit_group(journal, [submission], now_ms=partial(int, at_ms))
         assert isinstance(result, Result)
         assert [*(result.outcomes or outcomes)] == [wanted]
