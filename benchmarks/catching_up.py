@@ -13,7 +13,7 @@ from benchmarks.measurement import Measurement
 from benchmarks.plant import Plant, running_plant
 from benchmarks.recording import check_counted, load_on
 from benchmarks.stream_load import stream_orders
-from benchmarks.streams import MACHINE, world
+from benchmarks.streams import SETTINGS, WORKERS_MACHINE, world
 
 _EVENTS_PER_SECOND: Final = 3_500_000
 # A load that is paced ends a batch of each producer early or late.
@@ -40,7 +40,7 @@ def measure_catch_up(
         events=_BATCH_EVENTS,
         events_per_second=events_per_second,
     )
-    with running_plant() as plant, load_on(plant, "benchmarks.stream_load", orders) as load:
+    with running_plant(SETTINGS) as plant, load_on(plant, "benchmarks.stream_load", orders) as load:
         _wait_until_begun(plant, load)
         with _counting_held(plant):
             begin, begin_events = time.monotonic(), plant.query(_RECORDED)[0]
@@ -66,7 +66,7 @@ def measure_catch_up(
         bound_of="the time for which counting was held, s",
         workload=f"counting held for {seconds:g} s while {events_per_second:,.0f} events/s come"
         f" from 8 producers in batches of {_BATCH_EVENTS} in planes, until what is not counted is"
-        f" at most {BEHIND_SECONDS_MAX:g} s old while they go on, {world()}; {MACHINE}",
+        f" at most {BEHIND_SECONDS_MAX:g} s old while they go on, {world()}; {WORKERS_MACHINE}",
         notes={
             "events_per_second": round(rate),
             "events_per_second_held": round((held_events - begin_events) / held_seconds),

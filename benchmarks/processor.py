@@ -21,9 +21,14 @@ def processor_seconds(pid: int) -> float:
     return seconds
 
 
+def serving_pids(pid: int) -> list[int]:
+    """Return the processes that serve: a meter's workers, or the meter itself where it has none."""
+    return _children(pid) or [pid]
+
+
 def main_thread_seconds(pid: int) -> float:
-    """Return the seconds of a process's first thread: a meter's event loop, or its workers'."""
-    return sum(thread_seconds(each).get(each, 0.0) for each in (pid, *_children(pid)))
+    """Return the seconds of the first threads: a meter's event loop, or its workers'."""
+    return sum(thread_seconds(each).get(each, 0.0) for each in serving_pids(pid))
 
 
 def thread_seconds(pid: int) -> dict[int, float]:
@@ -37,7 +42,11 @@ def thread_seconds(pid: int) -> dict[int, float]:
 
 
 def peak_memory_bytes(pid: int) -> int:
-    """Return the most memory that a process has had at a time."""
+    """Return the most memory that a process and its children each have had at a time, summed."""
+    return sum(map(_peak_memory_bytes, (pid, *_children(pid))))
+
+
+def _peak_memory_bytes(pid: int) -> int:
     status = Path(f"/proc/{pid}/status").read_text("utf-8")
     line = next(it for it in status.splitlines() if it.startswith("VmHWM:"))
     return 1024 * int(line.split()[1])

@@ -17,7 +17,7 @@ import psycopg
 
 from benchmarks.__main__ import ROWS, measure_row
 from benchmarks.plant import WATCH, Plant, Watch
-from benchmarks.processor import processor_seconds, thread_seconds
+from benchmarks.processor import processor_seconds, serving_pids, thread_seconds
 from benchmarks.samplers import sampled
 
 _SETTINGS: Final = {
@@ -70,8 +70,9 @@ def _watching(plant: Plant) -> Iterator[None]:
 def _seconds(connection: psycopg.Connection, plant: Plant) -> dict[tuple[int, str], float]:
     """Return how long threads of the meter and processes of Postgres had a core by now."""
     found = {
-        (thread, f"meter: {'event loop' if thread == plant.meter_pid else 'a thread'}"): seconds
-        for thread, seconds in thread_seconds(plant.meter_pid).items()
+        (thread, f"meter: {'event loop' if thread == pid else 'a thread'}"): seconds
+        for pid in serving_pids(plant.meter_pid)
+        for thread, seconds in thread_seconds(pid).items()
     }
     for pid, name in connection.execute(_PROCESSES).fetchall():
         found[pid, f"Postgres: {name}"] = processor_seconds(pid)

@@ -21,9 +21,9 @@ Shares = list[tuple[str, str]]
 
 @contextmanager
 def sampled(pid: int) -> Iterator[dict[str, Shares]]:
-    """Sample while the block runs, a process by py-spy and all by perf; filled at its end.
+    """Sample while the block runs, a process and its children by py-spy, and all by perf.
 
-    What is not installed, or may not look, is named with nothing below it.
+    Filled at its end. What is not installed, or may not look, is named with nothing below it.
     """
     found: dict[str, Shares] = {}
     with tempfile.TemporaryDirectory() as name:
@@ -41,7 +41,7 @@ def sampled(pid: int) -> Iterator[dict[str, Shares]]:
             "-o",
             str(perf),
         ]
-        spies = ["py-spy", "record", "-p", str(pid), "-r", str(_HERTZ), "-f", "raw", "-F"]
+        spies = ["py-spy", "record", "-p", str(pid), "-r", str(_HERTZ), "-f", "raw", "-F", "-s"]
         with _running(looks), _running([*spies, "--gil", "--threads", "-o", str(spy)]):
             yield found
         found["Functions of all programs, by perf"] = _perf_shares(perf)

@@ -21,12 +21,12 @@ _RETRY_SECONDS = 1.0
 # round cost Postgres the same however many events they sum.
 _PAUSE_PER_WORK = 4.0
 # What is committed once a round has read waits for its end, the pause, and the next round: for so
-# long, unless that leaves less to a pause than to a round, or than two seconds.
+# long, as far as rounds leave a pause half a second, or as long as themselves if they are shorter.
 _BEHIND_SECONDS = 3.5
-_PAUSE_SECONDS_MIN = 2.0
+_PAUSE_SECONDS_MIN = 0.5
 # How often a pause looks for what was committed meanwhile and can be added up: at full rate there
 # is some then, and memory is free again.
-_LOOK_SECONDS = 0.05
+_LOOK_SECONDS = 0.1
 # A round reads for so long, as its rows cost Postgres the same however many events they sum; and no
 # longer, for a cut waits for its end.
 _READ_SECONDS_MAX = 2.0

@@ -19,6 +19,8 @@ from meter.segment import Gathered
 # What counting reads of a segment, beside its tokens.
 _COUNTED: Final = ("dimension", "end_ms", "finish", "quality", SIGN)
 _INT64_BYTES: Final = 8
+# So many events are worth adding up before a round does: fewer of them cost it next to nothing.
+_AHEAD_EVENTS_MIN: Final = 65_536
 # Of a row of sums, beside its tokens.
 _KEYS_AND_COUNTS: Final = 7
 # What a segment takes beside its numbers, and each of its batches: where events are few, it is all.
@@ -122,7 +124,7 @@ class Fresh:
 
     def add_up_ahead(self, *, is_noted: Callable[[Gathered], bool]) -> None:
         """Add up what waits and is enough for a run: a round finds sums, and memory is free."""
-        while self._waiting_events >= GROUP_EVENTS_MAX:
+        while self._waiting_events >= _AHEAD_EVENTS_MIN:
             self._add_up(is_noted)
 
     def take(

@@ -27,6 +27,10 @@ _BITS: Final = 8
 _NUMBER_BITS: Final = 32
 _NO_PAIRS: Final = np.zeros(0, np.int64)
 _ALL: Final = 255
+# A place that is nobody's, among those of the first row.
+_NOBODY: Final = 0
+# Small segments are looked at together, up to so many events: each look has a price of its own.
+_EVENTS_AT_ONCE: Final = 32_768
 # Numbered accounts are int32: more than there can be.
 _IndexArray: TypeAlias = "npt.NDArray[np.int32]"
 _BitArray: TypeAlias = "npt.NDArray[np.uint8]"
@@ -64,11 +68,13 @@ class _Month:
     met: set[int] = field(default_factory=set)
     bits: _BitArray = field(default_factory=lambda: np.full((1, _ROOM), _ALL, np.uint8))
 
-    def place_of(self, key: ProducerKey) -> tuple[int, int]:
-        """Return the row of a producer, and its bit there."""
-        place = self.places.setdefault(key, len(self.places))
-        row, bit = divmod(place, _BITS)
-        return row + 1, 1 << bit
+    def place_of(self, key: ProducerKey) -> int:
+        """Return the place of a producer: its row, and its bit there."""
+        return self.places.setdefault(key, _BITS + len(self.places)) if key[1] else _NOBODY
+
+    def keys(self) -> list[ProducerKey]:
+        """Return producers by their places."""
+        return [("", "")] * _BITS + list(self.places)
 
     def make_room(self, account_count: int) -> None:
         """Have a row for each producer, and a column for each account."""
@@ -85,20 +91,18 @@ class _Month:
     def know(self, pairs: IntArray) -> None:
         """Take over pairs of a producer's place and an account's number; there is room."""
         places, numbers = _apart(pairs)
-        masks = (1 << places % _BITS).astype(np.uint8)
-        np.bitwise_or.at(self.bits, (places // _BITS + 1, numbers), masks)
+        np.bitwise_or.at(self.bits, (places // _BITS, numbers), _mask(places))
 
     def without_known(self, pairs: IntArray) -> IntArray:
         """Return the pairs that are not known."""
         places, numbers = _apart(pairs)
-        masks = (1 << places % _BITS).astype(np.uint8)
-        unknown: IntArray = pairs[(self.bits[places // _BITS + 1, numbers] & masks) == 0]
+        unknown: IntArray = pairs[(self.bits[places // _BITS, numbers] & _mask(places)) == 0]
         return unknown
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What was found and is not known, as pairs of places and numbers; each once."""
+    """What was found and is not known, as pairs of places and numbers; sorted, each once."""
 
     month: _Month
     pairs: IntArray
@@ -132,15 +136,14 @@ class ReportMemory:
         accounts of dimensions; `reports_of` what is written of producers that were not met before.
         """
         found: dict[_Month, list[IntArray]] = {}
-        for part in segments:
-            if _says_something(part):
-                accounts = self._accounts(part.columns["dimension"], accounts_of)
-                for month, pairs in self._of_segment(part, accounts):
-                    found.setdefault(month, []).append(pairs)
+        for parts in _portions(filter(_says_something, segments)):
+            accounts = self._accounts(_joined(parts, "dimension"), accounts_of)
+            for month, pairs in self._of_segments(parts, accounts):
+                found.setdefault(month, []).append(pairs)
         news = []
-        for month, parts in found.items():
-            pairs = np.unique(np.concatenate(parts))
-            self._meet(month, _apart(pairs)[0].tolist(), reports_of)
+        for month, portions in found.items():
+            pairs = _distinct(np.concatenate(portions))
+            self._meet(month, _distinct(_apart(pairs)[0]).tolist(), reports_of)
             pairs = month.without_known(pairs)
             if len(pairs):
                 news.append(News(month, pairs))
@@ -151,7 +154,7 @@ class ReportMemory:
         if not _says_something(part):
             return True
         accounts = self._find_accounts(part.columns["dimension"])
-        return accounts is not None and next(self._of_segment(part, accounts), None) is None
+        return accounts is not None and next(self._of_segments([part], accounts), None) is None
 
     def spell_out(self, news: Iterable[News]) -> Iterator[Reports]:
         """Yield what was found, a producer's accounts of a month together and sorted."""
@@ -159,13 +162,19 @@ class ReportMemory:
         for it in news:
             parts.setdefault(it.month, []).append(it.pairs)
         for month, found in parts.items():
-            keys = list(month.places)
-            places, numbers = _apart(np.unique(np.concatenate(found)))
-            starts = np.flatnonzero(np.diff(places, prepend=_UNKNOWN)).tolist()
-            names = [self._account_ids[it] for it in numbers.tolist()]
-            for start, end in zip(starts, [*starts[1:], len(names)], strict=True):
-                key_account, producer = keys[places[start]]
-                yield Reports(key_account, producer, month.first_day, sorted(names[start:end]))
+            keys = month.keys()
+            places, numbers = _apart(_distinct(np.concatenate(found)))
+            ids, rank = self._in_order(numbers)
+            # A producer's accounts in the order of their names, and those of all in one sort.
+            places, ranks = _apart(np.sort((places << _NUMBER_BITS) + rank))
+            names = ids.take(ranks).tolist()
+            starts = np.flatnonzero(np.diff(places, prepend=_UNKNOWN))
+            ends = [*starts[1:].tolist(), len(names)]
+            for place, start, end in zip(
+                places[starts].tolist(), starts.tolist(), ends, strict=True
+            ):
+                key_account, producer = keys[place]
+                yield Reports(key_account, producer, month.first_day, names[start:end])
 
     def learn(self, news: Iterable[News]) -> None:
         """Take over what was written."""
@@ -178,7 +187,7 @@ class ReportMemory:
         strange = sorted(set(places) - month.met)
         if not strange:
             return
-        keys = list(month.places)
+        keys = month.keys()
         for it in reports_of(month.first_day, [keys[place] for place in strange]):
             place = month.places[it.key_account, it.producer]
             numbers = [self._number(account_id) for account_id in it.account_ids]
@@ -186,37 +195,42 @@ class ReportMemory:
             month.know((place << _NUMBER_BITS) + np.array(numbers, np.int64))
         month.met.update(strange)
 
-    def _of_segment(
-        self, part: Gathered, accounts: _IndexArray
+    def _of_segments(
+        self, parts: Sequence[Gathered], accounts: _IndexArray
     ) -> Iterator[tuple[_Month, IntArray]]:
-        end_ms = part.columns["end_ms"]
-        last_ms, time_ms = int(end_ms.max()), int(end_ms.min())
+        end_ms = _joined(parts, "end_ms")
+        first_ms, last_ms = int(end_ms.min()), int(end_ms.max())
+        time_ms = first_ms
         while time_ms <= last_ms:
             month = self._month_at(time_ms)
-            is_whole = time_ms == end_ms.min() and last_ms < month.end_ms
+            is_whole = time_ms == first_ms and last_ms < month.end_ms
             inside = None if is_whole else (end_ms >= month.start_ms) & (end_ms < month.end_ms)
-            pairs = self._unknown(part, month, accounts, inside)
+            pairs = self._unknown(parts, month, accounts, inside)
             if len(pairs):
                 yield month, pairs
             time_ms = month.end_ms
 
     def _unknown(
-        self, part: Gathered, month: _Month, accounts: _IndexArray, inside: BoolArray | None
+        self,
+        parts: Sequence[Gathered],
+        month: _Month,
+        accounts: _IndexArray,
+        inside: BoolArray | None,
     ) -> IntArray:
         """Return what events of a month say and is not known."""
-        keys = [(origin.account_id, origin.producer) for origin, _ in part.origins]
-        places = [month.place_of(key) if key[1] else (0, _ALL) for key in keys]
+        origins = [it for part in parts for it in part.origins]
+        counts = [count for _, count in origins]
+        places = np.array([month.place_of(origin.producer_key) for origin, _ in origins], np.int64)
         month.make_room(len(self._account_ids))
-        counts = [count for _, count in part.origins]
-        row = np.repeat(np.array([row * month.bits.shape[1] for row, _ in places]), counts)
-        mask = np.repeat(np.array([mask for _, mask in places], np.uint8), counts)
-        is_new = (month.bits.ravel().take(row + accounts) & mask) == 0
+        bits = month.bits
+        cells = np.repeat(places // _BITS * bits.shape[1], counts) + accounts
+        is_new = (bits.ravel().take(cells) & np.repeat(_mask(places), counts)) == 0
         if inside is not None:
             is_new &= inside
-        if not is_new.any():
+        new = np.flatnonzero(is_new)
+        if not len(new):
             return _NO_PAIRS
-        place = np.array([month.places.get(key, _UNKNOWN) for key in keys], np.int64)
-        return np.unique((np.repeat(place, counts)[is_new] << _NUMBER_BITS) + accounts[is_new])
+        return _distinct(np.repeat(places << _NUMBER_BITS, counts)[new] + accounts[new])
 
     def _find_accounts(self, dimension: IntArray) -> "_IndexArray | None":
         """Return the number of each event's account, None where one is not known."""
@@ -243,6 +257,13 @@ class ReportMemory:
             self._account_numbers[dimension_id] = self._number(account_id)
         return self._account_numbers[dimension]
 
+    def _in_order(self, numbers: IntArray) -> "tuple[npt.NDArray[np.object_], IntArray]":
+        """Return the names of accounts, sorted, and the place of each one's among them."""
+        known = sorted(_distinct(numbers).tolist(), key=self._account_ids.__getitem__)
+        rank = np.zeros(len(self._account_ids), np.int64)
+        rank[known] = np.arange(len(known))
+        return np.array([self._account_ids[it] for it in known], np.object_), rank[numbers]
+
     def _number(self, account_id: str) -> int:
         number = self._number_of.setdefault(account_id, len(self._account_ids))
         if number == len(self._account_ids):
@@ -264,6 +285,37 @@ class ReportMemory:
 def _apart(pairs: IntArray) -> tuple[IntArray, IntArray]:
     """Return the places and the numbers of pairs."""
     return pairs >> _NUMBER_BITS, pairs & ((1 << _NUMBER_BITS) - 1)
+
+
+def _distinct(values: IntArray) -> IntArray:
+    """Return values sorted, each once: of large numbers numpy's `unique` takes forty times this."""
+    ordered = np.sort(values)
+    return ordered[np.flatnonzero(np.diff(ordered, prepend=_UNKNOWN))]
+
+
+def _mask(places: IntArray) -> _BitArray:
+    """Return the bit of each place in its row."""
+    return (1 << places % _BITS).astype(np.uint8)
+
+
+def _portions(segments: Iterable[Gathered]) -> Iterator[list[Gathered]]:
+    """Yield segments, small ones together."""
+    portion: list[Gathered] = []
+    event_count = 0
+    for part in segments:
+        portion.append(part)
+        event_count += len(part)
+        if event_count >= _EVENTS_AT_ONCE:
+            yield portion
+            portion, event_count = [], 0
+    if portion:
+        yield portion
+
+
+def _joined(parts: Sequence[Gathered], name: str) -> IntArray:
+    """Return a column that all segments have."""
+    columns = [part.columns[name] for part in parts]
+    return columns[0] if len(columns) == 1 else np.concatenate(columns)
 
 
 def _says_something(part: Gathered) -> bool:

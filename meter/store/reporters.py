@@ -18,14 +18,16 @@ from meter.producers import Standing
 from meter.reporters import Reporter
 from meter.runtime.engine import store_faults
 
-# No account has a blank in its name, and an array of arrays has no lists of different lengths.
+# Accounts come as one text, a line for each row: no account has a blank in its name, and the driver
+# takes fifteen times as long over a list of long texts.
 _NOTE: Final = text(
     """
     INSERT INTO producer_reports (key_account_id, producer, month, account_ids)
     SELECT key_account_id, producer, month, string_to_array(accounts, ' ')
-    FROM unnest(CAST(:key_accounts AS text[]), CAST(:producers AS text[]),
-        CAST(:months AS date[]), CAST(:accounts AS text[]))
-        AS t (key_account_id, producer, month, accounts)
+    FROM ROWS FROM (
+        unnest(CAST(:key_accounts AS text[]), CAST(:producers AS text[]), CAST(:months AS date[])),
+        string_to_table(CAST(:accounts AS text), chr(10))
+    ) AS t (key_account_id, producer, month, accounts)
     """
 )
 _NOTED: Final = text(
@@ -111,7 +113,7 @@ def note_reports(connection: Connection, reports: Sequence[Reports]) -> None:
                 "key_accounts": [it.key_account for it in reports],
                 "producers": [it.producer for it in reports],
                 "months": [it.month for it in reports],
-                "accounts": [" ".join(it.account_ids) for it in reports],
+                "accounts": "\n".join(" ".join(it.account_ids) for it in reports),
             },
         )
 

@@ -86,6 +86,7 @@ def test_take__comes_to_what_the_bytes_say(
     rows: list[Written] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("meter.counting.fresh.GROUP_EVENTS_MAX", 9)
+        patch.setattr("meter.counting.fresh._AHEAD_EVENTS_MIN", 9)
         counted = 0
         for batches, corrections, then in groups:
             parts = [

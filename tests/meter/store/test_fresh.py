@@ -116,6 +116,7 @@ def test_count__added_up_ahead_in_many_runs(
 ) -> None:
     """What is added up while counting rests is counted once, with what came after it."""
     monkeypatch.setattr("meter.counting.fresh.GROUP_EVENTS_MAX", 3)
+    monkeypatch.setattr("meter.counting.fresh._AHEAD_EVENTS_MIN", 3)
     for count in (1, 2, 5):
         record(journal, *[1] * count)
     usage.add_up_ahead()
