@@ -6,7 +6,8 @@ packed at a whole number of half bytes, least significant plane first: on token 
 within a tenth of entropy coding, and costs a fiftieth of the time.
 
 A segment of corrections has the column `sign` and is of version 2, so that a server which knows no
-signs stops and waits for its upgrade instead of counting what was taken back.
+signs stops and waits for its upgrade instead of counting what was taken back. All others are of
+version 3 once no server of before runs, and of version 1 until then.
 
 Whoever looks for few of very many events reads a segment in parts: its head, then of the columns
 what lies at the rows in question.
@@ -16,17 +17,21 @@ import json
 import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numpy as np
 
 from meter.domain.event import DEFAULTS, SIGN, EventBatch, Int64Array, IntArray, Origin
 from meter.domain.limits import EVENT_ID_BYTES, SEGMENT_EVENTS_MAX
-from meter.planes import Packed, from_planes, half_bytes_of, narrow, offsets_of, planes_size, split
+from meter.planes import narrow
+from meter.segment_columns import Column, unpack
+from meter.segment_columns import pack as pack_column
 
 VERSION: Final = 1
 SIGNED_VERSION: Final = 2
-_VERSIONS: Final = (VERSION, SIGNED_VERSION)
+# Names each producer once, and keeps apart what of few values is above those of all others.
+NAMED_ONCE_VERSION: Final = 3
+_VERSIONS: Final = (VERSION, SIGNED_VERSION, NAMED_ONCE_VERSION)
 _HEADER = struct.Struct("<BI")
 # What comes of reading a body that is damaged.
 READ_FAULTS: Final = (
@@ -41,20 +46,6 @@ READ_FAULTS: Final = (
 # So many bytes tell how long a body's head is.
 HEAD_START_BYTES: Final = _HEADER.size
 _FIRST_COLUMN: Final = b'"columns":[["dimension",'
-# Values that are compared one after the other; above it, each row's value is looked up.
-_COMPARED_MAX: Final = 16
-
-
-class Column(NamedTuple):
-    """How one column is packed. Value i is base + unsigned i.
-
-    With a `start`, value i is start + the sum of (base + unsigned) up to i.
-    """
-
-    name: str
-    half_bytes: int
-    base: int
-    start: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,10 +123,11 @@ def gather(
     )
 
 
-def pack(segment: Gathered) -> bytes:
-    """Return a segment's body."""
+def pack(segment: Gathered, *, newest_version: int = NAMED_ONCE_VERSION) -> bytes:
+    """Return a segment's body, of no newer version than all servers of its database read."""
+    version = SIGNED_VERSION if segment.is_correction else newest_version
     parts: list[memoryview] = []
-    columns: list[Column] = []
+    columns: list[Sequence[str | int | None]] = []
     first = ("dimension", "end_ms")
     named = {
         **{name: segment.columns[name] for name in first},
@@ -143,13 +135,15 @@ def pack(segment: Gathered) -> bytes:
         **{name: values for name, values in segment.columns.items() if name not in first},
     }
     for name, values in named.items():
-        column, planes = _pack(name, values)
-        columns.append(column)
+        is_parted = version >= NAMED_ONCE_VERSION and name not in first
+        column, planes = pack_column(name, values, is_parted=is_parted)
+        columns.append(column.said())
         parts += planes
     ids, texts = segment.event_ids, "\n".join(segment.request_ids).encode()
     origins = segment.origins
+    say = _names_once if version >= NAMED_ONCE_VERSION else _names_in_full
     said: dict[str, object] = {
-        "batches": [[*_origin_fields(origin), count] for origin, count in origins],
+        **say(origins),
         "columns": columns,
         "event_ids": len(ids),
         "request_ids": len(texts),
@@ -158,7 +152,6 @@ def pack(segment: Gathered) -> bytes:
     if left_out:
         said["left_out"] = left_out
     header = json.dumps(said, separators=(",", ":")).encode()
-    version = SIGNED_VERSION if segment.is_correction else VERSION
     return b"".join([_HEADER.pack(version, len(header)), header, *parts, ids, texts])
 
 
@@ -166,9 +159,10 @@ def encode(
     batches: Sequence[tuple[Origin, EventBatch]],
     *,
     dimension_ids: Callable[[EventBatch], IntArray],
+    newest_version: int = NAMED_ONCE_VERSION,
 ) -> bytes:
     """Return the body of the segment that batches make."""
-    return pack(gather(batches, dimension_ids=dimension_ids))
+    return pack(gather(batches, dimension_ids=dimension_ids), newest_version=newest_version)
 
 
 def decode(body: bytes) -> Segment:
@@ -185,8 +179,8 @@ def decode(body: bytes) -> Segment:
     tokens: dict[int, Int64Array] = {}
     for fields in header["columns"]:
         column = Column(*fields)
-        length = planes_size(count, column.half_bytes)
-        values = _unpack(body[place : place + length], column, count)
+        length = column.size_bytes(count)
+        values = unpack(body[place : place + length], column, count)
         place += length
         if column.name.startswith("tokens."):
             tokens[int(column.name[7:])] = values
@@ -198,7 +192,7 @@ def decode(body: bytes) -> Segment:
     return Segment(
         origins=[
             (_origin(fields, left_out=left_out.get(number, ())), fields[-1])
-            for number, fields in enumerate(header["batches"])
+            for number, fields in enumerate(_in_full(header))
         ],
         columns=columns,
         tokens=tokens,
@@ -239,7 +233,7 @@ def read_head(body: bytes) -> Head:
     parts: dict[str, Part] = {}
     for fields in header["columns"]:
         column = Column(*fields)
-        length = planes_size(count, column.half_bytes)
+        length = column.size_bytes(count)
         parts[column.name] = Part(column=column, offset=place, size_bytes=length)
         place += length
     return Head(event_count=count, parts=parts)
@@ -259,49 +253,8 @@ def read_first(body: bytes, *, count: int) -> Part:
     return Part(
         column=column,
         offset=_HEADER.size + size,
-        size_bytes=planes_size(count, column.half_bytes),
+        size_bytes=column.size_bytes(count),
     )
-
-
-def find_rows(data: Packed, column: Column, *, count: int, wanted: Int64Array) -> Int64Array:
-    """Return the rows of a packed column that have one of the wanted values, which rise.
-
-    It has no `start`. A byte of each value is compared before any value is put together: few match.
-    """
-    assert column.start is None, "steps are no values"
-    offsets = wanted - column.base
-    offsets = offsets[(offsets >= 0) & (offsets < 16**column.half_bytes)]
-    if not len(offsets):
-        return np.empty(0, np.int64)
-    whole = column.half_bytes // 2
-    if not whole or len(offsets) > _COMPARED_MAX:
-        return np.flatnonzero(np.isin(_unpack(data, column, count), wanted))
-    raw = np.frombuffer(data, np.uint8)
-    found = np.zeros(count, np.bool_)
-    for offset in offsets.tolist():
-        matches = raw[:count] == offset & 255
-        for plane in range(1, whole):
-            matches &= raw[plane * count : (plane + 1) * count] == offset >> 8 * plane & 255
-        found |= matches
-    rows = np.flatnonzero(found)
-    if column.half_bytes % 2:
-        rows = rows[np.isin(take(data, column, count=count, rows=rows), wanted)]
-    return rows
-
-
-def take(data: Packed, column: Column, *, count: int, rows: Int64Array) -> Int64Array:
-    """Return the values of a packed column at some rows, in their order."""
-    if column.start is not None:
-        return _unpack(data, column, count)[rows]
-    raw = np.frombuffer(data, np.uint8)
-    values = np.full(len(rows), column.base, np.int64)
-    whole, rest = divmod(column.half_bytes, 2)
-    for plane in range(whole):
-        values += raw[plane * count : (plane + 1) * count][rows].astype(np.int64) << 8 * plane
-    if rest:
-        pairs = raw[whole * count :][rows // 2].astype(np.int64)
-        values += (pairs >> 4 * (rows % 2) & 15) << 8 * whole
-    return values
 
 
 def _count(batches: Sequence[Sequence[Any]]) -> int:
@@ -314,35 +267,8 @@ def _count(batches: Sequence[Sequence[Any]]) -> int:
 
 def _check(version: int) -> None:
     if version not in _VERSIONS:
-        message = f"segment version {version}; this server reads {SIGNED_VERSION}: upgrade it"
+        message = f"segment version {version}; this server reads {_VERSIONS[-1]}: upgrade it"
         raise ValueError(message)
-
-
-def _pack(name: str, values: IntArray) -> tuple[Column, list[memoryview]]:
-    if not len(values):
-        return Column(name, 0, 0, None), []
-    base, highest = int(values.min()), int(values.max())
-    half_bytes = half_bytes_of(highest - base)
-    if name != "end_ms" or half_bytes <= 1:
-        return Column(name, half_bytes, base, None), split(values, half_bytes, base=base)
-    offsets = offsets_of(values, base, highest=highest)
-    # Reports arrive nearly in order of time: the steps are often narrower than the span.
-    steps = np.diff(offsets, prepend=offsets[:1])
-    step_base, highest_step = int(steps.min()), int(steps.max())
-    narrower = half_bytes_of(highest_step - step_base)
-    if narrower < half_bytes:
-        start = int(values[0])
-        return Column(name, narrower, step_base, start), split(steps, narrower, base=step_base)
-    return Column(name, half_bytes, base, None), split(offsets, half_bytes)
-
-
-def _unpack(data: Packed, column: Column, count: int) -> Int64Array:
-    numbers = from_planes(data, half_bytes=column.half_bytes, base=column.base, count=count)
-    values = numbers.astype(np.int64)
-    if column.start is not None:
-        np.cumsum(values, out=values)
-        values += column.start
-    return values
 
 
 def _joined(columns: Sequence[IntArray | None], *, counts: Sequence[int], default: int) -> IntArray:
@@ -369,15 +295,63 @@ def _request_ids(batches: Sequence[tuple[Origin, EventBatch]]) -> Sequence[str]:
     return [text for _, batch in batches for text in batch.request_ids or [""] * len(batch)]
 
 
-def _origin_fields(origin: Origin) -> list[str | int]:
-    return [
-        origin.account_id,
-        origin.key_id,
-        origin.producer,
-        origin.instance.hex(),
-        origin.sequence,
-        origin.received_ms,
+def _names_in_full(origins: Sequence[tuple[Origin, int]]) -> dict[str, object]:
+    return {
+        "batches": [
+            [
+                origin.account_id,
+                origin.key_id,
+                origin.producer,
+                origin.instance.hex(),
+                origin.sequence,
+                origin.received_ms,
+                count,
+            ]
+            for origin, count in origins
+        ]
+    }
+
+
+def _names_once(origins: Sequence[tuple[Origin, int]]) -> dict[str, object]:
+    """Return what a head says of batches: keys and producers in the order in which they come."""
+    keys: dict[tuple[str, str], int] = {}
+    producers: dict[tuple[int, str, bytes], int] = {}
+    batches = []
+    first_ms = origins[0][0].received_ms
+    for origin, count in origins:
+        key = keys.setdefault((origin.account_id, origin.key_id), len(keys))
+        who = (key, origin.producer, origin.instance)
+        number = producers.setdefault(who, len(producers))
+        batches.append((number, origin.sequence, origin.received_ms - first_ms, count))
+    return {
+        "keys": list(keys),
+        "producers": [(key, name, instance.hex()) for key, name, instance in producers],
+        "first_received_ms": first_ms,
+        "batches": batches,
+    }
+
+
+def _in_full(header: Mapping[str, Any]) -> Sequence[Sequence[Any]]:
+    """Return a head's batches, each with all names, however its version has them."""
+    batches: Sequence[Sequence[Any]] = header["batches"]
+    if "producers" not in header:
+        return batches
+    producers = [
+        (*header["keys"][_place(key)], name, instance)
+        for key, name, instance in header["producers"]
     ]
+    first_ms = header["first_received_ms"]
+    return [
+        (*producers[_place(number)], sequence, first_ms + offset_ms, count)
+        for number, sequence, offset_ms, count in batches
+    ]
+
+
+def _place(number: int) -> int:
+    """Return a place in a list; from its end nothing is counted, which only damage does."""
+    if number < 0:
+        raise ValueError(f"place {number}; it is damaged")
+    return number
 
 
 def _origin(fields: Sequence[str | int], *, left_out: tuple[int, ...]) -> Origin:

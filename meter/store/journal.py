@@ -9,6 +9,7 @@ from sqlalchemy import (
     Engine,
     delete,
     event,
+    func,
     insert,
     select,
     update,
@@ -36,7 +37,7 @@ from meter.runtime.trips import (
     to_int8,
     to_timestamp,
 )
-from meter.segment import Gathered, pack
+from meter.segment import NAMED_ONCE_VERSION, VERSION, Gathered, pack
 from meter.store.appending import APPEND, CLAIM, CLAIMED_BEFORE, is_not_owned
 from meter.store.arbitration import ArbitrationWrites
 from meter.store.audit_log import ChangeLog
@@ -47,6 +48,7 @@ from meter.store.producer_locks import lock_producers, save_producers
 from meter.store.tables import (
     event_claims,
     quarantine,
+    segment_versions,
 )
 
 _HELD: Final = 1
@@ -81,6 +83,7 @@ class JournalStore:
         self._dimensions = DimensionIds(engine)
         self._wanted: list[EventBatch] = []
         self._settled_count = 0
+        self._newest_version = VERSION
         event.listen(engine, "rollback", forget_prepared)
 
     @contextmanager
@@ -96,7 +99,9 @@ class JournalStore:
             with store_faults(), self._engine.begin() as connection:
                 if connection_count(self._engine) != self._settled_count:
                     lease = self._settle(lease)
-                transaction = JournalTransaction(Trips(connection), lease=lease)
+                transaction = JournalTransaction(
+                    Trips(connection), lease=lease, newest_version=self._newest_version
+                )
                 try:
                     yield transaction
                     transaction.commit()
@@ -129,9 +134,18 @@ class JournalStore:
         count = connection_count(self._engine)
         self._dimensions.forget()
         self.ensure_dimensions(self._wanted)
+        self._newest_version = self._find_newest_version()
         lease = self._leases.confirmed(lease)
         self._settled_count = count
         return lease
+
+    def _find_newest_version(self) -> int:
+        """Return the newest version of a segment that all servers of the database read."""
+        newest = select(func.max(segment_versions.c.version)).where(
+            segment_versions.c.version <= NAMED_ONCE_VERSION
+        )
+        with self._engine.connect() as connection:
+            return connection.execute(newest).scalar() or VERSION
 
     def forget_claims(self, *, before_ms: int) -> int:
         """Delete event ids claimed before a time at which no repeat is accepted any more."""
@@ -143,9 +157,10 @@ class JournalStore:
 class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites):
     """What one group's transaction can do; the order is the writer's."""
 
-    def __init__(self, trips: Trips, *, lease: Lease) -> None:
-        """Take how to speak in an open transaction, and what holds the shard."""
+    def __init__(self, trips: Trips, *, lease: Lease, newest_version: int) -> None:
+        """Take how to speak in an open transaction, what holds the shard, and what others read."""
         super().__init__(trips, lease=lease)
+        self._newest_version = newest_version
         self.written: list[tuple[Written, Gathered]] = []
 
     def drop(self) -> None:
@@ -202,7 +217,7 @@ class JournalTransaction(CorrectionWrites, ObservationWrites, ArbitrationWrites)
             to_int4(len(part)),
             to_timestamp(to_time(int(end_ms.min()))),
             to_timestamp(to_time(int(end_ms.max()))),
-            body := pack(part),
+            body := pack(part, newest_version=self._newest_version),
             on_rows=note,
         )
         if len(body) >= _PUSHED_BYTES_MIN:

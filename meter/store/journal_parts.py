@@ -15,7 +15,8 @@ from meter.domain.interval import INTERVAL_MS
 from meter.domain.times import to_ms, to_time
 from meter.planes import Packed
 from meter.runtime.engine import driver_connection
-from meter.segment import HEAD_START_BYTES, Head, find_rows, read_first, read_head, take
+from meter.segment import HEAD_START_BYTES, Head, read_first, read_head
+from meter.segment_columns import find_rows, take
 from meter.store.archived_bodies import Archived, ArchivedBodies
 
 # A body up to this size is read at once: asking again would cost more.

@@ -56,6 +56,7 @@ _INGEST: Final = {
     "quarantine": "rac",
     "registry": "rw",
     "reports_known": "r",
+    "segment_versions": "r",
     "shards": "raw",
     "skus": "ra",
     "software_marks": "ra",

@@ -100,6 +100,12 @@ dimensions = Table(
     Column("sku_id", Integer, nullable=False),
     Column("pool", Text, nullable=False),
 )
+# The versions of segments beyond corrections' that every server of the database reads.
+segment_versions = Table(
+    "segment_versions",
+    metadata,
+    Column("version", SmallInteger, primary_key=True),
+)
 # The owner of a shard holds its newest epoch; position is that of the last segment.
 shards = Table(
     "shards",

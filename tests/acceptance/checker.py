@@ -177,15 +177,17 @@ def read_usage(connection: psycopg.Connection) -> Ledger:
 def read_segment(body: bytes) -> list[Row]:
     """Decode a segment (docs/internals/journal.md); raises SegmentUnreadable."""
     version, header_size = struct.unpack_from("<BI", body)
-    if version not in {1, 2}:
+    if version not in {1, 2, 3}:
         raise SegmentUnreadable(f"version {version}")
     start = struct.calcsize("<BI")
     header = json.loads(body[start : start + header_size])
     event_count = sum(batch[-1] for batch in header["batches"])
     at = start + header_size
     columns: dict[str, list[int]] = {}
-    for name, half_bytes, base, first in header["columns"]:
+    for name, half_bytes, base, first, *above in header["columns"]:
         unsigned, at = _planes(body, at=at, half_bytes=half_bytes, count=event_count)
+        if above:
+            at = _add_above(unsigned, body, at=at, half_bytes=half_bytes, above=above)
         values = [base + value for value in unsigned]
         if first is not None:
             values = list(itertools.accumulate(values, initial=first))[1:]
@@ -275,6 +277,19 @@ def _planes(body: bytes, *, at: int, half_bytes: int, count: int) -> tuple[list[
             values[index] |= (byte >> 4 if index % 2 else byte & 0x0F) << shift
         at += (count + 1) // 2
     return values, at
+
+
+def _add_above(
+    values: list[int], body: bytes, *, at: int, half_bytes: int, above: list[int]
+) -> int:
+    """Add to single numbers what is above their planes; returns where that ends."""
+    count, above_half_bytes = above
+    place_half_bytes = ((len(values) - 1).bit_length() + 3) // 4
+    places, at = _planes(body, at=at, half_bytes=place_half_bytes, count=count)
+    numbers, at = _planes(body, at=at, half_bytes=above_half_bytes, count=count)
+    for place, number in zip(places, numbers, strict=True):
+        values[place] |= number << (4 * half_bytes)
+    return at
 
 
 def _rows(columns: dict[str, list[int]], *, request_ids: list[str]) -> list[Row]:

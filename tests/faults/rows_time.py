@@ -17,6 +17,7 @@ _FUTURE_MS_MAX = 5 * 60 * 1000
 # docs/internals/journal.md
 _HEAD = "<BI"
 _RECEIVED_MS = 5
+_NAMED_ONCE = 3
 
 
 class Clock:
@@ -136,10 +137,15 @@ def _received_ahead(site: Site) -> int:
     count = 0
     with psycopg.connect(site.database.url) as connection:
         for (body,) in connection.execute("SELECT body FROM journal"):
-            _, size = struct.unpack_from(_HEAD, body)
+            version, size = struct.unpack_from(_HEAD, body)
             begin = struct.calcsize(_HEAD)
             header = json.loads(body[begin : begin + size])
-            count += sum(1 for batch in header["batches"] if batch[_RECEIVED_MS] > limit_ms)
+            if version == _NAMED_ONCE:
+                first_ms = header["first_received_ms"]
+                received_ms = [first_ms + offset_ms for _, _, offset_ms, _ in header["batches"]]
+            else:
+                received_ms = [batch[_RECEIVED_MS] for batch in header["batches"]]
+            count += sum(1 for it in received_ms if it > limit_ms)
     return count
 
 

@@ -45,11 +45,13 @@ def seeds() -> Iterator[tuple[str, str, bytes]]:
         submission = take(raw)
         assert submission is not None
         yield "stream", name, raw
-        body = segment.encode(
-            [(submission.origin, submission.batch)],
-            dimension_ids=lambda batch: batch.dimension,
-        )
-        yield "journal", name, body
+        for folder, version in (("", segment.VERSION), ("named-once-", segment.NAMED_ONCE_VERSION)):
+            body = segment.encode(
+                [(submission.origin, submission.batch)] * 3,
+                dimension_ids=lambda batch: batch.dimension,
+                newest_version=version,
+            )
+            yield "journal", f"{folder}{name}", body
     yield (
         "call",
         "events",
