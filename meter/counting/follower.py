@@ -21,9 +21,8 @@ _RETRY_SECONDS = 1.0
 # round cost Postgres the same however many events they sum.
 _PAUSE_PER_WORK = 4.0
 # What is committed once a round has read waits for its end, the pause, and the next round: for so
-# long, as far as rounds leave a pause half a second, or as long as themselves if they are shorter.
+# long, as far as two rounds take no longer. Behind slower ones there is no pause.
 _BEHIND_SECONDS = 3.5
-_PAUSE_SECONDS_MIN = 0.5
 # How often a pause looks for what was committed meanwhile and can be added up: at full rate there
 # is some then, and memory is free again.
 _LOOK_SECONDS = 0.1
@@ -32,6 +31,9 @@ _LOOK_SECONDS = 0.1
 _READ_SECONDS_MAX = 2.0
 # Rows of a round's parts that are held until they are added up.
 _ROWS_HELD_MAX = 2_000_000
+# Events whose reporters are looked for at a time: what was found a moment ago is not known before
+# the round is committed, and would be found again by each look; more of them would take memory.
+_NOTED_EVENTS = 2_000_000
 _DAY_MS = 24 * 3600 * 1000
 
 
@@ -176,13 +178,19 @@ class Follower:
         """Read what there is, a part at a time, as long as a round may take."""
         begin = self._monotonic_seconds()
         round_ = _Round()
+        unnoted: list[Gathered] = []
         while not round_.has_more and (run := transaction.recall() or _read(transaction)):
-            transaction.note_reports(run.unnoted)
+            unnoted += run.unnoted
+            if sum(map(len, unnoted)) >= _NOTED_EVENTS:
+                transaction.note_reports(unnoted)
+                unnoted = []
             round_.take(run)
             round_.has_more = (
                 self._monotonic_seconds() - begin >= _READ_SECONDS_MAX
                 or round_.row_count >= _ROWS_HELD_MAX
             )
+        if unnoted:
+            transaction.note_reports(unnoted)
         return round_
 
     def count_orphans(self) -> int:
@@ -252,8 +260,7 @@ class Follower:
 
 def pause_seconds(took: float) -> float:
     """Return for how long counting rests after a round that took so many seconds."""
-    least = min(took, _PAUSE_SECONDS_MIN)
-    return min(_PAUSE_PER_WORK * took, max(_BEHIND_SECONDS - 2 * took, least))
+    return min(_PAUSE_PER_WORK * took, max(_BEHIND_SECONDS - 2 * took, 0.0))
 
 
 def _read(transaction: CountingTransaction) -> Run | None:
