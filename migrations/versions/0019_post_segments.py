@@ -3,7 +3,7 @@
 from alembic import op
 
 revision = "0019_post_segments"
-down_revision = "0018_pre_segments"
+down_revision = "0018_post_reports"
 
 
 def upgrade() -> None:

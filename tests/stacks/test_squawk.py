@@ -31,7 +31,7 @@ OTHERWISE: Final = (
 KNOWN: Final = {
     # An index of a new and empty column, on the API keys: a table of some thousand rows.
     "disallowed-unique-constraint": 1,
-    # `0017_post_reports` takes away what only servers of before wrote, when none of them runs.
+    # `0018_post_reports` takes away what only servers of before wrote, when none of them runs.
     "ban-drop-table": 1,
     "ban-drop-function": 1,
 }

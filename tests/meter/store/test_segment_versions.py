@@ -22,7 +22,7 @@ _VERSIONS = "SELECT get_byte(body, 0) FROM journal ORDER BY position"
 def test_append__version_that_all_servers_read(cluster: Cluster) -> None:
     """A newer version is written once `post` was run, as long as it was; never a yet newer one."""
     with cluster.database(template="template0") as url:
-        command.upgrade(migrations._config(url), "0018_pre_segments")  # noqa: SLF001
+        command.upgrade(migrations._config(url), "0017_pre_segments")  # noqa: SLF001
         create_accounts(url)
         engine = make_engine(url)
         store = owner(engine)

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0017_post_reports"
-down_revision = "0016_pre_reports"
+revision = "0018_post_reports"
+down_revision = "0017_pre_segments"
 
 
 def upgrade() -> None:

@@ -2,8 +2,8 @@
 
 from alembic import op
 
-revision = "0018_pre_segments"
-down_revision = "0017_post_reports"
+revision = "0017_pre_segments"
+down_revision = "0016_pre_reports"
 
 # Without a row it is what servers of before read: version 1, and 2 of corrections.
 _TABLE = """
