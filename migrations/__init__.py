@@ -2,6 +2,7 @@
 
 A version's `pre` migrations come before its servers: those of the version before go on beside them.
 Its `post` migrations take away what only those needed, and come when none of them runs any more.
+So of a version all `pre` stand before all `post`: the first stage goes up to the newest `pre`.
 """
 
 from collections.abc import Callable, Sequence

@@ -22,6 +22,8 @@ for each in (meter_metadata, energy_metadata, archive_metadata, billing.store.ta
     for described in each.tables.values():
         described.to_metadata(METADATA)
 VERSIONS = Path(migrations.__file__).parent / "versions"
+# Where the schema of the version before ends; the fault rows of upgrades run that one's code.
+BEFORE = "0013_post_migrator"
 
 
 @pytest.fixture
@@ -93,6 +95,14 @@ def test_migrations__are_named_for_number_and_phase() -> None:
         assert re.fullmatch(rf"{number:04}_(pre|post)_[a-z0-9_]+", name)
         text = (VERSIONS / f"{name}.py").read_text("utf-8")
         assert f'revision = "{name}"\n' in text
+
+
+def test_migrations__of_a_version_add_before_they_take_away() -> None:
+    """No `pre` of this version lies behind a `post` of it, which would come along with it."""
+    names = sorted(path.stem for path in VERSIONS.glob("[0-9]*.py"))
+    stages = [migrations.stage_of(name).value for name in names[names.index(BEFORE) + 1 :]]
+    assert stages == sorted(stages, key=["pre", "post"].index)
+    assert "pre" in stages
 
 
 def test_migrations__pending_until_upgraded(cluster: Cluster) -> None:
